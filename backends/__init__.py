@@ -1,0 +1,12 @@
+"""One file per stack, and the protocol that they share.
+
+Importing a module here imports no framework: frameworks are imported when a backend is opened, inside a worker. A new
+stack is one new file in this folder, or in the folder that BENCH_BACKENDS names.
+"""
+
+from __future__ import annotations
+
+import os
+
+if os.environ.get("BENCH_BACKENDS"):
+    __path__.append(os.environ["BENCH_BACKENDS"])

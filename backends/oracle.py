@@ -1,0 +1,67 @@
+"""The NumPy oracle as a stack: needs no framework, so that the whole harness can be exercised anywhere."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from backends.protocol import F32, Proof, Session, Stack, Training, UnsupportedError
+from models import oracle
+
+if TYPE_CHECKING:
+    from models.recipes import Recipe
+    from models.spec import Network
+    from models.weights import Weights
+
+STACK = Stack(
+    name="oracle",
+    summary="the NumPy forward pass that every backend is held against",
+    environment=None,
+    packages=("numpy",),
+    variants={"numpy": "Multiply and add in float64"},
+    internal=True,
+)
+
+
+class OracleSession:
+    """A network computed by NumPy."""
+
+    def __init__(self, network: Network, weights: Weights) -> None:
+        self._network, self._weights = network, weights
+
+    def prepare(self, images: F32) -> F32:
+        """Return the batch as it is."""
+        return images
+
+    def step(self, batch: F32) -> F32:
+        """Return the logits."""
+        return oracle.logits(self._network, self._weights, batch).astype(np.float32)
+
+    def to_numpy(self, logits: F32) -> F32:
+        """Return the logits as they are."""
+        return logits
+
+    def prove(self, batch: F32) -> Proof:
+        """Run once; NumPy has no profiler, so that the kernels stay unnamed."""
+        self.step(batch)
+        threads = int(os.environ.get("OPENBLAS_NUM_THREADS", "1"))
+        return Proof("fp32", threads, (), {"numpy": np.__version__})
+
+
+class OracleBackend:
+    """NumPy."""
+
+    def inference(self, network: Network, weights: Weights, variant: str, precision: str, batch_size: int) -> Session:
+        """Build the session; every batch size will do."""
+        return OracleSession(network, weights)
+
+    def training(self, network: Network, weights: Weights, recipe: Recipe) -> Training:
+        """Refuse."""
+        raise UnsupportedError("oracle does not train")
+
+
+def open_backend(threads: int) -> OracleBackend:
+    """Open the backend."""
+    return OracleBackend()

@@ -1,0 +1,264 @@
+"""Derive every figure of a report from a run's description and its journal."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from functools import cached_property
+from statistics import median
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from bench import checks
+from bench.checks import Estimate, Verdict
+from bench.journal import read_journal, read_run
+from bench.plan import PRESETS, Preset
+from bench.records import Arm, Case, Check, End, Failure, Overhead, Parity, Proof, Slice, Start
+from bench.stats import Interval, hodges_lehmann, holm, sign_interval, wilcoxon_interval, wilcoxon_p
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+EQUIVALENCE_CONFIDENCE = 0.90
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A comparison that the run set out to make."""
+
+    arm: Arm
+    baseline: Arm
+    case: Case
+    primary: bool = False
+
+
+@dataclass(frozen=True)
+class Speedup:
+    """A row of the speedup table. `unmarked` is the speedup without the rounds in which the machine was taken away."""
+
+    pair: Pair
+    verdict: Verdict
+    estimate: Estimate | None
+    unmarked: float | None
+    matched: bool
+
+    @property
+    def speedup(self) -> float | None:
+        """Return the ratio baseline latency / arm latency."""
+        return None if self.estimate is None else math.exp(self.estimate.log_speedup)
+
+    @property
+    def interval(self) -> Interval | None:
+        """Return the interval on the ratio."""
+        if self.estimate is None or self.estimate.interval is None:
+            return None
+        return Interval(math.exp(self.estimate.interval.low), math.exp(self.estimate.interval.high))
+
+
+class Run:
+    """A run read back from its folder, with its records indexed."""
+
+    def __init__(self, folder: Path) -> None:
+        """Read; raises UserError when the folder holds no run or a damaged one."""
+        self.folder = folder
+        self.info: dict[str, Any] = read_run(folder)
+        self.records = read_journal(folder)
+        self.arms = [Arm(**arm) for arm in self.info["arms"]]
+        self.cases = [Case(**case) for case in self.info["cases"]]
+        self.preset: Preset = PRESETS[self.info["preset"]]
+        self.data: str = self.info["data"]["name"]
+
+    @cached_property
+    def proofs(self) -> dict[tuple[str, str], Proof]:
+        """Return the proofs by (arm, case)."""
+        return {(proof.arm, proof.case): proof for proof in self.of(Proof)}
+
+    @cached_property
+    def slices(self) -> dict[tuple[str, str], list[Slice]]:
+        """Return the slices by (arm, case), in order of measuring."""
+        return _grouped((each.arm, each.case, each) for each in self.of(Slice))
+
+    @cached_property
+    def checks(self) -> dict[tuple[str, str], list[Check]]:
+        """Return the blocks' checks by (arm, case)."""
+        return _grouped((each.arm, each.case, each) for each in self.of(Check))
+
+    @cached_property
+    def starts(self) -> dict[tuple[str, str], list[Start]]:
+        """Return the starts by (arm, case)."""
+        return _grouped((each.arm, each.case, each) for each in self.of(Start))
+
+    @cached_property
+    def failures(self) -> dict[tuple[str, str], list[Failure]]:
+        """Return the failures by (arm, case)."""
+        return _grouped((each.arm, each.case, each) for each in self.of(Failure))
+
+    @property
+    def overhead(self) -> Overhead | None:
+        """Return the null backend's samples, if they were taken."""
+        return next(iter(self.of(Overhead)), None)
+
+    @property
+    def end(self) -> End | None:
+        """Return how the run ended; None when it was killed."""
+        return next(iter(self.of(End)), None)
+
+    def of(self, kind: type[T]) -> list[T]:
+        """Return the records of one kind."""
+        return [record for record in self.records if isinstance(record, kind)]
+
+    def proof(self, arm: Arm, case: Case) -> Proof | None:
+        """Return the proof of an arm; a replica's is its original's."""
+        return self.proofs.get((replace(arm, replica=False).id, case.id))
+
+    @cached_property
+    def pairs(self) -> list[Pair]:
+        """Return the comparisons that the run set out to make."""
+        arms, cases = {arm.id: arm for arm in self.arms}, {case.id: case for case in self.cases}
+        return [
+            Pair(arms[pair["arm"]], arms[pair["baseline"]], cases[pair["case"]], pair["primary"])
+            for pair in self.info["pairs"]
+        ]
+
+    @cached_property
+    def marked_rounds(self) -> set[tuple[str, int, int]]:
+        """Return (case, block, round) of the rounds in which the machine was taken away."""
+        taken, available = defaultdict[Any, int](int), defaultdict[Any, int](int)
+        for each in self.of(Slice):
+            key = (each.case, each.block, each.round)
+            taken[key] += each.steal_ns + each.throttled_ns
+            available[key] += each.wall_ns * int(self.info["machine"]["cores"])
+        return {key for key in taken if taken[key] > checks.MAX_TAKEN_SHARE * available[key]}
+
+    def log_ratios(self, pair: Pair, *, marked: bool = True) -> dict[int, float]:
+        """Return {block: median over its rounds of log(latency of the baseline / latency of the arm)}.
+
+        The latency of a slice is the median of its samples. `marked` says whether marked rounds count.
+        """
+        arm, baseline = self._latencies(pair.arm, pair.case), self._latencies(pair.baseline, pair.case)
+        rounds = defaultdict[int, list[float]](list)
+        for block, number in sorted(arm.keys() & baseline.keys()):
+            if marked or (pair.case.id, block, number) not in self.marked_rounds:
+                rounds[block].append(math.log(baseline[block, number] / arm[block, number]))
+        return {block: median(ratios) for block, ratios in rounds.items()}
+
+    def _latencies(self, arm: Arm, case: Case) -> dict[tuple[int, int], float]:
+        slices = self.slices.get((arm.id, case.id), ())
+        return {(each.block, each.round): median(each.samples_ns) for each in slices}
+
+    @cached_property
+    def speedups(self) -> list[Speedup]:
+        """Return a row for each comparison, the failed and skipped ones included, primary ones first."""
+        estimates = [self._estimate(pair) for pair in self.pairs]
+        family = [index for index, pair in enumerate(self.pairs) if pair.primary and estimates[index]]
+        adjusted = holm([_p_value(estimates[index]) for index in family])
+        for index, p_value in zip(family, adjusted, strict=True):
+            estimate = estimates[index]
+            estimates[index] = None if estimate is None else replace(estimate, p_value=p_value)
+        rows = [self._row(pair, estimate) for pair, estimate in zip(self.pairs, estimates, strict=True)]
+        return sorted(rows, key=lambda row: not row.pair.primary)
+
+    def _estimate(self, pair: Pair) -> Estimate | None:
+        ratios = list(self.log_ratios(pair).values())
+        if not ratios:
+            return None
+        confidence = self.preset.confidence
+        return Estimate(
+            blocks=len(ratios),
+            log_speedup=hodges_lehmann(ratios),
+            interval=wilcoxon_interval(ratios, confidence) if confidence else None,
+            sign_interval=sign_interval(ratios, confidence) if confidence else None,
+            equivalence_interval=wilcoxon_interval(ratios, EQUIVALENCE_CONFIDENCE) if confidence else None,
+            p_value=wilcoxon_p(ratios) if confidence else None,
+        )
+
+    def _row(self, pair: Pair, estimate: Estimate | None) -> Speedup:
+        unmarked = list(self.log_ratios(pair, marked=False).values())
+        return Speedup(
+            pair=pair,
+            verdict=self._verdict(pair, estimate),
+            estimate=estimate,
+            unmarked=math.exp(hodges_lehmann(unmarked)) if unmarked else None,
+            matched=not self.unmatched(pair.arm, pair.baseline),
+        )
+
+    def _verdict(self, pair: Pair, estimate: Estimate | None) -> Verdict:
+        for arm in (pair.arm, pair.baseline):
+            if missing := self._missing(arm, pair.case):
+                return missing
+        if faults := self._faults(pair):
+            return Verdict(checks.WITHHELD, "; ".join(faults))
+        if estimate is None:
+            return Verdict(checks.FAILED, "no block in which both arms were measured")
+        return checks.judge(estimate, self.band(pair), self.preset)
+
+    def _missing(self, arm: Arm, case: Case) -> Verdict | None:
+        """Return why an arm has no samples at all, or None when it has."""
+        if self.slices.get((arm.id, case.id)):
+            return None
+        failure = next(iter(self.failures.get((arm.id, case.id), ())), None)
+        if failure is None:
+            return Verdict(checks.FAILED, f"{arm.label}: the run ended before it was measured")
+        return Verdict(checks.SKIPPED if failure.skipped else checks.FAILED, f"{arm.label}: {failure.reason}")
+
+    def _faults(self, pair: Pair) -> list[str]:
+        """Return the gates that the comparison fails."""
+        faults = [fault for arm in (pair.arm, pair.baseline) for fault in self._arm_faults(arm, pair.case)]
+        parity = self.parity(pair)
+        if parity is not None:
+            difference = parity.max_abs_logit_diff, parity.agreement
+            faults.append(checks.parity_fault(pair.case.precision, *difference, "baseline") or "")
+        return [fault for fault in faults if fault]
+
+    def _arm_faults(self, arm: Arm, case: Case) -> list[str]:
+        proof = self.proof(arm, case)
+        if proof is None:
+            return [f"{arm.label}: no proof of what ran"]
+        faults = [
+            checks.parity_fault(case.precision, proof.max_abs_logit_diff, proof.agreement, "oracle"),
+            checks.leak_fault(self.data, proof.accuracy),
+            self._failed_blocks(arm, case),
+        ]
+        return [f"{arm.label}: {fault}" for fault in faults if fault]
+
+    def _failed_blocks(self, arm: Arm, case: Case) -> str | None:
+        failed = {each.block for each in self.failures.get((arm.id, case.id), ()) if each.block is not None}
+        blocks = failed | {each.block for each in self.slices.get((arm.id, case.id), ())}
+        if len(failed) <= checks.MAX_FAILED_SHARE * len(blocks):
+            return None
+        reason = next(each.reason for each in self.failures[arm.id, case.id] if each.block is not None)
+        return f"{len(failed)} of {len(blocks)} blocks failed ({reason})"
+
+    def parity(self, pair: Pair) -> Parity | None:
+        """Return how the arm's outputs compare with the baseline's."""
+        wanted = (pair.arm.id, pair.baseline.id, pair.case.id)
+        return next((each for each in self.of(Parity) if (each.arm, each.baseline, each.case) == wanted), None)
+
+    def band(self, pair: Pair) -> float | None:
+        """Return the largest absolute log ratio inside the interval of the same case's A/A comparison."""
+        if self.preset.confidence is None:
+            return None
+        twin = next((each for each in self.pairs if each.arm.replica and each.case == pair.case), None)
+        ratios = list(self.log_ratios(twin).values()) if twin else []
+        interval = wilcoxon_interval(ratios, self.preset.confidence) if ratios else None
+        return max(abs(interval.low), abs(interval.high)) if interval else None
+
+    def unmatched(self, arm: Arm, baseline: Arm) -> dict[str, list[str]]:
+        """Return {package: versions} of the packages whose versions differ between two arms' environments."""
+        ours, theirs = (self.info["stacks"][each.stack]["environment"] for each in (arm, baseline))
+        mismatches: dict[str, dict[str, list[str]]] = self.info["mismatches"]
+        return mismatches.get(f"{ours} {theirs}", mismatches.get(f"{theirs} {ours}", {}))
+
+
+def _grouped(triples: Iterable[tuple[str, str, T]]) -> dict[tuple[str, str], list[T]]:
+    groups = defaultdict[tuple[str, str], list[T]](list)
+    for arm, case, record in triples:
+        groups[arm, case].append(record)
+    return dict(groups)
+
+
+def _p_value(estimate: Estimate | None) -> float:
+    return 1.0 if estimate is None or estimate.p_value is None else estimate.p_value

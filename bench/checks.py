@@ -1,0 +1,105 @@
+"""Gates and verdicts: what may be claimed of a comparison, and what stands in the way."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bench.stats import Interval, further_blocks
+
+if TYPE_CHECKING:
+    from bench.plan import Preset
+
+FASTER, SLOWER, EQUIVALENT, UNRESOLVED, WITHHELD = "FASTER", "SLOWER", "EQUIVALENT", "UNRESOLVED", "WITHHELD"
+FAILED, SKIPPED = "FAILED", "SKIPPED"
+
+MAX_LOGIT_DIFF = {"fp32": 1e-3}
+MIN_AGREEMENT = 0.9995
+LEAK_ACCURACY = 0.97  # the record on Fashion-MNIST is 96.91 %
+MAX_FAILED_SHARE = 0.05
+EQUIVALENCE = (math.log(0.98), math.log(1.02))  # MLPerf's threshold for "materially different"
+# A round is marked when more than this share of the cores' time was stolen or throttled.
+MAX_TAKEN_SHARE = 0.02
+CHECK_IMAGES = 1024  # test images that every process of every block predicts before it is timed
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A log speedup from n blocks, with its intervals (None where n is too small) and Holm-adjusted p value."""
+
+    blocks: int
+    log_speedup: float
+    interval: Interval | None
+    sign_interval: Interval | None
+    equivalence_interval: Interval | None
+    p_value: float | None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One of the verdict words, with the reason where one is owed."""
+
+    word: str
+    reason: str = ""
+
+
+def parity_fault(precision: str, logit_diff: float, agreement: float, against: str) -> str | None:
+    """Return why an arm's outputs are not those of `against`, or None."""
+    if not logit_diff <= MAX_LOGIT_DIFF[precision]:  # NaN fails as well
+        return f"logits differ from the {against}'s by {logit_diff:.2g}, more than {MAX_LOGIT_DIFF[precision]:g}"
+    if agreement < MIN_AGREEMENT:
+        return f"labels agree with the {against}'s in {agreement:.2%}, less than {MIN_AGREEMENT:.2%}"
+    return None
+
+
+def leak_fault(data: str, accuracy: float) -> str | None:
+    """Return why an accuracy is not believed, or None."""
+    if data == "fashion-mnist" and accuracy > LEAK_ACCURACY:
+        return f"accuracy {accuracy:.2%} on Fashion-MNIST is a leak: the record is 96.91 %"
+    return None
+
+
+def judge(estimate: Estimate, band: float | None, preset: Preset) -> Verdict:
+    """Return the verdict of a comparison whose gates are passed.
+
+    `band` is the largest absolute log ratio that the A/A interval of the same run reaches; None when there is none.
+    """
+    if preset.confidence is None:
+        return Verdict(UNRESOLVED, f"preset {preset.name} claims nothing")
+    if estimate.interval is None or estimate.sign_interval is None or estimate.equivalence_interval is None:
+        return Verdict(UNRESOLVED, f"{estimate.blocks} blocks are too few for an interval")
+    if not preset.minimum_effect and estimate.equivalence_interval.within(*EQUIVALENCE):
+        return Verdict(EQUIVALENT)
+    if band is None:
+        return Verdict(UNRESOLVED, "no A/A interval in this run")
+    doubts = _doubts(estimate, estimate.interval, estimate.sign_interval, band, preset)
+    if not doubts:
+        return Verdict(FASTER if estimate.log_speedup > 0 else SLOWER)
+    return Verdict(UNRESOLVED, "; ".join(doubts + _outlook(estimate, estimate.interval, band)))
+
+
+def _doubts(estimate: Estimate, interval: Interval, signs: Interval, band: float, preset: Preset) -> list[str]:
+    """Return what speaks against a difference."""
+    size, confidence = abs(estimate.log_speedup), preset.confidence or 0.0
+    doubts = {
+        "the interval includes 1": not interval.excludes(0),
+        "the sign-test interval disagrees": interval.excludes(0) and not signs.excludes(0),
+        f"within the A/A band of this run (+-{math.expm1(band):.1%})": size <= band,
+        f"under {preset.minimum_effect:.0%}, which preset {preset.name} does not claim": (
+            size < math.log1p(preset.minimum_effect)
+        ),
+        "not significant after Holm's correction": (estimate.p_value or 0.0) > 1 - confidence,
+    }
+    return [doubt for doubt, holds in doubts.items() if holds]
+
+
+def _outlook(estimate: Estimate, interval: Interval, band: float) -> list[str]:
+    """Return how many further blocks would settle it: as a difference beyond the band, or as equivalence."""
+    size = abs(estimate.log_speedup)
+    narrow = estimate.equivalence_interval
+    ways = [further_blocks(estimate.blocks, max(interval.half_width, band), size)]
+    if narrow is not None:
+        ways.append(further_blocks(estimate.blocks, narrow.half_width, EQUIVALENCE[1] - size))
+    counts = [count for count in ways if count is not None]
+    return [f"about {min(counts)} further blocks would settle it"] if counts else []

@@ -1,0 +1,108 @@
+"""The command line: parse, call, print. One place turns errors into one line and an exit status."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from models.errors import InputError
+
+app = typer.Typer(
+    name="bench",
+    help="Is the Intel-optimised stack worth it on my machine?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+RESULTS = Path("results")
+
+Names = Annotated[str, typer.Option(metavar="NAME[,NAME...]")]
+StackOption = Annotated[str, typer.Option("--stack", metavar="NAME[,NAME...]", help="Only these stacks")]
+DataOption = Annotated[str, typer.Option(help="auto, fashion-mnist, synthetic, or a folder with the official files")]
+ThreadsOption = Annotated[int, typer.Option(help="Threads of every arm; 0 takes all usable cores")]
+
+
+@app.command()
+def run(
+    suite: Annotated[str, typer.Option(help="A suite's name, or the path of a suite file")] = "inference",
+    preset: Annotated[str, typer.Option(help="smoke, quick, standard or publish")] = "standard",
+    stack: StackOption = "",
+    environments: Annotated[str, typer.Option(metavar="NAME[,NAME...]", help="Only stacks of these environments")] = "",
+    model: Annotated[str, typer.Option(metavar="NAME[,NAME...]", help="Replace the suite's models")] = "",
+    batch_size: Annotated[str, typer.Option(metavar="N[,N...]", help="Replace the suite's batch sizes")] = "",
+    precision: Annotated[str, typer.Option(metavar="NAME[,NAME...]", help="Replace the suite's precisions")] = "",
+    threads: ThreadsOption = 0,
+    data: DataOption = "auto",
+    seed: Annotated[int, typer.Option(help="Of the schedule; drawn and stored when not given")] = -1,
+    results: Annotated[Path, typer.Option(help="Folder of all runs")] = RESULTS,
+    name: Annotated[str, typer.Option(help="Name of this run's folder; default: suite and time")] = "",
+) -> None:
+    """Measure a suite, pair by pair, and write the report."""
+    from bench import commands
+
+    choice = commands.Choice(suite, preset, stack, environments, model, batch_size, precision, threads, data, seed)
+    raise typer.Exit(commands.run(choice, results, name, Console(), sys.argv))
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(help="Folder of a run")] = RESULTS / "latest") -> None:
+    """Write the tables, plots and pages of a run anew, from its journal."""
+    from bench import commands
+
+    raise typer.Exit(commands.report(folder, Console()))
+
+
+@app.command("list")
+def list_() -> None:
+    """Show the suites, presets, stacks with their variants, models and recipes there are."""
+    from bench import commands
+
+    commands.list_everything(Console())
+
+
+@app.command()
+def models(name: Annotated[str, typer.Argument(help="A model; all of them when left out")] = "") -> None:
+    """Show a model layer by layer: output shape, parameters, multiply-adds."""
+    from bench import commands
+
+    commands.show_models(name, Console())
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Option(help="A recipe's name")],
+    output: Annotated[Path, typer.Option(help="The .safetensors file to write")],
+    stack: Annotated[str, typer.Option(help="The stack to train on")] = "pytorch",
+    epochs: Annotated[int, typer.Option(help="Instead of the recipe's; 0 takes the recipe's")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the initial weights and the order of images")] = 0,
+    threads: ThreadsOption = 0,
+    data: DataOption = "auto",
+) -> None:
+    """Train a model and save its weights."""
+    from bench import commands
+
+    commands.train(recipe, output, stack, epochs, seed, threads, data, Console())
+
+
+def fail(message: str) -> NoReturn:
+    """Print one line and exit with 2."""
+    sys.stderr.write(f"bench: {' '.join(message.split())}\n")
+    sys.exit(2)
+
+
+def main() -> None:
+    """Run the command line; exit 2 with one line when the user's input is wrong."""
+    try:
+        app()
+    except InputError as error:
+        fail(str(error))
+    except OSError as error:
+        fail(f"{error.filename or 'writing'}: {error.strerror or error}; free space or name another folder")
+    except KeyboardInterrupt:
+        sys.stderr.write("bench: interrupted\n")
+        sys.exit(1)

@@ -1,0 +1,242 @@
+"""What each command of the command line does."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import subprocess
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from backends.protocol import stacks
+from bench.errors import UserError, unknown
+from bench.machine import usable_cores
+from bench.plan import PRESETS, Plan, make_plan
+from bench.stacks import environment_names, find_stack
+from bench.suite import Suite, load_suite, narrow, suite_names
+from models.recipes import RECIPES
+from models.zoo import NETWORKS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
+
+    from models.spec import Network
+
+RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+LATEST = "latest"
+MAX_SEED = 2**31
+COMPLETE = ("complete", "settled")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the user chose to measure, as typed."""
+
+    suite: str
+    preset: str
+    stacks: str
+    environments: str
+    models: str
+    batch_sizes: str
+    precisions: str
+    threads: int
+    data: str
+    seed: int
+
+
+def run(choice: Choice, results: Path, name: str, console: Console, command: Sequence[str]) -> int:
+    """Measure, report, and return the exit status: 0 when all was measured, 1 when something failed."""
+    from bench.progress import steps
+    from bench.report import summary
+    from bench.run import conduct, describe
+    from models import data
+
+    plan = _plan(choice)
+    started = datetime.now(UTC)
+    folder = _new_folder(results, name or f"{plan.suite.name}-{started:%Y%m%d-%H%M%S}")
+    try:
+        data_set = data.load(choice.data)
+        summary.opening(plan, data_set, console)
+        typed, when = ["bench", *command[1:]], started.isoformat(timespec="seconds")
+        description = describe(plan, data_set, typed, when, _git_commit())
+    except BaseException:
+        folder.rmdir()  # nothing is left behind of a run that never began
+        raise
+    with steps(console, plan.weight) as progress:
+        status = conduct(plan, data_set, folder, progress, description)
+    tripped = report(folder, console)
+    if status in COMPLETE:
+        _point_latest(results, folder)
+    return 1 if tripped or status not in COMPLETE else 0
+
+
+def report(folder: Path, console: Console) -> int:
+    """Write the report of a run from its journal; return 1 when something failed or a gate tripped, else 0."""
+    from bench.analysis import Run
+    from bench.report import page, plots, summary, tables
+
+    measured = Run(folder)
+    tables.write(measured)
+    plots.write(measured)
+    page.write(measured)
+    summary.closing(measured, console)
+    return 1 if summary.troubles(measured) else 0
+
+
+def list_everything(console: Console) -> None:
+    """Print the suites, presets, stacks with their variants, models and recipes."""
+    for title, rows in _inventory().items():
+        table = Table(
+            title=title, title_justify="left", title_style="bold", show_header=False, box=None, padding=(0, 2)
+        )
+        for row in rows:
+            table.add_row(*row)
+        console.print(table, "")
+
+
+def _inventory() -> dict[str, list[tuple[str, str]]]:
+    public = [stack for stack in stacks().values() if not stack.internal]
+    return {
+        "Suites (--suite)": [(name, load_suite(name).summary) for name in suite_names()],
+        "Presets (--preset)": [(preset.name, preset.summary) for preset in PRESETS.values()],
+        "Stacks (--stack)": [(stack.name, f"{stack.summary}; environment {stack.environment}") for stack in public],
+        "Variants": [(f"{stack.name}/{name}", line) for stack in public for name, line in stack.variants.items()],
+        "Models (--model)": [
+            (network.name, f"{network.parameters:,} parameters; {network.summary}") for network in NETWORKS.values()
+        ],
+        "Recipes (train --recipe)": [
+            (recipe.name, f"{recipe.network}, {recipe.epochs} epochs, batch {recipe.batch_size}, {recipe.optimizer}")
+            for recipe in RECIPES.values()
+        ],
+    }
+
+
+def show_models(name: str, console: Console) -> None:
+    """Print the layers of one model, or of all."""
+    if name and name not in NETWORKS:
+        raise unknown("model", name, NETWORKS)
+    for network in [NETWORKS[name]] if name else NETWORKS.values():
+        console.print(_layer_table(network))
+        console.print(f"Total parameters: {network.parameters:,}")
+        console.print(f"Multiply-adds per image: {network.multiply_adds:,}")
+        console.print(f"Digest of the specification: {network.digest[:16]}")
+
+
+def _layer_table(network: Network) -> Table:
+    table = Table("Layer", "Type", title=f"{network.name}: {network.summary}")
+    for column in ("Output shape", "Parameters", "Multiply-adds"):
+        table.add_column(column, justify="right")
+    for placed in network.place():
+        shape = f"({', '.join(('N', *map(str, placed.output_shape)))})"
+        table.add_row(placed.name, placed.kind, shape, f"{placed.parameters:,}", f"{placed.multiply_adds:,}")
+    return table
+
+
+def train(
+    recipe: str, output: Path, stack: str, epochs: int, seed: int, threads: int, source: str, console: Console
+) -> None:
+    """Train a model on one stack and save its weights."""
+    from bench.train import Job
+    from bench.train import train as train_model
+    from models import data
+
+    if recipe not in RECIPES:
+        raise unknown("recipe", recipe, RECIPES)
+    if output.suffix != ".safetensors" or not output.parent.is_dir():
+        raise UserError(f"--output {output}: allowed: a file that ends in .safetensors, in a folder that exists")
+    if epochs < 0:
+        raise UserError(f"--epochs {epochs}: allowed: 0 (the recipe's) or more")
+    if not 0 <= seed <= MAX_SEED:
+        raise UserError(f"--seed {seed}: allowed: 0 to {MAX_SEED}")
+    chosen, chosen_stack, cores = RECIPES[recipe], find_stack(stack), _threads(threads)
+    job = Job(chosen, chosen_stack, epochs or chosen.epochs, seed, cores, data.load(source), output)
+    train_model(job, console)
+
+
+def _plan(choice: Choice) -> Plan:
+    if choice.preset not in PRESETS:
+        raise unknown("preset", choice.preset, PRESETS)
+    if choice.seed > MAX_SEED:
+        raise UserError(f"--seed {choice.seed}: allowed: 0 to {MAX_SEED}, or -1 to draw one")
+    suite = _suite(choice)
+    seed = choice.seed if choice.seed >= 0 else secrets.randbelow(MAX_SEED)
+    plan = make_plan(suite, PRESETS[choice.preset], seed, _threads(choice.threads))
+    if not plan.environments:
+        raise UserError("no stack can be measured: " + "; ".join(plan.missing.values()))
+    asked = [plan.missing[name] for name in _names(choice.stacks) if name in plan.missing]
+    if asked:
+        raise UserError("; ".join(asked))
+    return plan
+
+
+def _suite(choice: Choice) -> Suite:
+    suite = load_suite(choice.suite)
+    wanted = _names(choice.stacks)
+    for name in wanted:
+        find_stack(name)
+    environments = _names(choice.environments)
+    for name in environments:
+        if name not in environment_names():
+            raise unknown("environment", name, environment_names())
+    inside = [arm.stack for arm in suite.arms if find_stack(arm.stack).environment in environments]
+    if environments and not inside:
+        raise UserError(f"suite {suite.name} has no stack in the environments {', '.join(environments)}")
+    chosen = [name for name in inside if not wanted or name in wanted] if environments else wanted
+    return narrow(
+        suite, _names(choice.models), _numbers("--batch-size", choice.batch_sizes), _names(choice.precisions), chosen
+    )
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _numbers(option: str, text: str) -> list[int]:
+    try:
+        return [int(name) for name in _names(text)]
+    except ValueError as error:
+        raise UserError(f"{option} {text}: allowed: whole numbers, separated by commas") from error
+
+
+def _threads(threads: int) -> int:
+    most = usable_cores()
+    if not 0 <= threads <= most:
+        raise UserError(f"--threads {threads}: allowed: 1 to {most}, the cores this process may use, or 0 for all")
+    return threads or most
+
+
+def _new_folder(results: Path, name: str) -> Path:
+    if not RUN_NAME.fullmatch(name) or name == LATEST:
+        raise UserError(f"--name {name}: allowed: letters, digits, '.', '_' and '-', at most 100, not '{LATEST}'")
+    folder = results / name
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+        folder.mkdir()
+    except FileExistsError as error:
+        raise UserError(f"{error.filename}: exists already; choose another --name or --results") from error
+    except OSError as error:
+        raise UserError(f"{folder}: can't be made ({error.strerror}); name a writable folder with --results") from error
+    return folder
+
+
+def _point_latest(results: Path, folder: Path) -> None:
+    """Let results/latest point to the run, without a moment in which it points nowhere."""
+    link = results / f".{LATEST}.{folder.name}"
+    link.symlink_to(folder.name)
+    link.replace(results / LATEST)
+
+
+def _git_commit() -> str | None:
+    """Return the commit of the checkout this runs from, marked when it has changes; None outside of one."""
+    here = Path(__file__).parent
+    try:
+        call = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        return subprocess.run(call, capture_output=True, text=True, check=True).stdout.strip() or None
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,101 @@
+"""Append-only results on disk: every record is one whole line, flushed, or not there at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any, Self
+
+from bench.errors import UserError
+from bench.records import Record, RecordError, from_line, to_line
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+JOURNAL, RUN = "journal.jsonl", "run.json"
+
+
+class Journal:
+    """The open journal of a run."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o644)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._descriptor)
+
+    def append(self, record: Record) -> None:
+        """Write one record.
+
+        Raises UserError when the disk refuses; the journal is then cut back to its last whole line.
+        """
+        line = to_line(record).encode() + b"\n"
+        size = os.fstat(self._descriptor).st_size
+        try:
+            written = 0
+            while written < len(line):
+                written += os.write(self._descriptor, line[written:])
+        except OSError as error:
+            os.ftruncate(self._descriptor, size)
+            raise disk_error(self._path, error) from error
+
+
+def disk_error(path: Path, error: OSError) -> UserError:
+    """Return the one line for a disk that refuses."""
+    return UserError(
+        f"{path}: {error.strerror}; what was measured before is whole; free space, then "
+        f"`python -m bench report {path.parent}` makes the report of it"
+    )
+
+
+def write_run(folder: Path, content: dict[str, Any]) -> None:
+    """Write run.json whole or not at all."""
+    write_whole(folder / RUN, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file under a temporary name, then rename it.
+
+    Raises UserError when the disk refuses.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_text(text)
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise disk_error(path, error) from error
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """Read run.json; raises UserError when it is not there or not JSON."""
+    path = folder / RUN
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: not there; name the folder of a run, for instance results/latest") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: can't be read ({error})") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: not the description of a run")
+    return content
+
+
+def read_journal(folder: Path) -> list[Record]:
+    """Read every whole line; raises UserError that names the first line which is no record."""
+    path = folder / JOURNAL
+    try:
+        lines = path.read_text().split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: can't be read ({error})") from error
+    records = []
+    for number, line in enumerate(lines[:-1], 1):  # what follows the last line's end was never finished
+        try:
+            records.append(from_line(line))
+        except RecordError as error:
+            raise UserError(f"{path}, line {number}: {error}") from error
+    return records

@@ -1,0 +1,81 @@
+"""The timed loop, and the project's only reader of a clock. Every clock is monotonic and injectable."""
+
+from __future__ import annotations
+
+import gc
+import time
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+Clock: TypeAlias = "Callable[[], int]"
+
+now_ns: Clock = time.perf_counter_ns
+cpu_ns: Clock = time.process_time_ns
+
+CPUCLOCK_SCHED = 2  # Linux: the process-wide CPU clock of a process, see clock_getcpuclockid(3)
+
+
+def cpu_ns_of(pid: int) -> int:
+    """Return the CPU time that all threads of process `pid` have used, in ns, or 0 when it is gone."""
+    try:
+        return time.clock_gettime_ns((~pid << 3) | CPUCLOCK_SCHED)
+    except OSError:
+        return 0
+
+
+def pause(duration_ns: int) -> None:
+    """Sleep; burns nothing."""
+    time.sleep(duration_ns / 1e9)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """The raw durations of one slice's iterations, and wall and CPU time of the slice; all in ns."""
+
+    samples_ns: tuple[int, ...]
+    wall_ns: int
+    cpu_ns: int
+
+
+def time_slice(
+    step: Callable[[Any], Any],
+    batches: Iterator[Any],
+    budget_ns: int,
+    lead_in: int,
+    clock: Clock = now_ns,
+    cpu_clock: Clock = cpu_ns,
+) -> Timing:
+    """Call `step` on successive batches until `budget_ns` have passed; at least once.
+
+    The first `lead_in` calls refill caches after another process had the cores; they are not timed. The garbage
+    collector waits until the slice is over.
+    """
+    samples: list[int] = []
+    gc.collect()
+    gc.disable()
+    try:
+        for batch in islice(batches, lead_in):
+            step(batch)
+        cpu_before = cpu_clock()
+        before = end = clock()
+        deadline = before + budget_ns
+        while not samples or end < deadline:
+            batch = next(batches)
+            start = clock()
+            step(batch)
+            end = clock()
+            samples.append(end - start)
+        cpu_after = cpu_clock()
+    finally:
+        gc.enable()
+    return Timing(tuple(samples), end - before, cpu_after - cpu_before)
+
+
+def is_level(medians: Sequence[float], tolerance: float = 0.05, slices: int = 3) -> bool:
+    """Tell whether the last `slices` medians lie within `tolerance` of each other: the steady state."""
+    last = medians[-slices:]
+    return len(last) == slices and max(last) <= min(last) * (1 + tolerance)

@@ -1,0 +1,131 @@
+"""Draw the schedule: how many blocks, which arms in which order, from which seed."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import TYPE_CHECKING, TypeAlias
+
+from backends.protocol import stacks
+from bench.stacks import Environment, MissingEnvironmentError, environment_of
+from bench.suite import baseline_of, baselines_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bench.records import Arm, Case
+    from bench.suite import Suite
+
+SLICE_NS = 200_000_000
+LEAD_IN = 3  # untimed iterations at the start of a slice
+WARM_UP_SLICE_NS = 100_000_000
+# How long the parts of a run take, relative to each other, for the progress display: seconds on two cores.
+PROOF_WEIGHT, START_WEIGHT = 5.6, 2.6
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How long to measure, and what may be claimed of it.
+
+    `confidence` is None where nothing is; `minimum_effect` is the smallest relative difference that is. A run with
+    `looks` evaluates its primary comparisons after those blocks, and stops when they are settled.
+    """
+
+    name: str
+    summary: str
+    blocks: int
+    rounds: int
+    confidence: float | None
+    minimum_effect: float = 0.0
+    looks: tuple[int, ...] = ()
+    warm_up_limit_ns: int = 5_000_000_000
+
+
+PRESETS = {
+    preset.name: preset
+    for preset in (
+        Preset("smoke", "2 blocks; shows that everything works, claims nothing", 2, 3, None),
+        Preset("quick", "8 blocks; a first look, claims no difference under 10 %", 8, 4, 0.95, minimum_effect=0.10),
+        Preset("standard", "20 blocks, 95 % intervals", 20, 4, 0.95),
+        Preset("publish", "up to 64 blocks, 98.33 % intervals, stops early at 16 or 32", 64, 8, 0.9833, looks=(16, 32)),
+    )
+}
+
+Order: TypeAlias = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Block:
+    """One fresh process per arm on one case, alternated in `rounds`; each round is an order of arms."""
+
+    number: int
+    case: str
+    rounds: tuple[Order, ...]
+
+
+def draw_schedule(cases: Sequence[Case], arms: Sequence[Arm], preset: Preset, seed: int) -> list[Block]:
+    """Shuffle the cases anew for each block number, and the arms anew for each round."""
+    chance = random.Random(seed)
+    blocks = []
+    for number in range(1, preset.blocks + 1):
+        for case in chance.sample(list(cases), len(cases)):
+            rounds = [tuple(arm.id for arm in chance.sample(list(arms), len(arms))) for _ in range(preset.rounds)]
+            blocks.append(Block(number, case.id, tuple(rounds)))
+    return blocks
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that is fixed before the first measurement."""
+
+    suite: Suite
+    preset: Preset
+    seed: int
+    threads: int
+    environments: dict[str, Environment]
+    missing: dict[str, str]
+
+    @property
+    def arms(self) -> tuple[Arm, ...]:
+        """Return the arms whose stack has an environment."""
+        return tuple(arm for arm in self.suite.measured if arm.stack in self.environments)
+
+    @property
+    def schedule(self) -> list[Block]:
+        """Return the blocks, the same at every call."""
+        return draw_schedule(self.suite.cases, self.arms, self.preset, self.seed)
+
+    @property
+    def weight(self) -> float:
+        """Return the expected duration in the progress display's unit."""
+        proofs = sum(not arm.replica for arm in self.arms) * len(self.suite.cases) * PROOF_WEIGHT
+        return proofs + len(self.schedule) * self.block_weight
+
+    @property
+    def block_weight(self) -> float:
+        """Return the expected duration of one block."""
+        return len(self.arms) * (START_WEIGHT + self.preset.rounds * SLICE_NS / 1e9)
+
+
+def make_plan(suite: Suite, preset: Preset, seed: int, threads: int) -> Plan:
+    """Find each arm's environment."""
+    environments: dict[str, Environment] = {}
+    missing: dict[str, str] = {}
+    for name in dict.fromkeys(arm.stack for arm in suite.arms):
+        try:
+            environments[name] = environment_of(stacks()[name])
+        except MissingEnvironmentError as error:
+            missing[name] = str(error)
+    return Plan(suite, preset, seed, threads, environments, missing)
+
+
+def planned_pairs(plan: Plan) -> list[tuple[Arm, Arm, Case, bool]]:
+    """Return (arm, baseline, case, whether primary) of every comparison that the suite asks for."""
+    suite, pairs = plan.suite, []
+    for case, arm in product(suite.cases, suite.measured):
+        held_against = [replace(arm, replica=False)] if arm.replica else baselines_of(suite, arm)
+        for baseline in held_against:
+            is_primary = arm in suite.primary and baseline == baseline_of(suite, arm) and case == suite.cases[0]
+            pairs.append((arm, baseline, case, is_primary))
+    return pairs

@@ -1,0 +1,182 @@
+"""The report as Markdown and as one self-contained HTML file, from the same sections."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench import checks
+from bench.journal import write_whole
+from bench.progress import duration
+from bench.report import plots
+from bench.report.summary import headline, troubles
+from bench.report.tables import arm_rows, family, harness_share, idle_share, speedup_rows, typical_latency_ns
+from bench.stats import percentile
+from models.data import SYNTHETIC_WARNING
+
+if TYPE_CHECKING:
+    from bench.analysis import Run, Speedup
+    from bench.records import Arm, Case, Proof
+
+TEMPLATES = Path(__file__).parent / "templates"
+MARKDOWN, HTML = "report.md", "report.html"
+UNTRAINED_WARNING = "UNTRAINED WEIGHTS: {} has no trained checkpoint. Times are valid; accuracies mean nothing."
+MICRO = 1e3
+TINY = 1e-3  # below it numbers are written with an exponent
+
+
+def write(run: Run) -> None:
+    """Write report.md and report.html; raises UserError when the disk refuses."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=select_autoescape(["html"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": number, "percent": percent, "cell": markdown_cell}
+    content = _content(run)
+    for name in (MARKDOWN, HTML):
+        write_whole(run.folder / name, environment.get_template(name).render(content))
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Return a number with `digits` significant digits and no exponent where one reads badly, or a dash."""
+    if value is None or value != value:  # noqa: PLR0124 - NaN
+        return "-"
+    if value == float("inf"):
+        return "never"
+    if abs(value) >= 10**digits:
+        return f"{value:,.0f}"
+    return f"{value:.{digits}g}" if abs(value) < TINY else f"{value:#.{digits}g}".rstrip(".")
+
+
+def percent(value: float | None, digits: int = 2) -> str:
+    """Return a share as a percentage, or a dash."""
+    return "-" if value is None else f"{value * 100:.{digits}f} %"
+
+
+def markdown_cell(value: object) -> str:
+    """Return text that can't break out of a Markdown table's cell, nor smuggle in HTML."""
+    text = " ".join(str(value).split())
+    return re.sub(r"([|\\`*_\[\]<>])", r"\\\1", text)
+
+
+def _content(run: Run) -> dict[str, Any]:
+    return {
+        "run": run,
+        "info": run.info,
+        "warnings": _warnings(run),
+        "headlines": [headline(row) for row in run.speedups if row.pair.primary],
+        "no_headline": _no_headline(run),
+        "speedups": [
+            {"row": row, "columns": columns, "family": family(row)}
+            for row, columns in zip(run.speedups, speedup_rows(run), strict=True)
+        ],
+        "arms": arm_rows(run),
+        "proofs": [(proof, evidence(proof)) for proof in run.proofs.values()],
+        "checks": list(_checks(run)),
+        "versions": _versions(run),
+        "plots": defaultdict(str, _plots(run)),
+        "latency": lambda arm, case: latency_us(run, arm, case),
+    }
+
+
+def latency_us(run: Run, arm: Arm, case: Case) -> float | None:
+    """Return the typical latency of an arm in microseconds."""
+    typical = typical_latency_ns(run.slices.get((arm.id, case.id), []))
+    return None if typical is None else typical / MICRO
+
+
+def _warnings(run: Run) -> list[str]:
+    warnings = [SYNTHETIC_WARNING] if run.data == "synthetic" else []
+    untrained = [name for name, model in run.info["models"].items() if not model["trained"]]
+    warnings += [UNTRAINED_WARNING.format(name) for name in untrained]
+    warnings += [f"{name} was not measured: {reason}" for name, reason in run.info["missing"].items()]
+    for pair, found in run.info["mismatches"].items():
+        listed = ", ".join(f"{package} {ours} / {theirs}" for package, (ours, theirs) in found.items())
+        warnings.append(f"UNMATCHED environments {' and '.join(pair.split())}: {listed}")
+    return warnings + troubles(run)
+
+
+def _no_headline(run: Run) -> str:
+    if any(row.pair.primary for row in run.speedups):
+        return ""
+    return "No Intel arm was measured beside its baseline: there is no speedup to report, only absolute times."
+
+
+def evidence(proof: Proof) -> str:
+    """Return the kernels that tell one way of running from another: all but the framework's plain operators."""
+    told = [kernel for kernel in proof.kernels if not kernel.startswith("aten::") or "conv" in kernel]
+    return ", ".join(told) or "the stack names no kernels"
+
+
+def _checks(run: Run) -> Any:
+    """Yield (what, figure, what it should be) for a sceptic."""
+    for row in run.speedups:
+        if row.pair.arm.replica:
+            yield f"A/A ratio, {row.pair.case.label}", _with_interval(row), "1, inside the interval"
+    yield "CPU burned by all idle workers while an arm was measured", percent(idle_share(run)), "about 0 % of one core"
+    yield "CPU burned by the orchestrator meanwhile", percent(harness_share(run)), "about 0 % of one core"
+    yield "Harness overhead per timed call (null backend)", _overhead(run), "under 1 us"
+    slices = {(each.case, each.block, each.round) for every in run.slices.values() for each in every}
+    yield (
+        f"Rounds in which over {checks.MAX_TAKEN_SHARE:.0%} of the cores' time was stolen or throttled",
+        f"{len(run.marked_rounds)} of {len(slices)}",
+        "0; the column `without marked` leaves them out",
+    )
+    unsteady = [each for every in run.checks.values() for each in every if not each.steady]
+    total = sum(len(every) for every in run.checks.values())
+    yield "Processes that were timed without having reached a steady state", f"{len(unsteady)} of {total}", "0"
+    yield "How the run ended", _ending(run), "complete"
+
+
+def _with_interval(row: Speedup) -> str:
+    if row.speedup is None:
+        return row.verdict.reason
+    interval = f" ({row.interval.low:.3f} to {row.interval.high:.3f})" if row.interval else ""
+    return f"{row.speedup:.3f}{interval}"
+
+
+def _overhead(run: Run) -> str:
+    if run.overhead is None:
+        return "not measured"
+    typical = percentile(sorted(run.overhead.samples_ns), 50)
+    return f"{number((typical or 0) / MICRO)} us (median of {len(run.overhead.samples_ns):,} calls)"
+
+
+def _ending(run: Run) -> str:
+    return f"{run.end.status} after {duration(run.end.wall_ns / 1e9)}" if run.end else "killed"
+
+
+def _versions(run: Run) -> list[tuple[str, dict[str, str]]]:
+    """Return {environment: version} of every package, and of Python; packages with one version everywhere last."""
+    environments = run.info["environments"]
+    names = {"python"} | {name for each in environments.values() for name in each["packages"]}
+    table = {
+        name: {
+            environment: each["python"] if name == "python" else each["packages"].get(name, "")
+            for environment, each in environments.items()
+        }
+        for name in names
+    }
+    return sorted(table.items(), key=lambda item: (len(set(item[1].values())) == 1, item[0]))
+
+
+def _plots(run: Run) -> dict[str, str]:
+    """Return the SVG of each plot, or nothing for one that was not drawn; ids are made unique for one page."""
+    from markupsafe import Markup
+
+    found: dict[str, str] = {}
+    for name in (plots.SPEEDUPS, plots.LATENCIES, plots.BLOCKS):
+        path = run.folder / "plots" / name
+        if path.exists():
+            stem, svg = path.stem, path.read_text()
+            svg = svg[svg.index("<svg") :]
+            svg = re.sub(r'(id="|url\(#|xlink:href="#)', rf"\g<1>{stem}-", svg)
+            found[stem] = Markup(svg)  # noqa: S704 - our own plot, written a moment ago
+    return found

@@ -1,0 +1,157 @@
+"""The plots of a run, as SVG: speedups with intervals, latency distributions, raw ratios per block."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+from bench.journal import disk_error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from bench.analysis import Run, Speedup
+    from bench.records import Case
+
+SPEEDUPS, LATENCIES, BLOCKS = "speedups.svg", "latencies.svg", "blocks.svg"
+# Okabe & Ito (2008): told apart by readers with any colour vision.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442", "#000000")
+VERDICT_COLOURS = {"FASTER": "#009E73", "SLOWER": "#D55E00", "EQUIVALENT": "#0072B2"}
+OTHER_VERDICT = "#777777"
+STYLE: Any = {
+    "svg.hashsalt": "bench",  # the same journal gives the same file
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans", "Arial", "sans-serif"],
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "figure.constrained_layout.use": True,
+}
+QUANTILES = np.linspace(0, 0.999, 400)
+
+
+def write(run: Run) -> None:
+    """Write every plot for which there is something to show; raises UserError when the disk refuses."""
+    folder = run.folder / "plots"
+    plots: dict[str, Callable[[Run], Figure | None]] = {SPEEDUPS: speedups, LATENCIES: latencies, BLOCKS: blocks}
+    with mpl.rc_context(STYLE):
+        for name, draw in plots.items():
+            if figure := draw(run):
+                _save(figure, folder / name)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    try:
+        path.parent.mkdir(exist_ok=True)
+        figure.savefig(path, metadata={"Date": None})
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise disk_error(path, error) from error
+
+
+def speedups(run: Run) -> Figure | None:
+    """Draw each comparison's speedup with its interval, one panel a case, and the A/A band."""
+    measured = [row for row in run.speedups if row.speedup]
+    return _panels(run, measured, lambda axes, case, rows: _speedup_panel(run, axes, case, rows), sharex=True)
+
+
+def _speedup_panel(run: Run, axes: Any, case: Case, rows: list[Speedup]) -> None:
+    band = run.band(rows[0].pair)
+    if band:
+        axes.axvspan(math.exp(-band), math.exp(band), color="#999999", alpha=0.25, lw=0, label="A/A band")
+        axes.legend(loc="lower right", frameon=False, fontsize=8)
+    axes.axvline(1, color="black", lw=0.8)
+    for place, row in enumerate(rows):
+        colour = VERDICT_COLOURS.get(row.verdict.word, OTHER_VERDICT)
+        if row.interval:
+            axes.plot(
+                [row.interval.low, row.interval.high], [place, place], color=colour, lw=2.2, solid_capstyle="butt"
+            )
+        axes.plot([row.speedup], [place], "o", color=colour, ms=5)
+        axes.annotate(f"{row.speedup:.2f}x {row.verdict.word}", (row.speedup, place), (0, 6), fontsize=7.5,
+                      textcoords="offset points", ha="center", color=colour)  # fmt: skip
+    labels = [f"{row.pair.arm.label}\nagainst {row.pair.baseline.label}" for row in rows]
+    axes.set(yticks=range(len(rows)), yticklabels=labels, ylim=(len(rows) - 0.4, -0.7), title=case.label)
+    axes.set_xlabel("speedup: baseline latency / arm latency (log scale; right of 1 is faster)")
+    _log_ratio_axis(axes.xaxis)
+    axes.margins(x=0.12)
+
+
+def latencies(run: Run) -> Figure | None:
+    """Draw the cumulative distribution of each arm's latencies, all samples pooled, one panel a case."""
+    rows = [row for row in run.speedups if row.speedup]
+    return _panels(run, rows, lambda axes, case, _: _latency_panel(run, axes, case), height=3.2)
+
+
+def _latency_panel(run: Run, axes: Any, case: Case) -> None:
+    for colour, arm in zip(COLOURS * 4, run.arms, strict=False):
+        slices = run.slices.get((arm.id, case.id))
+        if slices:
+            samples = np.concatenate([each.samples_ns for each in slices]) / 1e3
+            style = "--" if arm.replica else "-"
+            axes.plot(np.quantile(samples, QUANTILES), QUANTILES * 100, style, color=colour, lw=1.5, label=arm.label)
+    axes.set(xscale="log", title=case.label, xlabel="latency, us (log scale)", ylabel="share of iterations, %")
+    _plain_log_axis(axes.xaxis)
+    axes.legend(frameon=False, fontsize=8, loc="lower right")
+
+
+def blocks(run: Run) -> Figure | None:
+    """Draw the ratio of every block: the raw data that an interval is made of."""
+    rows = [row for row in run.speedups if row.speedup]
+    return _panels(run, rows, lambda axes, case, rows: _block_panel(run, axes, case, rows), height=3.2)
+
+
+def _block_panel(run: Run, axes: Any, case: Case, rows: list[Speedup]) -> None:
+    axes.axhline(1, color="black", lw=0.8)
+    for colour, row in zip(COLOURS * 4, rows, strict=False):
+        ratios = run.log_ratios(row.pair)
+        label = f"{row.pair.arm.label} / {row.pair.baseline.label}"
+        axes.plot(list(ratios), np.exp(list(ratios.values())), "o-", color=colour, ms=3, lw=0.8, label=label)
+    axes.set(yscale="log", title=case.label, xlabel="block", ylabel="ratio of the block (log scale)")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    _log_ratio_axis(axes.yaxis)
+    axes.legend(frameon=False, fontsize=7.5, loc="center left", bbox_to_anchor=(1, 0.5))
+
+
+def _panels(
+    run: Run,
+    rows: list[Speedup],
+    draw: Callable[[Any, Case, list[Speedup]], None],
+    height: float | None = None,
+    *,
+    sharex: bool = False,
+) -> Figure | None:
+    """Lay out one panel below the other for each case that has rows."""
+    groups = {case: [row for row in rows if row.pair.case == case] for case in run.cases}
+    groups = {case: group for case, group in groups.items() if group}
+    if not groups:
+        return None
+    heights = [height or 1.2 + 0.42 * len(group) for group in groups.values()]
+    figure = Figure(figsize=(8.5, sum(heights)))
+    grid = figure.subplots(len(groups), 1, squeeze=False, sharex=sharex, gridspec_kw={"height_ratios": heights})
+    for axes, (case, group) in zip(grid.flat, groups.items(), strict=True):
+        draw(axes, case, group)
+        axes.tick_params(labelbottom=True)
+    return figure
+
+
+def _log_ratio_axis(axis: Any) -> None:
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    _plain_log_axis(axis)
+
+
+def _plain_log_axis(axis: Any) -> None:
+    """Write 0.5, 1, 2 instead of powers of ten."""
+    from matplotlib.ticker import AutoLocator, FuncFormatter, NullFormatter
+
+    axis.set_major_locator(AutoLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())

@@ -1,0 +1,124 @@
+"""What the console shows before and after a run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from bench import checks
+from bench.report.tables import failed, withheld
+from models.data import SYNTHETIC_WARNING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from bench.analysis import Run, Speedup
+    from bench.plan import Plan
+    from models.data import DataSet
+
+VERDICT_STYLES = {
+    "FASTER": "bold green",
+    "SLOWER": "bold red",
+    "EQUIVALENT": "bold blue",
+    checks.WITHHELD: "bold magenta",
+}
+
+
+def opening(plan: Plan, data: DataSet, console: Console) -> None:
+    """Say what is about to be measured, and what can't be."""
+    from bench.stacks import differences
+
+    say = console.print
+    say(f"suite {plan.suite.name}, preset {plan.preset.name} ({plan.preset.summary})", highlight=False, soft_wrap=True)
+    say(
+        f"{len(plan.arms)} arms, {len(plan.suite.cases)} cases, {plan.threads} threads, data: {data.name}",
+        highlight=False,
+    )
+    if data.name == "synthetic":
+        say(SYNTHETIC_WARNING, style="bold yellow", soft_wrap=True)
+    for name, reason in plan.missing.items():
+        say(f"{name} is not measured: {reason}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    environments = list({each.name: each for each in plan.environments.values()}.values())
+    for index, ours in enumerate(environments):
+        for theirs in environments[index + 1 :]:
+            shared = len(ours.packages.keys() & theirs.packages.keys())
+            say(_matching(ours.name, theirs.name, differences(ours, theirs), shared), highlight=False, soft_wrap=True)
+
+
+def _matching(ours: str, theirs: str, found: dict[str, tuple[str, str]], shared: int) -> str:
+    if not found:
+        return f"environments {ours} and {theirs} are matched: their {shared} shared packages have equal versions"
+    listed = ", ".join(f"{name} {one} / {other}" for name, (one, other) in found.items())
+    return f"environments {ours} and {theirs} are UNMATCHED: {listed}"
+
+
+def closing(run: Run, console: Console) -> None:
+    """Show the verdicts case by case, what went wrong, and where the report lies."""
+    for case in run.cases:
+        console.print(_verdict_table([row for row in run.speedups if row.pair.case == case], case.label), "")
+    for row in run.speedups:
+        if row.pair.primary:
+            console.print(headline(row), style="bold", markup=False, highlight=False, soft_wrap=True)
+    for trouble in troubles(run):
+        console.print(trouble, style="yellow", markup=False, highlight=False, soft_wrap=True)
+    if run.data == "synthetic":
+        console.print(SYNTHETIC_WARNING, style="bold yellow", soft_wrap=True)
+    console.print(f"report: {run.folder / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _verdict_table(rows: list[Speedup], title: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column in ("Arm", "Against"):
+        table.add_column(column)
+    for column in ("Speedup", "Interval"):
+        table.add_column(column, justify="right")
+    table.add_column("Verdict")
+    for row in rows:
+        table.add_row(*_cells(row), style="bold" if row.pair.primary else "dim" if row.pair.arm.replica else "")
+    return table
+
+
+def _cells(row: Speedup) -> list[str]:
+    interval = f"{row.interval.low:.3f} to {row.interval.high:.3f}" if row.interval else "-"
+    style = VERDICT_STYLES.get(row.verdict.word, "")
+    word = row.verdict.word if row.matched else f"{row.verdict.word}, unmatched"
+    return [
+        row.pair.arm.label,
+        row.pair.baseline.label,
+        f"{row.speedup:.3f}x" if row.speedup else "-",
+        interval,
+        f"[{style}]{word}[/]" if style else word,
+    ]
+
+
+def headline(row: Speedup) -> str:
+    """Return the sentence that answers the user's question for one Intel stack."""
+    arm, baseline, case = row.pair.arm.label, row.pair.baseline.label, row.pair.case.label
+    where = f"({case}; this machine, this run{'' if row.matched else '; UNMATCHED environments'})"
+    sure = f", interval {row.interval.low:.3f} to {row.interval.high:.3f}" if row.interval else ""
+    ratio = f"{row.speedup:.3f}x{sure}" if row.speedup else "no ratio"
+    match row.verdict.word:
+        case checks.FASTER:
+            return f"{arm} is faster than {baseline}: {ratio} {where}."
+        case checks.SLOWER:
+            return f"{arm} is slower than {baseline}: {ratio} {where}."
+        case checks.EQUIVALENT:
+            return f"{arm} is as fast as {baseline}, to within 2 %: {ratio} {where}."
+        case word:
+            return f"{arm} against {baseline}: {word.lower()}, {ratio}; {row.verdict.reason} {where}."
+
+
+def troubles(run: Run) -> list[str]:
+    """Return one line for each thing that failed, and for each gate that tripped."""
+    lines = [
+        f"{row['stack']}/{row['variant']} batch {row['batch_size']}: {row['status']}, "
+        f"{row['failed_blocks']} blocks failed: {row['reason']}"
+        for row in failed(run)
+        if not row["replica"] or row["failed_blocks"]
+    ]
+    lines += [f"{row.pair.arm.label} against {row.pair.baseline.label}: {row.verdict.reason}" for row in withheld(run)]
+    if run.end is None or run.end.status == "interrupted":
+        lines.append("the run was interrupted: this is the report of what was measured until then")
+    return lines

@@ -1,0 +1,137 @@
+"""Conduct a run: prepare, prove every arm, measure block by block, and leave a journal."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import asdict
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from backends.protocol import stacks
+from bench import checks, machine
+from bench.blocks import measure_blocks
+from bench.journal import JOURNAL, Journal, write_run
+from bench.launch import Worker, WorkerError
+from bench.measure import now_ns
+from bench.plan import LEAD_IN, SLICE_NS, WARM_UP_SLICE_NS, planned_pairs
+from bench.prove import prove_all
+from bench.records import SCHEMA, Arm, End, Failure, Overhead
+from bench.rig import BUILD_TIMEOUT_S, SLICE_TIMEOUT_S, Rig, describe_models, load_models, settings
+from bench.stacks import differences, environment_of
+from models import oracle
+from models.data import standardise
+from models.zoo import NETWORKS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bench.plan import Plan
+    from bench.progress import Steps
+    from models.data import DataSet
+
+
+def conduct(plan: Plan, data: DataSet, folder: Path, steps: Steps, description: dict[str, Any]) -> str:
+    """Measure everything in `plan` into `folder` and return how it ended: complete, settled or interrupted.
+
+    Raises UserError when the disk refuses; what was written until then is whole.
+    """
+    begin = now_ns()
+    with tempfile.TemporaryDirectory(prefix="bench-") as name, Journal(folder / JOURNAL) as journal:
+        scratch = Path(name)
+        models = load_models(plan.suite.models, scratch)
+        images = scratch / "test-images.npy"
+        np.save(images, data.test_images, allow_pickle=False)
+        write_run(folder, description | {"models": describe_models(models)})
+        rig = Rig(plan, folder, scratch, journal, models, images, data.test_labels, steps)
+        try:
+            status = _measure(rig)
+        except KeyboardInterrupt:
+            status = "interrupted"
+        journal.append(End(status, now_ns() - begin))
+    return status
+
+
+def _measure(rig: Rig) -> str:
+    _skip_missing(rig)
+    _measure_overhead(rig)
+    _compute_oracle(rig)
+    prove_all(rig)
+    return measure_blocks(rig)
+
+
+def _skip_missing(rig: Rig) -> None:
+    absent = [arm for arm in rig.plan.suite.measured if arm.stack in rig.plan.missing]
+    for arm, case in product(absent, rig.plan.suite.cases):
+        rig.journal.append(Failure(arm.id, case.id, None, "environment", rig.plan.missing[arm.stack], skipped=True))
+
+
+def _measure_overhead(rig: Rig) -> None:
+    """Time the backend that does nothing, with the same loop in the same kind of process."""
+    null, case = Arm("null", "constant"), rig.plan.suite.cases[0]
+    environment = environment_of(stacks()["null"])
+    log = rig.folder / "logs" / "null.log"
+    log.parent.mkdir(exist_ok=True)
+    worker = Worker(environment.python, settings(rig.plan.threads), log, rig.scratch)
+    try:
+        worker.wait_until_ready().request("build", BUILD_TIMEOUT_S, **rig.build_request(null, case))
+        timing = worker.request("slice", SLICE_TIMEOUT_S, budget_ns=SLICE_NS // 20, lead_in=1000)
+        rig.journal.append(Overhead(tuple(timing["samples_ns"])))
+    except WorkerError as error:
+        rig.fail(null, case, None, "overhead", error)
+    finally:
+        worker.stop()
+
+
+def _compute_oracle(rig: Rig) -> None:
+    """Compute each network's logits of all test images."""
+    images = np.load(rig.images, mmap_mode="r", allow_pickle=False)
+    for name, model in rig.models.items():
+        rig.oracle[name] = oracle.logits(NETWORKS[name], model.weights, standardise(NETWORKS[name], images))
+
+
+def describe(plan: Plan, data: DataSet, command: Sequence[str], started: str, git_commit: str | None) -> dict[str, Any]:
+    """Return what run.json holds before anything is measured."""
+    environments = {each.name: each for each in plan.environments.values()}
+    return {
+        "schema": SCHEMA,
+        "command": list(command),
+        "started": started,
+        "git_commit": git_commit,
+        "suite": {"name": plan.suite.name, "summary": plan.suite.summary, "scenario": plan.suite.scenario},
+        "preset": plan.preset.name,
+        "seed": plan.seed,
+        "threads": plan.threads,
+        "arms": [asdict(arm) for arm in plan.suite.measured],
+        "cases": [asdict(case) for case in plan.suite.cases],
+        "pairs": [
+            {"arm": arm.id, "baseline": baseline.id, "case": case.id, "primary": primary}
+            for arm, baseline, case, primary in planned_pairs(plan)
+        ],
+        "schedule": [asdict(block) for block in plan.schedule],
+        "protocol": {
+            "slice_ns": SLICE_NS,
+            "lead_in": LEAD_IN,
+            "warm_up_slice_ns": WARM_UP_SLICE_NS,
+            "warm_up_limit_ns": plan.preset.warm_up_limit_ns,
+            "check_images": checks.CHECK_IMAGES,
+        },
+        "settings": settings(plan.threads),
+        "machine": machine.describe(),
+        "stacks": {
+            name: {"environment": stack.environment, "summary": stack.summary, "baseline": stack.baseline}
+            for name, stack in stacks().items()
+        },
+        "environments": {
+            name: {"python": each.python_version, "packages": each.packages} for name, each in environments.items()
+        },
+        "missing": plan.missing,
+        "mismatches": {
+            f"{ours} {theirs}": found
+            for ours, theirs in product(environments, environments)
+            if ours < theirs and (found := differences(environments[ours], environments[theirs]))
+        },
+        "data": {"name": data.name, "digest": data.digest},
+    }

@@ -1,0 +1,65 @@
+"""Fixtures, and the pytest-benchmark way in.
+
+In a stack's environment `pytest --benchmark-enable tests/contract -k benchmark` times every variant of its stacks.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from models.weights import checkpoint_path, initial_weights, load_weights
+from models.zoo import CNN_SMALL
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from models.weights import Weights
+
+ROOT = Path(__file__).parent
+TOYS = ROOT / "tests" / "toys"
+
+
+@pytest.fixture(scope="session")
+def weights() -> Weights:
+    """Return seeded, untrained weights of `cnn-small`."""
+    return initial_weights(CNN_SMALL, seed=0)
+
+
+@pytest.fixture(scope="session")
+def trained() -> Weights:
+    """Return the weights of the checkpoint of `cnn-small`."""
+    return load_weights(checkpoint_path(CNN_SMALL), CNN_SMALL)
+
+
+@pytest.fixture(scope="session")
+def images() -> NDArray[np.float32]:
+    """Return 64 standardised random NHWC images."""
+    return np.random.default_rng(1).standard_normal((64, 28, 28, 1)).astype(np.float32)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Return a function that runs the command line in an empty folder, with the toy stacks installed."""
+    return lambda *arguments, **variables: run_bench(tmp_path, *arguments, **variables)
+
+
+def run_bench(cwd: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run `python -m bench` with the toy stacks installed; return its status and output."""
+    return subprocess.run(  # noqa: S603 - our own interpreter
+        [sys.executable, "-m", "bench", *arguments],
+        cwd=cwd,
+        env=os.environ | {"BENCH_BACKENDS": str(TOYS), "PYTHONWARNINGS": "error"} | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )

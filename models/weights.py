@@ -1,0 +1,83 @@
+"""Create, load, save and identify the weights of a network."""
+
+from __future__ import annotations
+
+import hashlib
+from math import prod, sqrt
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.errors import InputError
+
+if TYPE_CHECKING:
+    from models.spec import Network, Shape
+
+Weights: TypeAlias = dict[str, NDArray[np.float32]]
+
+CHECKPOINTS = Path(__file__).parent / "checkpoints"
+
+
+class WeightsError(InputError):
+    """A checkpoint that can't be read or does not fit the network."""
+
+
+def initial_weights(network: Network, seed: int) -> Weights:
+    """Draw He-uniform kernels and zero biases (He et al. 2015) from a RandomState, whose streams never change."""
+    random = np.random.RandomState(seed)
+    return {name: _initial(shape, random) for name, shape in network.parameter_shapes.items()}
+
+
+def _initial(shape: Shape, random: np.random.RandomState) -> NDArray[np.float32]:
+    if len(shape) == 1:
+        return np.zeros(shape, np.float32)
+    limit = sqrt(6 / prod(shape[:-1]))
+    return random.uniform(-limit, limit, shape).astype(np.float32)
+
+
+def digest(weights: Weights) -> str:
+    """Return the SHA-256 over names, shapes and values, independent of the order of the names."""
+    sha = hashlib.sha256()
+    for name in sorted(weights):
+        sha.update(f"{name}{weights[name].shape}".encode())
+        sha.update(np.ascontiguousarray(weights[name], dtype="<f4").tobytes())
+    return sha.hexdigest()
+
+
+def checkpoint_path(network: Network) -> Path:
+    """Return where the trained checkpoint of `network` lies in the package."""
+    return CHECKPOINTS / f"{network.name}.safetensors"
+
+
+def save_weights(path: Path, weights: Weights, metadata: dict[str, str]) -> None:
+    """Write a safetensors file under a temporary name, then rename it, so that a half file never bears the name."""
+    from safetensors.numpy import save
+
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_bytes(save(weights, metadata))
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load_weights(path: Path, network: Network) -> Weights:
+    """Read the safetensors file at `path`.
+
+    Raises WeightsError when it can't be read, or when names, shapes or types are not the network's.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        weights = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{path}: can't be read as safetensors ({error})") from error
+    found = {name: (array.shape, array.dtype) for name, array in weights.items()}
+    wanted = {name: (shape, np.dtype(np.float32)) for name, shape in network.parameter_shapes.items()}
+    if found != wanted:
+        odd = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
+        raise WeightsError(f"{path}: does not fit {network.name}; these parameters differ: {', '.join(odd)}")
+    return weights

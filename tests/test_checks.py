@@ -1,0 +1,79 @@
+import math
+from dataclasses import replace
+
+import pytest
+
+from bench import checks
+from bench.checks import Estimate, judge, leak_fault, parity_fault
+from bench.plan import PRESETS
+from bench.stats import Interval
+
+STANDARD = PRESETS["standard"]
+
+
+def estimate(ratio=1.2, low=1.15, high=1.25, p_value=0.001) -> Estimate:
+    """Return an estimate whose three intervals agree."""
+    interval = Interval(math.log(low), math.log(high))
+    return Estimate(20, math.log(ratio), interval, interval, interval, p_value)
+
+
+def test_faster_and_slower_need_an_interval_without_one_and_an_estimate_outside_the_band() -> None:
+    assert judge(estimate(), 0.01, STANDARD).word == checks.FASTER
+    assert judge(estimate(1 / 1.2, 1 / 1.25, 1 / 1.15), 0.01, STANDARD).word == checks.SLOWER
+
+
+def test_an_estimate_inside_the_band_is_unresolved() -> None:
+    verdict = judge(estimate(), math.log(1.3), STANDARD)
+    assert verdict.word == checks.UNRESOLVED
+    assert "A/A band" in verdict.reason
+
+
+def test_an_interval_with_one_is_unresolved_and_tells_how_many_blocks_are_missing() -> None:
+    verdict = judge(estimate(1.05, 0.95, 1.16), 0.001, STANDARD)
+    assert verdict.word == checks.UNRESOLVED
+    assert "includes 1" in verdict.reason
+    assert "further blocks" in verdict.reason
+
+
+def test_a_sign_interval_that_disagrees_leaves_it_unresolved() -> None:
+    doubtful = replace(estimate(), sign_interval=Interval(-0.1, 0.3))
+    assert "sign-test" in judge(doubtful, 0.01, STANDARD).reason
+
+
+def test_holm_can_take_a_verdict_back() -> None:
+    assert "Holm" in judge(estimate(p_value=0.2), 0.01, STANDARD).reason
+
+
+def test_equivalent_needs_the_whole_90_percent_interval_within_two_percent() -> None:
+    assert judge(estimate(1.001, 0.99, 1.012), 0.001, STANDARD).word == checks.EQUIVALENT
+    assert judge(estimate(1.001, 0.97, 1.012), 0.001, STANDARD).word == checks.UNRESOLVED
+
+
+def test_without_an_aa_interval_no_difference_is_claimed() -> None:
+    assert judge(estimate(), None, STANDARD).word == checks.UNRESOLVED
+
+
+def test_smoke_claims_nothing_and_quick_nothing_under_ten_percent() -> None:
+    assert judge(estimate(3, 2.9, 3.1), 0.01, PRESETS["smoke"]).word == checks.UNRESOLVED
+    assert judge(estimate(1.08, 1.07, 1.09), 0.01, PRESETS["quick"]).word == checks.UNRESOLVED
+    assert judge(estimate(1.001, 0.999, 1.002), 0.01, PRESETS["quick"]).word == checks.UNRESOLVED
+    assert judge(estimate(1.2, 1.15, 1.25), 0.01, PRESETS["quick"]).word == checks.FASTER
+
+
+def test_too_few_blocks_are_said_to_be_too_few() -> None:
+    assert "too few" in judge(replace(estimate(), interval=None), 0.01, STANDARD).reason
+
+
+@pytest.mark.parametrize(
+    ("difference", "agreement", "fault"),
+    [(1e-3, 1.0, None), (1.1e-3, 1.0, "logits"), (float("nan"), 1.0, "logits"), (0.0, 0.9994, "labels")],
+)
+def test_parity_gate(difference, agreement, fault) -> None:
+    found = parity_fault("fp32", difference, agreement, "oracle")
+    assert found is None if fault is None else fault in (found or "")
+
+
+def test_an_accuracy_above_the_record_is_a_leak_on_the_real_data_only() -> None:
+    assert leak_fault("fashion-mnist", 0.98)
+    assert not leak_fault("fashion-mnist", 0.9691)
+    assert not leak_fault("synthetic", 1.0)

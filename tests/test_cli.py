@@ -1,0 +1,252 @@
+"""The command line from end to end, with stacks that need no framework."""
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from bench.analysis import Run
+from bench.journal import read_journal
+from bench.records import End, Slice
+from conftest import TOYS, run_bench
+
+SUITE = """\
+name = "toys"
+summary = "faults <script>alert(1)</script> | of all kinds"
+scenario = "latency"
+models = ["cnn-small"]
+batch_sizes = [64]
+precisions = ["fp32"]
+arms = ["oracle/numpy", "toy/good", "toy/wrong", "toy/nan", "toy/dies", "toy/bf16", "toy/unproven", "toy/unsupported"]
+baselines = ["oracle/numpy"]
+primary = ["toy/good"]
+"""
+SMALL = SUITE.replace(re.search("arms = .*", SUITE)[0], 'arms = ["oracle/numpy", "toy/good"]')
+IDENTITY = ["suite", "model", "scenario", "batch_size", "precision", "stack", "variant"]
+CONTRACT = [
+    *IDENTITY, "baseline_stack", "baseline_variant", "speedup", "ci_low", "ci_high", "blocks", "verdict", "accuracy",
+    "baseline_accuracy", "max_abs_logit_diff", "data",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """Measure all toys once; return the folder of the run and what the command line said."""
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "toys.toml").write_text(SUITE)
+    done = run_bench(
+        folder,
+        "run",
+        "--suite",
+        "./toys.toml",
+        "--preset",
+        "smoke",
+        "--data",
+        "synthetic",
+        "--name",
+        "r",
+        "--seed",
+        "5",
+    )
+    return folder / "results" / "r", done
+
+
+def rows(folder: Path, name: str) -> dict[str, dict[str, str]]:
+    """Return the rows of a table by variant, A/A apart."""
+    with (folder / name).open() as stream:
+        found = list(csv.DictReader(stream))
+    return {f"{row['variant']}{'@' if row.get('replica') == 'True' else ''}": row for row in found}
+
+
+def test_a_run_in_which_arms_failed_exits_with_1_and_names_them(measured) -> None:
+    _, done = measured
+    assert done.returncode == 1, done.stderr
+    assert done.stderr == ""
+    assert "toy/dies batch 64: failed" in done.stdout
+    assert "died with status 7; its last words: the toy is broken" in done.stdout
+    assert "report: results/r/report.html" in done.stdout
+
+
+def test_a_run_leaves_the_files_of_the_contract(measured) -> None:
+    folder, _ = measured
+    names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert names >= {"run.json", "journal.jsonl", "arms.csv", "speedups.csv", "report.md", "report.html"}
+    assert names >= {"plots/speedups.svg", "plots/latencies.svg", "plots/blocks.svg", "logs/toy-good.log"}
+    assert (folder.parent / "latest").resolve() == folder.resolve()
+    assert not [name for name in names if "partial" in name]
+
+
+def test_every_arm_has_a_row_with_its_reason(measured) -> None:
+    found = rows(measured[0], "arms.csv")
+    reasons = {
+        "wrong": "", "nan": "all finite: False", "dies": "status 7", "bf16": "precision read back as bf16",
+        "unproven": "nothing special ran", "unsupported": "the toy can't do that", "good": "",
+    }  # fmt: skip
+    assert {name: reason in found[name]["reason"] for name, reason in reasons.items()} == dict.fromkeys(reasons, True)
+    statuses = {name: row["status"] for name, row in found.items()}
+    assert statuses["unsupported"] == "skipped"
+    assert statuses["good"] == statuses["numpy"] == statuses["numpy@"] == "measured"
+    assert {statuses[name] for name in ("nan", "dies", "bf16", "unproven", "wrong")} == {"failed"}
+
+
+def test_the_speedups_have_the_columns_of_the_contract_and_verdicts(measured) -> None:
+    found = rows(measured[0], "speedups.csv")
+    assert list(found["good"])[: len(CONTRACT)] == CONTRACT
+    verdicts = {name: row["verdict"] for name, row in found.items()}
+    assert verdicts["good"] == verdicts["numpy"] == "UNRESOLVED"  # smoke claims nothing
+    assert verdicts["unsupported"] == "SKIPPED"
+    assert verdicts["wrong"] in ("WITHHELD", "FAILED")
+    assert float(found["good"]["max_abs_logit_diff"]) == 0
+    assert found["good"]["data"] == "synthetic"
+    assert found["good"]["blocks"] == "2"
+
+
+def test_the_synthetic_data_is_warned_of_everywhere(measured) -> None:
+    folder, done = measured
+    assert done.stdout.count("SYNTHETIC DATA") == 2
+    assert "SYNTHETIC DATA" in (folder / "report.md").read_text()
+    assert "SYNTHETIC DATA" in (folder / "report.html").read_text()
+
+
+def test_the_page_is_self_contained_and_escapes_what_it_shows(measured) -> None:
+    page = (measured[0] / "report.html").read_text()
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)" in page
+    assert page.count("<svg") == 3
+    assert not re.search(r'(src|href)="(?!#)', page)
+    assert not re.search(r"@import|url\((?!#)", page)
+
+
+def test_the_schedule_was_stored_and_kept_to(measured) -> None:
+    folder, _ = measured
+    description = json.loads((folder / "run.json").read_text())
+    assert description["seed"] == 5
+    assert description["data"]["name"] == "synthetic"
+    assert description["environments"]["harness"]["packages"]["numpy"]
+    slices = [record for record in read_journal(folder) if isinstance(record, Slice)]
+    for block in description["schedule"]:
+        for number, order in enumerate(block["rounds"]):
+            done = [each.arm for each in slices if (each.block, each.round) == (block["number"], number)]
+            assert done == [arm for arm in order if arm in {each.arm for each in slices}]
+
+
+def test_every_sample_is_kept_raw(measured) -> None:
+    for record in read_journal(measured[0]):
+        if isinstance(record, Slice):
+            assert record.samples_ns
+            assert sum(record.samples_ns) <= record.wall_ns
+            assert record.wall_ns >= 200_000_000
+
+
+def test_idle_workers_and_the_orchestrator_burn_next_to_nothing(measured) -> None:
+    slices = [record for record in read_journal(measured[0]) if isinstance(record, Slice)]
+    wall = sum(each.wall_ns for each in slices)
+    assert sum(each.idle_cpu_ns for each in slices) / wall < 0.02
+    assert sum(each.harness_cpu_ns for each in slices) / wall < 0.05
+
+
+def test_the_report_can_be_made_again_from_the_journal_alone(measured) -> None:
+    folder, _ = measured
+    before = {name: (folder / name).read_text() for name in ("arms.csv", "speedups.csv", "report.md", "report.html")}
+    for name in before:
+        (folder / name).unlink()
+    assert run_bench(folder.parent.parent, "report", "results/r").returncode == 1
+    assert {name: (folder / name).read_text() for name in before} == before
+
+
+def test_no_worker_is_left(measured) -> None:
+    assert not [process for process in psutil.process_iter(["cmdline"])
+                if "bench.worker" in (process.info["cmdline"] or []) and process.ppid() == 1]  # fmt: skip
+
+
+@pytest.mark.parametrize("moment", ["proof", "slice"])
+def test_an_interrupt_leaves_a_whole_journal_a_report_and_no_worker(tmp_path, moment) -> None:
+    (tmp_path / "toys.toml").write_text(SMALL)
+    command = [sys.executable, "-m", "bench", "run", "--suite", "./toys.toml", "--preset", "standard", "--data",
+               "synthetic", "--name", "r"]  # fmt: skip
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=os.environ | {"BENCH_BACKENDS": str(TOYS)}, stdout=subprocess.PIPE, text=True
+    )
+    journal = tmp_path / "results" / "r" / "journal.jsonl"
+    deadline = time.monotonic() + 120
+    while not (journal.exists() and f'"kind":"{moment}"' in journal.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "the run was interrupted" in output
+    assert isinstance(read_journal(journal.parent)[-1], End)
+    assert Run(journal.parent).end.status == "interrupted"
+    assert (journal.parent / "report.html").exists()
+    assert not (journal.parent.parent / "latest").exists()
+    assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["run", "--suite", "speed"], "unknown suite 'speed'; allowed: inference"),
+        (["run", "--stack", "jax"], "unknown stack 'jax'; allowed: pytorch, ipex"),
+        (["run", "--model", "resnet"], "unknown model 'resnet'; allowed: cnn-small"),
+        (["run", "--preset", "fast"], "unknown preset 'fast'; allowed: smoke, quick, standard, publish"),
+        (["run", "--precision", "fp8"], "unknown precision 'fp8'; allowed: fp32"),
+        (["run", "--environments", "conda"], "unknown environment 'conda'; allowed: ipex, vanilla"),
+        (["run", "--batch-size", "1,x"], "--batch-size 1,x: allowed: whole numbers"),
+        (["run", "--batch-size", "0"], "--batch-size 0: allowed: 1 to"),
+        (["run", "--threads", "9999"], "--threads 9999: allowed: 1 to"),
+        (["run", "--seed", "99999999999"], "--seed 99999999999: allowed"),
+        (["run", "--suite", "./nowhere.toml"], "nowhere.toml: can't be read (No such file or directory)"),
+        (["run", "--suite", "./toys.toml", "--name", "../up"], "--name ../up: allowed"),
+        (["run", "--suite", "./toys.toml", "--name", "latest"], "--name latest: allowed"),
+        (["run", "--suite", "./toys.toml", "--results", "toys.toml"], "toys.toml: exists already"),
+        (["run", "--suite", "./toys.toml", "--results", "/proc/r"], "can't be made"),
+        (["run", "--suite", "./toys.toml", "--data", "nowhere"], "nowhere: not a folder"),
+        (["run"], "no stack can be measured: environment vanilla does not exist; make it: tox -e vanilla --notest"),
+        (["run", "--stack", "ipex"], "environment ipex does not exist; make it: tox -e ipex --notest"),
+        (["report", "nowhere"], "nowhere/run.json: not there"),
+        (["models", "resnet"], "unknown model 'resnet'; allowed: cnn-small"),
+        (["train", "--recipe", "none", "--output", "x.safetensors"], "unknown recipe 'none'; allowed: adam"),
+        (["train", "--recipe", "adam", "--output", "x.pth"], "ends in .safetensors"),
+        (["train", "--recipe", "adam", "--output", "x.safetensors", "--stack", "ipex"], "tox -e ipex --notest"),
+        (["train", "--recipe", "adam", "--output", "x.safetensors", "--stack", "oracle"], "oracle does not train"),
+    ],
+)  # fmt: skip
+def test_wrong_input_is_one_line_and_status_2(bench, tmp_path, arguments, reason) -> None:
+    (tmp_path / "toys.toml").write_text(SMALL)
+    source = [] if "--data" in arguments or arguments[0] in ("report", "models") else ["--data", "synthetic"]
+    done = bench(*arguments, *source, BENCH_ENVIRONMENTS_DIR=str(tmp_path / "none"))
+    assert reason in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert done.returncode == 2
+    left = [
+        path for path in tmp_path.rglob("*") if path.is_file() and path.name not in ("toys.toml", "x.safetensors.log")
+    ]
+    assert left == []
+
+
+def test_an_unknown_option_is_status_2(bench) -> None:
+    done = bench("run", "--fast")
+    assert done.returncode == 2
+    assert "No such option" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_list_shows_what_there_is(bench) -> None:
+    shown = bench("list").stdout
+    for word in ("inference", "standard", "pytorch", "ipex", "channels_last", "jit", "cnn-small", "206,922", "adam"):
+        assert word in shown
+
+
+def test_a_model_is_shown_layer_by_layer(bench) -> None:
+    shown = bench("models", "cnn-small").stdout
+    assert re.search(r"conv2d2 +│ Conv2d +│ +\(N, 14, 14, 32\) │ +4,640 ", shown)
+    assert "Total parameters: 206,922" in shown

@@ -1,0 +1,47 @@
+"""The orchestrator imports no framework, the worker little more than NumPy, and `--help` nothing heavy."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+FRAMEWORKS = {"torch", "intel_extension_for_pytorch", "tensorflow", "intel_extension_for_tensorflow", "openvino"}
+ORCHESTRATOR = ["bench.cli", "bench.commands", "bench.run", "bench.analysis", "bench.train", "bench.report.page",
+                "bench.report.plots", "bench.report.tables", "bench.report.summary"]  # fmt: skip
+
+
+def imported_by(statement: str) -> set[str]:
+    """Return the top-level modules that a fresh interpreter holds after `statement`."""
+    code = f"{statement}; import sys, json; print(json.dumps(sorted(sys.modules)))"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    return {name.split(".")[0] for name in json.loads(output.splitlines()[-1])}
+
+
+def blocked(statement: str) -> str:
+    """Return code that runs `statement` where importing a framework raises."""
+    return f"import sys; sys.modules.update(dict.fromkeys({sorted(FRAMEWORKS)}, None)); {statement}"
+
+
+@pytest.mark.parametrize("module", ORCHESTRATOR)
+def test_the_orchestrator_runs_where_no_framework_can_be_imported(module) -> None:
+    code = blocked(f"import {module}; from backends.protocol import stacks; stacks()")
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_worker_imports_the_standard_library_numpy_backends_and_models_only() -> None:
+    allowed = set(sys.stdlib_module_names) | {"numpy", "backends", "models", "bench", "__main__"}
+    plain = imported_by("pass")  # whatever the interpreter's own site loads
+    found = imported_by("import bench.worker") - allowed - plain
+    assert {name for name in found if "cython" not in name} == set()  # NumPy's compiled parts register themselves
+
+
+def test_of_the_harness_the_worker_imports_the_timed_loop_only() -> None:
+    code = "import bench.worker, sys; print(sorted(name for name in sys.modules if name.startswith('bench')))"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output.strip() == "['bench', 'bench.measure', 'bench.worker']"
+
+
+def test_help_imports_nothing_heavy() -> None:
+    heavy = {"numpy", "pandas", "scipy", "matplotlib", "jinja2", "pooch", "requests"}
+    assert imported_by("import bench.cli") & heavy == set()

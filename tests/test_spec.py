@@ -1,0 +1,46 @@
+import pytest
+
+from models.spec import Conv2d, Dense, Flatten, MaxPool2d, Network, ReLU, SpecError
+from models.zoo import CNN_SMALL
+
+
+def test_cnn_small_has_exactly_the_published_parameters() -> None:
+    parameters = [layer.parameters for layer in CNN_SMALL.place() if layer.parameters]
+    assert parameters == [160, 4_640, 200_832, 1_290]
+    assert CNN_SMALL.parameters == 206_922
+    assert CNN_SMALL.multiply_adds == 1_218_048
+
+
+def test_shapes_follow_from_the_layers() -> None:
+    shapes = [layer.output_shape for layer in CNN_SMALL.place()]
+    assert shapes[2] == (14, 14, 16)
+    assert shapes[6] == (1568,)
+    assert shapes[-1] == (10,)
+
+
+def test_layers_are_numbered_by_kind() -> None:
+    names = [layer.name for layer in CNN_SMALL.place()]
+    assert names == [
+        "conv2d1", "relu1", "maxpool2d1", "conv2d2", "relu2", "maxpool2d2", "flatten1", "dense1", "relu3", "dense2",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [(Dense(10),), (Flatten(), Conv2d(3)), (Flatten(), MaxPool2d()), (MaxPool2d(29),)],
+    ids=["dense on maps", "conv on a vector", "pool on a vector", "pool larger than its input"],
+)
+def test_layers_that_do_not_fit_are_refused(layers: tuple) -> None:
+    with pytest.raises(SpecError):
+        Network("odd", "", layers).place()
+
+
+def test_pooling_drops_a_remainder() -> None:
+    assert Network("n", "", (MaxPool2d(3),)).place()[0].output_shape == (9, 9, 1)
+
+
+def test_digest_tells_networks_apart_but_not_their_names() -> None:
+    layers = (Flatten(), Dense(10), ReLU())
+    assert Network("a", "x", layers).digest == Network("b", "y", layers).digest
+    assert Network("a", "x", layers).digest != Network("a", "x", (Flatten(), ReLU(), Dense(10))).digest
+    assert Network("a", "x", layers).digest != Network("a", "x", layers, mean=0.5).digest

@@ -1,0 +1,50 @@
+"""One interleaved run over the real stacks, in the environments that tox has built."""
+
+import csv
+
+import pytest
+
+from backends.protocol import stacks
+from bench.stacks import MissingEnvironmentError, environment_of
+from conftest import run_bench
+
+SUITE = """\
+name = "pair"
+summary = "PyTorch against its extension"
+scenario = "latency"
+models = ["cnn-small"]
+batch_sizes = [64]
+precisions = ["fp32"]
+arms = ["pytorch/eager", "pytorch/channels_last", "ipex/jit"]
+baselines = ["pytorch/eager", "pytorch/channels_last"]
+primary = ["ipex/jit"]
+"""
+
+
+@pytest.mark.stacks
+def test_a_run_over_the_real_stacks_measures_every_arm_and_agrees_with_the_oracle(tmp_path) -> None:
+    for stack in stacks().values():
+        try:
+            environment_of(stack)
+        except MissingEnvironmentError as error:
+            pytest.fail(f"{error} (or leave these tests out: -m 'not stacks')")
+    (tmp_path / "pair.toml").write_text(SUITE)
+    done = run_bench(tmp_path, "run", "--suite", "./pair.toml", "--preset", "smoke", "--name", "r")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "environments vanilla and ipex are matched" in done.stdout
+    with (tmp_path / "results" / "r" / "speedups.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert {(row["stack"], row["variant"], row["baseline_variant"]) for row in rows} == {
+        ("pytorch", "eager", "eager"),
+        ("pytorch", "channels_last", "eager"),
+        ("ipex", "jit", "eager"),
+        ("ipex", "jit", "channels_last"),
+    }
+    for row in rows:
+        assert row["matched"] == "matched"
+        assert row["verdict"] == "UNRESOLVED"  # smoke claims nothing
+        assert float(row["speedup"]) > 0
+        assert float(row["max_abs_logit_diff"]) < 1e-3
+        assert row["accuracy"] == row["baseline_accuracy"]
+    if rows[0]["data"] == "fashion-mnist":
+        assert all(float(row["accuracy"]) >= 0.915 for row in rows)

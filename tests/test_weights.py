@@ -1,0 +1,50 @@
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from models.weights import WeightsError, checkpoint_path, digest, initial_weights, load_weights, save_weights
+from models.zoo import CNN_SMALL
+
+
+def test_a_seed_gives_the_same_weights_for_ever() -> None:
+    assert digest(initial_weights(CNN_SMALL, 0))[:16] == "723ab896e2e68feb"
+
+
+def test_seeds_give_different_weights() -> None:
+    assert digest(initial_weights(CNN_SMALL, 0)) != digest(initial_weights(CNN_SMALL, 1))
+
+
+def test_digest_depends_on_values_and_names_not_on_order(weights) -> None:
+    backwards = dict(reversed(weights.items()))
+    assert digest(backwards) == digest(weights)
+    changed = weights | {"dense2.bias": weights["dense2.bias"] + np.float32(1e-7)}
+    assert digest(changed) != digest(weights)
+
+
+def test_saved_weights_come_back(tmp_path, weights) -> None:
+    save_weights(tmp_path / "w.safetensors", weights, {"note": "a"})
+    assert digest(load_weights(tmp_path / "w.safetensors", CNN_SMALL)) == digest(weights)
+    assert [path.name for path in tmp_path.iterdir()] == ["w.safetensors"]
+
+
+def test_a_file_that_is_not_there_truncated_or_a_pickle_is_refused(tmp_path, weights) -> None:
+    save_weights(tmp_path / "w.safetensors", weights, {})
+    content = (tmp_path / "w.safetensors").read_bytes()
+    for name, damaged in {"half": content[:1000], "empty": b"", "pickle": b"\x80\x04\x95" + b"x" * 99}.items():
+        (tmp_path / name).write_bytes(damaged)
+        with pytest.raises(WeightsError, match=name):
+            load_weights(tmp_path / name, CNN_SMALL)
+    with pytest.raises(WeightsError, match="missing"):
+        load_weights(tmp_path / "missing", CNN_SMALL)
+
+
+def test_weights_of_another_network_are_refused_by_name(tmp_path, weights) -> None:
+    other = weights | {"dense2.bias": np.zeros(11, np.float32)}
+    save_file(other, tmp_path / "w.safetensors")
+    with pytest.raises(WeightsError, match=r"does not fit cnn-small.*dense2\.bias"):
+        load_weights(tmp_path / "w.safetensors", CNN_SMALL)
+
+
+def test_the_checkpoint_is_small_and_fits(trained) -> None:
+    assert checkpoint_path(CNN_SMALL).stat().st_size < 1_000_000
+    assert sum(array.size for array in trained.values()) == CNN_SMALL.parameters

@@ -1,0 +1,50 @@
+"""Make one interleaved measurement of whichever stack environments are selected together.
+
+Each selected environment is built; the last one, when all exist, measures all of them. Selected together with
+`tests`, every stack environment runs the contract tests in itself instead.
+"""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from tox.config.loader.memory import MemoryLoader
+from tox.config.types import Command, EnvList
+from tox.plugin import impl
+
+if TYPE_CHECKING:
+    from tox.config.sets import EnvConfigSet
+    from tox.session.state import State
+
+NOT_A_STACK = {"tests"}
+
+
+def selected_environments(state: State) -> list[str]:
+    """Return the environments this call of tox selects, in order of execution."""
+    options, core = state.conf.options, state.conf.core
+    labels = getattr(options, "labels", [])
+    if labels:
+        known = core["labels"]
+        return list(dict.fromkeys(chain.from_iterable(known.get(label, ()) for label in labels)))
+    chosen = getattr(options, "env", None)
+    if chosen is None or chosen.is_default_list:
+        return list(core.get("env_list", EnvList))
+    return list(state.conf) if chosen.is_all else list(dict.fromkeys(chosen))
+
+
+@impl
+def tox_add_env_config(env_conf: EnvConfigSet, state: State) -> None:
+    """Give each selected stack environment its commands."""
+    selected = selected_environments(state)
+    stacks = [name for name in selected if name not in NOT_A_STACK]
+    if env_conf.name not in stacks:
+        return
+    if len(stacks) < len(selected):
+        env_conf.loaders.insert(0, MemoryLoader(commands=["python -m pytest tests/contract"]))
+    elif env_conf.name == stacks[-1]:
+        measure = f"python -m bench run --environments {','.join(stacks)}"
+        posargs = state.conf.pos_args(None) or ()
+        env_conf.loaders.insert(
+            0, MemoryLoader(commands=[Command([*measure.split(), *posargs])], depends=EnvList(stacks[:-1]))
+        )
