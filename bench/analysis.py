@@ -78,8 +78,10 @@ class Run:
 
     @cached_property
     def slices(self) -> dict[tuple[str, str], list[Slice]]:
-        """Return the slices by (arm, case), in order of measuring."""
-        return _grouped((each.arm, each.case, each) for each in self.of(Slice))
+        """Return the slices by (arm, case), in order of measuring; a process that failed contributes none."""
+        failed = {(each.arm, each.case, each.block) for each in self.of(Failure)}
+        sound = [each for each in self.of(Slice) if (each.arm, each.case, each.block) not in failed]
+        return _grouped((each.arm, each.case, each) for each in sound)
 
     @cached_property
     def checks(self) -> dict[tuple[str, str], list[Check]]:
@@ -138,16 +140,20 @@ class Run:
 
         The latency of a slice is the median of its samples. `marked` says whether marked rounds count.
         """
-        arm, baseline = self._latencies(pair.arm, pair.case), self._latencies(pair.baseline, pair.case)
+        arm, baseline = (self.latencies.get((each.id, pair.case.id), {}) for each in (pair.arm, pair.baseline))
         rounds = defaultdict[int, list[float]](list)
         for block, number in sorted(arm.keys() & baseline.keys()):
             if marked or (pair.case.id, block, number) not in self.marked_rounds:
                 rounds[block].append(math.log(baseline[block, number] / arm[block, number]))
         return {block: median(ratios) for block, ratios in rounds.items()}
 
-    def _latencies(self, arm: Arm, case: Case) -> dict[tuple[int, int], float]:
-        slices = self.slices.get((arm.id, case.id), ())
-        return {(each.block, each.round): median(each.samples_ns) for each in slices}
+    @cached_property
+    def latencies(self) -> dict[tuple[str, str], dict[tuple[int, int], float]]:
+        """Return {(arm, case): {(block, round): median of the slice's samples, in ns}}."""
+        return {
+            key: {(each.block, each.round): median(each.samples_ns) for each in slices}
+            for key, slices in self.slices.items()
+        }
 
     @cached_property
     def speedups(self) -> list[Speedup]:

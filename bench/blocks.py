@@ -3,59 +3,46 @@
 from __future__ import annotations
 
 import hashlib
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from statistics import median
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from backends.protocol import stacks
 from bench import checks, machine
 from bench.launch import WorkerError
 from bench.measure import cpu_ns, cpu_ns_of, is_level, now_ns, pause
 from bench.plan import LEAD_IN, SLICE_NS, WARM_UP_SLICE_NS
-from bench.prove import start_record
-from bench.records import Check, Slice
-from bench.rig import BUILD_TIMEOUT_S, PREDICT_TIMEOUT_S, SLICE_TIMEOUT_S, compare, read_logits
+from bench.records import Check, Evidence, Slice, Start
+from bench.rig import BUILD_TIMEOUT_S, SLICE_TIMEOUT_S, compare, predict, read_back
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from bench.launch import Worker
-    from bench.plan import Block, Preset
+    from bench.plan import Block
     from bench.records import Arm, Case
     from bench.rig import Rig
 
-T = TypeVar("T")
-
 # The kernel books the CPU time of a running thread at its timer's ticks, 1 to 4 ms apart (10 ms at 100 Hz): a shorter
 # step would take a spinning process for a sleeping one.
-PRECISE = 0.01  # half-width, on the log scale, at which a planned look stops even without a difference
 SETTLE_STEP_NS, SETTLE_LIMIT_NS, SETTLED_SHARE = 6_000_000, 500_000_000, 0.05
-
-
-@dataclass(frozen=True)
-class Turn:
-    """Where in the schedule a slice stands."""
-
-    block: Block
-    case: Case
-    round: int
-    position: int
+PRECISE = 0.01  # half-width, on the log scale, at which a planned look stops even without a difference
 
 
 def measure_blocks(rig: Rig) -> str:
     """Measure the scheduled blocks; return whether all of them or a planned look ended it: complete or settled."""
     cases = {case.id: case for case in rig.plan.suite.cases}
-    schedule = rig.plan.schedule
+    schedule, preset = rig.plan.schedule, rig.plan.preset
     caches = rig.scratch / "caches"
     caches.mkdir()
     for index, block in enumerate(schedule):
         case = cases[block.case]
-        _measure_block(rig, block, case, caches)
-        rig.steps.step(rig.plan.block_weight, f"block {block.number} of {rig.plan.preset.blocks}: {case.label}")
+        LiveBlock(rig, block, case, caches).measure()
+        rig.steps.step(rig.plan.block_weight, f"block {block.number} of {preset.blocks}: {case.label}")
         is_last_of_number = index + 1 == len(schedule) or schedule[index + 1].number != block.number
-        if is_last_of_number and block.number in rig.plan.preset.looks and _is_settled(rig.folder):
+        if is_last_of_number and block.number in preset.looks and _is_settled(rig.folder):
             return "settled"
     return "complete"
 
@@ -66,114 +53,116 @@ def _is_settled(folder: Path) -> bool:
 
     rows = [row for row in Run(folder).speedups if row.pair.primary]
     intervals = [row.estimate.interval for row in rows if row.estimate is not None]
-    return bool(rows) and all(
+    return bool(intervals) and all(
         each is not None and (each.excludes(0) or each.half_width <= PRECISE) for each in intervals
     )
 
 
-def _measure_block(rig: Rig, block: Block, case: Case, caches: Path) -> None:
-    """Bring up one fresh process per arm, warm all of them, then alternate them in slices."""
-    arms = {arm.id: arm for arm in rig.plan.arms}
-    workers: dict[str, Worker] = {}
-    with ExitStack() as cleanup:
-        for arm_id in block.rounds[0]:
-            worker = _guarded(
-                rig, block, case, arms[arm_id], lambda arm: _bring_up(rig, block, case, arm, caches, cleanup)
+class LiveBlock:
+    """One fresh process per arm on one case, all alive together."""
+
+    def __init__(self, rig: Rig, block: Block, case: Case, caches: Path) -> None:
+        self._rig, self._block, self._case, self._caches = rig, block, case, caches
+        self._arms = {arm.id: arm for arm in rig.plan.arms}
+        self._workers: dict[str, Worker] = {}
+
+    def measure(self) -> None:
+        """Bring up the arms one after the other, alternate them in slices, and let each prove what it ran."""
+        try:
+            for arm_id in self._block.rounds[0]:
+                if self._has_turn(self._arms[arm_id]):
+                    self._attempt(arm_id, self._bring_up)
+            for number, order in enumerate(self._block.rounds):
+                for position, arm_id in enumerate(order):
+                    if arm_id in self._workers:
+                        self._attempt(arm_id, partial(self._time_slice, number, position))
+            for arm_id in list(self._workers):
+                self._attempt(arm_id, self._read_back)
+        finally:
+            for worker in self._workers.values():
+                worker.stop()
+
+    def _attempt(self, arm_id: str, work: Callable[[Arm], None]) -> None:
+        """Do `work` for an arm; one that fails leaves the block, and the others go on."""
+        try:
+            work(self._arms[arm_id])
+        except WorkerError as error:
+            if arm_id in self._workers:
+                self._workers.pop(arm_id).stop()
+            self._rig.fail(self._arms[arm_id], self._case, self._block.number, "block", error)
+
+    def _has_turn(self, arm: Arm) -> bool:
+        proven = (replace(arm, replica=False).id, self._case.id) in self._rig.proven
+        return proven and not self._rig.gives_up(arm, self._case)
+
+    def _bring_up(self, arm: Arm) -> None:
+        """Start and build while all others sleep, compare the outputs with the oracle's, and warm up."""
+        rig, case = self._rig, self._case
+        worker = rig.start(arm, self._caches, **stacks()[arm.stack].restart_settings)
+        self._workers[arm.id] = worker
+        built = worker.wait_until_ready().request("build", BUILD_TIMEOUT_S, **rig.build_request(arm, case))
+        rig.journal.append(Start(arm.id, case.id, self._block.number, worker.pid, **built))
+        rig.journal.append(self._check(arm, worker))
+
+    def _check(self, arm: Arm, worker: Worker) -> Check:
+        rig, case = self._rig, self._case
+        logits = predict(rig, worker, min(checks.CHECK_IMAGES, len(rig.labels)))
+        difference, agreement = compare(logits, rig.oracle[case.model][: len(logits)])
+        if fault := checks.parity_fault(case.precision, difference, agreement, "oracle"):
+            raise WorkerError(f"proof failed: {fault}")
+        medians = _warm_up(worker, rig.plan.preset.warm_up_limit_ns)
+        return Check(
+            arm=arm.id,
+            case=case.id,
+            block=self._block.number,
+            images=len(logits),
+            labels_sha256=hashlib.sha256(bytes(logits.argmax(axis=1).tolist())).hexdigest(),
+            max_abs_logit_diff=difference,
+            warm_up_medians_ns=tuple(medians),
+            steady=is_level(medians),
+        )
+
+    def _time_slice(self, number: int, position: int, arm: Arm) -> None:
+        """Time one slice, and account for what everybody else did meanwhile."""
+        others = [worker.pid for name, worker in self._workers.items() if name != arm.id]
+        _let_settle(others)
+        idle_before, harness_before, before = _cpu_ns(others), cpu_ns(), machine.counters()
+        timing = self._workers[arm.id].request("slice", SLICE_TIMEOUT_S, budget_ns=SLICE_NS, lead_in=LEAD_IN)
+        after, harness_after, idle_after = machine.counters(), cpu_ns(), _cpu_ns(others)
+        self._rig.journal.append(
+            Slice(
+                arm=arm.id,
+                case=self._case.id,
+                block=self._block.number,
+                round=number,
+                position=position,
+                samples_ns=tuple(timing.pop("samples_ns")),
+                **timing,
+                idle_cpu_ns=idle_after - idle_before,
+                harness_cpu_ns=harness_after - harness_before,
+                steal_ns=after.steal_ns - before.steal_ns,
+                throttled_ns=after.throttled_ns - before.throttled_ns,
+                load=machine.load(),
+                frequency_hz=machine.frequency_hz(),
             )
-            if worker is not None:
-                workers[arm_id] = worker
-        for number, order in enumerate(block.rounds):
-            for position, arm_id in enumerate(order):
-                if arm_id in workers:
-                    _take_turn(rig, Turn(block, case, number, position), arms[arm_id], workers)
+        )
+
+    def _read_back(self, arm: Arm) -> None:
+        """Let the process prove what it ran, after its last timed slice, so that no profiler is on before."""
+        evidence = read_back(self._rig, self._workers[arm.id], self._case)
+        kernels = tuple(evidence["kernels"])
+        place = arm.id, self._case.id, self._block.number
+        self._rig.journal.append(Evidence(*place, evidence["precision"], evidence["threads"], kernels))
 
 
-def _take_turn(rig: Rig, turn: Turn, arm: Arm, workers: dict[str, Worker]) -> None:
-    """Time an arm's slice; an arm that fails leaves the block."""
-    timed = _guarded(rig, turn.block, turn.case, arm, lambda arm: _slice(turn, arm, workers))
-    if timed is None:
-        workers.pop(arm.id).stop()
-    else:
-        rig.journal.append(timed)
-
-
-def _guarded(rig: Rig, block: Block, case: Case, arm: Arm, work: Callable[[Arm], T | None]) -> T | None:
-    """Do `work` for an arm; one that fails leaves the block, and the others go on."""
-    try:
-        return work(arm)
-    except WorkerError as error:
-        rig.fail(arm, case, block.number, "block", error)
-        return None
-
-
-def _bring_up(rig: Rig, block: Block, case: Case, arm: Arm, caches: Path, cleanup: ExitStack) -> Worker | None:
-    """Start an arm's process while all others sleep, let it prove its work, and warm it up; None if it has no turn."""
-    if (replace(arm, replica=False).id, case.id) not in rig.proven or rig.gives_up(arm, case):
-        return None
-    worker = rig.start(arm, caches, **stacks()[arm.stack].restart_settings)
-    cleanup.callback(worker.stop)
-    built = worker.wait_until_ready().request("build", BUILD_TIMEOUT_S, **rig.build_request(arm, case))
-    rig.journal.append(start_record(arm, case, block.number, worker, built, rig.plan.threads))
-    rig.journal.append(_check(rig, block, case, arm, worker))
-    return worker
-
-
-def _check(rig: Rig, block: Block, case: Case, arm: Arm, worker: Worker) -> Check:
-    """Let a fresh process prove its work, then warm it up."""
-    file, wanted = rig.scratch / "logits.npy", min(checks.CHECK_IMAGES, len(rig.labels))
-    images = worker.request("predict", PREDICT_TIMEOUT_S, images=wanted, file=str(file))["images"]
-    logits = read_logits(file, wanted)
-    difference, agreement = compare(logits, rig.oracle[case.model][:wanted])
-    if fault := checks.parity_fault(case.precision, difference, agreement, "oracle"):
-        raise WorkerError(f"proof failed: {fault}")
-    medians, steady = _warm_up(rig.plan.preset, worker)
-    return Check(
-        arm=arm.id,
-        case=case.id,
-        block=block.number,
-        images=images,
-        labels_sha256=hashlib.sha256(bytes(logits.argmax(axis=1).tolist())).hexdigest(),
-        max_abs_logit_diff=difference,
-        threads=rig.plan.threads,
-        warm_up_medians_ns=tuple(medians),
-        steady=steady,
-    )
-
-
-def _warm_up(preset: Preset, worker: Worker) -> tuple[list[int], bool]:
-    """Run short slices until their medians are level, or until the preset's limit."""
+def _warm_up(worker: Worker, limit_ns: int) -> list[int]:
+    """Run short slices until their medians are level, or until the limit; return the medians."""
     medians: list[int] = []
-    deadline = now_ns() + preset.warm_up_limit_ns
+    deadline = now_ns() + limit_ns
     while not is_level(medians) and now_ns() < deadline:
-        answer = worker.request("slice", SLICE_TIMEOUT_S, budget_ns=WARM_UP_SLICE_NS, lead_in=0)
-        medians.append(int(median(answer["samples_ns"])))
-    return medians, is_level(medians)
-
-
-def _slice(turn: Turn, arm: Arm, workers: dict[str, Worker]) -> Slice:
-    """Time one slice, and account for what everybody else did meanwhile."""
-    others = [worker.pid for name, worker in workers.items() if name != arm.id]
-    _let_settle(others)
-    idle_before, harness_before, before = _cpu_ns(others), cpu_ns(), machine.counters()
-    answer = workers[arm.id].request("slice", SLICE_TIMEOUT_S, budget_ns=SLICE_NS, lead_in=LEAD_IN)
-    after, harness_after, idle_after = machine.counters(), cpu_ns(), _cpu_ns(others)
-    return Slice(
-        arm=arm.id,
-        case=turn.case.id,
-        block=turn.block.number,
-        round=turn.round,
-        position=turn.position,
-        samples_ns=tuple(answer["samples_ns"]),
-        wall_ns=answer["wall_ns"],
-        cpu_ns=answer["cpu_ns"],
-        involuntary_switches=answer["involuntary_switches"],
-        idle_cpu_ns=idle_after - idle_before,
-        harness_cpu_ns=harness_after - harness_before,
-        steal_ns=after.steal_ns - before.steal_ns,
-        throttled_ns=after.throttled_ns - before.throttled_ns,
-        load=machine.load(),
-        frequency_hz=machine.frequency_hz(),
-    )
+        timing = worker.request("slice", SLICE_TIMEOUT_S, budget_ns=WARM_UP_SLICE_NS, lead_in=0)
+        medians.append(int(median(timing["samples_ns"])))
+    return medians
 
 
 def _let_settle(pids: list[int]) -> None:

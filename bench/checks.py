@@ -89,7 +89,7 @@ def _doubts(estimate: Estimate, interval: Interval, signs: Interval, band: float
         f"under {preset.minimum_effect:.0%}, which preset {preset.name} does not claim": (
             size < math.log1p(preset.minimum_effect)
         ),
-        "not significant after Holm's correction": (estimate.p_value or 0.0) > 1 - confidence,
+        "not significant after Holm's correction": interval.excludes(0) and (estimate.p_value or 0.0) > 1 - confidence,
     }
     return [doubt for doubt, holds in doubts.items() if holds]
 

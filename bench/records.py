@@ -74,7 +74,6 @@ class Start:
     build_ns: int
     first_call_ns: int
     peak_memory_bytes: int
-    threads: int
 
 
 @dataclass(frozen=True)
@@ -118,9 +117,20 @@ class Check:
     images: int
     labels_sha256: str
     max_abs_logit_diff: float
-    threads: int
     warm_up_medians_ns: tuple[int, ...]
     steady: bool
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What was read back from a block's process after its last timed slice."""
+
+    arm: str
+    case: str
+    block: int
+    precision: str
+    threads: int
+    kernels: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -175,9 +185,9 @@ class End:
     wall_ns: int
 
 
-Record: TypeAlias = Start | Proof | Parity | Check | Slice | Failure | Overhead | End
+Record: TypeAlias = Start | Proof | Parity | Check | Evidence | Slice | Failure | Overhead | End
 KINDS: dict[str, type[Record]] = {
-    kind.__name__.lower(): kind for kind in (Start, Proof, Parity, Check, Slice, Failure, Overhead, End)
+    kind.__name__.lower(): kind for kind in (Start, Proof, Parity, Check, Evidence, Slice, Failure, Overhead, End)
 }
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 BUILD_TIMEOUT_S, PREDICT_TIMEOUT_S, SLICE_TIMEOUT_S = 600, 600, 60
 UNTRAINED_SEED = 0
+CLASSES = 10
 
 
 @dataclass(frozen=True)
@@ -129,17 +130,35 @@ class Rig:
         return self.failed_blocks[arm.id, case.id] > max(1, MAX_FAILED_SHARE * self.plan.preset.blocks)
 
 
-def read_logits(file: Path, images: int) -> NDArray[np.float32]:
-    """Return the logits that a worker wrote; raises WorkerError when they are not finite numbers of the right shape."""
+def predict(rig: Rig, worker: Worker, images: int) -> NDArray[np.float32]:
+    """Return a worker's logits of the first test images, shape (images, classes).
+
+    Raises WorkerError when it counted other images, or when the logits are not finite numbers of that shape.
+    """
+    file = rig.scratch / "logits.npy"
     try:
+        counted = worker.request("predict", PREDICT_TIMEOUT_S, images=images, file=str(file))["images"]
         logits: NDArray[np.float32] = np.load(file, allow_pickle=False)
     except (OSError, ValueError) as error:
         raise WorkerError(f"wrote no logits ({error})") from error
     finally:
         file.unlink(missing_ok=True)
-    if logits.shape != (images, 10) or not np.isfinite(logits).all():
-        raise WorkerError(f"wrote logits of shape {logits.shape}, all finite: {bool(np.isfinite(logits).all())}")
+    finite = bool(np.isfinite(logits).all())
+    if (counted, logits.shape, finite) != (images, (images, CLASSES), True):
+        raise WorkerError(f"proof failed: {counted} images, logits of shape {logits.shape}, all finite: {finite}")
     return logits
+
+
+def read_back(rig: Rig, worker: Worker, case: Case) -> dict[str, Any]:
+    """Return what a worker proves of itself.
+
+    Raises WorkerError when it can't, or when it ran at another precision or with other threads than was asked.
+    """
+    evidence = worker.request("prove", PREDICT_TIMEOUT_S)
+    for what, asked in (("precision", case.precision), ("threads", rig.plan.threads)):
+        if evidence[what] != asked:
+            raise WorkerError(f"proof failed: {what} read back as {evidence[what]}, asked for {asked}")
+    return evidence
 
 
 def compare(ours: NDArray[Any], theirs: NDArray[Any]) -> tuple[float, float]:

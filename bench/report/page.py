@@ -12,7 +12,7 @@ from bench.journal import write_whole
 from bench.progress import duration
 from bench.report import plots
 from bench.report.summary import headline, troubles
-from bench.report.tables import arm_rows, family, harness_share, idle_share, speedup_rows, typical_latency_ns
+from bench.report.tables import arm_row, harness_share, idle_share, speedup_rows, typical_latency_ns
 from bench.stats import percentile
 from models.data import SYNTHETIC_WARNING
 
@@ -67,17 +67,15 @@ def markdown_cell(value: object) -> str:
 
 
 def _content(run: Run) -> dict[str, Any]:
+    rows = list(zip(run.speedups, speedup_rows(run), strict=True))
     return {
         "run": run,
         "info": run.info,
         "warnings": _warnings(run),
         "headlines": [headline(row) for row in run.speedups if row.pair.primary],
         "no_headline": _no_headline(run),
-        "speedups": [
-            {"row": row, "columns": columns, "family": family(row)}
-            for row, columns in zip(run.speedups, speedup_rows(run), strict=True)
-        ],
-        "arms": arm_rows(run),
+        "speedups": {case: [row for row in rows if row[0].pair.case == case] for case in run.cases},
+        "arms": {case: [arm_row(run, arm, case) for arm in run.arms] for case in run.cases},
         "proofs": [(proof, evidence(proof)) for proof in run.proofs.values()],
         "checks": list(_checks(run)),
         "versions": _versions(run),
@@ -88,7 +86,7 @@ def _content(run: Run) -> dict[str, Any]:
 
 def latency_us(run: Run, arm: Arm, case: Case) -> float | None:
     """Return the typical latency of an arm in microseconds."""
-    typical = typical_latency_ns(run.slices.get((arm.id, case.id), []))
+    typical = typical_latency_ns(run, arm, case)
     return None if typical is None else typical / MICRO
 
 

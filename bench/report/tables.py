@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from itertools import product
 from statistics import mean, median
 from typing import TYPE_CHECKING, Any
@@ -81,14 +82,20 @@ def family(row: Speedup) -> str:
 
 def arm_rows(run: Run) -> list[dict[str, Any]]:
     """Return a row for each arm in each case, the failed and skipped ones included."""
-    pairs = product(run.cases, run.arms)
-    return [_case_columns(run, case) | _arm_columns(run, arm, case) for case, arm in pairs]
+    return [arm_row(run, arm, case) for case, arm in product(run.cases, run.arms)]
 
 
-def _arm_columns(run: Run, arm: Arm, case: Case) -> dict[str, Any]:
+def arm_row(run: Run, arm: Arm, case: Case) -> dict[str, Any]:
+    """Return the row of one arm in one case."""
     identity = {"stack": arm.stack, "variant": arm.variant, "replica": arm.replica}
     slices = run.slices.get((arm.id, case.id), [])
-    return identity | _status(run, arm, case, slices) | _times(case, slices) | _facts(run, arm, case)
+    return (
+        _case_columns(run, case)
+        | identity
+        | _status(run, arm, case, slices)
+        | _times(run, arm, case, slices)
+        | _facts(run, arm, case)
+    )
 
 
 def _status(run: Run, arm: Arm, case: Case, slices: list[Slice]) -> dict[str, Any]:
@@ -102,10 +109,10 @@ def _status(run: Run, arm: Arm, case: Case, slices: list[Slice]) -> dict[str, An
     }
 
 
-def _times(case: Case, slices: list[Slice]) -> dict[str, Any]:
+def _times(run: Run, arm: Arm, case: Case, slices: list[Slice]) -> dict[str, Any]:
     """Return the absolute times; percentiles only where there are enough samples for them."""
     samples = sorted(sample for each in slices for sample in each.samples_ns)
-    typical = typical_latency_ns(slices)
+    typical = typical_latency_ns(run, arm, case)
     percentiles = {percent: percentile(samples, percent) for percent in PERCENTILES}
     wall = sum(samples)
     return {
@@ -120,11 +127,11 @@ def _times(case: Case, slices: list[Slice]) -> dict[str, Any]:
     }
 
 
-def typical_latency_ns(slices: list[Slice]) -> float | None:
-    """Return the median over blocks of the median over rounds of the median sample."""
-    blocks: dict[int, list[float]] = {}
-    for each in slices:
-        blocks.setdefault(each.block, []).append(median(each.samples_ns))
+def typical_latency_ns(run: Run, arm: Arm, case: Case) -> float | None:
+    """Return the median over blocks of the median over rounds of the slices' median latencies."""
+    blocks = defaultdict[int, list[float]](list)
+    for (block, _), latency in run.latencies.get((arm.id, case.id), {}).items():
+        blocks[block].append(latency)
     return median(median(rounds) for rounds in blocks.values()) if blocks else None
 
 
@@ -184,7 +191,7 @@ def break_even_images(run: Run, arm: Arm, case: Case) -> float | None:
     if baseline is None or arm.replica:
         return None
     starts = [cold_start_ns(run, each, case) for each in (arm, baseline)]
-    latencies = [typical_latency_ns(run.slices.get((each.id, case.id), [])) for each in (arm, baseline)]
+    latencies = [typical_latency_ns(run, each, case) for each in (arm, baseline)]
     if None in starts or None in latencies:
         return None
     longer = starts[0] - starts[1]  # type: ignore[operator] # None was ruled out
