@@ -1,0 +1,184 @@
+"""From a journal to figures: exact where the journal is, and never more than it holds."""
+
+import json
+import math
+import random
+from dataclasses import asdict, replace
+
+import pytest
+
+from bench import checks
+from bench.analysis import Run
+from bench.journal import Journal
+from bench.records import Arm, Case, Check, End, Failure, Parity, Proof, Slice, Start
+from bench.report import tables
+from bench.stacks import find_stack
+
+CASE = Case("cnn-small", "latency", 1, "fp32")
+EAGER, TWIN, COMPILE, JIT = (
+    Arm("pytorch", "eager"), Arm("pytorch", "eager", replica=True), Arm("pytorch", "compile"), Arm("ipex", "jit"),
+)  # fmt: skip
+BLOCKS, ROUNDS = 20, 3
+SLICE = Slice("", CASE.id, 0, 0, 0, (), 10**6, 10**6, 0, 0, 0, 0, 0, 0.0, None)
+
+
+class Story:
+    """A run that is told instead of measured: latencies in ns by arm, and what else happened."""
+
+    def __init__(self, folder, *, preset="standard", mismatches=None, data="fashion-mnist") -> None:
+        self.folder, self.records, self.random = folder, [], random.Random(7)
+        self.info = {
+            "schema": 1, "command": ["bench", "run"], "started": "2026-01-01T00:00:00+00:00", "git_commit": None,
+            "suite": {"name": "told", "summary": "s", "scenario": "latency"}, "preset": preset, "seed": 1, "threads": 2,
+            "arms": [asdict(arm) for arm in (EAGER, TWIN, COMPILE, JIT)], "cases": [asdict(CASE)],
+            "pairs": [
+                {"arm": arm.id, "baseline": baseline.id, "case": CASE.id, "primary": arm == JIT and baseline == COMPILE}
+                for arm, baseline in ((TWIN, EAGER), (COMPILE, EAGER), (JIT, EAGER), (JIT, COMPILE))
+            ],
+            "schedule": [], "protocol": {"slice_ns": 10**6}, "settings": {}, "machine": {"cpu": "c", "cores": 2},
+            "stacks": {name: {"environment": find_stack(name).environment} for name in ("pytorch", "ipex")},
+            "environments": {}, "missing": {}, "mismatches": mismatches or {}, "data": {"name": data, "digest": "d"},
+            "models": {"cnn-small": {"trained": True}},
+        }  # fmt: skip
+
+    def measure(self, *, noise=0.005, **latencies) -> "Story":
+        """Add a proof of each arm, and slices of one sample whose latencies scatter by `noise` from block to block."""
+        for arm, name in ((EAGER, "eager"), (TWIN, "twin"), (COMPILE, "compile"), (JIT, "jit")):
+            if not arm.replica:
+                self.records.append(Start(arm.id, CASE.id, None, 1, 10, 20, 30 if arm == EAGER else 1000, 5))
+                self.records.append(Proof(arm.id, CASE.id, "fp32", 2, ("k",), {"v": "1"}, 10, "0" * 10, 0.9, 1e-6, 1.0))
+            for block in range(1, BLOCKS + 1):
+                latency = latencies[name] * math.exp(self.random.gauss(0, noise))
+                for number in range(ROUNDS):
+                    samples = (round(latency),)
+                    self.records.append(replace(SLICE, arm=arm.id, block=block, round=number, samples_ns=samples))
+        for arm, baseline in ((TWIN, EAGER), (COMPILE, EAGER), (JIT, EAGER), (JIT, COMPILE)):
+            self.records.append(Parity(arm.id, baseline.id, CASE.id, 1e-6, 1.0))
+        return self
+
+    def change(self, kind, where, **new) -> "Story":
+        """Replace fields of the records of a kind that `where` holds for."""
+        self.records = [
+            replace(each, **new) if isinstance(each, kind) and where(each) else each for each in self.records
+        ]
+        return self
+
+    def read(self) -> Run:
+        """Write the folder of the run and read it back."""
+        self.folder.mkdir(exist_ok=True)
+        (self.folder / "run.json").write_text(json.dumps(self.info))
+        with Journal(self.folder / "journal.jsonl") as journal:
+            for record in (*self.records, End("complete", 1)):
+                journal.append(record)
+        return Run(self.folder)
+
+
+@pytest.fixture
+def story(tmp_path):
+    """Return a story in which IPEX is twice as fast as eager and a third faster than compiled PyTorch."""
+    return Story(tmp_path / "run").measure(eager=200_000, twin=200_000, compile=134_000, jit=100_000)
+
+
+def row(run, arm, baseline):
+    """Return one comparison's row."""
+    return next(each for each in run.speedups if (each.pair.arm, each.pair.baseline) == (arm, baseline))
+
+
+def test_a_clear_difference_is_found_with_its_size(story) -> None:
+    found = row(story.read(), JIT, EAGER)
+    assert found.verdict.word == checks.FASTER
+    assert found.speedup == pytest.approx(2, rel=0.01)
+    assert found.interval.low < 2 < found.interval.high
+    assert found.estimate.blocks == BLOCKS
+
+
+def test_the_primary_comparison_comes_first_and_the_twin_is_equivalent(story) -> None:
+    run = story.read()
+    assert run.speedups[0].pair.primary
+    assert row(run, TWIN, EAGER).verdict.word == checks.EQUIVALENT
+
+
+def test_a_ratio_is_taken_within_its_round(tmp_path) -> None:
+    """A machine that halves its speed for all arms alike from some round on changes no ratio."""
+    told = Story(tmp_path / "run").measure(noise=0, eager=200_000, twin=200_000, compile=134_000, jit=100_000)
+    told.records = [
+        replace(each, samples_ns=tuple(2 * sample for sample in each.samples_ns))
+        if isinstance(each, Slice) and each.block % 2 and each.round
+        else each
+        for each in told.records
+    ]
+    assert set(told.read().log_ratios(row(told_run := Run(told.folder), JIT, EAGER).pair).values()) == {math.log(2)}
+    assert told_run.band(row(told_run, JIT, EAGER).pair) == 0
+
+
+def test_a_process_that_failed_contributes_no_time(story) -> None:
+    story.change(Slice, lambda each: each.arm == JIT.id and each.block == 3, samples_ns=(1,))
+    story.records.append(Failure(JIT.id, CASE.id, 3, "block", "died"))
+    run = story.read()
+    assert 3 not in run.log_ratios(row(run, JIT, EAGER).pair)
+    assert row(run, JIT, EAGER).verdict.word == checks.FASTER  # one of twenty is within the five percent
+
+
+def test_more_than_five_percent_of_failed_blocks_withhold_the_verdict(story) -> None:
+    story.records += [Failure(JIT.id, CASE.id, block, "block", "died") for block in (3, 4)]
+    found = row(story.read(), JIT, EAGER).verdict
+    assert found.word == checks.WITHHELD
+    assert "2 of 20 blocks failed (died)" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "reason"),
+    [
+        (Proof, {"max_abs_logit_diff": 0.1}, "oracle's by 0.1"),
+        (Proof, {"agreement": 0.99}, "agree with the oracle's in 99.00%"),
+        (Proof, {"accuracy": 0.98}, "leak"),
+        (Parity, {"max_abs_logit_diff": 0.1}, "baseline's by 0.1"),
+    ],
+)
+def test_a_gate_that_trips_withholds_the_verdict(story, kind, change, reason) -> None:
+    found = row(story.change(kind, lambda each: each.arm == JIT.id, **change).read(), JIT, EAGER).verdict
+    assert found.word == checks.WITHHELD
+    assert reason in found.reason
+
+
+def test_rounds_in_which_the_machine_was_taken_away_are_marked_and_left_out_beside(story) -> None:
+    slow = lambda each: each.round == 0 and each.arm == JIT.id  # noqa: E731 - named for what it picks
+    story.change(Slice, slow, steal_ns=10**6, samples_ns=(800_000,))
+    run = story.read()
+    assert len(run.marked_rounds) == BLOCKS
+    assert row(run, JIT, EAGER).unmarked == pytest.approx(2, rel=0.01)
+
+
+def test_smoke_has_no_interval_and_claims_nothing(tmp_path) -> None:
+    told = Story(tmp_path / "run", preset="smoke").measure(eager=2e5, twin=2e5, compile=1e5, jit=1e5)
+    found = row(told.read(), JIT, EAGER)
+    assert (found.interval, found.verdict.word) == (None, checks.UNRESOLVED)
+
+
+def test_environments_that_differ_make_a_pair_unmatched(tmp_path) -> None:
+    told = Story(tmp_path / "run", mismatches={"ipex vanilla": {"numpy": ["1", "2"]}})
+    run = told.measure(eager=2e5, twin=2e5, compile=1e5, jit=1e5).read()
+    assert not row(run, JIT, EAGER).matched
+    assert row(run, COMPILE, EAGER).matched
+
+
+def test_an_arm_that_was_skipped_is_a_row_with_its_reason(story) -> None:
+    story.records = [each for each in story.records if getattr(each, "arm", "") != JIT.id]
+    story.records.append(Failure(JIT.id, CASE.id, None, "environment", "does not exist", skipped=True))
+    run = story.read()
+    assert row(run, JIT, EAGER).verdict.word == checks.SKIPPED
+    found = next(each for each in tables.arm_rows(run) if each["stack"] == "ipex")
+    assert (found["status"], found["reason"], found["latency_us"]) == ("skipped", "does not exist", None)
+
+
+def test_break_even_is_the_longer_start_over_the_gain_of_an_image(story) -> None:
+    """Starts of 60 and 1,030 ns, 200 and 100 us an image: 970 ns are paid for after 0.0097 images."""
+    run = story.read()
+    assert tables.break_even_images(run, JIT, CASE) == pytest.approx(0.0097, rel=0.05)
+    assert tables.break_even_images(run, EAGER, CASE) is None
+
+
+def test_processes_without_a_steady_state_are_counted(story) -> None:
+    story.records.append(Check(JIT.id, CASE.id, 1, 10, "x", 0.0, (1, 2, 3), steady=False))
+    found = next(each for each in tables.arm_rows(story.read()) if each["stack"] == "ipex")
+    assert found["blocks_without_steady_state"] == 1

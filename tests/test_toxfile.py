@@ -1,0 +1,45 @@
+"""The contract of `tox -e ...`: the last selected stack environment measures all of them, once."""
+
+import configparser
+import os
+import subprocess
+import sys
+
+import pytest
+
+from conftest import ROOT
+
+
+def commands(*arguments: str) -> dict[str, str]:
+    """Return the commands of each environment that `tox` with these arguments would run."""
+    keep = {name: value for name, value in os.environ.items() if not name.startswith("TOX")}
+    call = [sys.executable, "-m", "tox", "config", "-k", "commands", "--colored", "no", *arguments]
+    done = subprocess.run(call, cwd=ROOT, env=keep, capture_output=True, text=True, check=True)
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.read_string(done.stdout)
+    return {name.removeprefix("testenv:"): " ".join(parser[name]["commands"].split()) for name in parser.sections()}
+
+
+@pytest.mark.parametrize(
+    ("selection", "last"),
+    [("ipex,vanilla", "vanilla"), ("vanilla,ipex", "ipex"), ("vanilla", "vanilla"), ("ipex", "ipex")],
+)
+def test_the_last_of_the_selected_environments_measures_all_of_them(selection, last) -> None:
+    found = commands("-e", selection)
+    assert found.pop(last) == f"python -m bench run --environments {selection}"
+    assert set(found.values()) <= {""}
+
+
+def test_without_arguments_every_stack_is_measured() -> None:
+    assert commands() == {"vanilla": "", "ipex": "python -m bench run --environments vanilla,ipex"}
+
+
+def test_arguments_pass_through() -> None:
+    found = commands("-e", "ipex,vanilla", "--", "--preset", "smoke", "--name", "a b")
+    assert found["vanilla"] == "python -m bench run --environments ipex,vanilla --preset smoke --name 'a b'"
+
+
+def test_with_the_tests_every_stack_environment_runs_its_contract_tests_instead() -> None:
+    found = commands("-m", "tests")
+    assert found["vanilla"] == found["ipex"] == "python -m pytest tests/contract"
+    assert "mypy" in found["tests"]
