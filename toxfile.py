@@ -6,6 +6,7 @@ Each selected environment is built; the last one, when all exist, measures all o
 
 from __future__ import annotations
 
+import re
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -23,14 +24,15 @@ NOT_A_STACK = {"tests"}
 def selected_environments(state: State) -> list[str]:
     """Return the environments this call of tox selects, in order of execution."""
     options, core = state.conf.options, state.conf.core
-    labels = getattr(options, "labels", [])
+    labels, chosen = getattr(options, "labels", []), getattr(options, "env", None)
     if labels:
-        known = core["labels"]
-        return list(dict.fromkeys(chain.from_iterable(known.get(label, ()) for label in labels)))
-    chosen = getattr(options, "env", None)
-    if chosen is None or chosen.is_default_list:
-        return list(core.get("env_list", EnvList))
-    return list(state.conf) if chosen.is_all else list(dict.fromkeys(chosen))
+        names = chain.from_iterable(core["labels"].get(label, ()) for label in labels)
+    elif chosen is None or chosen.is_default_list:
+        names = core["env_list"]
+    else:
+        names = state.conf if chosen.is_all else chosen
+    skip = getattr(options, "skip_env", "")
+    return [name for name in dict.fromkeys(names) if not (skip and re.match(skip, name))]
 
 
 @impl

@@ -9,4 +9,5 @@ from __future__ import annotations
 import os
 
 if os.environ.get("BENCH_BACKENDS"):
+    os.environ["BENCH_BACKENDS"] = os.path.abspath(os.environ["BENCH_BACKENDS"])  # noqa: PTH100 - pathlib loads more; workers have another current folder
     __path__.append(os.environ["BENCH_BACKENDS"])

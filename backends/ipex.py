@@ -59,6 +59,13 @@ class Ipex(PyTorch):
 
         return torch.channels_last
 
+    def reduced_arithmetic(self) -> str:
+        """Return what PyTorch permits, or the extension's own math mode."""
+        import intel_extension_for_pytorch as ipex
+
+        exact = ipex.get_fp32_math_mode() == ipex.FP32MathMode.FP32
+        return super().reduced_arithmetic() or ("" if exact else "reduced fp32 math mode")
+
     def versions(self) -> dict[str, str]:
         """Return the versions, and the instruction set that the extension picked."""
         import intel_extension_for_pytorch as ipex

@@ -10,6 +10,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import backends
+from models.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -127,8 +128,18 @@ def open_backend(stack: str, threads: int) -> Backend:
 def stacks() -> dict[str, Stack]:
     """Return every stack by name, vanilla stacks first; a module without a STACK is none."""
     names = [module.name for module in pkgutil.iter_modules(backends.__path__)]
-    found = [stack for name in names if (stack := getattr(_module(name), "STACK", None))]
+    found = [stack for name in names if (stack := _stack_in(name))]
     return {stack.name: stack for stack in sorted(found, key=lambda stack: (stack.baseline is not None, stack.name))}
+
+
+def _stack_in(name: str) -> Stack | None:
+    try:
+        stack = getattr(_module(name), "STACK", None)
+    except Exception as error:
+        raise InputError(f"backends/{name}.py: can't be imported ({type(error).__name__}: {error})") from error
+    if not isinstance(stack, Stack | None):
+        raise InputError(f"backends/{name}.py: STACK must be a Stack, not {stack!r}")
+    return stack
 
 
 def _module(name: str) -> ModuleType:

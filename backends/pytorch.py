@@ -76,9 +76,9 @@ class TorchSession:
         enter_inference_mode()
         self._backend, self._variant = backend, variant
         self._format = backend.memory_format(variant)
-        self._dtypes = {str(parameter.dtype) for parameter in module.parameters()}
         example = self.prepare(np.zeros((batch_size, *input_shape), np.float32))
         self.step: Callable[[Any], Any] = backend.variants[variant](module, example)
+        self._dtypes = {str(parameter.dtype) for parameter in getattr(self.step, "parameters", list)()}
 
     def prepare(self, images: F32) -> Any:
         """Copy an NHWC batch into an NCHW tensor of the variant's memory format.
@@ -99,20 +99,20 @@ class TorchSession:
 
         # Not torch.profiler: its first use loads half of the compiler, for which an eager process has no use.
         with torch.autograd.profiler.profile(use_kineto=False) as profile:
-            self.step(batch)
+            logits = self.step(batch)
         kernels = tuple(sorted({event.name for event in profile.function_events}))
         wanted = self._backend.evidence[self._variant]
         if not any(kernel.startswith(wanted) for kernel in kernels):
             raise ProofError(f"none of {', '.join(wanted)} ran")
-        return Proof(self._precision(), torch.get_num_threads(), kernels, self._backend.versions())
+        return Proof(self._precision(logits), torch.get_num_threads(), kernels, self._backend.versions())
 
-    def _precision(self) -> str:
-        import torch
-
-        allowed = not torch.is_autocast_enabled("cpu") and torch.get_float32_matmul_precision() == "highest"
-        if self._dtypes == {"torch.float32"} and allowed:
+    def _precision(self, logits: Any) -> str:
+        """Return what the built module's parameters (where it still has any) and its outputs are made of."""
+        found = self._dtypes | {str(logits.dtype)}
+        reduced = self._backend.reduced_arithmetic()
+        if found == {"torch.float32"} and not reduced:
             return "fp32"
-        return "+".join(sorted(self._dtypes)) + ("" if allowed else " with reduced-precision arithmetic allowed")
+        return "+".join(sorted(found)) + (f" with {reduced}" if reduced else "")
 
 
 def as_nchw(images: F32, memory_format: Any) -> Any:
@@ -168,6 +168,14 @@ class PyTorch:
         import torch
 
         return torch.contiguous_format if variant == "eager" else torch.channels_last
+
+    def reduced_arithmetic(self) -> str:
+        """Return what permits fewer bits inside fp32 operations, or nothing."""
+        import torch
+
+        if torch.is_autocast_enabled("cpu"):
+            return "autocast"
+        return "" if torch.get_float32_matmul_precision() == "highest" else "reduced float32 matmul precision"
 
     def versions(self) -> dict[str, str]:
         """Return the framework's version and the instruction set that its own kernels use."""

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from bench import checks
 from bench.checks import Estimate, Verdict
-from bench.journal import read_journal, read_run
+from bench.errors import UserError
+from bench.journal import JOURNAL, read_journal, read_run
 from bench.plan import PRESETS, Preset
-from bench.records import Arm, Case, Check, End, Failure, Overhead, Parity, Proof, Slice, Start
+from bench.records import Arm, Case, Check, End, Evidence, Failure, Overhead, Parity, Proof, Slice, Start
 from bench.stats import Interval, hodges_lehmann, holm, sign_interval, wilcoxon_interval, wilcoxon_p
 
 if TYPE_CHECKING:
@@ -27,35 +28,38 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Pair:
-    """A comparison that the run set out to make."""
+    """A comparison that the run set out to make; `candidate` for being the primary one of its arm."""
 
     arm: Arm
     baseline: Arm
     case: Case
-    primary: bool = False
+    candidate: bool = False
 
 
 @dataclass(frozen=True)
 class Speedup:
-    """A row of the speedup table. `unmarked` is the speedup without the rounds in which the machine was taken away."""
+    """A row of the speedup table.
+
+    `unmarked` is the estimate without the rounds in which the machine was taken away. `matched` is None when one of the
+    environments is missing. `primary` marks an arm's comparison with its fastest baseline.
+    """
 
     pair: Pair
     verdict: Verdict
     estimate: Estimate | None
-    unmarked: float | None
-    matched: bool
+    unmarked: Estimate | None
+    matched: bool | None
+    primary: bool
 
     @property
     def speedup(self) -> float | None:
         """Return the ratio baseline latency / arm latency."""
-        return None if self.estimate is None else math.exp(self.estimate.log_speedup)
+        return None if self.estimate is None else self.estimate.speedup
 
     @property
     def interval(self) -> Interval | None:
         """Return the interval on the ratio."""
-        if self.estimate is None or self.estimate.interval is None:
-            return None
-        return Interval(math.exp(self.estimate.interval.low), math.exp(self.estimate.interval.high))
+        return None if self.estimate is None else self.estimate.ratio_interval
 
 
 class Run:
@@ -70,6 +74,7 @@ class Run:
         self.cases = [Case(**case) for case in self.info["cases"]]
         self.preset: Preset = PRESETS[self.info["preset"]]
         self.data: str = self.info["data"]["name"]
+        _refuse_impossible(folder, self.of(Slice), {arm.id for arm in self.arms})
 
     @cached_property
     def proofs(self) -> dict[tuple[str, str], Proof]:
@@ -78,9 +83,9 @@ class Run:
 
     @cached_property
     def slices(self) -> dict[tuple[str, str], list[Slice]]:
-        """Return the slices by (arm, case), in order of measuring; a process that failed contributes none."""
-        failed = {(each.arm, each.case, each.block) for each in self.of(Failure)}
-        sound = [each for each in self.of(Slice) if (each.arm, each.case, each.block) not in failed]
+        """Return the slices by (arm, case), in order of measuring; only a process that proved its work has any."""
+        proven = {(each.arm, each.case, each.block) for each in self.of(Evidence)}
+        sound = [each for each in self.of(Slice) if (each.arm, each.case, each.block) in proven]
         return _grouped((each.arm, each.case, each) for each in sound)
 
     @cached_property
@@ -108,6 +113,12 @@ class Run:
         """Return how the run ended; None when it was killed."""
         return next(iter(self.of(End)), None)
 
+    def failure(self, arm: Arm, case: Case) -> Failure | None:
+        """Return the first failure of an arm; a replica that has none shares its original's."""
+        own = self.failures.get((arm.id, case.id), [])
+        original = self.failures.get((replace(arm, replica=False).id, case.id), [])
+        return next(iter(own or original), None)
+
     def of(self, kind: type[T]) -> list[T]:
         """Return the records of one kind."""
         return [record for record in self.records if isinstance(record, kind)]
@@ -121,19 +132,20 @@ class Run:
         """Return the comparisons that the run set out to make."""
         arms, cases = {arm.id: arm for arm in self.arms}, {case.id: case for case in self.cases}
         return [
-            Pair(arms[pair["arm"]], arms[pair["baseline"]], cases[pair["case"]], pair["primary"])
+            Pair(arms[pair["arm"]], arms[pair["baseline"]], cases[pair["case"]], pair["candidate"])
             for pair in self.info["pairs"]
         ]
 
     @cached_property
     def marked_rounds(self) -> set[tuple[str, int, int]]:
         """Return (case, block, round) of the rounds in which the machine was taken away."""
-        taken, available = defaultdict[Any, int](int), defaultdict[Any, int](int)
+        machine = self.info["machine"]
+        taken, wall = defaultdict[Any, float](float), defaultdict[Any, int](int)
         for each in self.of(Slice):
             key = (each.case, each.block, each.round)
-            taken[key] += each.steal_ns + each.throttled_ns
-            available[key] += each.wall_ns * int(self.info["machine"]["cores"])
-        return {key for key in taken if taken[key] > checks.MAX_TAKEN_SHARE * available[key]}
+            taken[key] += each.steal_ns / machine["cores"] + each.throttled_ns / machine["usable_cores"]
+            wall[key] += each.wall_ns
+        return {key for key in taken if taken[key] > checks.MAX_TAKEN_SHARE * wall[key]}
 
     def log_ratios(self, pair: Pair, *, marked: bool = True) -> dict[int, float]:
         """Return {block: median over its rounds of log(latency of the baseline / latency of the arm)}.
@@ -157,18 +169,33 @@ class Run:
 
     @cached_property
     def speedups(self) -> list[Speedup]:
-        """Return a row for each comparison, the failed and skipped ones included, primary ones first."""
-        estimates = [self._estimate(pair) for pair in self.pairs]
-        family = [index for index, pair in enumerate(self.pairs) if pair.primary and estimates[index]]
-        adjusted = holm([_p_value(estimates[index]) for index in family])
-        for index, p_value in zip(family, adjusted, strict=True):
+        """Return a row for each comparison, the failed and skipped ones included, primary ones first.
+
+        An arm's primary comparison is the one with its fastest baseline, so that a speedup there is one over all of
+        them. It is chosen after measuring: Holm's correction counts every candidate.
+        """
+        estimates = [self._estimate(self.log_ratios(pair)) for pair in self.pairs]
+        candidates = [index for index, pair in enumerate(self.pairs) if pair.candidate]
+        adjusted = holm([_p_value(estimates[index]) for index in candidates])
+        for index, p_value in zip(candidates, adjusted, strict=True):
             estimate = estimates[index]
             estimates[index] = None if estimate is None else replace(estimate, p_value=p_value)
-        rows = [self._row(pair, estimate) for pair, estimate in zip(self.pairs, estimates, strict=True)]
-        return sorted(rows, key=lambda row: not row.pair.primary)
+        primary = self._primary(candidates, estimates)
+        rows = [
+            self._row(pair, estimate, primary=index in primary)
+            for index, (pair, estimate) in enumerate(zip(self.pairs, estimates, strict=True))
+        ]
+        return sorted(rows, key=lambda row: not row.primary)
 
-    def _estimate(self, pair: Pair) -> Estimate | None:
-        ratios = list(self.log_ratios(pair).values())
+    def _primary(self, candidates: list[int], estimates: list[Estimate | None]) -> set[int]:
+        """Return the index of each arm's candidate with the smallest speedup."""
+        smallest: dict[Arm, int] = {}
+        for index in sorted(candidates, key=lambda index: _log_speedup(estimates[index])):
+            smallest.setdefault(self.pairs[index].arm, index)
+        return set(smallest.values())
+
+    def _estimate(self, log_ratios: dict[int, float]) -> Estimate | None:
+        ratios = list(log_ratios.values())
         if not ratios:
             return None
         confidence = self.preset.confidence
@@ -177,18 +204,21 @@ class Run:
             log_speedup=hodges_lehmann(ratios),
             interval=wilcoxon_interval(ratios, confidence) if confidence else None,
             sign_interval=sign_interval(ratios, confidence) if confidence else None,
-            equivalence_interval=wilcoxon_interval(ratios, EQUIVALENCE_CONFIDENCE) if confidence else None,
+            equivalence_intervals=(
+                wilcoxon_interval(ratios, EQUIVALENCE_CONFIDENCE),
+                sign_interval(ratios, EQUIVALENCE_CONFIDENCE),
+            ),
             p_value=wilcoxon_p(ratios) if confidence else None,
         )
 
-    def _row(self, pair: Pair, estimate: Estimate | None) -> Speedup:
-        unmarked = list(self.log_ratios(pair, marked=False).values())
+    def _row(self, pair: Pair, estimate: Estimate | None, *, primary: bool) -> Speedup:
         return Speedup(
             pair=pair,
             verdict=self._verdict(pair, estimate),
             estimate=estimate,
-            unmarked=math.exp(hodges_lehmann(unmarked)) if unmarked else None,
-            matched=not self.unmatched(pair.arm, pair.baseline),
+            unmarked=self._estimate(self.log_ratios(pair, marked=False)),
+            matched=self.matched(pair),
+            primary=primary,
         )
 
     def _verdict(self, pair: Pair, estimate: Estimate | None) -> Verdict:
@@ -205,7 +235,7 @@ class Run:
         """Return why an arm has no samples at all, or None when it has."""
         if self.slices.get((arm.id, case.id)):
             return None
-        failure = next(iter(self.failures.get((arm.id, case.id), ())), None)
+        failure = self.failure(arm, case)
         if failure is None:
             return Verdict(checks.FAILED, f"{arm.label}: the run ended before it was measured")
         return Verdict(checks.SKIPPED if failure.skipped else checks.FAILED, f"{arm.label}: {failure.reason}")
@@ -214,10 +244,11 @@ class Run:
         """Return the gates that the comparison fails."""
         faults = [fault for arm in (pair.arm, pair.baseline) for fault in self._arm_faults(arm, pair.case)]
         parity = self.parity(pair)
-        if parity is not None:
-            difference = parity.max_abs_logit_diff, parity.agreement
-            faults.append(checks.parity_fault(pair.case.precision, *difference, "baseline") or "")
-        return [fault for fault in faults if fault]
+        if parity is None:
+            return [*faults, "outputs were not compared with the baseline's"]
+        difference = parity.max_abs_logit_diff, parity.agreement
+        fault = checks.parity_fault(pair.case.precision, *difference, "baseline")
+        return [*faults, fault] if fault else faults
 
     def _arm_faults(self, arm: Arm, case: Case) -> list[str]:
         proof = self.proof(arm, case)
@@ -252,11 +283,13 @@ class Run:
         interval = wilcoxon_interval(ratios, self.preset.confidence) if ratios else None
         return max(abs(interval.low), abs(interval.high)) if interval else None
 
-    def unmatched(self, arm: Arm, baseline: Arm) -> dict[str, list[str]]:
-        """Return {package: versions} of the packages whose versions differ between two arms' environments."""
-        ours, theirs = (self.info["stacks"][each.stack]["environment"] for each in (arm, baseline))
-        mismatches: dict[str, dict[str, list[str]]] = self.info["mismatches"]
-        return mismatches.get(f"{ours} {theirs}", mismatches.get(f"{theirs} {ours}", {}))
+    def matched(self, pair: Pair) -> bool | None:
+        """Tell whether both arms' environments share the versions of all shared packages; None if one is missing."""
+        ours, theirs = (self.info["stacks"][each.stack]["environment"] for each in (pair.arm, pair.baseline))
+        if not {ours, theirs} <= self.info["environments"].keys():
+            return None
+        mismatches = self.info["mismatches"]
+        return not (mismatches.get(f"{ours} {theirs}") or mismatches.get(f"{theirs} {ours}"))
 
 
 def _grouped(triples: Iterable[tuple[str, str, T]]) -> dict[tuple[str, str], list[T]]:
@@ -268,3 +301,17 @@ def _grouped(triples: Iterable[tuple[str, str, T]]) -> dict[tuple[str, str], lis
 
 def _p_value(estimate: Estimate | None) -> float:
     return 1.0 if estimate is None or estimate.p_value is None else estimate.p_value
+
+
+def _log_speedup(estimate: Estimate | None) -> float:
+    return math.inf if estimate is None else estimate.log_speedup
+
+
+def _refuse_impossible(folder: Path, slices: list[Slice], arms: set[str]) -> None:
+    """Raise UserError for slices that no run has written: of unknown arms, taken twice, or without positive samples."""
+    places = [(each.arm, each.case, each.block, each.round) for each in slices]
+    if len(set(places)) != len(places):
+        raise UserError(f"{folder / JOURNAL}: damaged: it holds a slice twice")
+    for each in slices:
+        if each.arm not in arms or not each.samples_ns or min(each.samples_ns) <= 0 or each.wall_ns <= 0:
+            raise UserError(f"{folder / JOURNAL}: damaged: the slice of {each.arm} in block {each.block} can't be")

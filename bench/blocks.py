@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from dataclasses import replace
 from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING
 
-from backends.protocol import stacks
 from bench import checks, machine
+from bench.checks import FAILED, SKIPPED, WITHHELD
 from bench.launch import WorkerError
 from bench.measure import cpu_ns, cpu_ns_of, is_level, now_ns, pause
 from bench.plan import LEAD_IN, SLICE_NS, WARM_UP_SLICE_NS
 from bench.records import Check, Evidence, Slice, Start
-from bench.rig import BUILD_TIMEOUT_S, SLICE_TIMEOUT_S, compare, predict, read_back
+from bench.rig import BUILD_TIMEOUT_S, SLICE_TIMEOUT_S, compare, predict, read_back, restart_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from bench.analysis import Speedup
     from bench.launch import Worker
     from bench.plan import Block
     from bench.records import Arm, Case
@@ -51,11 +53,14 @@ def _is_settled(folder: Path) -> bool:
     """Tell whether every primary comparison excludes 1 or is known to within 1 %: the rule of a planned look."""
     from bench.analysis import Run
 
-    rows = [row for row in Run(folder).speedups if row.pair.primary]
-    intervals = [row.estimate.interval for row in rows if row.estimate is not None]
-    return bool(intervals) and all(
-        each is not None and (each.excludes(0) or each.half_width <= PRECISE) for each in intervals
-    )
+    rows = [row for row in Run(folder).speedups if row.primary and row.verdict.word not in (FAILED, SKIPPED)]
+    return bool(rows) and all(_row_is_settled(row) for row in rows)
+
+
+def _row_is_settled(row: Speedup) -> bool:
+    if row.estimate is None or row.estimate.interval is None or row.verdict.word == WITHHELD:
+        return False
+    return row.estimate.interval.excludes(0) or row.estimate.interval.half_width <= PRECISE
 
 
 class LiveBlock:
@@ -65,6 +70,7 @@ class LiveBlock:
         self._rig, self._block, self._case, self._caches = rig, block, case, caches
         self._arms = {arm.id: arm for arm in rig.plan.arms}
         self._workers: dict[str, Worker] = {}
+        self._cores: dict[str, list[float]] = defaultdict(list)
 
     def measure(self) -> None:
         """Bring up the arms one after the other, alternate them in slices, and let each prove what it ran."""
@@ -89,7 +95,7 @@ class LiveBlock:
         except WorkerError as error:
             if arm_id in self._workers:
                 self._workers.pop(arm_id).stop()
-            self._rig.fail(self._arms[arm_id], self._case, self._block.number, "block", error)
+            self._rig.fail(self._arms[arm_id], self._case, self._block.number, error)
 
     def _has_turn(self, arm: Arm) -> bool:
         proven = (replace(arm, replica=False).id, self._case.id) in self._rig.proven
@@ -98,7 +104,7 @@ class LiveBlock:
     def _bring_up(self, arm: Arm) -> None:
         """Start and build while all others sleep, compare the outputs with the oracle's, and warm up."""
         rig, case = self._rig, self._case
-        worker = rig.start(arm, self._caches, **stacks()[arm.stack].restart_settings)
+        worker = rig.start(arm, self._caches, restart_settings())
         self._workers[arm.id] = worker
         built = worker.wait_until_ready().request("build", BUILD_TIMEOUT_S, **rig.build_request(arm, case))
         rig.journal.append(Start(arm.id, case.id, self._block.number, worker.pid, **built))
@@ -129,6 +135,7 @@ class LiveBlock:
         idle_before, harness_before, before = _cpu_ns(others), cpu_ns(), machine.counters()
         timing = self._workers[arm.id].request("slice", SLICE_TIMEOUT_S, budget_ns=SLICE_NS, lead_in=LEAD_IN)
         after, harness_after, idle_after = machine.counters(), cpu_ns(), _cpu_ns(others)
+        self._cores[arm.id].append(timing["cpu_ns"] / timing["wall_ns"])
         self._rig.journal.append(
             Slice(
                 arm=arm.id,
@@ -150,6 +157,9 @@ class LiveBlock:
     def _read_back(self, arm: Arm) -> None:
         """Let the process prove what it ran, after its last timed slice, so that no profiler is on before."""
         evidence = read_back(self._rig, self._workers[arm.id], self._case)
+        cores, threads = median(self._cores[arm.id]), self._rig.plan.threads
+        if cores > checks.MAX_CORES_SHARE * threads:
+            raise WorkerError(f"proof failed: used {cores:.2f} cores, asked for {threads} threads")
         kernels = tuple(evidence["kernels"])
         place = arm.id, self._case.id, self._block.number
         self._rig.journal.append(Evidence(*place, evidence["precision"], evidence["threads"], kernels))

@@ -21,19 +21,33 @@ MAX_FAILED_SHARE = 0.05
 EQUIVALENCE = (math.log(0.98), math.log(1.02))  # MLPerf's threshold for "materially different"
 # A round is marked when more than this share of the cores' time was stolen or throttled.
 MAX_TAKEN_SHARE = 0.02
+MAX_CORES_SHARE = 1.1  # of the threads asked for: what a process may use of the CPU while it is timed
 CHECK_IMAGES = 1024  # test images that every process of every block predicts before it is timed
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A log speedup from n blocks, with its intervals (None where n is too small) and Holm-adjusted p value."""
+    """A log speedup from n blocks, with its intervals (None where n is too small) and Holm-adjusted p value.
+
+    `equivalence_intervals` are those of Wilcoxon and of the sign test at 90 %.
+    """
 
     blocks: int
     log_speedup: float
     interval: Interval | None
     sign_interval: Interval | None
-    equivalence_interval: Interval | None
+    equivalence_intervals: tuple[Interval | None, Interval | None]
     p_value: float | None
+
+    @property
+    def speedup(self) -> float:
+        """Return the ratio baseline latency / arm latency."""
+        return math.exp(self.log_speedup)
+
+    @property
+    def ratio_interval(self) -> Interval | None:
+        """Return the interval on the ratio."""
+        return None if self.interval is None else Interval(math.exp(self.interval.low), math.exp(self.interval.high))
 
 
 @dataclass(frozen=True)
@@ -48,14 +62,14 @@ def parity_fault(precision: str, logit_diff: float, agreement: float, against: s
     """Return why an arm's outputs are not those of `against`, or None."""
     if not logit_diff <= MAX_LOGIT_DIFF[precision]:  # NaN fails as well
         return f"logits differ from the {against}'s by {logit_diff:.2g}, more than {MAX_LOGIT_DIFF[precision]:g}"
-    if agreement < MIN_AGREEMENT:
+    if not agreement >= MIN_AGREEMENT:
         return f"labels agree with the {against}'s in {agreement:.2%}, less than {MIN_AGREEMENT:.2%}"
     return None
 
 
 def leak_fault(data: str, accuracy: float) -> str | None:
     """Return why an accuracy is not believed, or None."""
-    if data == "fashion-mnist" and accuracy > LEAK_ACCURACY:
+    if data == "fashion-mnist" and not accuracy <= LEAK_ACCURACY:
         return f"accuracy {accuracy:.2%} on Fashion-MNIST is a leak: the record is 96.91 %"
     return None
 
@@ -67,39 +81,44 @@ def judge(estimate: Estimate, band: float | None, preset: Preset) -> Verdict:
     """
     if preset.confidence is None:
         return Verdict(UNRESOLVED, f"preset {preset.name} claims nothing")
-    if estimate.interval is None or estimate.sign_interval is None or estimate.equivalence_interval is None:
+    if estimate.interval is None or estimate.sign_interval is None:
         return Verdict(UNRESOLVED, f"{estimate.blocks} blocks are too few for an interval")
-    if not preset.minimum_effect and estimate.equivalence_interval.within(*EQUIVALENCE):
+    if not preset.minimum_effect and all(each and each.within(*EQUIVALENCE) for each in estimate.equivalence_intervals):
         return Verdict(EQUIVALENT)
     if band is None:
         return Verdict(UNRESOLVED, "no A/A interval in this run")
     doubts = _doubts(estimate, estimate.interval, estimate.sign_interval, band, preset)
     if not doubts:
         return Verdict(FASTER if estimate.log_speedup > 0 else SLOWER)
-    return Verdict(UNRESOLVED, "; ".join(doubts + _outlook(estimate, estimate.interval, band)))
+    return Verdict(UNRESOLVED, "; ".join([*doubts, *_outlook(estimate, estimate.interval, band, preset)]))
 
 
 def _doubts(estimate: Estimate, interval: Interval, signs: Interval, band: float, preset: Preset) -> list[str]:
     """Return what speaks against a difference."""
     size, confidence = abs(estimate.log_speedup), preset.confidence or 0.0
+    sure = interval.excludes(0)
     doubts = {
-        "the interval includes 1": not interval.excludes(0),
-        "the sign-test interval disagrees": interval.excludes(0) and not signs.excludes(0),
+        "the interval includes 1": not sure,
+        "the sign-test interval disagrees": sure and not signs.excludes(0),
         f"within the A/A band of this run (+-{math.expm1(band):.1%})": size <= band,
         f"under {preset.minimum_effect:.0%}, which preset {preset.name} does not claim": (
             size < math.log1p(preset.minimum_effect)
         ),
-        "not significant after Holm's correction": interval.excludes(0) and (estimate.p_value or 0.0) > 1 - confidence,
+        "not significant after Holm's correction": sure and (estimate.p_value or 0.0) > 1 - confidence,
     }
     return [doubt for doubt, holds in doubts.items() if holds]
 
 
-def _outlook(estimate: Estimate, interval: Interval, band: float) -> list[str]:
-    """Return how many further blocks would settle it: as a difference beyond the band, or as equivalence."""
-    size = abs(estimate.log_speedup)
-    narrow = estimate.equivalence_interval
-    ways = [further_blocks(estimate.blocks, max(interval.half_width, band), size)]
-    if narrow is not None:
+def _outlook(estimate: Estimate, interval: Interval, band: float, preset: Preset) -> list[str]:
+    """Return how many further blocks would settle it, as a difference beyond the band or as equivalence.
+
+    Nothing is said where more blocks of this preset would not help.
+    """
+    size, narrow = abs(estimate.log_speedup), estimate.equivalence_intervals[0]
+    ways = []
+    if size >= math.log1p(preset.minimum_effect) and (size <= band or not interval.excludes(0)):
+        ways.append(further_blocks(estimate.blocks, max(interval.half_width, band), size))
+    if not preset.minimum_effect and narrow is not None:
         ways.append(further_blocks(estimate.blocks, narrow.half_width, EQUIVALENCE[1] - size))
     counts = [count for count in ways if count is not None]
     return [f"about {min(counts)} further blocks would settle it"] if counts else []

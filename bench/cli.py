@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
+from typer.exceptions import TyperException
 
 from models.errors import InputError
 
 app = typer.Typer(
     name="bench",
     help="Is the Intel-optimised stack worth it on my machine?",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 
 RESULTS = Path("results")
+SHELL_INTERRUPTED = 130  # what Typer makes of Ctrl-C
 
 Names = Annotated[str, typer.Option(metavar="NAME[,NAME...]")]
 StackOption = Annotated[str, typer.Option("--stack", metavar="NAME[,NAME...]", help="Only these stacks")]
@@ -46,7 +48,7 @@ def run(
     from bench import commands
 
     choice = commands.Choice(suite, preset, stack, environments, model, batch_size, precision, threads, data, seed)
-    raise typer.Exit(commands.run(choice, results, name, Console(), sys.argv))
+    raise typer.Exit(commands.run(choice, results, name, PatientConsole(), sys.argv))
 
 
 @app.command()
@@ -54,7 +56,7 @@ def report(folder: Annotated[Path, typer.Argument(help="Folder of a run")] = RES
     """Write the tables, plots and pages of a run anew, from its journal."""
     from bench import commands
 
-    raise typer.Exit(commands.report(folder, Console()))
+    raise typer.Exit(commands.report(folder, PatientConsole()))
 
 
 @app.command("list")
@@ -62,7 +64,7 @@ def list_() -> None:
     """Show the suites, presets, stacks with their variants, models and recipes there are."""
     from bench import commands
 
-    commands.list_everything(Console())
+    commands.list_everything(PatientConsole())
 
 
 @app.command()
@@ -70,7 +72,7 @@ def models(name: Annotated[str, typer.Argument(help="A model; all of them when l
     """Show a model layer by layer: output shape, parameters, multiply-adds."""
     from bench import commands
 
-    commands.show_models(name, Console())
+    commands.show_models(name, PatientConsole())
 
 
 @app.command()
@@ -86,23 +88,34 @@ def train(
     """Train a model and save its weights."""
     from bench import commands
 
-    commands.train(recipe, output, stack, epochs, seed, threads, data, Console())
+    commands.train(recipe, output, stack, epochs, seed, threads, data, PatientConsole())
 
 
-def fail(message: str) -> NoReturn:
-    """Print one line and exit with 2."""
+class PatientConsole(Console):
+    """A console whose reader may leave: the work goes on without output."""
+
+    def on_broken_pipe(self) -> None:
+        """Write to nowhere from now on."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def fail(message: str, status: int = 2) -> NoReturn:
+    """Print one line and exit."""
     sys.stderr.write(f"bench: {' '.join(message.split())}\n")
-    sys.exit(2)
+    sys.exit(status)
 
 
 def main() -> None:
     """Run the command line; exit 2 with one line when the user's input is wrong."""
     try:
-        app()
+        status = app(sys.argv[1:] or ["--help"], standalone_mode=False)
     except InputError as error:
         fail(str(error))
+    except TyperException as error:
+        fail(f"{getattr(error, 'format_message', error.__str__)()}; see `bench --help`, or `bench COMMAND --help`")
     except OSError as error:
         fail(f"{error.filename or 'writing'}: {error.strerror or error}; free space or name another folder")
-    except KeyboardInterrupt:
-        sys.stderr.write("bench: interrupted\n")
-        sys.exit(1)
+    if status == SHELL_INTERRUPTED:
+        fail("interrupted; nothing was measured", 1)
+    sys.exit(status)

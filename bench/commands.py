@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import shutil
 import subprocess
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ from rich.table import Table
 
 from backends.protocol import stacks
 from bench.errors import UserError, unknown
+from bench.journal import JOURNAL, write_whole
 from bench.machine import usable_cores
 from bench.plan import PRESETS, Plan, make_plan
 from bench.stacks import environment_names, find_stack
@@ -54,39 +56,58 @@ def run(choice: Choice, results: Path, name: str, console: Console, command: Seq
     """Measure, report, and return the exit status: 0 when all was measured, 1 when something failed."""
     from bench.progress import steps
     from bench.report import summary
-    from bench.run import conduct, describe
+    from bench.run import conduct, describe, first_interrupt_only
     from models import data
 
     plan = _plan(choice)
     started = datetime.now(UTC)
     folder = _new_folder(results, name or f"{plan.suite.name}-{started:%Y%m%d-%H%M%S}")
-    try:
-        data_set = data.load(choice.data)
-        summary.opening(plan, data_set, console)
-        typed, when = ["bench", *command[1:]], started.isoformat(timespec="seconds")
-        description = describe(plan, data_set, typed, when, _git_commit())
-    except BaseException:
-        folder.rmdir()  # nothing is left behind of a run that never began
-        raise
-    with steps(console, plan.weight) as progress:
-        status = conduct(plan, data_set, folder, progress, description)
-    tripped = report(folder, console)
-    if status in COMPLETE:
-        _point_latest(results, folder)
+    with first_interrupt_only():
+        try:
+            data_set = data.load(choice.data)
+            summary.opening(plan, data_set, console)
+            typed, when = ["bench", *command[1:]], started.isoformat(timespec="seconds")
+            description = describe(plan, data_set, typed, when, _git_commit())
+            with steps(console, plan.weight) as progress:
+                status = conduct(plan, data_set, folder, progress, description)
+        except BaseException:
+            _remove_if_empty(folder)
+            raise
+        if status in COMPLETE:
+            _point_latest(results, folder)
+        tripped = _write_report(folder, console)
     return 1 if tripped or status not in COMPLETE else 0
 
 
 def report(folder: Path, console: Console) -> int:
     """Write the report of a run from its journal; return 1 when something failed or a gate tripped, else 0."""
+    try:
+        return _write_report(folder, console)
+    except (KeyError, TypeError, AttributeError, IndexError, ArithmeticError) as error:
+        raise UserError(f"{folder}: this run is damaged ({type(error).__name__}: {error})") from error
+
+
+def _write_report(folder: Path, console: Console) -> int:
+    """Render everything, then write: a run that can't be read leaves its folder as it was."""
     from bench.analysis import Run
     from bench.report import page, plots, summary, tables
 
     measured = Run(folder)
-    tables.write(measured)
-    plots.write(measured)
-    page.write(measured)
+    drawn = plots.render(measured)
+    (folder / "plots").mkdir(exist_ok=True)
+    for name, text in (tables.render(measured) | page.render(measured, drawn)).items():
+        write_whole(folder / name, text)
+    for name, svg in drawn.items():
+        write_whole(folder / "plots" / name, svg)
     summary.closing(measured, console)
     return 1 if summary.troubles(measured) else 0
+
+
+def _remove_if_empty(folder: Path) -> None:
+    """Leave nothing behind of a run in which nothing was measured."""
+    journal = folder / JOURNAL
+    if not journal.exists() or not journal.stat().st_size:
+        shutil.rmtree(folder)
 
 
 def list_everything(console: Console) -> None:
@@ -148,7 +169,7 @@ def train(
 
     if recipe not in RECIPES:
         raise unknown("recipe", recipe, RECIPES)
-    if output.suffix != ".safetensors" or not output.parent.is_dir():
+    if output.suffix != ".safetensors" or not output.parent.is_dir() or output.is_dir():
         raise UserError(f"--output {output}: allowed: a file that ends in .safetensors, in a folder that exists")
     if epochs < 0:
         raise UserError(f"--epochs {epochs}: allowed: 0 (the recipe's) or more")
@@ -162,44 +183,46 @@ def train(
 def _plan(choice: Choice) -> Plan:
     if choice.preset not in PRESETS:
         raise unknown("preset", choice.preset, PRESETS)
-    if choice.seed > MAX_SEED:
+    if not -1 <= choice.seed <= MAX_SEED:
         raise UserError(f"--seed {choice.seed}: allowed: 0 to {MAX_SEED}, or -1 to draw one")
     suite = _suite(choice)
     seed = choice.seed if choice.seed >= 0 else secrets.randbelow(MAX_SEED)
     plan = make_plan(suite, PRESETS[choice.preset], seed, _threads(choice.threads))
     if not plan.environments:
         raise UserError("no stack can be measured: " + "; ".join(plan.missing.values()))
-    asked = [plan.missing[name] for name in _names(choice.stacks) if name in plan.missing]
-    if asked:
-        raise UserError("; ".join(asked))
+    if plan.missing and (choice.stacks or choice.environments):
+        raise UserError("; ".join(plan.missing.values()))
     return plan
 
 
 def _suite(choice: Choice) -> Suite:
     suite = load_suite(choice.suite)
-    wanted = _names(choice.stacks)
-    for name in wanted:
-        find_stack(name)
-    environments = _names(choice.environments)
+    wanted, environments = _names("--stack", choice.stacks), _names("--environments", choice.environments)
     for name in environments:
         if name not in environment_names():
             raise unknown("environment", name, environment_names())
+    for name in wanted:
+        if environments and find_stack(name).environment not in environments:
+            raise UserError(f"--stack {name}: is not in the environments {', '.join(environments)}")
+        find_stack(name)
     inside = [arm.stack for arm in suite.arms if find_stack(arm.stack).environment in environments]
     if environments and not inside:
         raise UserError(f"suite {suite.name} has no stack in the environments {', '.join(environments)}")
-    chosen = [name for name in inside if not wanted or name in wanted] if environments else wanted
-    return narrow(
-        suite, _names(choice.models), _numbers("--batch-size", choice.batch_sizes), _names(choice.precisions), chosen
-    )
+    models, precisions = _names("--model", choice.models), _names("--precision", choice.precisions)
+    return narrow(suite, models, _numbers("--batch-size", choice.batch_sizes), precisions, wanted or inside)
 
 
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
+def _names(option: str, text: str) -> list[str]:
+    """Split at commas; an option that was given must name something."""
+    names = [name.strip() for name in text.split(",")]
+    if text and not all(names):
+        raise UserError(f"{option} {text!r}: allowed: names separated by commas")
+    return names if text else []
 
 
 def _numbers(option: str, text: str) -> list[int]:
     try:
-        return [int(name) for name in _names(text)]
+        return [int(name) for name in _names(option, text)]
     except ValueError as error:
         raise UserError(f"{option} {text}: allowed: whole numbers, separated by commas") from error
 
@@ -214,7 +237,9 @@ def _threads(threads: int) -> int:
 def _new_folder(results: Path, name: str) -> Path:
     if not RUN_NAME.fullmatch(name) or name == LATEST:
         raise UserError(f"--name {name}: allowed: letters, digits, '.', '_' and '-', at most 100, not '{LATEST}'")
-    folder = results / name
+    folder, link = results / name, results / LATEST
+    if link.exists() and not link.is_symlink():
+        raise UserError(f"{link}: is not a link to a run; move it away, or choose another --results")
     try:
         results.mkdir(parents=True, exist_ok=True)
         folder.mkdir()

@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any, Self
 
 from bench.errors import UserError
-from bench.records import Record, RecordError, from_line, to_line
+from bench.records import DESCRIPTION, SCHEMA, Record, RecordError, from_line, to_line
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,9 +39,11 @@ class Journal:
             written = 0
             while written < len(line):
                 written += os.write(self._descriptor, line[written:])
-        except OSError as error:
+        except BaseException as error:  # an interrupt too must not leave half a line
             os.ftruncate(self._descriptor, size)
-            raise disk_error(self._path, error) from error
+            if isinstance(error, OSError):
+                raise disk_error(self._path, error) from error
+            raise
 
 
 def disk_error(path: Path, error: OSError) -> UserError:
@@ -64,7 +66,7 @@ def write_whole(path: Path, text: str) -> None:
     """
     partial = path.with_name(f".{path.name}.partial")
     try:
-        partial.write_text(text)
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
@@ -75,13 +77,15 @@ def read_run(folder: Path) -> dict[str, Any]:
     """Read run.json; raises UserError when it is not there or not JSON."""
     path = folder / RUN
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path}: not there; name the folder of a run, for instance results/latest") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: can't be read ({error})") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: not the description of a run")
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        raise UserError(f"{path}: not the description of a run of schema {SCHEMA}, the one that this version reads")
+    if lacking := sorted(DESCRIPTION - content.keys()):
+        raise UserError(f"{path}: damaged: lacks {', '.join(lacking)}")
     return content
 
 
@@ -89,7 +93,7 @@ def read_journal(folder: Path) -> list[Record]:
     """Read every whole line; raises UserError that names the first line which is no record."""
     path = folder / JOURNAL
     try:
-        lines = path.read_text().split("\n")
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: can't be read ({error})") from error
     records = []

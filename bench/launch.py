@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-START_TIMEOUT_S = 120
+START_TIMEOUT_S, EXIT_TIMEOUT_S = 120, 5
 LOG_TAIL_BYTES = 4096
 # What a worker inherits; everything else that it sees is set explicitly and recorded.
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "USER", "BENCH_BACKENDS", "LD_LIBRARY_PATH")
@@ -38,12 +38,12 @@ class Worker:
 
         `python` must not be resolved: the environment is found through the link.
         """
-        incoming, self._requests = os.pipe()
-        self._answers, outgoing = os.pipe()
         environment = {name: os.environ[name] for name in INHERITED if name in os.environ} | dict(settings)
         self._log, self._buffer = log, b""
-        try:
-            with log.open("ab") as stream:
+        with log.open("ab") as stream:
+            incoming, self._requests = os.pipe()
+            self._answers, outgoing = os.pipe()
+            try:
                 self._process = subprocess.Popen(
                     [python, "-P", "-u", "-m", "bench.worker", str(incoming), str(outgoing)],
                     stdin=subprocess.DEVNULL,
@@ -54,12 +54,12 @@ class Worker:
                     pass_fds=(incoming, outgoing),
                     start_new_session=True,
                 )
-        except OSError as error:
-            self._close_pipes()
-            raise WorkerError(f"{python} can't be started ({error.strerror})") from error
-        finally:
-            os.close(incoming)
-            os.close(outgoing)
+            except OSError as error:
+                self._close_pipes()
+                raise WorkerError(f"{python} can't be started ({error.strerror})") from error
+            finally:
+                os.close(incoming)
+                os.close(outgoing)
         self.pid = self._process.pid
 
     def wait_until_ready(self) -> Self:
@@ -127,7 +127,10 @@ class Worker:
         return line
 
     def _epitaph(self) -> str:
-        code = self._process.wait()
+        try:
+            code = self._process.wait(timeout=EXIT_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            return "closed its pipe without an answer"
         how = f"by signal {signal.Signals(-code).name}" if code < 0 else f"with status {code}"
         return f"died {how}; its last words: {self._last_words()}"
 

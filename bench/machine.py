@@ -77,26 +77,34 @@ def _text(path: Path) -> str | None:
     return path.read_text().strip() if path.exists() else None
 
 
-def _control_group_file(version_2: str, version_1: str) -> Path | None:
-    """Return the file of this process's CPU control group, in either version of the hierarchy, if it is there."""
+def _control_group_files(version_2: str, version_1: str) -> list[Path]:
+    """Return the files of this process's CPU control group and of those around it, in either hierarchy.
+
+    In a container the mount's root is the container's own group.
+    """
+    found = []
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
-        if controllers == "" and (found := _first_above(Path("/sys/fs/cgroup"), path, version_2)):
-            return found
-        if "cpu" in controllers.split(",") and (found := _first_above(Path("/sys/fs/cgroup/cpu"), path, version_1)):
-            return found
-    return None
+        if controllers == "":
+            found += _upwards(Path("/sys/fs/cgroup"), path, version_2)
+        elif "cpu" in controllers.split(","):
+            found += _upwards(Path("/sys/fs/cgroup/cpu"), path, version_1)
+    return found
 
 
-def _first_above(mount: Path, path: str, name: str) -> Path | None:
-    """Return `name` in the group's own folder, or at the mount's root, where containers see their own group."""
-    return next((file for file in (mount / path.lstrip("/") / name, mount / name) if file.is_file()), None)
+def _upwards(mount: Path, path: str, name: str) -> list[Path]:
+    own = mount / path.lstrip("/")
+    groups = [group for group in (own, *own.parents) if group.is_relative_to(mount)]
+    return [group / name for group in groups if (group / name).is_file()]
 
 
 def _quota_cores() -> float | None:
-    file = _control_group_file("cpu.max", "cpu.cfs_quota_us")
-    if file is None:
-        return None
+    """Return the smallest CPU quota that applies, in cores, or None."""
+    quotas = [_quota(file) for file in _control_group_files("cpu.max", "cpu.cfs_quota_us")]
+    return min((quota for quota in quotas if quota is not None), default=None)
+
+
+def _quota(file: Path) -> float | None:
     if file.name == "cpu.max":
         quota, period = file.read_text().split()
         return None if quota == "max" else int(quota) / int(period)
@@ -105,8 +113,10 @@ def _quota_cores() -> float | None:
 
 
 def _throttled_ns() -> int:
-    file = _control_group_file("cpu.stat", "cpu.stat")
-    if file is None:
-        return 0
+    """Return how long the control groups around this process were throttled, all added up."""
+    return sum(map(_throttled, _control_group_files("cpu.stat", "cpu.stat")))
+
+
+def _throttled(file: Path) -> int:
     stat = dict(line.split() for line in file.read_text().splitlines())
     return int(stat.get("throttled_usec", 0)) * 1000 or int(stat.get("throttled_time", 0))

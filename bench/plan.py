@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import islice, product
 from typing import TYPE_CHECKING, TypeAlias
 
 from backends.protocol import stacks
 from bench.stacks import Environment, MissingEnvironmentError, environment_of
-from bench.suite import baseline_of, baselines_of
+from bench.suite import baselines_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from bench.records import Arm, Case
     from bench.suite import Suite
@@ -66,14 +66,22 @@ class Block:
 
 
 def draw_schedule(cases: Sequence[Case], arms: Sequence[Arm], preset: Preset, seed: int) -> list[Block]:
-    """Shuffle the cases anew for each block number, and the arms anew for each round."""
+    """Shuffle the cases anew for each block number, and draw the orders of each case's rounds, balanced."""
     chance = random.Random(seed)
-    blocks = []
-    for number in range(1, preset.blocks + 1):
-        for case in chance.sample(list(cases), len(cases)):
-            rounds = [tuple(arm.id for arm in chance.sample(list(arms), len(arms))) for _ in range(preset.rounds)]
-            blocks.append(Block(number, case.id, tuple(rounds)))
-    return blocks
+    orders = {case.id: balanced_orders([arm.id for arm in arms], chance) for case in cases}
+    return [
+        Block(number, case.id, tuple(islice(orders[case.id], preset.rounds)))
+        for number in range(1, preset.blocks + 1)
+        for case in chance.sample(list(cases), len(cases))
+    ]
+
+
+def balanced_orders(names: Sequence[str], chance: random.Random) -> Iterator[Order]:
+    """Yield shuffled orders, each followed by its reverse: in both together every arm precedes every other once."""
+    while True:
+        order = tuple(chance.sample(list(names), len(names)))
+        yield order
+        yield order[::-1]
 
 
 @dataclass(frozen=True)
@@ -122,11 +130,11 @@ def make_plan(suite: Suite, preset: Preset, seed: int, threads: int) -> Plan:
 
 
 def planned_pairs(plan: Plan) -> list[tuple[Arm, Arm, Case, bool]]:
-    """Return (arm, baseline, case, whether primary) of every comparison that the suite asks for."""
+    """Return (arm, baseline, case, whether a candidate for primary) of every comparison that the suite asks for."""
     suite, pairs = plan.suite, []
     for case, arm in product(suite.cases, suite.measured):
         held_against = [replace(arm, replica=False)] if arm.replica else baselines_of(suite, arm)
         for baseline in held_against:
-            is_primary = arm in suite.primary and baseline == baseline_of(suite, arm) and case == suite.cases[0]
+            is_primary = arm in suite.primary and case == suite.cases[0]
             pairs.append((arm, baseline, case, is_primary))
     return pairs

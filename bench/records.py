@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, fields
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SCHEMA = 1
 REPLICA = "@A/A"
+# What run.json holds beside the schema.
+DESCRIPTION = frozenset({
+    "command", "started", "git_commit", "suite", "preset", "seed", "threads", "arms", "cases", "pairs", "schedule",
+    "protocol", "settings", "restart_settings", "machine", "stacks", "environments", "missing", "mismatches", "data",
+    "models",
+})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -52,11 +61,6 @@ class Case:
     def label(self) -> str:
         """Return the name for tables and plots."""
         return f"{self.model}, {self.scenario}, batch {self.batch_size}, {self.precision}"
-
-    @property
-    def slug(self) -> str:
-        """Return the name for files."""
-        return self.id.replace("/", "-")
 
 
 @dataclass(frozen=True)
@@ -165,7 +169,6 @@ class Failure:
     arm: str
     case: str
     block: int | None
-    stage: str
     reason: str
     skipped: bool = False
 
@@ -191,6 +194,19 @@ KINDS: dict[str, type[Record]] = {
 }
 
 
+FIELD_TYPES = {kind: {field.name: str(field.type) for field in fields(kind)} for kind in KINDS.values()}
+VALID: dict[str, Callable[[Any], bool]] = {
+    "bool": lambda value: type(value) is bool,
+    "str": lambda value: type(value) is str,
+    "int": lambda value: type(value) is int,
+    "int | None": lambda value: value is None or type(value) is int,
+    "float": lambda value: type(value) in (int, float),
+    "tuple[int, ...]": lambda value: type(value) is list and all(type(each) is int for each in value),
+    "tuple[str, ...]": lambda value: type(value) is list and all(type(each) is str for each in value),
+    "dict[str, str]": lambda value: type(value) is dict and all(type(each) is str for each in value.values()),
+}
+
+
 class RecordError(ValueError):
     """A line that is not a record."""
 
@@ -203,20 +219,26 @@ def to_line(record: Record) -> str:
 def from_line(line: str) -> Record:
     """Return the record in a line of JSON.
 
-    Raises RecordError when the line is not one, or of an unknown kind, or has other fields than its kind.
+    Raises RecordError when the line is not one, is of an unknown kind, or has other fields or types than its kind.
     """
     try:
-        content = json.loads(line)
-    except ValueError as error:
+        content = json.loads(line, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
         raise RecordError(f"not JSON ({error})") from error
-    kind = KINDS.get(content.pop("kind", "")) if isinstance(content, dict) else None
+    kind = KINDS.get(str(content.pop("kind", ""))) if isinstance(content, dict) else None
     if kind is None:
         raise RecordError(f"not a record; the kinds are {', '.join(KINDS)}")
-    names = {field.name for field in fields(kind)}
-    if names != content.keys():
-        raise RecordError(f"a {kind.__name__.lower()} has the fields {', '.join(sorted(names))}")
-    return kind(**{name: _frozen(value) for name, value in content.items()})
+    types = FIELD_TYPES[kind]
+    if types.keys() != content.keys():
+        raise RecordError(f"a {kind.__name__.lower()} has the fields {', '.join(types)}")
+    for name, value in content.items():
+        if not VALID[types[name]](value):
+            raise RecordError(f"{name} of a {kind.__name__.lower()} must be {types[name]}")
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in content.items()
+    }
+    return kind(**values)
 
 
-def _frozen(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number")

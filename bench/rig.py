@@ -16,7 +16,7 @@ from models.weights import Weights, checkpoint_path, digest, initial_weights, lo
 from models.zoo import NETWORKS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -81,6 +81,11 @@ def settings(threads: int) -> dict[str, str]:
     return common | {name: value for stack in stacks().values() for name, value in stack.settings.items()}
 
 
+def restart_settings() -> dict[str, str]:
+    """Return what is added in the blocks, for every arm alike, to shorten the start of processes that were proven."""
+    return {name: value for stack in stacks().values() for name, value in stack.restart_settings.items()}
+
+
 @dataclass
 class Rig:
     """A run under way: where things are, and what has failed."""
@@ -92,18 +97,18 @@ class Rig:
     models: dict[str, Model]
     images: Path
     labels: NDArray[np.uint8]
+    data: str
     steps: Steps
     oracle: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     proven: set[tuple[str, str]] = field(default_factory=set)
     failed_blocks: dict[tuple[str, str], int] = field(default_factory=lambda: defaultdict(int))
 
-    def start(self, arm: Arm, caches: Path, **extra: str) -> Worker:
+    def start(self, arm: Arm, caches: Path, extra: Mapping[str, str] | None = None) -> Worker:
         """Start a worker in the arm's environment; what it compiles is cached below `caches`."""
-        (self.folder / "logs").mkdir(exist_ok=True)
         log = self.folder / "logs" / f"{arm.slug}.log"
         variables = {name: str(caches / name.lower()) for name in stacks()[arm.stack].cache_variables}
         python = self.plan.environments[arm.stack].python
-        return Worker(python, settings(self.plan.threads) | variables | extra, log, self.scratch)
+        return Worker(python, settings(self.plan.threads) | dict(extra or {}) | variables, log, self.scratch)
 
     def build_request(self, arm: Arm, case: Case) -> dict[str, Any]:
         """Return the arguments that build the arm's session."""
@@ -118,10 +123,10 @@ class Rig:
             "images": str(self.images),
         }
 
-    def fail(self, arm: Arm, case: Case, block: int | None, stage: str, error: WorkerError) -> None:
+    def fail(self, arm: Arm, case: Case, block: int | None, error: WorkerError) -> None:
         """Store that an arm could not be measured."""
         skipped = isinstance(error, Unsupported)
-        self.journal.append(Failure(arm.id, case.id, block, stage, str(error), skipped))
+        self.journal.append(Failure(arm.id, case.id, block, str(error), skipped))
         if block is not None:
             self.failed_blocks[arm.id, case.id] += 1
 
@@ -155,6 +160,8 @@ def read_back(rig: Rig, worker: Worker, case: Case) -> dict[str, Any]:
     Raises WorkerError when it can't, or when it ran at another precision or with other threads than was asked.
     """
     evidence = worker.request("prove", PREDICT_TIMEOUT_S)
+    if not evidence.keys() >= {"precision", "threads", "kernels", "versions"}:
+        raise WorkerError("proof failed: it is not complete")
     for what, asked in (("precision", case.precision), ("threads", rig.plan.threads)):
         if evidence[what] != asked:
             raise WorkerError(f"proof failed: {what} read back as {evidence[what]}, asked for {asked}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import tempfile
+from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
@@ -13,20 +15,30 @@ import numpy as np
 from backends.protocol import stacks
 from bench import checks, machine
 from bench.blocks import measure_blocks
+from bench.errors import UserError
 from bench.journal import JOURNAL, Journal, write_run
 from bench.launch import Worker, WorkerError
 from bench.measure import now_ns
 from bench.plan import LEAD_IN, SLICE_NS, WARM_UP_SLICE_NS, planned_pairs
 from bench.prove import prove_all
 from bench.records import SCHEMA, Arm, End, Failure, Overhead
-from bench.rig import BUILD_TIMEOUT_S, SLICE_TIMEOUT_S, Rig, describe_models, load_models, settings
-from bench.stacks import differences, environment_of
+from bench.rig import (
+    BUILD_TIMEOUT_S,
+    SLICE_TIMEOUT_S,
+    Model,
+    Rig,
+    describe_models,
+    load_models,
+    restart_settings,
+    settings,
+)
+from bench.stacks import HARNESS, differences, environment_of
 from models import oracle
 from models.data import standardise
 from models.zoo import NETWORKS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from bench.plan import Plan
     from bench.progress import Steps
@@ -39,19 +51,50 @@ def conduct(plan: Plan, data: DataSet, folder: Path, steps: Steps, description: 
     Raises UserError when the disk refuses; what was written until then is whole.
     """
     begin = now_ns()
-    with tempfile.TemporaryDirectory(prefix="bench-") as name, Journal(folder / JOURNAL) as journal:
-        scratch = Path(name)
-        models = load_models(plan.suite.models, scratch)
+    with tempfile.TemporaryDirectory(prefix="bench-") as name:
+        scratch, (models, images) = Path(name), _lay_out(plan, data, Path(name))
+        write_run(folder, description | {"models": describe_models(models)})
+        (folder / "logs").mkdir()
+        with Journal(folder / JOURNAL) as journal:
+            rig = Rig(plan, folder, scratch, journal, models, images, data.test_labels, data.name, steps)
+            try:
+                status = _measure(rig)
+            except KeyboardInterrupt:
+                status = "interrupted"
+            journal.append(End(status, now_ns() - begin))
+    return status
+
+
+def _lay_out(plan: Plan, data: DataSet, scratch: Path) -> tuple[dict[str, Model], Path]:
+    """Write what every worker reads: weights and test images."""
+    try:
         images = scratch / "test-images.npy"
         np.save(images, data.test_images, allow_pickle=False)
-        write_run(folder, description | {"models": describe_models(models)})
-        rig = Rig(plan, folder, scratch, journal, models, images, data.test_labels, steps)
-        try:
-            status = _measure(rig)
-        except KeyboardInterrupt:
-            status = "interrupted"
-        journal.append(End(status, now_ns() - begin))
-    return status
+        return load_models(plan.suite.models, scratch), images
+    except OSError as error:
+        raise UserError(f"{scratch}: {error}; free space there, or name another folder with TMPDIR") from error
+
+
+@contextmanager
+def first_interrupt_only() -> Iterator[None]:
+    """Turn the first SIGINT or SIGTERM into KeyboardInterrupt, and ignore those that follow it.
+
+    What ends a run early (stopping the workers, writing the report) is thus not cut short by an impatient second one,
+    or by the copy that tox sends.
+    """
+    numbers = (signal.SIGINT, signal.SIGTERM)
+
+    def interrupt(*_: object) -> None:
+        for number in numbers:
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _measure(rig: Rig) -> str:
@@ -65,24 +108,24 @@ def _measure(rig: Rig) -> str:
 def _skip_missing(rig: Rig) -> None:
     absent = [arm for arm in rig.plan.suite.measured if arm.stack in rig.plan.missing]
     for arm, case in product(absent, rig.plan.suite.cases):
-        rig.journal.append(Failure(arm.id, case.id, None, "environment", rig.plan.missing[arm.stack], skipped=True))
+        rig.journal.append(Failure(arm.id, case.id, None, rig.plan.missing[arm.stack], skipped=True))
 
 
 def _measure_overhead(rig: Rig) -> None:
     """Time the backend that does nothing, with the same loop in the same kind of process."""
     null, case = Arm("null", "constant"), rig.plan.suite.cases[0]
     environment = environment_of(stacks()["null"])
-    log = rig.folder / "logs" / "null.log"
-    log.parent.mkdir(exist_ok=True)
-    worker = Worker(environment.python, settings(rig.plan.threads), log, rig.scratch)
+    worker = None
     try:
+        worker = Worker(environment.python, settings(rig.plan.threads), rig.folder / "logs" / "null.log", rig.scratch)
         worker.wait_until_ready().request("build", BUILD_TIMEOUT_S, **rig.build_request(null, case))
         timing = worker.request("slice", SLICE_TIMEOUT_S, budget_ns=SLICE_NS // 20, lead_in=1000)
         rig.journal.append(Overhead(tuple(timing["samples_ns"])))
     except WorkerError as error:
-        rig.fail(null, case, None, "overhead", error)
+        rig.fail(null, case, None, error)
     finally:
-        worker.stop()
+        if worker is not None:
+            worker.stop()
 
 
 def _compute_oracle(rig: Rig) -> None:
@@ -107,8 +150,8 @@ def describe(plan: Plan, data: DataSet, command: Sequence[str], started: str, gi
         "arms": [asdict(arm) for arm in plan.suite.measured],
         "cases": [asdict(case) for case in plan.suite.cases],
         "pairs": [
-            {"arm": arm.id, "baseline": baseline.id, "case": case.id, "primary": primary}
-            for arm, baseline, case, primary in planned_pairs(plan)
+            {"arm": arm.id, "baseline": baseline.id, "case": case.id, "candidate": candidate}
+            for arm, baseline, case, candidate in planned_pairs(plan)
         ],
         "schedule": [asdict(block) for block in plan.schedule],
         "protocol": {
@@ -119,9 +162,10 @@ def describe(plan: Plan, data: DataSet, command: Sequence[str], started: str, gi
             "check_images": checks.CHECK_IMAGES,
         },
         "settings": settings(plan.threads),
+        "restart_settings": restart_settings(),
         "machine": machine.describe(),
         "stacks": {
-            name: {"environment": stack.environment, "summary": stack.summary, "baseline": stack.baseline}
+            name: {"environment": stack.environment or HARNESS, "summary": stack.summary, "baseline": stack.baseline}
             for name, stack in stacks().items()
         },
         "environments": {

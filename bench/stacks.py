@@ -79,9 +79,9 @@ def environment_of(stack: Stack) -> Environment:
 def _environment(folder: Path) -> Environment:
     python = folder / "bin" / "python"
     site = next(folder.glob("lib/python3*/site-packages"), None)
-    if site is None or not python.exists():
+    if site is None or not python.exists() or not (folder / "pyvenv.cfg").exists():
         raise MissingEnvironmentError(
-            f"environment {folder.name} does not exist; make it: tox -e {folder.name} --notest"
+            f"environment {folder.name} does not exist or is damaged; make it: tox -r -e {folder.name} --notest"
         )
     version = re.search(r"^version(?:_info)? *= *([\d.]+)", (folder / "pyvenv.cfg").read_text(), re.MULTILINE)
     return Environment(folder.name, python, version[1].rstrip(".") if version else "unknown", _packages([str(site)]))
@@ -93,7 +93,8 @@ def _harness() -> Environment:
 
 def _packages(path: list[str]) -> dict[str, str]:
     found = importlib.metadata.distributions(path=path)
-    return dict(sorted((_canonical(each.metadata["Name"]), each.version) for each in found))
+    named = [(each.name, each) for each in found]  # a broken install leaves folders without a name
+    return dict(sorted((_canonical(name), each.version) for name, each in named if name))
 
 
 def _canonical(name: str) -> str:

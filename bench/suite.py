@@ -45,11 +45,9 @@ class Suite:
 
     @property
     def measured(self) -> tuple[Arm, ...]:
-        """Return the arms, with the A/A arm beside its baseline."""
-        reference = self.baselines[0]
-        return tuple(
-            twin for arm in self.arms for twin in ((arm, replace(arm, replica=True)) if arm == reference else (arm,))
-        )
+        """Return the arms, with the A/A arm behind its baseline where that is measured."""
+        twins = [replace(baseline, replica=True) for baseline in self.baselines[:1]]
+        return tuple(each for arm in self.arms for each in (arm, *(twin for twin in twins if _same_use(twin, arm))))
 
 
 @dataclass(frozen=True)
@@ -81,13 +79,13 @@ def load_suite(name: str) -> Suite:
         raise unknown("suite", name, [*suite_names(), "the path of a .toml file"])
     path = Path(name) if is_path else SUITES / f"{name}.toml"
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         content = tomllib.loads(text)
     except OSError as error:
         raise UserError(f"{path}: can't be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not TOML: {error}") from error
     return _parse(Source(path, text), content)
 
@@ -104,9 +102,9 @@ def _parse(source: Source, content: dict[str, Any]) -> Suite:
         "baselines": _arms,
         "primary": _arms,
     }
-    for key in content.keys() - readers.keys():
+    for key in sorted(content.keys() - readers.keys()):
         raise source.error(key, f"unknown key '{key}'; allowed: {', '.join(readers)}")
-    for key in readers.keys() - content.keys():
+    for key in (key for key in readers if key not in content):
         raise source.error(key, f"the key '{key}' is missing")
     suite = Suite(**{key: read(source, key, content[key]) for key, read in readers.items()})
     for key in ("baselines", "primary"):
@@ -114,9 +112,13 @@ def _parse(source: Source, content: dict[str, Any]) -> Suite:
             if arm not in suite.arms:
                 raise source.error(key, f"'{arm.id}' in {key} is not one of the arms")
     for arm in suite.primary:
-        if baseline_of(suite, arm) is None:
-            raise source.error("primary", f"'{arm.id}' has no baseline: baselines name no arm of its vanilla stack")
+        if not stacks()[arm.stack].baseline or not baselines_of(suite, arm):
+            raise source.error("primary", f"'{arm.id}' has no baseline: none of its vanilla stack")
     return suite
+
+
+def _same_use(one: Arm, other: Arm) -> bool:
+    return (one.stack, one.variant) == (other.stack, other.variant)
 
 
 def baselines_of(suite: Suite, arm: Arm) -> list[Arm]:
@@ -127,11 +129,6 @@ def baselines_of(suite: Suite, arm: Arm) -> list[Arm]:
     stack = stacks()[arm.stack]
     own = [baseline for baseline in suite.baselines if baseline.stack == (stack.baseline or stack.name)]
     return own if stack.baseline else [baseline for baseline in own[:1] if baseline != arm]
-
-
-def baseline_of(suite: Suite, arm: Arm) -> Arm | None:
-    """Return the strongest of the baselines, the one that a primary comparison is made with."""
-    return next(reversed(baselines_of(suite, arm)), None)
 
 
 def narrow(
@@ -159,6 +156,7 @@ def narrow(
     return replace(
         suite,
         arms=arms,
+        baselines=tuple(arm for arm in suite.baselines if arm in arms),
         primary=tuple(arm for arm in suite.primary if arm in arms),
         models=_distinct(models) or suite.models,
         batch_sizes=_distinct(batch_sizes) or suite.batch_sizes,

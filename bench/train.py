@@ -56,24 +56,22 @@ def train(job: Job, console: Console) -> None:
         environment = environment_of(job.stack)
     except MissingEnvironmentError as error:
         raise UserError(str(error)) from error
-    log = job.output.with_name(f"{job.output.name}.log")
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         scratch, worker = Path(name), None
         try:
-            worker = Worker(environment.python, settings(job.threads), log, scratch).wait_until_ready()
-            loss = _train(job, worker, scratch, console)
+            worker = Worker(environment.python, settings(job.threads), scratch / "log", scratch)
+            loss = _train(job, worker.wait_until_ready(), scratch, console)
         except WorkerError as error:
-            raise UserError(
-                f"training {job.recipe.name} on {job.stack.name} failed: {error}; its log: {log}"
-            ) from error
+            raise UserError(f"training {job.recipe.name} on {job.stack.name} failed: {error}") from error
         finally:
             if worker is not None:
                 worker.stop()
         weights = load_weights(scratch / "weights.safetensors", job.network)
-    log.unlink()
     accuracy = _accuracy(job, weights)
     save_weights(job.output, weights, _metadata(job, loss, accuracy))
-    console.print(f"{job.output}: test accuracy {accuracy:.2%} on {job.data.name}", highlight=False, soft_wrap=True)
+    console.print(
+        f"{job.output}: test accuracy {accuracy:.2%} on {job.data.name}", markup=False, highlight=False, soft_wrap=True
+    )
 
 
 def _train(job: Job, worker: Worker, scratch: Path, console: Console) -> float:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import socket
+import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -44,9 +47,7 @@ MIRRORS = (
 MIRROR_TIMEOUT_S = 10
 FOLDER_VARIABLE, MIRROR_VARIABLE = "FASHION_MNIST_DIR", "FASHION_MNIST_MIRROR"
 SOURCES = ("auto", "fashion-mnist", "synthetic")
-SYNTHETIC_WARNING = (
-    "SYNTHETIC DATA: Fashion-MNIST was not available. Times are valid; accuracies are not Fashion-MNIST's."
-)
+SYNTHETIC_WARNING = "SYNTHETIC DATA instead of Fashion-MNIST: times are valid, accuracies are not Fashion-MNIST's."
 
 LOG = logging.getLogger(__name__)
 
@@ -75,6 +76,8 @@ def load(source: str) -> DataSet:
     Raises DataError when a folder, the cache or a download does not yield the official files, byte for byte; `auto`
     falls back to the synthetic set when there is no folder and no cache and no mirror answers.
     """
+    if not source:
+        raise DataError(f"--data '': allowed: {', '.join(SOURCES)}, or a folder with the four official files")
     if source == "synthetic":
         return _synthetic()
     if source not in SOURCES:
@@ -121,6 +124,9 @@ def _fetch_file(folder: Path, name: str, mirrors: Sequence[str]) -> None:
     download = pooch.HTTPDownloader(progressbar=True, timeout=MIRROR_TIMEOUT_S)
     reasons = []
     for mirror in mirrors:
+        if not _answers(mirror):
+            reasons.append(f"{mirror}: does not answer within {MIRROR_TIMEOUT_S} s")
+            continue
         try:
             pooch.retrieve(mirror + name, f"sha256:{SHA256[name]}", fname=name, path=folder, downloader=download)
         except (requests.RequestException, ValueError, OSError) as error:
@@ -131,6 +137,29 @@ def _fetch_file(folder: Path, name: str, mirrors: Sequence[str]) -> None:
         f"{name}: no mirror served it ({'; '.join(reasons)}); put the four official files in a folder and set "
         f"{FOLDER_VARIABLE} to it, or use --data synthetic"
     )
+
+
+def _answers(mirror: str) -> bool:
+    """Tell whether a connection can be made in time; a name with many addresses would take that long for each."""
+    from urllib.parse import urlsplit
+    from urllib.request import getproxies
+
+    address = urlsplit(mirror)
+    if getproxies().get(address.scheme):
+        return True  # the proxy makes the connection
+    place = address.hostname, address.port or (443 if address.scheme == "https" else 80)
+    connected: list[socket.socket] = []
+
+    def connect() -> None:
+        with suppress(OSError):
+            connected.append(socket.create_connection(place, MIRROR_TIMEOUT_S))
+
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(MIRROR_TIMEOUT_S)
+    for connection in connected:
+        connection.close()
+    return bool(connected)
 
 
 def _first_line(error: Exception) -> str:

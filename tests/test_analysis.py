@@ -9,8 +9,9 @@ import pytest
 
 from bench import checks
 from bench.analysis import Run
+from bench.errors import UserError
 from bench.journal import Journal
-from bench.records import Arm, Case, Check, End, Failure, Parity, Proof, Slice, Start
+from bench.records import Arm, Case, Check, End, Evidence, Failure, Parity, Proof, Slice, Start
 from bench.report import tables
 from bench.stacks import find_stack
 
@@ -32,12 +33,14 @@ class Story:
             "suite": {"name": "told", "summary": "s", "scenario": "latency"}, "preset": preset, "seed": 1, "threads": 2,
             "arms": [asdict(arm) for arm in (EAGER, TWIN, COMPILE, JIT)], "cases": [asdict(CASE)],
             "pairs": [
-                {"arm": arm.id, "baseline": baseline.id, "case": CASE.id, "primary": arm == JIT and baseline == COMPILE}
+                {"arm": arm.id, "baseline": baseline.id, "case": CASE.id, "candidate": arm == JIT}
                 for arm, baseline in ((TWIN, EAGER), (COMPILE, EAGER), (JIT, EAGER), (JIT, COMPILE))
             ],
-            "schedule": [], "protocol": {"slice_ns": 10**6}, "settings": {}, "machine": {"cpu": "c", "cores": 2},
+            "schedule": [], "protocol": {"slice_ns": 10**6}, "settings": {}, "restart_settings": {},
+            "machine": {"cpu": "c", "cores": 2, "usable_cores": 2},
             "stacks": {name: {"environment": find_stack(name).environment} for name in ("pytorch", "ipex")},
-            "environments": {}, "missing": {}, "mismatches": mismatches or {}, "data": {"name": data, "digest": "d"},
+            "environments": {"vanilla": {}, "ipex": {}}, "missing": {}, "mismatches": mismatches or {},
+            "data": {"name": data, "digest": "d"},
             "models": {"cnn-small": {"trained": True}},
         }  # fmt: skip
 
@@ -52,6 +55,7 @@ class Story:
                 for number in range(ROUNDS):
                     samples = (round(latency),)
                     self.records.append(replace(SLICE, arm=arm.id, block=block, round=number, samples_ns=samples))
+                self.records.append(Evidence(arm.id, CASE.id, block, "fp32", 2, ("k",)))
         for arm, baseline in ((TWIN, EAGER), (COMPILE, EAGER), (JIT, EAGER), (JIT, COMPILE)):
             self.records.append(Parity(arm.id, baseline.id, CASE.id, 1e-6, 1.0))
         return self
@@ -92,9 +96,20 @@ def test_a_clear_difference_is_found_with_its_size(story) -> None:
     assert found.estimate.blocks == BLOCKS
 
 
-def test_the_primary_comparison_comes_first_and_the_twin_is_equivalent(story) -> None:
+def test_the_primary_comparison_is_the_one_with_the_fastest_baseline_and_comes_first(story) -> None:
+    first, *others = story.read().speedups
+    assert (first.pair.arm, first.pair.baseline, first.primary) == (JIT, COMPILE, True)
+    assert not any(row.primary for row in others)
+
+
+def test_the_choice_of_the_baseline_is_paid_for_by_holm(story) -> None:
     run = story.read()
-    assert run.speedups[0].pair.primary
+    compared = [row(run, JIT, baseline).estimate.p_value for baseline in (EAGER, COMPILE)]
+    assert compared == [2 * 2 / 2**BLOCKS] * 2
+
+
+def test_the_twin_is_equivalent(story) -> None:
+    run = story.read()
     assert row(run, TWIN, EAGER).verdict.word == checks.EQUIVALENT
 
 
@@ -111,16 +126,24 @@ def test_a_ratio_is_taken_within_its_round(tmp_path) -> None:
     assert told_run.band(row(told_run, JIT, EAGER).pair) == 0
 
 
-def test_a_process_that_failed_contributes_no_time(story) -> None:
+def test_a_process_that_did_not_prove_its_work_contributes_no_time(story) -> None:
     story.change(Slice, lambda each: each.arm == JIT.id and each.block == 3, samples_ns=(1,))
-    story.records.append(Failure(JIT.id, CASE.id, 3, "block", "died"))
+    story.records = [
+        each for each in story.records if not (isinstance(each, Evidence) and each.arm == JIT.id and each.block == 3)
+    ]
+    story.records.append(Failure(JIT.id, CASE.id, 3, "died"))
     run = story.read()
     assert 3 not in run.log_ratios(row(run, JIT, EAGER).pair)
     assert row(run, JIT, EAGER).verdict.word == checks.FASTER  # one of twenty is within the five percent
 
 
 def test_more_than_five_percent_of_failed_blocks_withhold_the_verdict(story) -> None:
-    story.records += [Failure(JIT.id, CASE.id, block, "block", "died") for block in (3, 4)]
+    story.records = [
+        Failure(JIT.id, CASE.id, each.block, "died")
+        if isinstance(each, Evidence) and each.arm == JIT.id and each.block in (3, 4)
+        else each
+        for each in story.records
+    ]
     found = row(story.read(), JIT, EAGER).verdict
     assert found.word == checks.WITHHELD
     assert "2 of 20 blocks failed (died)" in found.reason
@@ -146,7 +169,7 @@ def test_rounds_in_which_the_machine_was_taken_away_are_marked_and_left_out_besi
     story.change(Slice, slow, steal_ns=10**6, samples_ns=(800_000,))
     run = story.read()
     assert len(run.marked_rounds) == BLOCKS
-    assert row(run, JIT, EAGER).unmarked == pytest.approx(2, rel=0.01)
+    assert row(run, JIT, EAGER).unmarked.speedup == pytest.approx(2, rel=0.01)
 
 
 def test_smoke_has_no_interval_and_claims_nothing(tmp_path) -> None:
@@ -164,7 +187,7 @@ def test_environments_that_differ_make_a_pair_unmatched(tmp_path) -> None:
 
 def test_an_arm_that_was_skipped_is_a_row_with_its_reason(story) -> None:
     story.records = [each for each in story.records if getattr(each, "arm", "") != JIT.id]
-    story.records.append(Failure(JIT.id, CASE.id, None, "environment", "does not exist", skipped=True))
+    story.records.append(Failure(JIT.id, CASE.id, None, "does not exist", skipped=True))
     run = story.read()
     assert row(run, JIT, EAGER).verdict.word == checks.SKIPPED
     found = next(each for each in tables.arm_rows(run) if each["stack"] == "ipex")
@@ -182,3 +205,23 @@ def test_processes_without_a_steady_state_are_counted(story) -> None:
     story.records.append(Check(JIT.id, CASE.id, 1, 10, "x", 0.0, (1, 2, 3), steady=False))
     found = next(each for each in tables.arm_rows(story.read()) if each["stack"] == "ipex")
     assert found["blocks_without_steady_state"] == 1
+
+
+def test_without_the_comparison_of_outputs_nothing_is_claimed(story) -> None:
+    story.records = [each for each in story.records if not isinstance(each, Parity)]
+    assert row(story.read(), JIT, EAGER).verdict.word == checks.WITHHELD
+
+
+IMPOSSIBLE = [{"samples_ns": ()}, {"samples_ns": (0,)}, {"wall_ns": 0}, {"arm": "jax/jit"}, {"round": 1}]
+
+
+@pytest.mark.parametrize("change", IMPOSSIBLE)
+def test_a_slice_that_no_run_has_written_is_refused(story, change) -> None:
+    with pytest.raises(UserError, match=r"journal\.jsonl: damaged"):
+        story.change(Slice, lambda each: each.block == 3 and each.round == 0, **change).read()
+
+
+def test_a_run_of_another_schema_is_refused(story) -> None:
+    story.info["schema"] = 99
+    with pytest.raises(UserError, match="schema 1"):
+        story.read()

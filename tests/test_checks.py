@@ -14,7 +14,7 @@ STANDARD = PRESETS["standard"]
 def estimate(ratio=1.2, low=1.15, high=1.25, p_value=0.001) -> Estimate:
     """Return an estimate whose three intervals agree."""
     interval = Interval(math.log(low), math.log(high))
-    return Estimate(20, math.log(ratio), interval, interval, interval, p_value)
+    return Estimate(20, math.log(ratio), interval, interval, (interval, interval), p_value)
 
 
 def test_faster_and_slower_need_an_interval_without_one_and_an_estimate_outside_the_band() -> None:
@@ -49,6 +49,17 @@ def test_equivalent_needs_the_whole_90_percent_interval_within_two_percent() -> 
     assert judge(estimate(1.001, 0.97, 1.012), 0.001, STANDARD).word == checks.UNRESOLVED
 
 
+def test_equivalent_needs_the_sign_interval_as_well() -> None:
+    clear = estimate(1.001, 0.99, 1.012)
+    doubtful = replace(clear, equivalence_intervals=(clear.interval, Interval(-0.03, 0.03)))
+    assert judge(doubtful, 0.001, STANDARD).word == checks.UNRESOLVED
+
+
+def test_no_blocks_are_promised_where_more_would_not_help() -> None:
+    assert "further" not in judge(estimate(1.05, 1.04, 1.06), 0.001, PRESETS["quick"]).reason
+    assert "further" not in judge(estimate(p_value=0.2), 0.01, STANDARD).reason
+
+
 def test_without_an_aa_interval_no_difference_is_claimed() -> None:
     assert judge(estimate(), None, STANDARD).word == checks.UNRESOLVED
 
@@ -66,7 +77,13 @@ def test_too_few_blocks_are_said_to_be_too_few() -> None:
 
 @pytest.mark.parametrize(
     ("difference", "agreement", "fault"),
-    [(1e-3, 1.0, None), (1.1e-3, 1.0, "logits"), (float("nan"), 1.0, "logits"), (0.0, 0.9994, "labels")],
+    [
+        (1e-3, 1.0, None),
+        (1.1e-3, 1.0, "logits"),
+        (float("nan"), 1.0, "logits"),
+        (0.0, 0.9994, "labels"),
+        (0.0, float("nan"), "labels"),
+    ],
 )
 def test_parity_gate(difference, agreement, fault) -> None:
     found = parity_fault("fp32", difference, agreement, "oracle")

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -70,7 +71,7 @@ def test_a_run_in_which_arms_failed_exits_with_1_and_names_them(measured) -> Non
     _, done = measured
     assert done.returncode == 1, done.stderr
     assert done.stderr == ""
-    assert "toy/dies batch 64: failed" in done.stdout
+    assert "toy dies, batch 64: failed: " in done.stdout
     assert "died with status 7; its last words: the toy is broken" in done.stdout
     assert "report: results/r/report.html" in done.stdout
 
@@ -111,7 +112,7 @@ def test_the_speedups_have_the_columns_of_the_contract_and_verdicts(measured) ->
 
 def test_the_synthetic_data_is_warned_of_everywhere(measured) -> None:
     folder, done = measured
-    assert done.stdout.count("SYNTHETIC DATA") == 2
+    assert done.stdout.count("SYNTHETIC DATA") == 3  # before, in the table's title, after
     assert "SYNTHETIC DATA" in (folder / "report.md").read_text()
     assert "SYNTHETIC DATA" in (folder / "report.html").read_text()
 
@@ -180,7 +181,9 @@ def test_an_interrupt_leaves_a_whole_journal_a_report_and_no_worker(tmp_path, mo
     while not (journal.exists() and f'"kind":"{moment}"' in journal.read_text()) and time.monotonic() < deadline:
         time.sleep(0.05)
     children = psutil.Process(process.pid).children(recursive=True)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM if moment == "proof" else signal.SIGINT)
+    time.sleep(0.1)
+    process.send_signal(signal.SIGINT)  # the impatient second one
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "the run was interrupted" in output
@@ -203,6 +206,14 @@ def test_an_interrupt_leaves_a_whole_journal_a_report_and_no_worker(tmp_path, mo
         (["run", "--batch-size", "1,x"], "--batch-size 1,x: allowed: whole numbers"),
         (["run", "--batch-size", "0"], "--batch-size 0: allowed: 1 to"),
         (["run", "--threads", "9999"], "--threads 9999: allowed: 1 to"),
+        (["run", "--stack", ","], "--stack ',': allowed: names separated by commas"),
+        (["run", "--environments", "vanilla", "--stack", "ipex"], "--stack ipex: is not in the environments vanilla"),
+        (["run", "--suite", "./toys.toml", "--results", "odd"], "odd/latest: is not a link to a run"),
+        (["run", "--suite", "./toys.toml", "--data", ""], "--data '': allowed: auto"),
+        (["run", "--fast"], "No such option: --fast"),
+        (["run", "--threads", "x"], "Invalid value for '--threads'"),
+        (["run", "--seed", "-2"], "--seed -2: allowed"),
+        (["fly"], "No such command 'fly'"),
         (["run", "--seed", "99999999999"], "--seed 99999999999: allowed"),
         (["run", "--suite", "./nowhere.toml"], "nowhere.toml: can't be read (No such file or directory)"),
         (["run", "--suite", "./toys.toml", "--name", "../up"], "--name ../up: allowed"),
@@ -210,19 +221,20 @@ def test_an_interrupt_leaves_a_whole_journal_a_report_and_no_worker(tmp_path, mo
         (["run", "--suite", "./toys.toml", "--results", "toys.toml"], "toys.toml: exists already"),
         (["run", "--suite", "./toys.toml", "--results", "/proc/r"], "can't be made"),
         (["run", "--suite", "./toys.toml", "--data", "nowhere"], "nowhere: not a folder"),
-        (["run"], "no stack can be measured: environment vanilla does not exist; make it: tox -e vanilla --notest"),
-        (["run", "--stack", "ipex"], "environment ipex does not exist; make it: tox -e ipex --notest"),
+        (["run"], "no stack can be measured: environment vanilla does not exist or is damaged; make it"),
+        (["run", "--stack", "ipex"], "environment ipex does not exist or is damaged; make it: tox -r -e ipex --notest"),
         (["report", "nowhere"], "nowhere/run.json: not there"),
         (["models", "resnet"], "unknown model 'resnet'; allowed: cnn-small"),
         (["train", "--recipe", "none", "--output", "x.safetensors"], "unknown recipe 'none'; allowed: adam"),
         (["train", "--recipe", "adam", "--output", "x.pth"], "ends in .safetensors"),
-        (["train", "--recipe", "adam", "--output", "x.safetensors", "--stack", "ipex"], "tox -e ipex --notest"),
+        (["train", "--recipe", "adam", "--output", "x.safetensors", "--stack", "ipex"], "tox -r -e ipex --notest"),
         (["train", "--recipe", "adam", "--output", "x.safetensors", "--stack", "oracle"], "oracle does not train"),
     ],
 )  # fmt: skip
 def test_wrong_input_is_one_line_and_status_2(bench, tmp_path, arguments, reason) -> None:
     (tmp_path / "toys.toml").write_text(SMALL)
-    source = [] if "--data" in arguments or arguments[0] in ("report", "models") else ["--data", "synthetic"]
+    (tmp_path / "odd" / "latest").mkdir(parents=True)
+    source = [] if "--data" in arguments or arguments[0] in ("report", "models", "fly") else ["--data", "synthetic"]
     done = bench(*arguments, *source, BENCH_ENVIRONMENTS_DIR=str(tmp_path / "none"))
     assert reason in done.stderr
     assert done.stderr.count("\n") == 1
@@ -233,11 +245,45 @@ def test_wrong_input_is_one_line_and_status_2(bench, tmp_path, arguments, reason
     assert left == []
 
 
-def test_an_unknown_option_is_status_2(bench) -> None:
-    done = bench("run", "--fast")
-    assert done.returncode == 2
-    assert "No such option" in done.stderr
-    assert "Traceback" not in done.stderr
+@pytest.mark.parametrize("damage", ["preset", "arms", "cases", "pairs", "machine", "models", "settings"])
+def test_a_damaged_run_is_refused_in_one_line_and_left_as_it_was(measured, tmp_path, damage) -> None:
+    folder = shutil.copytree(measured[0], tmp_path / "r")
+    description = json.loads((folder / "run.json").read_text())
+    del description[damage]
+    (folder / "run.json").write_text(json.dumps(description))
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    done = run_bench(tmp_path, "report", "r")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "damaged" in done.stderr
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_stack_without_its_baseline_gets_absolute_times_and_no_speedup(tmp_path) -> None:
+    (tmp_path / "toys.toml").write_text(SMALL)
+    options = ["--preset", "smoke", "--data", "synthetic", "--name", "r", "--stack", "toy"]
+    done = run_bench(tmp_path, "run", "--suite", "./toys.toml", *options)
+    assert done.returncode == 0, done.stderr
+    assert "there is no speedup to report" in (tmp_path / "results/r/report.md").read_text()
+    assert float(rows(tmp_path / "results" / "r", "arms.csv")["good"]["latency_us"]) > 0
+
+
+def test_a_reader_who_leaves_does_not_end_the_run(tmp_path) -> None:
+    (tmp_path / "toys.toml").write_text(SMALL)
+    options = ["--preset", "smoke", "--data", "synthetic", "--name", "r", "--stack", "toy"]
+    command = [sys.executable, "-m", "bench", "run", "--suite", "./toys.toml", *options]
+    environment = os.environ | {"BENCH_BACKENDS": str(TOYS)}
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        process.stdout.close()
+    assert process.returncode == 0
+    assert (tmp_path / "results" / "r" / "report.html").exists()
+
+
+def test_a_faulty_backend_file_is_named(tmp_path) -> None:
+    (tmp_path / "odd.py").write_text("def (")
+    done = run_bench(tmp_path, "list", BENCH_BACKENDS=str(tmp_path))
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "backends/odd.py: can't be imported" in done.stderr
 
 
 def test_list_shows_what_there_is(bench) -> None:

@@ -11,7 +11,7 @@ from bench.errors import UserError
 from bench.journal import Journal, read_journal, read_run, write_whole
 from bench.records import KINDS, End, Failure, Overhead, RecordError, from_line, to_line
 
-FAILURE = Failure("toy/good", "c", 3, "block", "died | at\n once", skipped=False)
+FAILURE = Failure("toy/good", "c", 3, "died | at\n once", skipped=False)
 
 
 def test_records_survive_the_journal(tmp_path) -> None:
@@ -26,7 +26,19 @@ def test_a_line_that_was_never_finished_is_left_out(tmp_path) -> None:
     assert read_journal(tmp_path) == [FAILURE]
 
 
-@pytest.mark.parametrize("line", ["rubbish", "[]", '{"kind":"other"}', '{"kind":"end"}', '{"kind":"end","status":1}'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "rubbish",
+        "[]",
+        '{"kind":"other"}',
+        '{"kind":"end"}',
+        '{"kind":"end","status":1}',
+        '{"kind":"end","status":"x","wall_ns":NaN}',
+        '{"kind":"overhead","samples_ns":["1"]}',
+        "[" * 100_000,
+    ],
+)
 def test_a_line_that_is_no_record_is_named(tmp_path, line) -> None:
     (tmp_path / "journal.jsonl").write_text(f"{to_line(FAILURE)}\n{line}\n")
     with pytest.raises(UserError, match=r"journal\.jsonl, line 2: "):
@@ -77,5 +89,5 @@ def test_a_folder_that_holds_no_run_is_refused(tmp_path) -> None:
     with pytest.raises(UserError, match="can't be read"):
         read_run(tmp_path)
     (tmp_path / "run.json").write_text("[]")
-    with pytest.raises(UserError, match="not the description"):
+    with pytest.raises(UserError, match="of schema 1"):
         read_run(tmp_path)

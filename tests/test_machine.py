@@ -22,7 +22,7 @@ def test_the_machine_is_described() -> None:
 def test_the_quota_of_a_control_group_is_read_in_both_versions(tmp_path, monkeypatch, name, text, other, cores) -> None:
     (tmp_path / name).write_text(text)
     (tmp_path / "cpu.cfs_period_us").write_text(other)
-    monkeypatch.setattr(machine, "_control_group_file", lambda *_: tmp_path / name)
+    monkeypatch.setattr(machine, "_control_group_files", lambda *_: [tmp_path / name])
     assert machine._quota_cores() == cores
     assert machine.usable_cores() >= 1
 
@@ -33,7 +33,7 @@ def test_the_quota_of_a_control_group_is_read_in_both_versions(tmp_path, monkeyp
 )
 def test_throttling_is_read_in_both_versions(tmp_path, monkeypatch, text, throttled_ns) -> None:
     (tmp_path / "cpu.stat").write_text(text)
-    monkeypatch.setattr(machine, "_control_group_file", lambda *_: tmp_path / "cpu.stat")
+    monkeypatch.setattr(machine, "_control_group_files", lambda *_: [tmp_path / "cpu.stat"])
     assert machine.counters().throttled_ns == throttled_ns
 
 

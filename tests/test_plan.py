@@ -24,8 +24,14 @@ def test_the_seed_decides_the_schedule() -> None:
     assert draw[0] == draw[1] != draw[2]
 
 
-def test_orders_are_balanced() -> None:
-    """Over many rounds every arm comes first about equally often."""
+def test_in_two_rounds_every_arm_precedes_every_other_once() -> None:
+    schedule = draw_schedule(CASES[:1], ARMS, PRESETS["standard"], seed=3)
+    orders = [order for block in schedule for order in block.rounds]
+    for one, two in zip(orders[::2], orders[1::2], strict=True):
+        assert two == one[::-1]
+
+
+def test_every_arm_comes_first_about_equally_often() -> None:
     blocks = [block for seed in range(50) for block in draw_schedule(CASES, ARMS, PRESETS["quick"], seed)]
     first = Counter(order[0] for block in blocks for order in block.rounds)
     total = sum(first.values())

@@ -31,7 +31,9 @@ def environments(tmp_path, monkeypatch):
 
 
 def test_a_missing_environment_is_named_with_the_command_that_makes_it(environments) -> None:
-    with pytest.raises(MissingEnvironmentError, match="environment ipex does not exist; make it: tox -e ipex --notest"):
+    with pytest.raises(
+        MissingEnvironmentError, match="environment ipex does not exist or is damaged; make it: tox -r -e ipex --notest"
+    ):
         environment_of(find_stack("ipex"))
 
 

@@ -109,6 +109,12 @@ def test_the_command_line_replaces_and_narrows(write) -> None:
     assert suite.primary == ()
 
 
+def test_without_its_vanilla_stack_an_intel_arm_has_no_baseline_and_no_twin(write) -> None:
+    suite = narrow(load_suite(write(GOOD)), chosen_stacks=["ipex"])
+    assert suite.measured == (Arm("ipex", "jit"),)
+    assert baselines_of(suite, suite.arms[0]) == []
+
+
 @pytest.mark.parametrize(
     ("option", "reason"),
     [

@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import checks
-from bench.journal import write_whole
 from bench.progress import duration
-from bench.report import plots
-from bench.report.summary import headline, troubles
+from bench.report.summary import case_title, doubtful_twins, headline, troubles
 from bench.report.tables import arm_row, harness_share, idle_share, speedup_rows, typical_latency_ns
 from bench.stats import percentile
 from models.data import SYNTHETIC_WARNING
@@ -27,21 +25,20 @@ MICRO = 1e3
 TINY = 1e-3  # below it numbers are written with an exponent
 
 
-def write(run: Run) -> None:
-    """Write report.md and report.html; raises UserError when the disk refuses."""
+def render(run: Run, drawn: dict[str, str]) -> dict[str, str]:
+    """Return {file name: text} of report.md and report.html; `drawn` holds the plots' SVG by file name."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
+        loader=FileSystemLoader(TEMPLATES, encoding="utf-8"),
         autoescape=select_autoescape(["html"]),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters |= {"number": number, "percent": percent, "cell": markdown_cell}
-    content = _content(run)
-    for name in (MARKDOWN, HTML):
-        write_whole(run.folder / name, environment.get_template(name).render(content))
+    content = _content(run) | {"plots": _inline(drawn)}
+    return {name: environment.get_template(name).render(content) for name in (MARKDOWN, HTML)}
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -72,14 +69,14 @@ def _content(run: Run) -> dict[str, Any]:
         "run": run,
         "info": run.info,
         "warnings": _warnings(run),
-        "headlines": [headline(row) for row in run.speedups if row.pair.primary],
+        "headlines": [headline(row) for row in run.speedups if row.primary],
         "no_headline": _no_headline(run),
         "speedups": {case: [row for row in rows if row[0].pair.case == case] for case in run.cases},
         "arms": {case: [arm_row(run, arm, case) for arm in run.arms] for case in run.cases},
         "proofs": [(proof, evidence(proof)) for proof in run.proofs.values()],
         "checks": list(_checks(run)),
         "versions": _versions(run),
-        "plots": defaultdict(str, _plots(run)),
+        "title": lambda case: case_title(run, case),
         "latency": lambda arm, case: latency_us(run, arm, case),
     }
 
@@ -98,11 +95,11 @@ def _warnings(run: Run) -> list[str]:
     for pair, found in run.info["mismatches"].items():
         listed = ", ".join(f"{package} {ours} / {theirs}" for package, (ours, theirs) in found.items())
         warnings.append(f"UNMATCHED environments {' and '.join(pair.split())}: {listed}")
-    return warnings + troubles(run)
+    return warnings + doubtful_twins(run) + troubles(run)
 
 
 def _no_headline(run: Run) -> str:
-    if any(row.pair.primary for row in run.speedups):
+    if any(row.primary for row in run.speedups):
         return ""
     return "No Intel arm was measured beside its baseline: there is no speedup to report, only absolute times."
 
@@ -165,16 +162,13 @@ def _versions(run: Run) -> list[tuple[str, dict[str, str]]]:
     return sorted(table.items(), key=lambda item: (len(set(item[1].values())) == 1, item[0]))
 
 
-def _plots(run: Run) -> dict[str, str]:
-    """Return the SVG of each plot, or nothing for one that was not drawn; ids are made unique for one page."""
+def _inline(drawn: dict[str, str]) -> dict[str, str]:
+    """Return each plot's SVG by its stem, nothing for one not drawn, with ids made unique for one page."""
     from markupsafe import Markup
 
-    found: dict[str, str] = {}
-    for name in (plots.SPEEDUPS, plots.LATENCIES, plots.BLOCKS):
-        path = run.folder / "plots" / name
-        if path.exists():
-            stem, svg = path.stem, path.read_text()
-            svg = svg[svg.index("<svg") :]
-            svg = re.sub(r'(id="|url\(#|xlink:href="#)', rf"\g<1>{stem}-", svg)
-            found[stem] = Markup(svg)  # noqa: S704 - our own plot, written a moment ago
+    found = defaultdict[str, str](str)
+    for name, svg in drawn.items():
+        stem = name.removesuffix(".svg")
+        body = re.sub(r'(id="|url\(#|xlink:href="#)', rf"\g<1>{stem}-", svg[svg.index("<svg") :])
+        found[stem] = Markup(body)  # noqa: S704 - drawn by us, its texts escaped by matplotlib
     return found

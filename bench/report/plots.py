@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
+from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from bench.journal import disk_error
-
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from bench.analysis import Run, Speedup
     from bench.records import Case
@@ -38,23 +36,17 @@ STYLE: Any = {
 QUANTILES = np.linspace(0, 0.999, 400)
 
 
-def write(run: Run) -> None:
-    """Write every plot for which there is something to show; raises UserError when the disk refuses."""
-    folder = run.folder / "plots"
+def render(run: Run) -> dict[str, str]:
+    """Return {file name: SVG} of every plot for which there is something to show."""
     plots: dict[str, Callable[[Run], Figure | None]] = {SPEEDUPS: speedups, LATENCIES: latencies, BLOCKS: blocks}
     with mpl.rc_context(STYLE):
-        for name, draw in plots.items():
-            if figure := draw(run):
-                _save(figure, folder / name)
+        return {name: _svg(figure) for name, draw in plots.items() if (figure := draw(run))}
 
 
-def _save(figure: Figure, path: Path) -> None:
-    try:
-        path.parent.mkdir(exist_ok=True)
-        figure.savefig(path, metadata={"Date": None})
-    except OSError as error:
-        path.unlink(missing_ok=True)
-        raise disk_error(path, error) from error
+def _svg(figure: Figure) -> str:
+    stream = StringIO()
+    figure.savefig(stream, format="svg", metadata={"Date": None})
+    return stream.getvalue()
 
 
 def speedups(run: Run) -> Figure | None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
 from bench import checks
 from bench.report.tables import failed, withheld
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from bench.analysis import Run, Speedup
     from bench.plan import Plan
+    from bench.records import Arm, Case
     from models.data import DataSet
 
 VERDICT_STYLES = {
@@ -57,11 +59,11 @@ def _matching(ours: str, theirs: str, found: dict[str, tuple[str, str]], shared:
 def closing(run: Run, console: Console) -> None:
     """Show the verdicts case by case, what went wrong, and where the report lies."""
     for case in run.cases:
-        console.print(_verdict_table([row for row in run.speedups if row.pair.case == case], case.label), "")
+        console.print(_verdict_table([row for row in run.speedups if row.pair.case == case], case_title(run, case)), "")
     for row in run.speedups:
-        if row.pair.primary:
+        if row.primary:
             console.print(headline(row), style="bold", markup=False, highlight=False, soft_wrap=True)
-    for trouble in troubles(run):
+    for trouble in doubtful_twins(run) + troubles(run):
         console.print(trouble, style="yellow", markup=False, highlight=False, soft_wrap=True)
     if run.data == "synthetic":
         console.print(SYNTHETIC_WARNING, style="bold yellow", soft_wrap=True)
@@ -69,34 +71,34 @@ def closing(run: Run, console: Console) -> None:
 
 
 def _verdict_table(rows: list[Speedup], title: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(title=Text(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in ("Arm", "Against"):
         table.add_column(column)
     for column in ("Speedup", "Interval"):
         table.add_column(column, justify="right")
     table.add_column("Verdict")
     for row in rows:
-        table.add_row(*_cells(row), style="bold" if row.pair.primary else "dim" if row.pair.arm.replica else "")
+        table.add_row(*_cells(row), style="bold" if row.primary else "dim" if row.pair.arm.replica else "")
     return table
 
 
-def _cells(row: Speedup) -> list[str]:
+def _cells(row: Speedup) -> list[str | Text]:
     interval = f"{row.interval.low:.3f} to {row.interval.high:.3f}" if row.interval else "-"
     style = VERDICT_STYLES.get(row.verdict.word, "")
-    word = row.verdict.word if row.matched else f"{row.verdict.word}, unmatched"
+    word = row.verdict.word + (", unmatched" if row.matched is False else "")
     return [
-        row.pair.arm.label,
-        row.pair.baseline.label,
+        Text(row.pair.arm.label),
+        Text(row.pair.baseline.label),
         f"{row.speedup:.3f}x" if row.speedup else "-",
         interval,
-        f"[{style}]{word}[/]" if style else word,
+        Text(word, style),
     ]
 
 
 def headline(row: Speedup) -> str:
     """Return the sentence that answers the user's question for one Intel stack."""
     arm, baseline, case = row.pair.arm.label, row.pair.baseline.label, row.pair.case.label
-    where = f"({case}; this machine, this run{'' if row.matched else '; UNMATCHED environments'})"
+    where = f"({case}; this machine, this run{'; UNMATCHED environments' if row.matched is False else ''})"
     sure = f", interval {row.interval.low:.3f} to {row.interval.high:.3f}" if row.interval else ""
     ratio = f"{row.speedup:.3f}x{sure}" if row.speedup else "no ratio"
     match row.verdict.word:
@@ -106,19 +108,35 @@ def headline(row: Speedup) -> str:
             return f"{arm} is slower than {baseline}: {ratio} {where}."
         case checks.EQUIVALENT:
             return f"{arm} is as fast as {baseline}, to within 2 %: {ratio} {where}."
+        case checks.WITHHELD:
+            return f"{arm} against {baseline}: withheld; {row.verdict.reason} {where}."
         case word:
             return f"{arm} against {baseline}: {word.lower()}, {ratio}; {row.verdict.reason} {where}."
 
 
+def case_title(run: Run, case: Case) -> str:
+    """Return the title of a case's tables, which names data that is not the real one."""
+    return case.label + (" [SYNTHETIC DATA]" if run.data == "synthetic" else "")
+
+
+def doubtful_twins(run: Run) -> list[str]:
+    """Return one line for each case in which the harness sees a difference between the baseline and itself."""
+    return [
+        f"{row.pair.case.label}: the A/A interval excludes 1; do not trust differences of that size here"
+        for row in run.speedups
+        if row.pair.arm.replica and row.interval and row.interval.excludes(1)
+    ]
+
+
 def troubles(run: Run) -> list[str]:
     """Return one line for each thing that failed, and for each gate that tripped."""
-    lines = [
-        f"{row['stack']}/{row['variant']} batch {row['batch_size']}: {row['status']}, "
-        f"{row['failed_blocks']} blocks failed: {row['reason']}"
-        for row in failed(run)
-        if not row["replica"] or row["failed_blocks"]
-    ]
+    lines = [_trouble(arm, case, status) for arm, case, status in failed(run)]
     lines += [f"{row.pair.arm.label} against {row.pair.baseline.label}: {row.verdict.reason}" for row in withheld(run)]
     if run.end is None or run.end.status == "interrupted":
         lines.append("the run was interrupted: this is the report of what was measured until then")
     return lines
+
+
+def _trouble(arm: Arm, case: Case, status: dict[str, Any]) -> str:
+    lost = f"{status['failed_blocks']} blocks failed" if status["failed_blocks"] else "failed"
+    return f"{arm.label}, batch {case.batch_size}: {lost}: {status['reason']}"

@@ -8,7 +8,6 @@ from statistics import mean, median
 from typing import TYPE_CHECKING, Any
 
 from bench import checks
-from bench.journal import write_whole
 from bench.stats import percentile
 
 if TYPE_CHECKING:
@@ -19,12 +18,12 @@ ARMS, SPEEDUPS = "arms.csv", "speedups.csv"
 PERCENTILES = (90, 95, 99, 99.9)
 
 
-def write(run: Run) -> None:
-    """Write both tables; raises UserError when the disk refuses."""
+def render(run: Run) -> dict[str, str]:
+    """Return {file name: text} of both tables."""
     import pandas as pd
 
-    for name, rows in ((ARMS, arm_rows(run)), (SPEEDUPS, speedup_rows(run))):
-        write_whole(run.folder / name, pd.DataFrame(rows).to_csv(index=False, float_format="%.6g"))
+    tables = {ARMS: arm_rows(run), SPEEDUPS: speedup_rows(run)}
+    return {name: pd.DataFrame(rows).to_csv(index=False, float_format="%.6g") for name, rows in tables.items()}
 
 
 def speedup_rows(run: Run) -> list[dict[str, Any]]:
@@ -47,6 +46,7 @@ def _speedup_columns(run: Run, row: Speedup) -> dict[str, Any]:
     proof, baseline_proof = run.proof(pair.arm, pair.case), run.proof(pair.baseline, pair.case)
     parity = run.parity(pair)
     signs = estimate.sign_interval if estimate else None
+    unmarked = row.unmarked.ratio_interval if row.unmarked else None
     return {
         "stack": pair.arm.stack,
         "variant": pair.arm.variant,
@@ -63,12 +63,14 @@ def _speedup_columns(run: Run, row: Speedup) -> dict[str, Any]:
         "data": run.data,
         "reason": row.verdict.reason,
         "family": family(row),
-        "matched": "matched" if row.matched else "unmatched",
+        "matched": matching(row),
         "confidence": run.preset.confidence,
         "sign_ci_low": _ratio(signs.low if signs else None),
         "sign_ci_high": _ratio(signs.high if signs else None),
         "p_value": estimate.p_value if estimate else None,
-        "speedup_without_marked_rounds": row.unmarked,
+        "speedup_without_marked_rounds": row.unmarked.speedup if row.unmarked else None,
+        "ci_low_without_marked_rounds": unmarked.low if unmarked else None,
+        "ci_high_without_marked_rounds": unmarked.high if unmarked else None,
         "threads": run.info["threads"],
     }
 
@@ -77,7 +79,12 @@ def family(row: Speedup) -> str:
     """Return what a comparison was planned as."""
     if row.pair.arm.replica:
         return "A/A"
-    return "primary" if row.pair.primary else "exploratory"
+    return "primary" if row.primary else "exploratory"
+
+
+def matching(row: Speedup) -> str:
+    """Return whether the environments of a pair are matched, or nothing where one is missing."""
+    return {True: "matched", False: "unmatched", None: ""}[row.matched]
 
 
 def arm_rows(run: Run) -> list[dict[str, Any]]:
@@ -100,11 +107,11 @@ def arm_row(run: Run, arm: Arm, case: Case) -> dict[str, Any]:
 
 def _status(run: Run, arm: Arm, case: Case, slices: list[Slice]) -> dict[str, Any]:
     failures = run.failures.get((arm.id, case.id), [])
-    reason = failures[0].reason if failures else "" if slices else "the run ended before it was measured"
-    skipped = bool(failures) and failures[0].skipped
+    failure = failures[0] if failures else None if slices else run.failure(arm, case)
+    unfinished = "" if slices else "the run ended before it was measured"
     return {
-        "status": "measured" if slices else "skipped" if skipped else "failed",
-        "reason": reason,
+        "status": "measured" if slices else "skipped" if failure and failure.skipped else "failed",
+        "reason": failure.reason if failure else unfinished,
         "failed_blocks": len({each.block for each in failures} - {None}),
     }
 
@@ -190,12 +197,11 @@ def break_even_images(run: Run, arm: Arm, case: Case) -> float | None:
     baseline = next((pair.baseline for pair in run.pairs if pair.arm == arm and pair.case == case), None)
     if baseline is None or arm.replica:
         return None
-    starts = [cold_start_ns(run, each, case) for each in (arm, baseline)]
-    latencies = [typical_latency_ns(run, each, case) for each in (arm, baseline)]
-    if None in starts or None in latencies:
+    start, start_before = cold_start_ns(run, arm, case), cold_start_ns(run, baseline, case)
+    latency, latency_before = typical_latency_ns(run, arm, case), typical_latency_ns(run, baseline, case)
+    if start is None or start_before is None or latency is None or latency_before is None:
         return None
-    longer = starts[0] - starts[1]  # type: ignore[operator] # None was ruled out
-    gain = (latencies[1] - latencies[0]) / case.batch_size  # type: ignore[operator] # as above
+    longer, gain = start - start_before, (latency_before - latency) / case.batch_size
     if longer <= 0:
         return 0.0
     return longer / gain if gain > 0 else float("inf")
@@ -217,9 +223,13 @@ def _share(run: Run, field: str) -> float | None:
     return sum(getattr(each, field) for each in slices) / wall if wall else None
 
 
-def failed(run: Run) -> list[dict[str, Any]]:
-    """Return the rows of arms that failed, or that lost blocks."""
-    return [row for row in arm_rows(run) if row["status"] == "failed" or row["failed_blocks"]]
+def failed(run: Run) -> list[tuple[Arm, Case, dict[str, Any]]]:
+    """Return the status of each arm that failed, or that lost blocks."""
+    found = [
+        (arm, case, _status(run, arm, case, run.slices.get((arm.id, case.id), [])))
+        for case, arm in product(run.cases, run.arms)
+    ]
+    return [each for each in found if each[2]["status"] == "failed" or each[2]["failed_blocks"]]
 
 
 def withheld(run: Run) -> list[Speedup]:
