@@ -46,7 +46,7 @@ class Preset:
 PRESETS = {
     preset.name: preset
     for preset in (
-        Preset("smoke", "2 blocks; shows that everything works, claims nothing", 2, 2, None),
+        Preset("smoke", "2 blocks; shows that everything works, claims nothing", 2, 1, None),
         Preset("quick", "8 blocks; a first look, claims no difference under 10 %", 8, 3, 0.95, minimum_effect=0.10),
         Preset("standard", "20 blocks, 95 % intervals", 20, 3, 0.95),
         Preset("publish", "up to 64 blocks, 98.33 % intervals, stops early at 16 or 32", 64, 3, 0.9833, looks=(16, 32)),
