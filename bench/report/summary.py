@@ -71,7 +71,14 @@ def closing(run: Run, console: Console) -> None:
 
 
 def _verdict_table(rows: list[Speedup], title: str) -> Table:
-    table = Table(title=Text(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(
+        title=Text(title),
+        title_justify="left",
+        title_style="bold",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
     for column in ("Arm", "Against"):
         table.add_column(column)
     for column in ("Speedup", "Interval"):
@@ -83,13 +90,13 @@ def _verdict_table(rows: list[Speedup], title: str) -> Table:
 
 
 def _cells(row: Speedup) -> list[str | Text]:
-    interval = f"{row.interval.low:.3f} to {row.interval.high:.3f}" if row.interval else "-"
+    interval = f"{row.interval.low:.3f}-{row.interval.high:.3f}" if row.interval else "-"
     style = VERDICT_STYLES.get(row.verdict.word, "")
     word = row.verdict.word + (", unmatched" if row.matched is False else "")
     return [
         Text(row.pair.arm.label),
         Text(row.pair.baseline.label),
-        f"{row.speedup:.3f}x" if row.speedup else "-",
+        f"{row.speedup:.3f}" if row.speedup else "-",
         interval,
         Text(word, style),
     ]
