@@ -42,12 +42,14 @@ class Journal:
         except BaseException as error:  # an interrupt too must not leave half a line
             os.ftruncate(self._descriptor, size)
             if isinstance(error, OSError):
-                raise disk_error(self._path, error) from error
+                raise disk_error(self._path, error, measured=size > 0) from error
             raise
 
 
-def disk_error(path: Path, error: OSError) -> UserError:
-    """Return the one line for a disk that refuses."""
+def disk_error(path: Path, error: OSError, *, measured: bool = True) -> UserError:
+    """Return the one line for a disk that refuses, with what can be done about it."""
+    if not measured:
+        return UserError(f"{path}: {error.strerror}; nothing was measured; free space, or name another --results")
     return UserError(
         f"{path}: {error.strerror}; what was measured before is whole; free space, then "
         f"`python -m bench report {path.parent}` makes the report of it"
