@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 SPEEDUPS, LATENCIES, BLOCKS = "speedups.svg", "latencies.svg", "blocks.svg"
 # Okabe & Ito (2008): told apart by readers with any colour vision.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442", "#000000")
+MARKERS = "os^D"  # the next one where the colours begin anew
 VERDICT_COLOURS = {"FASTER": "#009E73", "SLOWER": "#D55E00", "EQUIVALENT": "#0072B2"}
 OTHER_VERDICT = "#777777"
 STYLE: Any = {
@@ -103,10 +104,11 @@ def blocks(run: Run) -> Figure | None:
 
 def _block_panel(run: Run, axes: Any, case: Case, rows: list[Speedup]) -> None:
     axes.axhline(1, color="black", lw=0.8)
-    for colour, row in zip(COLOURS * 4, rows, strict=False):
+    for index, row in enumerate(rows):
         ratios = run.log_ratios(row.pair)
+        marker, colour = MARKERS[index // len(COLOURS) % len(MARKERS)], COLOURS[index % len(COLOURS)]
         label = f"{row.pair.arm.label} / {row.pair.baseline.label}"
-        axes.plot(list(ratios), np.exp(list(ratios.values())), "o-", color=colour, ms=3, lw=0.8, label=label)
+        axes.plot(list(ratios), np.exp(list(ratios.values())), f"{marker}-", color=colour, ms=3, lw=0.8, label=label)
     axes.set(yscale="log", title=case.label, xlabel="block", ylabel="ratio of the block (log scale)")
     axes.xaxis.get_major_locator().set_params(integer=True)
     _log_ratio_axis(axes.yaxis)
