@@ -14,7 +14,7 @@ from bench.checks import Estimate, Verdict
 from bench.errors import UserError
 from bench.journal import JOURNAL, read_journal, read_run
 from bench.plan import PRESETS, Preset
-from bench.records import Arm, Case, Check, End, Evidence, Failure, Overhead, Parity, Proof, Slice, Start
+from bench.records import Arm, Case, Check, End, Evidence, Failure, Overhead, Pair, Parity, Proof, Slice, Start
 from bench.stats import Interval, hodges_lehmann, holm, sign_interval, wilcoxon_interval, wilcoxon_p
 
 if TYPE_CHECKING:
@@ -24,16 +24,6 @@ if TYPE_CHECKING:
 EQUIVALENCE_CONFIDENCE = 0.90
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A comparison that the run set out to make; `candidate` for being the primary one of its arm."""
-
-    arm: Arm
-    baseline: Arm
-    case: Case
-    candidate: bool = False
 
 
 @dataclass(frozen=True)

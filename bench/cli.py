@@ -117,5 +117,5 @@ def main() -> None:
     except OSError as error:
         fail(f"{error.filename or 'writing'}: {error.strerror or error}; free space or name another folder")
     if status == SHELL_INTERRUPTED:
-        fail("interrupted; nothing was measured", 1)
+        fail("interrupted; `bench report FOLDER` makes the report of what a run has measured", 1)
     sys.exit(status)

@@ -93,9 +93,10 @@ def _write_report(folder: Path, console: Console) -> int:
     from bench.report import page, plots, summary, tables
 
     measured = Run(folder)
-    drawn = plots.render(measured)
+    arms, drawn = tables.arm_rows(measured), plots.render(measured)
+    texts = tables.render(measured, arms) | page.render(measured, arms, drawn)
     (folder / "plots").mkdir(exist_ok=True)
-    for name, text in (tables.render(measured) | page.render(measured, drawn)).items():
+    for name, text in texts.items():
         write_whole(folder / name, text)
     for name, svg in drawn.items():
         write_whole(folder / "plots" / name, svg)
@@ -202,9 +203,9 @@ def _suite(choice: Choice) -> Suite:
         if name not in environment_names():
             raise unknown("environment", name, environment_names())
     for name in wanted:
-        if environments and find_stack(name).environment not in environments:
+        home = find_stack(name).environment
+        if environments and home not in environments:
             raise UserError(f"--stack {name}: is not in the environments {', '.join(environments)}")
-        find_stack(name)
     inside = [arm.stack for arm in suite.arms if find_stack(arm.stack).environment in environments]
     if environments and not inside:
         raise UserError(f"suite {suite.name} has no stack in the environments {', '.join(environments)}")

@@ -62,6 +62,12 @@ class Worker:
                 os.close(outgoing)
         self.pid = self._process.pid
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
     def wait_until_ready(self) -> Self:
         """Wait for the first line; raises WorkerError."""
         if self._receive(START_TIMEOUT_S).get("ready") != self.pid:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, replace
-from itertools import islice, product
+from itertools import combinations, islice, product
 from typing import TYPE_CHECKING, TypeAlias
 
 from backends.protocol import stacks
+from bench.records import Pair
 from bench.stacks import Environment, MissingEnvironmentError, environment_of
 from bench.suite import baselines_of
 
@@ -106,6 +107,12 @@ class Plan:
         return draw_schedule(self.suite.cases, self.arms, self.preset, self.seed)
 
     @property
+    def environment_pairs(self) -> list[tuple[Environment, Environment]]:
+        """Return each two of the environments, by name."""
+        distinct = {each.name: each for each in self.environments.values()}
+        return list(combinations([distinct[name] for name in sorted(distinct)], 2))
+
+    @property
     def weight(self) -> float:
         """Return the expected duration in the progress display's unit."""
         proofs = sum(not arm.replica for arm in self.arms) * len(self.suite.cases) * PROOF_WEIGHT
@@ -129,12 +136,11 @@ def make_plan(suite: Suite, preset: Preset, seed: int, threads: int) -> Plan:
     return Plan(suite, preset, seed, threads, environments, missing)
 
 
-def planned_pairs(plan: Plan) -> list[tuple[Arm, Arm, Case, bool]]:
-    """Return (arm, baseline, case, whether a candidate for primary) of every comparison that the suite asks for."""
-    suite, pairs = plan.suite, []
+def planned_pairs(suite: Suite) -> list[Pair]:
+    """Return every comparison that the suite asks for."""
+    pairs = []
     for case, arm in product(suite.cases, suite.measured):
         held_against = [replace(arm, replica=False)] if arm.replica else baselines_of(suite, arm)
-        for baseline in held_against:
-            is_primary = arm in suite.primary and case == suite.cases[0]
-            pairs.append((arm, baseline, case, is_primary))
+        candidate = arm in suite.primary and case == suite.cases[0]
+        pairs += [Pair(arm, baseline, case, candidate) for baseline in held_against]
     return pairs

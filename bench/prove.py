@@ -32,11 +32,10 @@ def prove_all(rig: Rig) -> None:
             if not arm.replica:
                 _prove(rig, arm, case, logits)
                 rig.steps.step(PROOF_WEIGHT, f"{arm.label}: proof, {case.label}")
-        for pair in planned_pairs(rig.plan):
-            arm, baseline = replace(pair[0], replica=False), pair[1]
-            if pair[2] == case and {arm.id, baseline.id} <= logits.keys():
-                ours, theirs = logits[arm.id], logits[baseline.id]
-                rig.journal.append(Parity(pair[0].id, baseline.id, case.id, *compare(ours, theirs)))
+        for pair in planned_pairs(rig.plan.suite):
+            ours, theirs = replace(pair.arm, replica=False).id, pair.baseline.id
+            if pair.case == case and {ours, theirs} <= logits.keys():
+                rig.journal.append(Parity(pair.arm.id, theirs, case.id, *compare(logits[ours], logits[theirs])))
 
 
 def _read_files(rig: Rig) -> None:
@@ -61,12 +60,10 @@ def _prove(rig: Rig, arm: Arm, case: Case, logits: dict[str, NDArray[np.float32]
     """Store an arm's cold start and proof, and add its logits of all test images; store why it failed if it did."""
     try:
         worker, built = _build(rig, arm, case)
-        try:
+        with worker:
             rig.journal.append(Start(arm.id, case.id, None, worker.pid, **built))
             found = predict(rig, worker, len(rig.labels))
             proof = _proof(rig, arm, case, read_back(rig, worker, case), found)
-        finally:
-            worker.stop()
         rig.journal.append(proof)
         _gate(rig, case, proof)
     except WorkerError as error:

@@ -64,6 +64,16 @@ class Case:
 
 
 @dataclass(frozen=True)
+class Pair:
+    """A comparison that a run sets out to make; `candidate` for being the primary one of its arm."""
+
+    arm: Arm
+    baseline: Arm
+    case: Case
+    candidate: bool
+
+
+@dataclass(frozen=True)
 class Start:
     """A worker process that is built: cold-start times in ns, peak memory in bytes.
 
@@ -78,6 +88,11 @@ class Start:
     build_ns: int
     first_call_ns: int
     peak_memory_bytes: int
+
+    @property
+    def total_ns(self) -> int:
+        """Return the time from a started interpreter to the first answer."""
+        return self.import_ns + self.build_ns + self.first_call_ns
 
 
 @dataclass(frozen=True)

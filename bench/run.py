@@ -115,17 +115,14 @@ def _measure_overhead(rig: Rig) -> None:
     """Time the backend that does nothing, with the same loop in the same kind of process."""
     null, case = Arm("null", "constant"), rig.plan.suite.cases[0]
     environment = environment_of(stacks()["null"])
-    worker = None
+    log = rig.folder / "logs" / "null.log"
     try:
-        worker = Worker(environment.python, settings(rig.plan.threads), rig.folder / "logs" / "null.log", rig.scratch)
-        worker.wait_until_ready().request("build", BUILD_TIMEOUT_S, **rig.build_request(null, case))
-        timing = worker.request("slice", SLICE_TIMEOUT_S, budget_ns=SLICE_NS // 20, lead_in=1000)
+        with Worker(environment.python, settings(rig.plan.threads), log, rig.scratch) as worker:
+            worker.wait_until_ready().request("build", BUILD_TIMEOUT_S, **rig.build_request(null, case))
+            timing = worker.request("slice", SLICE_TIMEOUT_S, budget_ns=SLICE_NS // 20, lead_in=1000)
         rig.journal.append(Overhead(tuple(timing["samples_ns"])))
     except WorkerError as error:
         rig.fail(null, case, None, error)
-    finally:
-        if worker is not None:
-            worker.stop()
 
 
 def _compute_oracle(rig: Rig) -> None:
@@ -150,8 +147,8 @@ def describe(plan: Plan, data: DataSet, command: Sequence[str], started: str, gi
         "arms": [asdict(arm) for arm in plan.suite.measured],
         "cases": [asdict(case) for case in plan.suite.cases],
         "pairs": [
-            {"arm": arm.id, "baseline": baseline.id, "case": case.id, "candidate": candidate}
-            for arm, baseline, case, candidate in planned_pairs(plan)
+            {"arm": pair.arm.id, "baseline": pair.baseline.id, "case": pair.case.id, "candidate": pair.candidate}
+            for pair in planned_pairs(plan.suite)
         ],
         "schedule": [asdict(block) for block in plan.schedule],
         "protocol": {
@@ -173,9 +170,9 @@ def describe(plan: Plan, data: DataSet, command: Sequence[str], started: str, gi
         },
         "missing": plan.missing,
         "mismatches": {
-            f"{ours} {theirs}": found
-            for ours, theirs in product(environments, environments)
-            if ours < theirs and (found := differences(environments[ours], environments[theirs]))
+            f"{ours.name} {theirs.name}": found
+            for ours, theirs in plan.environment_pairs
+            if (found := differences(ours, theirs))
         },
         "data": {"name": data.name, "digest": data.digest},
     }

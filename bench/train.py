@@ -57,15 +57,12 @@ def train(job: Job, console: Console) -> None:
     except MissingEnvironmentError as error:
         raise UserError(str(error)) from error
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
-        scratch, worker = Path(name), None
+        scratch = Path(name)
         try:
-            worker = Worker(environment.python, settings(job.threads), scratch / "log", scratch)
-            loss = _train(job, worker.wait_until_ready(), scratch, console)
+            with Worker(environment.python, settings(job.threads), scratch / "log", scratch) as worker:
+                loss = _train(job, worker.wait_until_ready(), scratch, console)
         except WorkerError as error:
             raise UserError(f"training {job.recipe.name} on {job.stack.name} failed: {error}") from error
-        finally:
-            if worker is not None:
-                worker.stop()
         weights = load_weights(scratch / "weights.safetensors", job.network)
     accuracy = _accuracy(job, weights)
     save_weights(job.output, weights, _metadata(job, loss, accuracy))

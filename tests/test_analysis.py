@@ -190,7 +190,7 @@ def test_an_arm_that_was_skipped_is_a_row_with_its_reason(story) -> None:
     story.records.append(Failure(JIT.id, CASE.id, None, "does not exist", skipped=True))
     run = story.read()
     assert row(run, JIT, EAGER).verdict.word == checks.SKIPPED
-    found = next(each for each in tables.arm_rows(run) if each["stack"] == "ipex")
+    found = next(each for each in tables.arm_rows(run)[CASE] if each["stack"] == "ipex")
     assert (found["status"], found["reason"], found["latency_us"]) == ("skipped", "does not exist", None)
 
 
@@ -203,7 +203,7 @@ def test_break_even_is_the_longer_start_over_the_gain_of_an_image(story) -> None
 
 def test_processes_without_a_steady_state_are_counted(story) -> None:
     story.records.append(Check(JIT.id, CASE.id, 1, 10, "x", 0.0, (1, 2, 3), steady=False))
-    found = next(each for each in tables.arm_rows(story.read()) if each["stack"] == "ipex")
+    found = next(each for each in tables.arm_rows(story.read())[CASE] if each["stack"] == "ipex")
     assert found["blocks_without_steady_state"] == 1
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from bench import checks
 from bench.progress import duration
-from bench.report.summary import case_title, doubtful_twins, headline, troubles
-from bench.report.tables import arm_row, harness_share, idle_share, speedup_rows, typical_latency_ns
+from bench.report.summary import case_title, doubtful_twins, headline, interval_text, troubles
+from bench.report.tables import harness_share, idle_share, speedup_rows, typical_latency_ns
 from bench.stats import percentile
 from models.data import SYNTHETIC_WARNING
 
@@ -25,8 +25,11 @@ MICRO = 1e3
 TINY = 1e-3  # below it numbers are written with an exponent
 
 
-def render(run: Run, drawn: dict[str, str]) -> dict[str, str]:
-    """Return {file name: text} of report.md and report.html; `drawn` holds the plots' SVG by file name."""
+def render(run: Run, arms: dict[Case, list[dict[str, Any]]], drawn: dict[str, str]) -> dict[str, str]:
+    """Return {file name: text} of report.md and report.html.
+
+    `arms` are the rows of `arm_rows`, `drawn` holds the plots' SVG by file name.
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
     environment = Environment(
@@ -36,8 +39,8 @@ def render(run: Run, drawn: dict[str, str]) -> dict[str, str]:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "percent": percent, "cell": markdown_cell}
-    content = _content(run) | {"plots": _inline(drawn)}
+    environment.filters |= {"number": number, "percent": percent, "cell": markdown_cell, "interval": interval_text}
+    content = _content(run) | {"arms": arms, "plots": _inline(drawn)}
     return {name: environment.get_template(name).render(content) for name in (MARKDOWN, HTML)}
 
 
@@ -72,7 +75,6 @@ def _content(run: Run) -> dict[str, Any]:
         "headlines": [headline(row) for row in run.speedups if row.primary],
         "no_headline": _no_headline(run),
         "speedups": {case: [row for row in rows if row[0].pair.case == case] for case in run.cases},
-        "arms": {case: [arm_row(run, arm, case) for arm in run.arms] for case in run.cases},
         "proofs": [(proof, evidence(proof)) for proof in run.proofs.values()],
         "checks": list(_checks(run)),
         "versions": _versions(run),
@@ -133,8 +135,7 @@ def _checks(run: Run) -> Any:
 def _with_interval(row: Speedup) -> str:
     if row.speedup is None:
         return row.verdict.reason
-    interval = f" ({row.interval.low:.3f} to {row.interval.high:.3f})" if row.interval else ""
-    return f"{row.speedup:.3f}{interval}"
+    return f"{row.speedup:.3f}" + (f" ({interval_text(row.interval)})" if row.interval else "")
 
 
 def _overhead(run: Run) -> str:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bench.analysis import Run, Speedup
     from bench.plan import Plan
     from bench.records import Arm, Case
+    from bench.stats import Interval
     from models.data import DataSet
 
 VERDICT_STYLES = {
@@ -42,11 +43,9 @@ def opening(plan: Plan, data: DataSet, console: Console) -> None:
         say(SYNTHETIC_WARNING, style="bold yellow", soft_wrap=True)
     for name, reason in plan.missing.items():
         say(f"{name} is not measured: {reason}", style="yellow", markup=False, highlight=False, soft_wrap=True)
-    environments = list({each.name: each for each in plan.environments.values()}.values())
-    for index, ours in enumerate(environments):
-        for theirs in environments[index + 1 :]:
-            shared = len(ours.packages.keys() & theirs.packages.keys())
-            say(_matching(ours.name, theirs.name, differences(ours, theirs), shared), highlight=False, soft_wrap=True)
+    for ours, theirs in plan.environment_pairs:
+        shared = len(ours.packages.keys() & theirs.packages.keys())
+        say(_matching(ours.name, theirs.name, differences(ours, theirs), shared), highlight=False, soft_wrap=True)
 
 
 def _matching(ours: str, theirs: str, found: dict[str, tuple[str, str]], shared: int) -> str:
@@ -90,23 +89,27 @@ def _verdict_table(rows: list[Speedup], title: str) -> Table:
 
 
 def _cells(row: Speedup) -> list[str | Text]:
-    interval = f"{row.interval.low:.3f}-{row.interval.high:.3f}" if row.interval else "-"
     style = VERDICT_STYLES.get(row.verdict.word, "")
     word = row.verdict.word + (", unmatched" if row.matched is False else "")
     return [
         Text(row.pair.arm.label),
         Text(row.pair.baseline.label),
         f"{row.speedup:.3f}" if row.speedup else "-",
-        interval,
+        interval_text(row.interval, "-"),
         Text(word, style),
     ]
+
+
+def interval_text(interval: Interval | None, between: str = " to ") -> str:
+    """Return the bounds with three decimals, or a dash."""
+    return f"{interval.low:.3f}{between}{interval.high:.3f}" if interval else "-"
 
 
 def headline(row: Speedup) -> str:
     """Return the sentence that answers the user's question for one Intel stack."""
     arm, baseline, case = row.pair.arm.label, row.pair.baseline.label, row.pair.case.label
     where = f"({case}; this machine, this run{'; UNMATCHED environments' if row.matched is False else ''})"
-    sure = f", interval {row.interval.low:.3f} to {row.interval.high:.3f}" if row.interval else ""
+    sure = f", interval {interval_text(row.interval)}" if row.interval else ""
     ratio = f"{row.speedup:.3f}x{sure}" if row.speedup else "no ratio"
     match row.verdict.word:
         case checks.FASTER:

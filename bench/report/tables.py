@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from itertools import product
+from itertools import chain, product
 from statistics import mean, median
 from typing import TYPE_CHECKING, Any
 
@@ -12,17 +12,17 @@ from bench.stats import percentile
 
 if TYPE_CHECKING:
     from bench.analysis import Run, Speedup
-    from bench.records import Arm, Case, Slice
+    from bench.records import Arm, Case, Slice, Start
 
 ARMS, SPEEDUPS = "arms.csv", "speedups.csv"
 PERCENTILES = (90, 95, 99, 99.9)
 
 
-def render(run: Run) -> dict[str, str]:
-    """Return {file name: text} of both tables."""
+def render(run: Run, arms: dict[Case, list[dict[str, Any]]]) -> dict[str, str]:
+    """Return {file name: text} of both tables; `arms` are the rows of `arm_rows`."""
     import pandas as pd
 
-    tables = {ARMS: arm_rows(run), SPEEDUPS: speedup_rows(run)}
+    tables = {ARMS: list(chain.from_iterable(arms.values())), SPEEDUPS: speedup_rows(run)}
     return {name: pd.DataFrame(rows).to_csv(index=False, float_format="%.6g") for name, rows in tables.items()}
 
 
@@ -87,13 +87,12 @@ def matching(row: Speedup) -> str:
     return {True: "matched", False: "unmatched", None: ""}[row.matched]
 
 
-def arm_rows(run: Run) -> list[dict[str, Any]]:
-    """Return a row for each arm in each case, the failed and skipped ones included."""
-    return [arm_row(run, arm, case) for case, arm in product(run.cases, run.arms)]
+def arm_rows(run: Run) -> dict[Case, list[dict[str, Any]]]:
+    """Return the rows of each case's arms, the failed and skipped ones included."""
+    return {case: [_arm_row(run, arm, case) for arm in run.arms] for case in run.cases}
 
 
-def arm_row(run: Run, arm: Arm, case: Case) -> dict[str, Any]:
-    """Return the row of one arm in one case."""
+def _arm_row(run: Run, arm: Arm, case: Case) -> dict[str, Any]:
     identity = {"stack": arm.stack, "variant": arm.variant, "replica": arm.replica}
     slices = run.slices.get((arm.id, case.id), [])
     return (
@@ -171,7 +170,7 @@ def _facts(run: Run, arm: Arm, case: Case) -> dict[str, Any]:
     }
 
 
-def cold_start(run: Run, arm: Arm, case: Case) -> Any:
+def cold_start(run: Run, arm: Arm, case: Case) -> Start | None:
     """Return the start of the proof pass, alone on the machine and with empty compile caches, or None."""
     starts = run.starts.get((arm.id, case.id), [])
     return next((each for each in starts if each.block is None), None)
@@ -180,13 +179,13 @@ def cold_start(run: Run, arm: Arm, case: Case) -> Any:
 def restart_ns(run: Run, arm: Arm, case: Case) -> float | None:
     """Return the median time that the blocks' processes took for the same, compile caches filled."""
     starts = [each for each in run.starts.get((arm.id, case.id), []) if each.block is not None]
-    return median(each.import_ns + each.build_ns + each.first_call_ns for each in starts) if starts else None
+    return median(each.total_ns for each in starts) if starts else None
 
 
 def cold_start_ns(run: Run, arm: Arm, case: Case) -> int | None:
     """Return the time from an imported interpreter to the first answer: import, build, first call."""
     start = cold_start(run, arm, case)
-    return start.import_ns + start.build_ns + start.first_call_ns if start else None
+    return start.total_ns if start else None
 
 
 def break_even_images(run: Run, arm: Arm, case: Case) -> float | None:
