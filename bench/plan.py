@@ -108,9 +108,9 @@ class Plan:
 
     @property
     def environment_pairs(self) -> list[tuple[Environment, Environment]]:
-        """Return each two of the environments, by name."""
+        """Return each two of the environments, in the order of their arms."""
         distinct = {each.name: each for each in self.environments.values()}
-        return list(combinations([distinct[name] for name in sorted(distinct)], 2))
+        return list(combinations(distinct.values(), 2))
 
     @property
     def weight(self) -> float:
