@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING, TypeAlias, assert_never
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from models.spec import Conv2d, Dense, Flatten, MaxPool2d, ReLU
+from models.spec import BatchNorm, Conv2d, Dense, Dropout, Flatten, MaxPool2d, ReLU
 
 if TYPE_CHECKING:
     from models.spec import Layer, Network
@@ -16,13 +17,24 @@ if TYPE_CHECKING:
 
 F64: TypeAlias = NDArray[np.float64]
 
-CHUNK = 500  # images at a time: bounds the memory of the unfolded windows to about 0.3 GB for `cnn-small`
+CHUNK_BYTES = 250_000_000  # of the unfolded windows of as many images as are computed at a time
 
 
 def logits(network: Network, weights: Weights, images: NDArray[np.float32]) -> F64:
     """Return the logits, shape (images, classes), of standardised NHWC images."""
-    chunks = (images[start : start + CHUNK] for start in range(0, len(images), CHUNK))
+    size = max(1, CHUNK_BYTES // _unfolded_bytes(network))
+    chunks = (images[start : start + size] for start in range(0, len(images), size))
     return np.concatenate([_forward(network, weights, chunk.astype(np.float64)) for chunk in chunks])
+
+
+def _unfolded_bytes(network: Network) -> int:
+    """Return the size of the largest unfolded input of a convolution, for one image."""
+    unfolded = [
+        prod(placed.input_shape) * placed.layer.kernel_size**2
+        for placed in network.place()
+        if isinstance(placed.layer, Conv2d)
+    ]
+    return 8 * max(unfolded, default=prod(network.input_shape))
 
 
 def _forward(network: Network, weights: Weights, tensor: F64) -> F64:
@@ -35,11 +47,16 @@ def _forward(network: Network, weights: Weights, tensor: F64) -> F64:
 def _apply(layer: Layer, tensor: F64, parameters: list[F64]) -> F64:
     match layer:
         case Conv2d():
-            return _convolve(tensor, *parameters)
+            return convolve(tensor, *parameters)
         case ReLU():
             return np.maximum(tensor, 0)
+        case BatchNorm(epsilon):
+            scale, shift, mean, variance = parameters
+            return batch_norm(tensor, scale, shift, mean, variance, epsilon)
         case MaxPool2d(size):
             return _max_pool(tensor, size)
+        case Dropout():
+            return tensor
         case Flatten():
             return tensor.reshape(len(tensor), -1)
         case Dense():
@@ -48,18 +65,33 @@ def _apply(layer: Layer, tensor: F64, parameters: list[F64]) -> F64:
     assert_never(layer)
 
 
-def _convolve(tensor: F64, kernel: F64, bias: F64) -> F64:
-    """Unfold the zero-padded windows, (N, H, W, C, kh, kw), and contract them with the HWIO kernel."""
-    before = (kernel.shape[0] - 1) // 2
-    after = kernel.shape[0] - 1 - before
+def convolve(tensor: F64, kernel: F64, bias: F64) -> F64:
+    """Contract the unfolded windows with the HWIO kernel."""
+    return np.tensordot(unfold(tensor, kernel.shape[0]), kernel, axes=((4, 5, 3), (0, 1, 2))) + bias
+
+
+def unfold(tensor: F64, size: int) -> F64:
+    """Return the zero-padded windows around each pixel, (N, H, W, C, size, size)."""
+    before = (size - 1) // 2
+    after = size - 1 - before
     padded = np.pad(tensor, ((0, 0), (before, after), (before, after), (0, 0)))
-    windows = sliding_window_view(padded, kernel.shape[:2], axis=(1, 2))  # type: ignore[call-overload] # NumPy 1.26's stubs lack pairs of axes
-    return np.tensordot(windows, kernel, axes=((4, 5, 3), (0, 1, 2))) + bias
+    windows: F64 = sliding_window_view(padded, (size, size), axis=(1, 2))  # type: ignore[call-overload] # NumPy 1.26's stubs lack pairs of axes
+    return windows
+
+
+def batch_norm(tensor: F64, scale: F64, shift: F64, mean: F64, variance: F64, epsilon: float) -> F64:
+    """Standardise the last axis by `mean` and `variance`, then scale and shift it."""
+    normalised: F64 = (tensor - mean) / np.sqrt(variance + epsilon) * scale + shift
+    return normalised
 
 
 def _max_pool(tensor: F64, size: int) -> F64:
+    pooled: F64 = tiles(tensor, size).max(axis=(2, 4))
+    return pooled
+
+
+def tiles(tensor: F64, size: int) -> F64:
+    """Return the size x size tiles, (N, rows, size, columns, size, C); what is left at the border is dropped."""
     count, height, width, channels = tensor.shape
     rows, columns = height // size, width // size
-    cropped = tensor[:, : rows * size, : columns * size]
-    pooled: F64 = cropped.reshape(count, rows, size, columns, size, channels).max(axis=(2, 4))
-    return pooled
+    return tensor[:, : rows * size, : columns * size].reshape(count, rows, size, columns, size, channels)

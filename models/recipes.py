@@ -21,4 +21,7 @@ class Recipe:
 # The published recipe `adam`, with its CNN, and with a learning rate that falls to zero.
 ADAM = Recipe("adam", "cnn-small", epochs=12, batch_size=64, learning_rate=1e-3, cosine=True)
 
-RECIPES = {recipe.name: recipe for recipe in (ADAM,)}
+# The published recipe `bn` without its augmentation, with the same falling learning rate.
+BN = Recipe("bn", "cnn-bn", epochs=12, batch_size=64, learning_rate=1e-3, cosine=True)
+
+RECIPES = {recipe.name: recipe for recipe in (ADAM, BN)}

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 Shape: TypeAlias = tuple[int, ...]
 
+RUNNING = ("mean", "variance")  # the parameters of batch normalisation that have no gradient
+
 
 class SpecError(InputError):
     """A network whose layers do not fit together."""
@@ -48,6 +50,37 @@ class Conv2d:
 @dataclass(frozen=True)
 class ReLU:
     """Clip at zero from below."""
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return the input's shape."""
+        return shape
+
+
+@dataclass(frozen=True)
+class BatchNorm:
+    """Standardise each channel, then scale and shift it (Ioffe & Szegedy 2015).
+
+    Inference uses the running mean and variance. Training uses the batch's, divided by n, and moves the running ones by
+    `1 - momentum` towards the batch's mean and its variance divided by n - 1.
+    """
+
+    epsilon: float = 1e-3
+    momentum: float = 0.99
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return the input's shape."""
+        return shape
+
+    def parameter_shapes(self, shape: Shape) -> dict[str, Shape]:
+        """Return the shapes of scale and shift, which are trained, and of the running mean and variance."""
+        return dict.fromkeys(("scale", "shift", *RUNNING), (shape[-1],))
+
+
+@dataclass(frozen=True)
+class Dropout:
+    """Zero a share `rate` of the activations in training, and scale up the others; do nothing in inference."""
+
+    rate: float
 
     def output_shape(self, shape: Shape) -> Shape:
         """Return the input's shape."""
@@ -97,7 +130,7 @@ class Dense:
         return shape[0] * self.units
 
 
-Layer: TypeAlias = Conv2d | ReLU | MaxPool2d | Flatten | Dense
+Layer: TypeAlias = Conv2d | ReLU | BatchNorm | MaxPool2d | Dropout | Flatten | Dense
 
 
 @dataclass(frozen=True)
@@ -117,7 +150,7 @@ class PlacedLayer:
     @property
     def parameter_shapes(self) -> dict[str, Shape]:
         """Return {parameter name: shape}, names qualified by the layer's."""
-        if not isinstance(self.layer, Conv2d | Dense):
+        if not isinstance(self.layer, Conv2d | BatchNorm | Dense):
             return {}
         shapes = self.layer.parameter_shapes(self.input_shape)
         return {f"{self.name}.{name}": shape for name, shape in shapes.items()}
@@ -126,6 +159,11 @@ class PlacedLayer:
     def parameters(self) -> int:
         """Return the number of parameters."""
         return sum(prod(shape) for shape in self.parameter_shapes.values())
+
+    @property
+    def trainable_parameters(self) -> int:
+        """Return the number of parameters that training changes by their gradients."""
+        return sum(prod(shape) for name, shape in self.parameter_shapes.items() if is_trainable(name))
 
     @property
     def multiply_adds(self) -> int:
@@ -174,6 +212,11 @@ class Network:
         return sum(placed.parameters for placed in self.place())
 
     @property
+    def trainable_parameters(self) -> int:
+        """Return the number of parameters that training changes by their gradients."""
+        return sum(placed.trainable_parameters for placed in self.place())
+
+    @property
     def multiply_adds(self) -> int:
         """Return the multiply-adds of one image."""
         return sum(placed.multiply_adds for placed in self.place())
@@ -184,6 +227,11 @@ class Network:
         layers = [[type(layer).__name__, asdict(layer)] for layer in self.layers]
         canonical = json.dumps([layers, self.input_shape, self.mean, self.std])
         return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def is_trainable(parameter: str) -> bool:
+    """Tell whether training changes a parameter by its gradient; running statistics it does not."""
+    return parameter.rpartition(".")[2] not in RUNNING
 
 
 def _expect(shape: Shape, rank: int, layer: Layer) -> Shape:

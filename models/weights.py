@@ -25,14 +25,17 @@ class WeightsError(InputError):
 
 
 def initial_weights(network: Network, seed: int) -> Weights:
-    """Draw He-uniform kernels and zero biases (He et al. 2015) from a RandomState, whose streams never change."""
+    """Draw He-uniform kernels (He et al. 2015) from a RandomState, whose streams never change.
+
+    Biases, shifts and running means begin at zero, scales and running variances at one.
+    """
     random = np.random.RandomState(seed)
-    return {name: _initial(shape, random) for name, shape in network.parameter_shapes.items()}
+    return {name: _initial(name, shape, random) for name, shape in network.parameter_shapes.items()}
 
 
-def _initial(shape: Shape, random: np.random.RandomState) -> NDArray[np.float32]:
+def _initial(name: str, shape: Shape, random: np.random.RandomState) -> NDArray[np.float32]:
     if len(shape) == 1:
-        return np.zeros(shape, np.float32)
+        return np.full(shape, name.endswith((".scale", ".variance")), np.float32)
     limit = sqrt(6 / prod(shape[:-1]))
     return random.uniform(-limit, limit, shape).astype(np.float32)
 

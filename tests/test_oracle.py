@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from models import oracle
-from models.spec import Conv2d, Dense, Flatten, MaxPool2d, Network, ReLU
+from models.spec import BatchNorm, Conv2d, Dense, Dropout, Flatten, MaxPool2d, Network, ReLU
 from models.weights import initial_weights
 from models.zoo import CNN_SMALL
 
@@ -47,6 +47,14 @@ def test_relu_and_dense() -> None:
 def test_chunks_do_not_show(monkeypatch: pytest.MonkeyPatch, images) -> None:
     weights = initial_weights(CNN_SMALL, 3)
     whole = oracle.logits(CNN_SMALL, weights, images)
-    monkeypatch.setattr(oracle, "CHUNK", 7)
+    monkeypatch.setattr(oracle, "CHUNK_BYTES", 7 * oracle._unfolded_bytes(CNN_SMALL))
     np.testing.assert_array_equal(oracle.logits(CNN_SMALL, weights, images).argmax(1), whole.argmax(1))
     np.testing.assert_allclose(oracle.logits(CNN_SMALL, weights, images), whole, atol=1e-12)
+
+
+def test_batch_normalisation_uses_the_running_statistics_and_dropout_does_nothing() -> None:
+    network = Network("n", "", (BatchNorm(epsilon=0.25), Dropout(0.5), Flatten()), input_shape=(1, 1, 2))
+    parameters = {"scale": [2.0, 3.0], "shift": [10.0, 20.0], "mean": [1.0, 2.0], "variance": [0.75, 2.0]}
+    weights = {f"batchnorm1.{name}": np.array(values) for name, values in parameters.items()}
+    images = np.array([[[[3.0, 5.0]]]], dtype=np.float32)
+    assert oracle.logits(network, weights, images).tolist() == [[14.0, 26.0]]

@@ -1,7 +1,7 @@
 import pytest
 
 from models.spec import Conv2d, Dense, Flatten, MaxPool2d, Network, ReLU, SpecError
-from models.zoo import CNN_SMALL
+from models.zoo import CNN_BN, CNN_SMALL, CNN_VGG
 
 
 def test_cnn_small_has_exactly_the_published_parameters() -> None:
@@ -44,3 +44,14 @@ def test_digest_tells_networks_apart_but_not_their_names() -> None:
     assert Network("a", "x", layers).digest == Network("b", "y", layers).digest
     assert Network("a", "x", layers).digest != Network("a", "x", (Flatten(), ReLU(), Dense(10))).digest
     assert Network("a", "x", layers).digest != Network("a", "x", layers, mean=0.5).digest
+
+
+def test_cnn_vgg_has_exactly_the_published_parameters() -> None:
+    assert [layer.parameters for layer in CNN_VGG.place() if layer.parameters] == [
+        640, 36_928, 256, 73_856, 147_584, 512, 295_168, 590_080, 590_080, 1_024, 4_720_640, 1_049_088, 5_130,
+    ]  # fmt: skip
+    assert (CNN_VGG.parameters, CNN_VGG.trainable_parameters) == (7_510_986, 7_510_090)
+
+
+def test_cnn_bn_has_the_documented_widths() -> None:
+    assert (CNN_BN.parameters, CNN_BN.trainable_parameters) == (242_698, 242_122)
