@@ -1,6 +1,7 @@
 """Fixtures, and the pytest-benchmark way in.
 
-In a stack's environment `pytest --benchmark-enable tests/contract -k benchmark` times every variant of its stacks.
+In a stack's environment `pytest --benchmark-enable tests/contract -k benchmark` times every variant of its first
+stack, or of the one that BENCH_STACK names.
 """
 
 from __future__ import annotations
@@ -53,7 +54,12 @@ def bench(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
 
 
 def run_bench(cwd: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run `python -m bench` with the toy stacks installed; return its status and output."""
+    """Run `python -m bench` with the toy stacks installed; return its status and output.
+
+    On synthetic data nothing is wanted from the user's cache, and nothing is left in it.
+    """
+    if "synthetic" in arguments:
+        variables = {"XDG_CACHE_HOME": str(cwd / ".cache")} | variables
     return subprocess.run(  # noqa: S603 - our own interpreter
         [sys.executable, "-m", "bench", *arguments],
         cwd=cwd,

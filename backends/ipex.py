@@ -2,62 +2,63 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from backends.protocol import Stack, described
-from backends.pytorch import PyTorch
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-PROFILING_RUNS = 3  # the TorchScript executor specialises over its first runs
+from backends.protocol import Stack
+from backends.pytorch import FUSED, PyTorch, Way, frozen_by_inductor, traced
 
 
-def eager(module: Any, example: Any) -> Any:
+def eager(module: Any, example: Any, precision: str) -> Any:
     """Call the module after ipex.optimize: weights prepacked for this batch shape."""
     import intel_extension_for_pytorch as ipex
-
-    return ipex.optimize(module, sample_input=example)
-
-
-def jit(module: Any, example: Any) -> Any:
-    """Trace and freeze after ipex.optimize: the extension's intended best."""
     import torch
 
-    traced = torch.jit.freeze(torch.jit.trace(eager(module, example), example))
-    for _ in range(PROFILING_RUNS):
-        traced(example)
-    return traced
+    # The type must be autocast's: prepacked weights of another one abort the process.
+    dtype = torch.bfloat16 if precision == "bf16" else None
+    return ipex.optimize(module, dtype=dtype, sample_input=example)
 
 
-VARIANTS: dict[str, Callable[..., Any]] = {"eager": eager, "jit": jit}
+def jit(module: Any, example: Any, precision: str) -> Any:
+    """Trace and freeze after ipex.optimize: the extension's intended best."""
+    return traced(module if precision == "int8" else eager(module, example, precision), example)
+
+
+def compiled(module: Any, example: Any, precision: str) -> Any:
+    """Compile with the extension's own backend, weights frozen; close to stock torch.compile, as a control."""
+    import intel_extension_for_pytorch as ipex
+
+    return frozen_by_inductor(ipex.optimize(module, weights_prepack=False), "ipex")
+
+
+OPERATORS = ("torch_ipex::", "ipex_prepack::")
+WAYS = {
+    "eager": Way(eager, {"fp32": OPERATORS, "bf16": OPERATORS}),
+    "jit": Way(jit, {"fp32": ("ipex_prepack::",), "bf16": ("ipex_prepack::",), "int8": ("LLGA_bridge::",)}),
+    "compile": Way(compiled, {"fp32": FUSED["fp32"]}),
+}
 
 STACK = Stack(
     name="ipex",
     summary="PyTorch with the Intel extension (archived by its authors; last release 2.8)",
     environment="ipex",
     packages=("torch", "intel-extension-for-pytorch"),
-    variants=described(VARIANTS),
-    baseline="pytorch",
+    variants={name: way.variant for name, way in WAYS.items()},
+    modules=("torch", "intel_extension_for_pytorch"),
+    baselines=("pytorch",),
+    needs=("avx2",),
+    cache_variables=("TORCHINDUCTOR_CACHE_DIR",),
 )
 
 
 class Ipex(PyTorch):
     """PyTorch, extended."""
 
-    variants = VARIANTS
-    evidence = dict.fromkeys(VARIANTS, ("torch_ipex::", "ipex_prepack::"))
+    ways = WAYS
 
     def __init__(self, threads: int) -> None:
         import intel_extension_for_pytorch  # noqa: F401 - importing it registers its kernels
 
         super().__init__(threads)
-
-    def memory_format(self, variant: str) -> Any:
-        """Return channels-last for every variant: the extension converts the weights to it in any case."""
-        import torch
-
-        return torch.channels_last
 
     def reduced_arithmetic(self) -> str:
         """Return what PyTorch permits, or the extension's own math mode."""
@@ -72,6 +73,25 @@ class Ipex(PyTorch):
 
         isa = ipex._C._get_current_isa_level()
         return super().versions() | {"intel_extension_for_pytorch": ipex.__version__, "ipex_isa": isa}
+
+    def quantise(self, module: Any, example: Any, batches: list[Any]) -> Any:
+        """Quantise statically with the extension's default mapping, with ranges seen in the batches."""
+        import torch
+        from intel_extension_for_pytorch import quantization
+
+        mapping = quantization.default_static_qconfig_mapping
+        with torch.no_grad():
+            prepared = quantization.prepare(module, mapping, example_inputs=example, inplace=False)
+            for batch in batches:
+                prepared(batch)
+            return quantization.convert(prepared)
+
+    def with_optimizer(self, module: Any, optimizer: Any) -> tuple[Any, Any]:
+        """Let the extension prepack the weights and fuse the optimiser's step."""
+        import intel_extension_for_pytorch as ipex
+
+        optimised: tuple[Any, Any] = ipex.optimize(module, optimizer=optimizer)
+        return optimised
 
 
 def open_backend(threads: int) -> Ipex:

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from backends.protocol import F32, Proof, Session, Stack, Training, UnsupportedError
+from backends.protocol import F32, Deployment, Proof, Session, Stack, Training, UnsupportedError, Variant
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from models.recipes import Recipe
     from models.spec import Network
     from models.weights import Weights
@@ -18,7 +20,7 @@ STACK = Stack(
     summary="returns a constant: the harness's own overhead",
     environment=None,
     packages=("numpy",),
-    variants={"constant": "Return the same zeros for every batch"},
+    variants={"constant": Variant("Return the same zeros for every batch")},
     internal=True,
 )
 
@@ -46,15 +48,18 @@ class NullSession:
         self.step(batch)
         return Proof("fp32", 1, (), {"numpy": np.__version__})
 
+    def save(self, folder: Path) -> None:
+        """Write nothing."""
+
 
 class NullBackend:
     """No framework."""
 
-    def inference(self, network: Network, weights: Weights, variant: str, precision: str, batch_size: int) -> Session:
+    def inference(self, deployment: Deployment) -> Session:
         """Build the session that does nothing."""
-        return NullSession(batch_size)
+        return NullSession(deployment.batch_size)
 
-    def training(self, network: Network, weights: Weights, recipe: Recipe) -> Training:
+    def training(self, network: Network, weights: Weights, recipe: Recipe, seed: int) -> Training:
         """Refuse."""
         raise UnsupportedError("null does not train")
 

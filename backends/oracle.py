@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from backends.protocol import F32, Proof, Session, Stack, Training, UnsupportedError
+from backends.protocol import F32, Deployment, Proof, Session, Stack, Training, UnsupportedError, Variant
 from models import oracle
+from models.weights import save_weights
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from models.recipes import Recipe
     from models.spec import Network
     from models.weights import Weights
@@ -20,7 +23,7 @@ STACK = Stack(
     summary="the NumPy forward pass that every backend is held against",
     environment=None,
     packages=("numpy",),
-    variants={"numpy": "Multiply and add in float64"},
+    variants={"numpy": Variant("Multiply and add in float64")},
     internal=True,
 )
 
@@ -49,15 +52,19 @@ class OracleSession:
         threads = int(os.environ.get("OPENBLAS_NUM_THREADS", "1"))
         return Proof("fp32", threads, (), {"numpy": np.__version__})
 
+    def save(self, folder: Path) -> None:
+        """Write the weights."""
+        save_weights(folder / "model.safetensors", self._weights, {})
+
 
 class OracleBackend:
     """NumPy."""
 
-    def inference(self, network: Network, weights: Weights, variant: str, precision: str, batch_size: int) -> Session:
+    def inference(self, deployment: Deployment) -> Session:
         """Build the session; every batch size will do."""
-        return OracleSession(network, weights)
+        return OracleSession(deployment.network, deployment.weights)
 
-    def training(self, network: Network, weights: Weights, recipe: Recipe) -> Training:
+    def training(self, network: Network, weights: Weights, recipe: Recipe, seed: int) -> Training:
         """Refuse."""
         raise UnsupportedError("oracle does not train")
 

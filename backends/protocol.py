@@ -13,7 +13,7 @@ import backends
 from models.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from pathlib import Path
     from types import ModuleType
 
     import numpy as np
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 F32: TypeAlias = "NDArray[np.float32]"
 
+PRECISIONS = ("fp32", "bf16", "int8")
+
 
 class UnsupportedError(Exception):
     """The stack can't do what was asked; the arm is skipped with this reason."""
@@ -35,11 +37,28 @@ class ProofError(Exception):
 
 
 @dataclass(frozen=True)
+class Variant:
+    """One documented way to use a stack.
+
+    `settings` are environment variables of this variant's processes alone: they are what it is about. An `asynchronous`
+    variant keeps several batches under way in one process and is measured for its throughput only. `conversion` names
+    what makes the files that it starts from; empty for a variant that needs none.
+    """
+
+    summary: str
+    precisions: tuple[str, ...] = ("fp32",)
+    settings: dict[str, str] = field(default_factory=dict)
+    asynchronous: bool = False
+    conversion: str = ""
+
+
+@dataclass(frozen=True)
 class Stack:
     """A software stack in its own environment.
 
-    `environment` is the name of its tox environment; None means the harness's own interpreter. `baseline` is the stack
-    that its speedups are against; None marks a vanilla stack. `variants` maps each name to one line about it.
+    `environment` is the name of its tox environment; None means the harness's own interpreter. `baselines` are the
+    stacks that its speedups are against; none marks a vanilla stack. `needs` are instruction sets, any of which will
+    do. `modules` are the frameworks that a measuring process of it imports, and no others.
 
     `settings` are environment variables that all arms of all stacks run under; `restart_settings` shorten the start of
     a block's processes, never of the start that is reported. `cache_variables` name folders of compiled code.
@@ -49,18 +68,41 @@ class Stack:
     summary: str
     environment: str | None
     packages: tuple[str, ...]
-    variants: dict[str, str]
-    baseline: str | None = None
-    precisions: tuple[str, ...] = ("fp32",)
+    variants: dict[str, Variant]
+    modules: tuple[str, ...] = ()
+    baselines: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
     settings: dict[str, str] = field(default_factory=dict)
     restart_settings: dict[str, str] = field(default_factory=dict)
     cache_variables: tuple[str, ...] = ()
     internal: bool = False
 
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """Return the precisions that at least one variant has."""
+        return tuple(dict.fromkeys(each for variant in self.variants.values() for each in variant.precisions))
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A network that is to answer batches of one size, in one variant and precision.
+
+    `calibration` are standardised NHWC training images, from which int8 takes its ranges; `files` is the folder that
+    the variant's conversion has filled, or None.
+    """
+
+    network: Network
+    weights: Weights
+    variant: str
+    precision: str
+    batch_size: int
+    calibration: F32
+    files: Path | None = None
+
 
 @dataclass(frozen=True)
 class Proof:
-    """What was read back from a session: effective precision, threads, and the kernels that ran."""
+    """What was read back from a session: effective precision, threads, the kernels that ran, versions and settings."""
 
     precision: str
     threads: int
@@ -71,7 +113,8 @@ class Proof:
 class Session(Protocol):
     """A network built for inference at one batch size.
 
-    The timed region is `step`: from a batch that lies in host memory, as the stack's own tensor, until its logits do.
+    The timed region is `step`: from a batch that lies in host memory, as the stack's own tensor, until its logits do,
+    as fp32.
     """
 
     def prepare(self, images: F32) -> Any:
@@ -89,6 +132,19 @@ class Session(Protocol):
         Raises ProofError when the optimised path did not run.
         """
 
+    def save(self, folder: Path) -> None:
+        """Write into `folder` what a user of this variant would ship."""
+
+
+class AsynchronousSession(Session, Protocol):
+    """A session that works on several batches at a time."""
+
+    def submit(self, batch: Any) -> None:
+        """Begin with a prepared batch; wait while as many as there are streams are under way."""
+
+    def drain(self) -> None:
+        """Wait until the logits of all batches are in host memory."""
+
 
 class Training(Protocol):
     """A network being trained."""
@@ -103,19 +159,22 @@ class Training(Protocol):
 class Backend(Protocol):
     """A framework, imported and set to a number of threads."""
 
-    def inference(self, network: Network, weights: Weights, variant: str, precision: str, batch_size: int) -> Session:
-        """Build a session.
+    def inference(self, deployment: Deployment) -> Session:
+        """Build a session; one of an asynchronous variant is an AsynchronousSession.
 
         Raises UnsupportedError when the stack has no such variant or precision here.
         """
 
-    def training(self, network: Network, weights: Weights, recipe: Recipe) -> Training:
-        """Build a training; raises UnsupportedError for a stack that does not train."""
+    def training(self, network: Network, weights: Weights, recipe: Recipe, seed: int) -> Training:
+        """Build a training whose chances (dropout) follow from `seed`.
+
+        Raises UnsupportedError for a stack that does not train.
+        """
 
 
-def described(builders: Mapping[str, Callable[..., Any]]) -> dict[str, str]:
-    """Return {variant: first line of its builder's docstring}."""
-    return {name: (inspect.getdoc(builder) or "").splitlines()[0] for name, builder in builders.items()}
+def first_line(documented: object) -> str:
+    """Return the first line of a docstring."""
+    return (inspect.getdoc(documented) or "").partition("\n")[0]
 
 
 def open_backend(stack: str, threads: int) -> Backend:
@@ -124,12 +183,17 @@ def open_backend(stack: str, threads: int) -> Backend:
     return backend
 
 
+def convert(stack: str, conversion: str, deployment: Deployment, folder: Path) -> None:
+    """Fill `folder` with the files that the variants of this conversion start from."""
+    _module(stack).convert(conversion, deployment, folder)
+
+
 @cache
 def stacks() -> dict[str, Stack]:
     """Return every stack by name, vanilla stacks first; a module without a STACK is none."""
     names = [module.name for module in pkgutil.iter_modules(backends.__path__)]
     found = [stack for name in names if (stack := _stack_in(name))]
-    return {stack.name: stack for stack in sorted(found, key=lambda stack: (stack.baseline is not None, stack.name))}
+    return {stack.name: stack for stack in sorted(found, key=lambda stack: (bool(stack.baselines), stack.name))}
 
 
 def _stack_in(name: str) -> Stack | None:
@@ -142,5 +206,5 @@ def _stack_in(name: str) -> Stack | None:
     return stack
 
 
-def _module(name: str) -> ModuleType:
-    return importlib.import_module(f"backends.{name}")
+def _module(stack: str) -> ModuleType:
+    return importlib.import_module(f"backends.{stack.replace('-', '_')}")

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from backends.protocol import F32, Proof, ProofError, Session, Stack, Training, UnsupportedError, described
-from models.spec import Conv2d, Dense, Flatten, MaxPool2d, ReLU
+from backends import onednn
+from backends.protocol import (
+    F32,
+    Deployment,
+    Proof,
+    ProofError,
+    Session,
+    Stack,
+    Training,
+    UnsupportedError,
+    Variant,
+    first_line,
+)
+from models.spec import BatchNorm, Conv2d, Dense, Dropout, Flatten, MaxPool2d, ReLU
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -20,39 +35,87 @@ if TYPE_CHECKING:
     from models.spec import Network, PlacedLayer
     from models.weights import Weights
 
+# From a module, an example batch and a precision to what is called.
+Builder: TypeAlias = Callable[[Any, Any, str], Any]
 
-def eager(module: Any, example: Any) -> Any:
+
+@dataclass(frozen=True)
+class Way:
+    """How a variant is built, at which precisions, and how it shows.
+
+    Of each precision's kernels one must appear in the profile, as proof that the variant ran; any of the prefixes will
+    do. `memory_format` is that of weights and inputs.
+    """
+
+    build: Builder
+    evidence: Mapping[str, tuple[str, ...]]
+    memory_format: str = "channels_last"
+
+    @property
+    def variant(self) -> Variant:
+        """Return what the stack says of it."""
+        return Variant(first_line(self.build), precisions=tuple(self.evidence))
+
+
+def eager(module: Any, example: Any, precision: str) -> Any:
     """Call the module as people write it (NCHW, inference mode)."""
     return module
 
 
-def channels_last(module: Any, example: Any) -> Any:
+def channels_last(module: Any, example: Any, precision: str) -> Any:
     """Call the module with weights and activations in channels-last memory format."""
     import torch
 
     return module.to(memory_format=torch.channels_last)
 
 
-def compiled(module: Any, example: Any) -> Any:
+def jit(module: Any, example: Any, precision: str) -> Any:
+    """Trace and freeze with TorchScript, channels-last."""
+    return traced(channels_last(module, example, precision), example)
+
+
+def compiled(module: Any, example: Any, precision: str) -> Any:
     """Compile with TorchInductor, channels-last, weights frozen: the strongest stock inference."""
+    return frozen_by_inductor(channels_last(module, example, precision), "inductor")
+
+
+def frozen_by_inductor(module: Any, backend: str) -> Any:
+    """Compile for one batch size with frozen weights; a graph that breaks or a compiler that fails is an error."""
     import torch
     import torch._inductor.config
 
     # Freezing needs gradients to be off, as they are in inference mode.
     torch._inductor.config.freezing = True
-    return torch.compile(channels_last(module, example), dynamic=False, fullgraph=True)
+    return torch.compile(module, backend=backend, dynamic=False, fullgraph=True)
+
+
+PROFILING_RUNS = 3  # the TorchScript executor specialises over its first runs
+
+
+def traced(module: Any, example: Any) -> Any:
+    """Trace, freeze and let the executor specialise."""
+    import torch
+
+    # Without autocast's cache, whose first use would make every trace another graph.
+    enabled = torch.is_autocast_enabled("cpu")
+    with torch.autocast("cpu", torch.bfloat16, enabled=enabled, cache_enabled=False):
+        frozen = torch.jit.freeze(torch.jit.trace(module, example))
+    for _ in range(PROFILING_RUNS):
+        frozen(example)
+    return frozen
 
 
 KERNEL_AXES = 4  # of a convolution's weights
+NORM_NAMES = {"scale": "weight", "shift": "bias", "mean": "running_mean", "variance": "running_var"}
 
-VARIANTS: dict[str, Callable[..., Any]] = {"eager": eager, "channels_last": channels_last, "compile": compiled}
-
-# A kernel that must show in the profile of a variant, as proof that it ran: any of the prefixes will do.
-# (For one image of few channels stock PyTorch takes its own convolution instead of oneDNN's.)
-EVIDENCE = {
-    "eager": ("aten::mkldnn_convolution", "aten::thnn_conv2d"),
-    "channels_last": ("aten::mkldnn_convolution", "aten::thnn_conv2d"),
-    "compile": ("mkldnn::_convolution_pointwise",),
+# For one image of few channels stock PyTorch takes its own convolution instead of oneDNN's.
+CONVOLUTIONS = {"fp32": ("aten::mkldnn_convolution", "aten::thnn_conv2d"), "bf16": ("aten::mkldnn_convolution",)}
+FUSED = {"fp32": ("mkldnn::_convolution_pointwise",), "bf16": ("mkldnn::_convolution_pointwise",)}
+WAYS = {
+    "eager": Way(eager, CONVOLUTIONS, memory_format="contiguous_format"),
+    "channels_last": Way(channels_last, CONVOLUTIONS),
+    "jit": Way(jit, CONVOLUTIONS),
+    "compile": Way(compiled, FUSED | {"int8": ("onednn::qconv",)}),
 }
 
 STACK = Stack(
@@ -60,7 +123,8 @@ STACK = Stack(
     summary="PyTorch, vanilla",
     environment="vanilla",
     packages=("torch",),
-    variants=described(VARIANTS),
+    variants={name: way.variant for name, way in WAYS.items()},
+    modules=("torch",),
     settings={"TORCHINDUCTOR_COMPILE_THREADS": "1"},  # no pool of compiler processes beside the arm
     restart_settings={"TORCHINDUCTOR_VEC_ISA_OK": "1"},  # the proof pass has compiled with this machine's ISA before
     cache_variables=("TORCHINDUCTOR_CACHE_DIR",),
@@ -70,14 +134,23 @@ STACK = Stack(
 class TorchSession:
     """A module built by one variant's builder."""
 
-    def __init__(
-        self, backend: PyTorch, module: Any, variant: str, batch_size: int, input_shape: tuple[int, ...]
-    ) -> None:
+    def __init__(self, backend: PyTorch, deployment: Deployment) -> None:
+        import torch
+
+        self._backend, self._deployment = backend, deployment
+        self._way = backend.ways[deployment.variant]
+        self._format = getattr(torch, self._way.memory_format)
+        example = self.prepare(np.zeros((deployment.batch_size, *deployment.network.input_shape), np.float32))
+        with torch.inference_mode(mode=False):
+            module = build_module(deployment.network, deployment.weights).eval()
+            if deployment.precision == "int8":
+                module = backend.quantise(module, example, self._batches(deployment.calibration))
+            elif deployment.precision == "bf16":
+                module = _returning_float32(module)
         enter_inference_mode()
-        self._backend, self._variant = backend, variant
-        self._format = backend.memory_format(variant)
-        example = self.prepare(np.zeros((batch_size, *input_shape), np.float32))
-        self.step: Callable[[Any], Any] = backend.variants[variant](module, example)
+        if deployment.precision == "bf16":
+            enter_autocast()
+        self.step: Callable[[Any], Any] = self._way.build(module, example, deployment.precision)
         self._dtypes = {str(parameter.dtype) for parameter in getattr(self.step, "parameters", list)()}
 
     def prepare(self, images: F32) -> Any:
@@ -88,31 +161,57 @@ class TorchSession:
         """
         return as_nchw(images, self._format)
 
+    def _batches(self, images: F32) -> list[Any]:
+        """Return the images in batches of the deployment's size, the last one filled up from the front."""
+        size = self._deployment.batch_size
+        chosen = [np.arange(start, start + size) % len(images) for start in range(0, len(images), size)]
+        return [self.prepare(images[each]) for each in chosen]
+
     def to_numpy(self, logits: Any) -> F32:
         """View the logits as an array."""
         array: F32 = logits.numpy()
         return array
 
     def prove(self, batch: Any) -> Proof:
-        """Profile one step and look for the variant's kernels."""
+        """Profile one step, and listen to oneDNN during another; look for the variant's kernels."""
         import torch
 
         # Not torch.profiler: its first use loads half of the compiler, for which an eager process has no use.
         with torch.autograd.profiler.profile(use_kineto=False) as profile:
             logits = self.step(batch)
-        kernels = tuple(sorted({event.name for event in profile.function_events}))
-        wanted = self._backend.evidence[self._variant]
-        if not any(kernel.startswith(wanted) for kernel in kernels):
+        names = tuple(sorted({event.name for event in profile.function_events}))
+        wanted = self._way.evidence[self._deployment.precision]
+        if not any(name.startswith(wanted) for name in names):
             raise ProofError(f"none of {', '.join(wanted)} ran")
-        return Proof(self._precision(logits), torch.get_num_threads(), kernels, self._backend.versions())
+        with onednn.standard_output() as lines, torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON):
+            self.step(batch)
+        ran = onednn.kernels(lines)
+        kernels = (*names, *sorted(map(str, ran)))
+        versions = self._backend.versions() | onednn.information(lines)
+        return Proof(self._precision(onednn.precision(ran), logits), torch.get_num_threads(), kernels, versions)
 
-    def _precision(self, logits: Any) -> str:
-        """Return what the built module's parameters (where it still has any) and its outputs are made of."""
+    def _precision(self, multiplied: str, logits: Any) -> str:
+        """Return the precision of what oneDNN multiplied.
+
+        Where that is fp32 or nothing, every parameter of the built module that is left and its outputs must agree.
+        """
+        if multiplied not in ("", "fp32"):
+            return multiplied
         found = self._dtypes | {str(logits.dtype)}
         reduced = self._backend.reduced_arithmetic()
         if found == {"torch.float32"} and not reduced:
             return "fp32"
         return "+".join(sorted(found)) + (f" with {reduced}" if reduced else "")
+
+    def save(self, folder: Path) -> None:
+        """Write the scripted module where there is one, else the state that the same code would load."""
+        import torch
+
+        if isinstance(self.step, torch.jit.ScriptModule):
+            torch.jit.save(self.step, folder / "model.pt")
+        else:
+            module = build_module(self._deployment.network, self._deployment.weights)
+            torch.save(module.state_dict(), folder / "state.pth")
 
 
 def as_nchw(images: F32, memory_format: Any) -> Any:
@@ -126,16 +225,14 @@ def as_nchw(images: F32, memory_format: Any) -> Any:
 class TorchTraining:
     """A module and its optimiser."""
 
-    def __init__(self, network: Network, module: Any, recipe: Recipe) -> None:
+    def __init__(self, network: Network, module: Any, optimizer: Any) -> None:
         import torch
 
-        self._network = network
-        self._module = module.to(memory_format=torch.channels_last).train()
-        self._optimizer = torch.optim.Adam(self._module.parameters(), lr=recipe.learning_rate)
+        self._network, self._module, self._optimizer = network, module, optimizer
         self._loss = torch.nn.CrossEntropyLoss()
 
     def step(self, images: F32, labels: NDArray[np.int64], learning_rate: float) -> float:
-        """Take one step of Adam on the mean cross-entropy."""
+        """Take one step of the optimiser on the mean cross-entropy."""
         import torch
 
         for group in self._optimizer.param_groups:
@@ -153,21 +250,14 @@ class TorchTraining:
 
 
 class PyTorch:
-    """The framework, and the hooks that a derived stack replaces: its variants, their evidence, its versions."""
+    """The framework, and the hooks that a derived stack replaces."""
 
-    variants: Mapping[str, Callable[..., Any]] = VARIANTS
-    evidence: Mapping[str, tuple[str, ...]] = EVIDENCE
+    ways: Mapping[str, Way] = WAYS
 
     def __init__(self, threads: int) -> None:
         import torch
 
         torch.set_num_threads(threads)
-
-    def memory_format(self, variant: str) -> Any:
-        """Return the memory format of a variant's inputs: plain for `eager`, as people write it."""
-        import torch
-
-        return torch.contiguous_format if variant == "eager" else torch.channels_last
 
     def reduced_arithmetic(self) -> str:
         """Return what permits fewer bits inside fp32 operations, or nothing."""
@@ -183,18 +273,42 @@ class PyTorch:
 
         return {"torch": torch.__version__, "isa": torch.backends.cpu.get_cpu_capability()}
 
-    def inference(self, network: Network, weights: Weights, variant: str, precision: str, batch_size: int) -> Session:
-        """Build a session; the process stays in inference mode from here on."""
-        if variant not in self.variants or precision not in STACK.precisions:
-            raise UnsupportedError(f"no variant {variant} at {precision}")
-        module = build_module(network, weights).eval()
-        return TorchSession(self, module, variant, batch_size, network.input_shape)
+    def quantise(self, module: Any, example: Any, batches: list[Any]) -> Any:
+        """Quantise after training by PT2E, with ranges seen in the batches."""
+        import torch
+        from torch.ao.quantization.quantize_pt2e import convert_pt2e, prepare_pt2e
+        from torch.ao.quantization.quantizer import x86_inductor_quantizer as x86
 
-    def training(self, network: Network, weights: Weights, recipe: Recipe) -> Training:
+        # Without strict=True the quantizer finds no layers and leaves the model in fp32 (pytorch/pytorch#160095).
+        exported = torch.export.export_for_training(module, (example,), strict=True).module()
+        quantizer = x86.X86InductorQuantizer().set_global(x86.get_default_x86_inductor_quantization_config())
+        prepared = prepare_pt2e(exported, quantizer)
+        for batch in batches:
+            prepared(batch)
+        return _without_gradients(convert_pt2e(prepared))
+
+    def with_optimizer(self, module: Any, optimizer: Any) -> tuple[Any, Any]:
+        """Return what is trained, and by what."""
+        return module, optimizer
+
+    def inference(self, deployment: Deployment) -> Session:
+        """Build a session; the process stays in inference mode, and in its precision, from here on."""
+        way = self.ways.get(deployment.variant)
+        if way is None or deployment.precision not in way.evidence:
+            raise UnsupportedError(f"no variant {deployment.variant} at {deployment.precision}")
+        return TorchSession(self, deployment)
+
+    def training(self, network: Network, weights: Weights, recipe: Recipe, seed: int) -> Training:
         """Build a training with channels-last weights."""
-        if recipe.optimizer != "adam":
-            raise UnsupportedError(f"no optimiser {recipe.optimizer}")
-        return TorchTraining(network, build_module(network, weights), recipe)
+        import torch
+
+        optimizers = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
+        if recipe.optimizer not in optimizers:
+            raise UnsupportedError(f"no optimiser {recipe.optimizer}; there are {', '.join(optimizers)}")
+        torch.manual_seed(seed)
+        module = build_module(network, weights).to(memory_format=torch.channels_last).train()
+        optimizer = optimizers[recipe.optimizer](module.parameters(), lr=recipe.learning_rate)
+        return TorchTraining(network, *self.with_optimizer(module, optimizer))
 
 
 @cache
@@ -203,6 +317,16 @@ def enter_inference_mode() -> Any:
     import torch
 
     mode = torch.inference_mode()
+    mode.__enter__()
+    return mode
+
+
+@cache
+def enter_autocast() -> Any:
+    """Enter bf16 autocast for the life of the process, likewise."""
+    import torch
+
+    mode = torch.autocast("cpu", torch.bfloat16)
     mode.__enter__()
     return mode
 
@@ -216,11 +340,11 @@ def build_module(network: Network, weights: Weights) -> Any:
     """Build `network` from torch.nn modules and load neutral weights into it."""
     import torch
 
-    placed = network.place()
     module = torch.nn.Sequential()
-    for layer in placed:
+    for layer in network.place():
         module.add_module(layer.name, _module(layer))
-    state = {name: torch.from_numpy(_to_torch(network, name, array)) for name, array in weights.items()}
+    state = module.state_dict()  # its counters of batches seen have no neutral counterpart
+    state |= {_torch_name(name): torch.from_numpy(_to_torch(network, name, array)) for name, array in weights.items()}
     module.load_state_dict(state)
     return module
 
@@ -229,22 +353,56 @@ def _module(placed: PlacedLayer) -> Any:
     from torch import nn
 
     match placed.layer:
-        case Conv2d(filters, kernel_size):
-            return nn.Conv2d(placed.input_shape[-1], filters, kernel_size, padding="same")
+        case Conv2d(filters, size):
+            # In numbers where it can be: quantizers do not know "same".
+            return nn.Conv2d(placed.input_shape[-1], filters, size, padding=size // 2 if size % 2 else "same")
         case ReLU():
             return nn.ReLU()
+        case BatchNorm(epsilon, momentum):
+            kind = nn.BatchNorm2d if len(placed.input_shape) > 1 else nn.BatchNorm1d
+            return kind(placed.input_shape[-1], eps=epsilon, momentum=1 - momentum)
         case MaxPool2d(size):
             return nn.MaxPool2d(size)
+        case Dropout(rate):
+            return nn.Dropout(rate)
         case Flatten():
             return nn.Flatten()
         case Dense(units):
             return nn.Linear(placed.input_shape[0], units)
 
 
+def _returning_float32(module: Any) -> Any:
+    """Let a module of lower precision end with logits in fp32, as every arm does."""
+    import torch
+
+    class Float32(torch.nn.Module):  # type: ignore[misc] # torch is not there when types are checked
+        """Turn the logits into fp32."""
+
+        def forward(self, logits: Any) -> Any:
+            return logits.float()
+
+    return torch.nn.Sequential(module, Float32()).eval()
+
+
+def _without_gradients(module: Any) -> Any:
+    import torch
+
+    torch.ao.quantization.move_exported_model_to_eval(module)
+    return module.requires_grad_(requires_grad=False)
+
+
 def neutral_weights(network: Network, module: Any) -> Weights:
     """Return the parameters of a module made by `build_module` in neutral layout."""
     state = module.state_dict()
-    return {name: _from_torch(network, name, state[name].contiguous().numpy()) for name in network.parameter_shapes}
+    return {
+        name: _from_torch(network, name, state[_torch_name(name)].contiguous().numpy())
+        for name in network.parameter_shapes
+    }
+
+
+def _torch_name(name: str) -> str:
+    layer, _, parameter = name.rpartition(".")
+    return f"{layer}.{NORM_NAMES.get(parameter, parameter)}"
 
 
 def _to_torch(network: Network, name: str, array: F32) -> F32:

@@ -14,8 +14,11 @@ if TYPE_CHECKING:
 FASTER, SLOWER, EQUIVALENT, UNRESOLVED, WITHHELD = "FASTER", "SLOWER", "EQUIVALENT", "UNRESOLVED", "WITHHELD"
 FAILED, SKIPPED = "FAILED", "SKIPPED"
 
-MAX_LOGIT_DIFF = {"fp32": 1e-3}
+MAX_LOGIT_DIFF = 1e-3  # of fp32
 MIN_AGREEMENT = 0.9995
+MIN_RELATIVE_ACCURACY = 0.99  # of lower precisions, to that of fp32 (MLPerf inference)
+MIN_REDUCED_DIFF = 1e-4  # logits closer than that to fp32's were not computed at a lower precision
+MIN_REPEATED = 0.995  # share of the labels that a process must have in common with its arm's proof
 LEAK_ACCURACY = 0.97  # the record on Fashion-MNIST is 96.91 %
 MAX_FAILED_SHARE = 0.05
 EQUIVALENCE = (math.log(0.98), math.log(1.02))  # MLPerf's threshold for "materially different"
@@ -59,11 +62,34 @@ class Verdict:
 
 
 def parity_fault(precision: str, logit_diff: float, agreement: float, against: str) -> str | None:
-    """Return why an arm's outputs are not those of `against`, or None."""
-    if not logit_diff <= MAX_LOGIT_DIFF[precision]:  # NaN fails as well
-        return f"logits differ from the {against}'s by {logit_diff:.2g}, more than {MAX_LOGIT_DIFF[precision]:g}"
+    """Return why an arm's outputs are not those of `against`, or None; lower precisions are judged by accuracy."""
+    if precision != "fp32":
+        return None
+    if not logit_diff <= MAX_LOGIT_DIFF:  # NaN fails as well
+        return f"logits differ from the {against}'s by {logit_diff:.2g}, more than {MAX_LOGIT_DIFF:g}"
     if not agreement >= MIN_AGREEMENT:
         return f"labels agree with the {against}'s in {agreement:.2%}, less than {MIN_AGREEMENT:.2%}"
+    return None
+
+
+def reduction_fault(precision: str, logit_diff: float) -> str | None:
+    """Return why an arm can't have computed at the lower precision that it claims, or None."""
+    if precision != "fp32" and not logit_diff > MIN_REDUCED_DIFF:
+        return f"logits are fp32's to within {logit_diff:.2g}: {precision} was not active"
+    return None
+
+
+def accuracy_fault(precision: str, accuracy: float, reference: float) -> str | None:
+    """Return why a lower precision costs too much accuracy, or None."""
+    if precision != "fp32" and not accuracy >= MIN_RELATIVE_ACCURACY * reference:
+        return f"accuracy {accuracy:.2%} is less than {MIN_RELATIVE_ACCURACY:.0%} of fp32's {reference:.2%}"
+    return None
+
+
+def repetition_fault(repeated: float) -> str | None:
+    """Return why a process does not compute what its arm has proved to compute, or None."""
+    if not repeated >= MIN_REPEATED:
+        return f"labels agree with those of the arm's proof in {repeated:.2%}, less than {MIN_REPEATED:.2%}"
     return None
 
 

@@ -12,14 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.table import Table
+from rich.text import Text
 
 from backends.protocol import stacks
+from bench import cache
 from bench.errors import UserError, unknown
 from bench.journal import JOURNAL, write_whole
 from bench.machine import usable_cores
 from bench.plan import PRESETS, Plan, make_plan
+from bench.settings import SETTINGS
 from bench.stacks import environment_names, find_stack
-from bench.suite import Suite, load_suite, narrow, suite_names
+from bench.suite import Suite, load_suite, narrow, suite_names, takes_part
+from models.errors import InputError
 from models.recipes import RECIPES
 from models.zoo import NETWORKS
 
@@ -60,6 +64,7 @@ def run(choice: Choice, results: Path, name: str, console: Console, command: Seq
     from models import data
 
     plan = _plan(choice)
+    cache.require_writable()
     started = datetime.now(UTC)
     folder = _new_folder(results, name or f"{plan.suite.name}-{started:%Y%m%d-%H%M%S}")
     with first_interrupt_only():
@@ -81,9 +86,13 @@ def run(choice: Choice, results: Path, name: str, console: Console, command: Seq
 
 def report(folder: Path, console: Console) -> int:
     """Write the report of a run from its journal; return 1 when something failed or a gate tripped, else 0."""
+    from jinja2 import TemplateError
+
     try:
         return _write_report(folder, console)
-    except (KeyError, TypeError, AttributeError, IndexError, ArithmeticError) as error:
+    except InputError:
+        raise
+    except (KeyError, TypeError, AttributeError, IndexError, ArithmeticError, ValueError, TemplateError) as error:
         raise UserError(f"{folder}: this run is damaged ({type(error).__name__}: {error})") from error
 
 
@@ -118,7 +127,7 @@ def list_everything(console: Console) -> None:
             title=title, title_justify="left", title_style="bold", show_header=False, box=None, padding=(0, 2)
         )
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*map(Text, row))
         console.print(table, "")
 
 
@@ -128,7 +137,14 @@ def _inventory() -> dict[str, list[tuple[str, str]]]:
         "Suites (--suite)": [(name, load_suite(name).summary) for name in suite_names()],
         "Presets (--preset)": [(preset.name, preset.summary) for preset in PRESETS.values()],
         "Stacks (--stack)": [(stack.name, f"{stack.summary}; environment {stack.environment}") for stack in public],
-        "Variants": [(f"{stack.name}/{name}", line) for stack in public for name, line in stack.variants.items()],
+        "Variants": [
+            (f"{stack.name}/{name}", f"{variant.summary} [{', '.join(variant.precisions)}]")
+            for stack in public
+            for name, variant in stack.variants.items()
+        ],
+        "Environment settings (+NAME behind an arm of a suite)": [
+            (each.name, each.summary) for each in SETTINGS.values()
+        ],
         "Models (--model)": [
             (network.name, f"{network.parameters:,} parameters; {network.summary}") for network in NETWORKS.values()
         ],
@@ -145,7 +161,8 @@ def show_models(name: str, console: Console) -> None:
         raise unknown("model", name, NETWORKS)
     for network in [NETWORKS[name]] if name else NETWORKS.values():
         console.print(_layer_table(network))
-        console.print(f"Total parameters: {network.parameters:,}")
+        trained = f"{network.trainable_parameters:,} of them trainable"
+        console.print(f"Total parameters: {network.parameters:,}, {trained}")
         console.print(f"Multiply-adds per image: {network.multiply_adds:,}")
         console.print(f"Digest of the specification: {network.digest[:16]}")
 
@@ -191,6 +208,8 @@ def _plan(choice: Choice) -> Plan:
     plan = make_plan(suite, PRESETS[choice.preset], seed, _threads(choice.threads))
     if not plan.environments:
         raise UserError("no stack can be measured: " + "; ".join(plan.missing.values()))
+    if not any(takes_part(arm, case) for arm in suite.measured for case in suite.cases):
+        raise UserError(f"suite {suite.name}: none of the arms chosen takes part in {', '.join(suite.scenarios)}")
     if plan.missing and (choice.stacks or choice.environments):
         raise UserError("; ".join(plan.missing.values()))
     return plan
@@ -206,7 +225,7 @@ def _suite(choice: Choice) -> Suite:
         home = find_stack(name).environment
         if environments and home not in environments:
             raise UserError(f"--stack {name}: is not in the environments {', '.join(environments)}")
-    inside = [arm.stack for arm in suite.arms if find_stack(arm.stack).environment in environments]
+    inside = [arm.stack for arm in suite.uses if find_stack(arm.stack).environment in environments]
     if environments and not inside:
         raise UserError(f"suite {suite.name} has no stack in the environments {', '.join(environments)}")
     models, precisions = _names("--model", choice.models), _names("--precision", choice.precisions)

@@ -85,7 +85,11 @@ def read_run(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: can't be read ({error})") from error
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-        raise UserError(f"{path}: not the description of a run of schema {SCHEMA}, the one that this version reads")
+        found = content.get("schema") if isinstance(content, dict) else None
+        raise UserError(
+            f"{path}: a run of schema {found!r}, while this version reads schema {SCHEMA}; measure anew, or "
+            "use the version that has measured it"
+        )
     if lacking := sorted(DESCRIPTION - content.keys()):
         raise UserError(f"{path}: damaged: lacks {', '.join(lacking)}")
     return content

@@ -43,6 +43,7 @@ class Worker:
         with log.open("ab") as stream:
             incoming, self._requests = os.pipe()
             self._answers, outgoing = os.pipe()
+            self._pipes = [self._requests, self._answers]
             try:
                 self._process = subprocess.Popen(
                     [python, "-P", "-u", "-m", "bench.worker", str(incoming), str(outgoing)],
@@ -96,17 +97,21 @@ class Worker:
         self.send(do, **arguments)
         return self.receive(timeout_s)
 
+    def kill(self) -> None:
+        """Kill the process and all that it started; whoever waits for its answer gets a WorkerError."""
+        if self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+
     def stop(self) -> None:
         """Kill the process and all that it started, and reap it."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
+        self.kill()
         self._process.wait()
         self._close_pipes()
 
     def _close_pipes(self) -> None:
-        for descriptor in (self._requests, self._answers):
-            with suppress(OSError):
-                os.close(descriptor)
+        while self._pipes:
+            os.close(self._pipes.pop())
 
     def _receive(self, timeout_s: float) -> dict[str, Any]:
         line = self._read_line(timeout_s)
@@ -119,11 +124,12 @@ class Worker:
         return answer
 
     def _read_line(self, timeout_s: float) -> bytes:
-        """Sleep in select until a line is there, so that waiting burns nothing."""
+        """Sleep in poll until a line is there, so that waiting burns nothing."""
         deadline = now_ns() + int(timeout_s * 1e9)
+        poll = select.poll()
+        poll.register(self._answers, select.POLLIN)
         while b"\n" not in self._buffer:
-            ready, _, _ = select.select([self._answers], [], [], max(0, deadline - now_ns()) / 1e9)
-            if not ready:
+            if not poll.poll(max(0, deadline - now_ns()) / 1e6):
                 raise WorkerError(f"gave no answer within {timeout_s:g} s")
             chunk = os.read(self._answers, 1 << 20)
             if not chunk:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,11 +40,32 @@ def frequency_hz() -> int | None:
     return int(path.read_text()) * 1000 if path.exists() else None
 
 
+def require_memory(size: int) -> None:
+    """Raise MemoryError when a process of `size` bytes would not fit into what is available."""
+    fields = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
+    available = next(int(each[1]) * 1024 for each in fields if each[0] == "MemAvailable:")
+    if available < size:
+        raise MemoryError(f"{size / 1e9:.1f} GB needed and {available / 1e9:.1f} GB of memory available")
+
+
+def allow_many_files() -> None:
+    """Raise the number of files that this process may have open to what it may be raised to: workers have pipes."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def usable_cores() -> int:
     """Return how many cores this process may use: its affinity mask, or its control group's quota if that is less."""
     mask = len(os.sched_getaffinity(0))
     quota = _quota_cores()
     return mask if quota is None else max(1, min(mask, int(quota)))
+
+
+def instruction_sets() -> list[str]:
+    """Return those of the instruction sets that the first core has."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    flags = next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), [])
+    return [name for name in INSTRUCTION_SETS if name in flags]
 
 
 def describe() -> dict[str, Any]:
@@ -58,7 +80,7 @@ def describe() -> dict[str, Any]:
         "vendor": cpu.get("vendor_id_raw", "unknown"),
         "family": cpu.get("family"),
         "model": cpu.get("model"),
-        "instruction_sets": [name for name in INSTRUCTION_SETS if name in flags],
+        "instruction_sets": instruction_sets(),
         "virtual": "hypervisor" in flags,
         "cores": os.cpu_count(),
         "usable_cores": usable_cores(),

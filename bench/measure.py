@@ -48,11 +48,12 @@ def time_slice(
     lead_in: int,
     clock: Clock = now_ns,
     cpu_clock: Clock = cpu_ns,
+    begin_ns: int = 0,
 ) -> Timing:
     """Call `step` on successive batches until `budget_ns` have passed; at least once.
 
-    The first `lead_in` calls refill caches after another process had the cores; they are not timed. The garbage
-    collector waits until the slice is over.
+    The first `lead_in` calls refill caches after another process had the cores; they are not timed. Nor are those until
+    `begin_ns`, the moment at which all members of a team begin. The garbage collector waits until the slice is over.
     """
     samples: list[int] = []
     gc.collect()
@@ -60,6 +61,8 @@ def time_slice(
     try:
         for batch in islice(batches, lead_in):
             step(batch)
+        while begin_ns and clock() < begin_ns:
+            step(next(batches))
         cpu_before = cpu_clock()
         before = end = clock()
         deadline = before + budget_ns
@@ -70,6 +73,41 @@ def time_slice(
             end = clock()
             samples.append(end - start)
         cpu_after = cpu_clock()
+    finally:
+        gc.enable()
+    return Timing(tuple(samples), end - before, cpu_after - cpu_before)
+
+
+def time_pipeline(
+    submit: Callable[[Any], Any],
+    drain: Callable[[], Any],
+    batches: Iterator[Any],
+    budget_ns: int,
+    lead_in: int,
+    clock: Clock = now_ns,
+    cpu_clock: Clock = cpu_ns,
+) -> Timing:
+    """Submit successive batches until `budget_ns` have passed, at least one; drain what is left after that.
+
+    The first `lead_in` fill the pipeline; from then on a submission returns when a batch is done. A sample is the time
+    from one return to the next: none is begun before the pipeline is full, none ends in its emptying.
+    """
+    samples: list[int] = []
+    gc.collect()
+    gc.disable()
+    try:
+        for batch in islice(batches, lead_in):
+            submit(batch)
+        cpu_before = cpu_clock()
+        before = end = clock()
+        deadline = before + budget_ns
+        while not samples or end < deadline:
+            start = end
+            submit(next(batches))
+            end = clock()
+            samples.append(end - start)
+        cpu_after = cpu_clock()
+        drain()
     finally:
         gc.enable()
     return Timing(tuple(samples), end - before, cpu_after - cpu_before)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, replace
-from itertools import combinations, islice, product
+from dataclasses import dataclass
+from itertools import combinations, product
 from typing import TYPE_CHECKING, TypeAlias
 
 from backends.protocol import stacks
+from bench.machine import instruction_sets
 from bench.records import Pair
 from bench.stacks import Environment, MissingEnvironmentError, environment_of
-from bench.suite import baselines_of
+from bench.suite import baselines_of, has_precision, takes_part
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,7 +23,7 @@ SLICE_NS = 200_000_000
 LEAD_IN = 3  # untimed iterations at the start of a slice
 WARM_UP_SLICE_NS = 50_000_000
 # How long the parts of a run take, relative to each other, for the progress display: seconds on two cores.
-PROOF_WEIGHT, START_WEIGHT = 5.6, 2.6
+PROOF_WEIGHT, START_WEIGHT = 6.8, 2.2
 
 
 @dataclass(frozen=True)
@@ -58,23 +59,50 @@ Order: TypeAlias = tuple[str, ...]
 
 
 @dataclass(frozen=True)
+class Round:
+    """One turn of every arm on a case, in this order."""
+
+    case: str
+    number: int
+    order: Order
+
+
+@dataclass(frozen=True)
 class Block:
-    """One fresh process per arm on one case, alternated in `rounds`; each round is an order of arms."""
+    """One fresh process per arm for the cases of a model and scenario, alternated in rounds.
+
+    `start` is the order in which processes are built, `cases` that in which each builds what it needs for them.
+    """
 
     number: int
-    case: str
-    rounds: tuple[Order, ...]
+    cases: tuple[str, ...]
+    start: Order
+    rounds: tuple[Round, ...]
 
 
-def draw_schedule(cases: Sequence[Case], arms: Sequence[Arm], preset: Preset, seed: int) -> list[Block]:
-    """Shuffle the cases anew for each block number, and draw the orders of each case's rounds, balanced."""
+def draw_schedule(groups: Sequence[Group], preset: Preset, seed: int) -> list[Block]:
+    """Shuffle groups and cases anew for each block number, and draw the orders of each case's rounds, balanced."""
     chance = random.Random(seed)
-    orders = {case.id: balanced_orders([arm.id for arm in arms], chance) for case in cases}
+    orders = {
+        case.id: balanced_orders([arm.id for arm in group.arms], chance) for group in groups for case in group.cases
+    }
     return [
-        Block(number, case.id, tuple(islice(orders[case.id], preset.rounds)))
+        _draw_block(number, group, orders, preset, chance)
         for number in range(1, preset.blocks + 1)
-        for case in chance.sample(list(cases), len(cases))
+        for group in chance.sample(list(groups), len(groups))
     ]
+
+
+def _draw_block(
+    number: int, group: Group, orders: dict[str, Iterator[Order]], preset: Preset, chance: random.Random
+) -> Block:
+    cases, arms = [case.id for case in group.cases], [arm.id for arm in group.arms]
+    rounds = tuple(
+        Round(case, turn, next(orders[case]))
+        for turn in range(preset.rounds)
+        for case in chance.sample(cases, len(cases))
+    )
+    return Block(number, tuple(chance.sample(cases, len(cases))), tuple(chance.sample(arms, len(arms))), rounds)
 
 
 def balanced_orders(names: Sequence[str], chance: random.Random) -> Iterator[Order]:
@@ -83,6 +111,14 @@ def balanced_orders(names: Sequence[str], chance: random.Random) -> Iterator[Ord
         order = tuple(chance.sample(list(names), len(names)))
         yield order
         yield order[::-1]
+
+
+@dataclass(frozen=True)
+class Group:
+    """The cases of one model and scenario, and the arms that take part in them."""
+
+    cases: tuple[Case, ...]
+    arms: tuple[Arm, ...]
 
 
 @dataclass(frozen=True)
@@ -95,16 +131,35 @@ class Plan:
     threads: int
     environments: dict[str, Environment]
     missing: dict[str, str]
+    instruction_sets: tuple[str, ...]
 
     @property
     def arms(self) -> tuple[Arm, ...]:
-        """Return the arms whose stack has an environment."""
-        return tuple(arm for arm in self.suite.measured if arm.stack in self.environments)
+        """Return the arms that can be measured here."""
+        return tuple(arm for arm in self.suite.measured if self.obstacle(arm) is None)
+
+    def obstacle(self, arm: Arm) -> str | None:
+        """Return why an arm can't be measured here, or None."""
+        if arm.stack in self.missing:
+            return self.missing[arm.stack]
+        if not has_precision(arm):
+            return f"{arm.stack} has no {arm.precision}"
+        needed = [each for each in (stacks()[arm.stack].needs, NEEDED[arm.precision]) if each]
+        lacking = [each for each in needed if not set(each) & set(self.instruction_sets)]
+        return f"this CPU has none of {', '.join(lacking[0])}" if lacking else None
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """Return the cases by model and scenario, with the arms that take part in them; none without any."""
+        keys = dict.fromkeys(case.group for case in self.suite.cases)
+        cases = [tuple(case for case in self.suite.cases if case.group == key) for key in keys]
+        groups = (Group(each, tuple(arm for arm in self.arms if takes_part(arm, each[0]))) for each in cases)
+        return tuple(group for group in groups if group.arms)
 
     @property
     def schedule(self) -> list[Block]:
         """Return the blocks, the same at every call."""
-        return draw_schedule(self.suite.cases, self.arms, self.preset, self.seed)
+        return draw_schedule(self.groups, self.preset, self.seed)
 
     @property
     def environment_pairs(self) -> list[tuple[Environment, Environment]]:
@@ -115,32 +170,43 @@ class Plan:
     @property
     def weight(self) -> float:
         """Return the expected duration in the progress display's unit."""
-        proofs = sum(not arm.replica for arm in self.arms) * len(self.suite.cases) * PROOF_WEIGHT
-        return proofs + len(self.schedule) * self.block_weight
+        proofs = sum(not arm.replica for group in self.groups for arm in group.arms) * PROOF_WEIGHT
+        return proofs + sum(map(self.block_weight, self.schedule))
 
-    @property
-    def block_weight(self) -> float:
+    def block_weight(self, block: Block) -> float:
         """Return the expected duration of one block."""
-        return len(self.arms) * (START_WEIGHT + self.preset.rounds * SLICE_NS / 1e9)
+        return len(block.start) * START_WEIGHT + sum(len(each.order) for each in block.rounds) * SLICE_NS / 1e9
+
+
+# What a precision is worth nothing without: any of these.
+NEEDED = {
+    "fp32": (),
+    "bf16": ("avx512_bf16", "amx_bf16"),
+    "int8": ("avx512_vnni", "avx_vnni", "amx_int8"),
+}
 
 
 def make_plan(suite: Suite, preset: Preset, seed: int, threads: int) -> Plan:
     """Find each arm's environment."""
     environments: dict[str, Environment] = {}
     missing: dict[str, str] = {}
-    for name in dict.fromkeys(arm.stack for arm in suite.arms):
+    for name in dict.fromkeys(use.stack for use in suite.uses):
         try:
             environments[name] = environment_of(stacks()[name])
         except MissingEnvironmentError as error:
             missing[name] = str(error)
-    return Plan(suite, preset, seed, threads, environments, missing)
+    return Plan(suite, preset, seed, threads, environments, missing, tuple(instruction_sets()))
 
 
 def planned_pairs(suite: Suite) -> list[Pair]:
-    """Return every comparison that the suite asks for."""
+    """Return every comparison that the suite asks for, of equal precision and settings."""
+    first, candidates = suite.cases[0], [arm for arm in suite.arms if suite.is_primary(arm)]
     pairs = []
     for case, arm in product(suite.cases, suite.measured):
-        held_against = [replace(arm, replica=False)] if arm.replica else baselines_of(suite, arm)
-        candidate = arm in suite.primary and case == suite.cases[0]
-        pairs += [Pair(arm, baseline, case, candidate) for baseline in held_against]
+        held_against = [arm.original] if arm.replica else baselines_of(suite, arm)
+        pairs += [
+            Pair(arm, baseline, case, candidate=case == first and arm in candidates)
+            for baseline in held_against
+            if takes_part(arm, case) and takes_part(baseline, case)
+        ]
     return pairs

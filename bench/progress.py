@@ -38,7 +38,10 @@ class Steps:
             self._bar.refresh()
         else:
             self._console.print(
-                f"[{self._done / self._total:4.0%}] {what}, {left}", markup=False, highlight=False, soft_wrap=True
+                f"[{self._done / (self._total or 1):4.0%}] {what}, {left}",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
             )
 
     def _seconds_left(self) -> float:

@@ -4,82 +4,140 @@ from __future__ import annotations
 
 import tempfile
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.checks import leak_fault, parity_fault
+from backends.protocol import stacks
+from bench.checks import leak_fault, parity_fault, reduction_fault
 from bench.launch import WorkerError
 from bench.plan import PROOF_WEIGHT, planned_pairs
-from bench.records import Parity, Proof, Start
+from bench.records import Conversion, Parity, Proof, Start
 from bench.rig import BUILD_TIMEOUT_S, compare, predict, read_back
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from bench.launch import Worker
+    from bench.plan import Group
     from bench.records import Arm, Case
     from bench.rig import Rig
+    from bench.team import Team
+
+    Logits = dict[str, NDArray[np.float32]]
 
 
 def prove_all(rig: Rig) -> None:
     """Start each arm alone on the idle machine: cold start, predictions of all test images, proof of what ran."""
     _read_files(rig)
-    for case in rig.plan.suite.cases:
-        logits: dict[str, NDArray[np.float32]] = {}
-        for arm in rig.plan.arms:
+    for group in rig.plan.groups:
+        logits: dict[Case, Logits] = {case: {} for case in group.cases}
+        for arm in group.arms:
             if not arm.replica:
-                _prove(rig, arm, case, logits)
-                rig.steps.step(PROOF_WEIGHT, f"{arm.label}: proof, {case.label}")
-        for pair in planned_pairs(rig.plan.suite):
-            ours, theirs = replace(pair.arm, replica=False).id, pair.baseline.id
-            if pair.case == case and {ours, theirs} <= logits.keys():
-                rig.journal.append(Parity(pair.arm.id, theirs, case.id, *compare(logits[ours], logits[theirs])))
+                _prove(rig, arm, group, logits)
+                rig.steps.step(PROOF_WEIGHT, f"{arm.label}: proof, {', '.join(group.cases[0].group)}")
+        _compare(rig, logits)
+
+
+def _compare(rig: Rig, logits: dict[Case, Logits]) -> None:
+    for pair in planned_pairs(rig.plan.suite):
+        found = logits.get(pair.case, {})
+        ours, theirs = pair.arm.original.id, pair.baseline.id
+        if {ours, theirs} <= found.keys():
+            difference = compare(found[ours], found[theirs])
+            rig.journal.append(Parity(pair.arm.id, theirs, pair.case.id, *difference))
 
 
 def _read_files(rig: Rig) -> None:
-    """Start one arm of each stack and discard it: no arm's cold start pays for reading its stack's files from disk."""
-    first = {arm.stack: arm for arm in reversed(rig.plan.arms)}
-    for arm in first.values():
-        with suppress(WorkerError):  # the arm's own start will tell
-            _build(rig, arm, rig.plan.suite.cases[0])[0].stop()
+    """Start one arm of each stack, and each that compiles, and discard it.
+
+    No arm's cold start pays for reading its stack's files, or its compiler's, from disk.
+    """
+    for group in rig.plan.groups[:1]:
+        first = {arm.stack: arm for arm in reversed(group.arms)}
+        compiling = [arm for arm in group.arms if _compiles(arm)]
+        for arm in dict.fromkeys((*first.values(), *compiling)):
+            with suppress(WorkerError), _start(rig, arm, group.cases[0].scenario, _empty(rig)) as team:
+                rig.build(team, arm, group.cases[0])  # its own start will tell what is wrong with it
 
 
-def _build(rig: Rig, arm: Arm, case: Case) -> tuple[Worker, dict[str, Any]]:
-    """Return a worker with empty compile caches, and how long its build took; raises WorkerError."""
-    worker = rig.start(arm, Path(tempfile.mkdtemp(dir=rig.scratch)))
+def _compiles(arm: Arm) -> bool:
+    """Tell whether an arm leaves compiled code behind; others of its stack have the folder for it and no use."""
+    return bool(stacks()[arm.stack].cache_variables) and "compile" in arm.variant and not arm.replica
+
+
+def _empty(rig: Rig) -> Path:
+    return Path(tempfile.mkdtemp(dir=rig.scratch))
+
+
+def _start(rig: Rig, arm: Arm, scenario: str, caches: Path) -> Team:
+    team = rig.start(arm, scenario, caches)
     try:
-        return worker, worker.wait_until_ready().request("build", BUILD_TIMEOUT_S, **rig.build_request(arm, case))
+        return team.wait_until_ready()
     except BaseException:
-        worker.stop()
+        team.stop()
         raise
 
 
-def _prove(rig: Rig, arm: Arm, case: Case, logits: dict[str, NDArray[np.float32]]) -> None:
-    """Store an arm's cold start and proof, and add its logits of all test images; store why it failed if it did."""
-    try:
-        worker, built = _build(rig, arm, case)
-        with worker:
-            rig.journal.append(Start(arm.id, case.id, None, worker.pid, **built))
-            found = predict(rig, worker, len(rig.labels))
-            proof = _proof(rig, arm, case, read_back(rig, worker, case), found)
-        rig.journal.append(proof)
-        _gate(rig, case, proof)
-    except WorkerError as error:
-        rig.fail(arm, case, None, error)
-    else:
-        rig.proven.add((arm.id, case.id))
-        logits[arm.id] = found
+def _prove(rig: Rig, arm: Arm, group: Group, logits: dict[Case, Logits]) -> None:
+    """Store an arm's cold start and its proof on each case, and keep its logits; store why it failed if it did."""
+    caches, left = _empty(rig), list(group.cases)
+    while left:
+        try:
+            _prove_cases(rig, arm, left, caches, logits)
+        except WorkerError as error:  # the next case gets a process of its own
+            rig.fail(arm, left.pop(0), None, error)
+    if _compiles(arm) and (arm.id, group.cases[0].id) in rig.proven:
+        _restart(rig, arm, group.cases[0], caches)
 
 
-def _gate(rig: Rig, case: Case, proof: Proof) -> None:
-    parity = parity_fault(case.precision, proof.max_abs_logit_diff, proof.agreement, "oracle")
-    if fault := parity or leak_fault(rig.data, proof.accuracy):
+def _prove_cases(rig: Rig, arm: Arm, left: list[Case], caches: Path, logits: dict[Case, Logits]) -> None:
+    """Prove one case after the other in one process, and take those that are proven from `left`."""
+    _store_conversion(rig, arm, left[0])
+    with _start(rig, arm, left[0].scenario, caches) as team:
+        while left:
+            rig.journal.append(Start(arm.id, left[0].id, cached=False, **rig.build(team, arm, left[0])))
+            _prove_case(rig, team, arm, left[0], logits[left[0]])
+            left.pop(0)
+
+
+def _restart(rig: Rig, arm: Arm, case: Case, caches: Path) -> None:
+    """Store a second start, which finds compiled what the first has compiled."""
+    with suppress(WorkerError), _start(rig, arm, case.scenario, caches) as team:  # else there is no such figure
+        rig.journal.append(Start(arm.id, case.id, cached=True, **rig.build(team, arm, case)))
+
+
+def _store_conversion(rig: Rig, arm: Arm, case: Case) -> None:
+    folder, convert_ns, cached = rig.converted(arm, case)
+    if folder:
+        rig.journal.append(Conversion(arm.id, case.model, convert_ns, cached))
+
+
+def _prove_case(rig: Rig, team: Team, arm: Arm, case: Case, logits: Logits) -> None:
+    found = predict(rig, team, case, len(rig.data.test_labels))[0]
+    evidence = read_back(rig, team, arm, case)
+    saved = team.request("save", BUILD_TIMEOUT_S, case=case.id)[0]["saved_bytes"]
+    proof = _proof(rig, arm, case, evidence, found, saved)
+    rig.journal.append(proof)
+    _gate(rig, arm, proof)
+    rig.proven[arm.id, case.id] = found.argmax(axis=1)
+    rig.memory[arm.id] = max(rig.memory.get(arm.id, 0), proof.memory_bytes)
+    logits[arm.id] = found
+
+
+def _gate(rig: Rig, arm: Arm, proof: Proof) -> None:
+    """Raise WorkerError when what an arm computes is not the network, at the precision that it claims."""
+    fault = (
+        parity_fault(arm.precision, proof.max_abs_logit_diff, proof.agreement, "oracle")
+        or reduction_fault(arm.precision, proof.max_abs_logit_diff)
+        or leak_fault(rig.data.name, proof.accuracy)
+    )
+    if fault:
         raise WorkerError(f"proof failed: {fault}")
 
 
-def _proof(rig: Rig, arm: Arm, case: Case, evidence: dict[str, Any], logits: NDArray[np.float32]) -> Proof:
+def _proof(
+    rig: Rig, arm: Arm, case: Case, evidence: dict[str, Any], logits: NDArray[np.float32], saved_bytes: int
+) -> Proof:
     labels = logits.argmax(axis=1)
     difference, agreement = compare(logits, rig.oracle[case.model])
     return Proof(
@@ -91,7 +149,9 @@ def _proof(rig: Rig, arm: Arm, case: Case, evidence: dict[str, Any], logits: NDA
         versions=evidence["versions"],
         images=len(logits),
         labels="".join(map(str, labels)),
-        accuracy=float((labels == rig.labels).mean()),
+        accuracy=float((labels == rig.data.test_labels).mean()),
         max_abs_logit_diff=difference,
         agreement=agreement,
+        memory_bytes=evidence["memory_bytes"],
+        saved_bytes=saved_bytes,
     )

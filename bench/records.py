@@ -1,66 +1,85 @@
-"""What travels and what is stored: frozen dataclasses and their JSON. Stdlib only: workers import this too."""
+"""What travels and what is stored: frozen dataclasses and their JSON."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any, TypeAlias
+from dataclasses import asdict, dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SCHEMA = 1
+SCHEMA = 2
 REPLICA = "@A/A"
+DEFAULT_SETTINGS = "bound"
 # What run.json holds beside the schema.
 DESCRIPTION = frozenset({
-    "command", "started", "git_commit", "suite", "preset", "seed", "threads", "arms", "cases", "pairs", "schedule",
-    "protocol", "settings", "restart_settings", "machine", "stacks", "environments", "missing", "mismatches", "data",
-    "models",
+    "command", "started", "git_commit", "suite", "preset", "seed", "threads", "arms", "cases", "pairs", "ladders",
+    "lineups", "schedule", "protocol", "settings", "restart_settings", "machine", "stacks", "environments", "missing",
+    "mismatches", "data", "models",
 })  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One stack used in one way; a replica is the baseline a second time, the A/A arm."""
+    """One stack used in one way, at one precision, under one set of environment settings (their name).
+
+    A replica is the baseline a second time, the A/A arm.
+    """
 
     stack: str
     variant: str
+    precision: str = "fp32"
+    settings: str = DEFAULT_SETTINGS
     replica: bool = False
 
     @property
     def id(self) -> str:
-        """Return `stack/variant`, marked when a replica."""
-        return f"{self.stack}/{self.variant}" + (REPLICA if self.replica else "")
+        """Return `stack/variant`, with precision and settings where they are not the usual, marked when a replica."""
+        precision = "" if self.precision == "fp32" else f"/{self.precision}"
+        settings = "" if self.settings == DEFAULT_SETTINGS else f"+{self.settings}"
+        return f"{self.stack}/{self.variant}{precision}{settings}" + (REPLICA if self.replica else "")
 
     @property
     def label(self) -> str:
         """Return the name for tables and plots."""
-        return f"{self.stack} {self.variant}" + (" (A/A)" if self.replica else "")
+        precision = "" if self.precision == "fp32" else f" {self.precision}"
+        settings = "" if self.settings == DEFAULT_SETTINGS else f" ({self.settings} settings)"
+        return f"{self.stack} {self.variant}{precision}{settings}" + (" (A/A)" if self.replica else "")
 
     @property
     def slug(self) -> str:
         """Return the name for files."""
-        return f"{self.stack}-{self.variant}" + ("-aa" if self.replica else "")
+        return self.id.replace(REPLICA, "-aa").replace("/", "-").replace("+", "-")
+
+    @property
+    def original(self) -> Arm:
+        """Return what a replica is a replica of; any other arm itself."""
+        return replace(self, replica=False)
 
 
 @dataclass(frozen=True)
 class Case:
-    """The work on which arms are compared."""
+    """The work on which arms are compared; at equal precision, except where trade-offs are shown."""
 
     model: str
     scenario: str
     batch_size: int
-    precision: str
 
     @property
     def id(self) -> str:
         """Return the name for journals and files' contents."""
-        return f"{self.model}/{self.scenario}/b{self.batch_size}/{self.precision}"
+        return f"{self.model}/{self.scenario}/b{self.batch_size}"
 
     @property
     def label(self) -> str:
         """Return the name for tables and plots."""
-        return f"{self.model}, {self.scenario}, batch {self.batch_size}, {self.precision}"
+        return f"{self.model}, {self.scenario}, batch {self.batch_size}"
+
+    @property
+    def group(self) -> tuple[str, str]:
+        """Return what the cases have in common that one process of an arm serves."""
+        return self.model, self.scenario
 
 
 @dataclass(frozen=True)
@@ -70,24 +89,46 @@ class Pair:
     arm: Arm
     baseline: Arm
     case: Case
-    candidate: bool
+    candidate: bool = False
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the NumPy oracle says of a model's test images, and what they are: one digit each."""
+
+    model: str
+    labels: str
+    truth: str
+
+    @property
+    def accuracy(self) -> float:
+        """Return the top-1 accuracy in fp32, which lower precisions are held against."""
+        return sum(map(str.__eq__, self.labels, self.truth)) / len(self.truth)
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """The files that an arm starts from: how long making them took (once, or now when not `cached`), and their size."""
+
+    arm: str
+    model: str
+    convert_ns: int
+    cached: bool
 
 
 @dataclass(frozen=True)
 class Start:
-    """A worker process that is built: cold-start times in ns, peak memory in bytes.
+    """A process that is built, alone on an idle machine: times in ns. A team's are those of its slowest member.
 
-    `block` is None for the proof pass, where processes start alone on an idle machine and with empty compile caches.
+    `cached` tells whether it found its compile caches filled.
     """
 
     arm: str
     case: str
-    block: int | None
-    pid: int
+    cached: bool
     import_ns: int
     build_ns: int
     first_call_ns: int
-    peak_memory_bytes: int
 
     @property
     def total_ns(self) -> int:
@@ -99,7 +140,8 @@ class Start:
 class Proof:
     """What the proof pass read back from an arm, and its predictions of all test images (one digit each).
 
-    `max_abs_logit_diff` and `agreement` (of the labels) are against the NumPy oracle.
+    `max_abs_logit_diff` and `agreement` (of the labels) are against the NumPy oracle. `memory_bytes` is the peak
+    resident set of the arm's processes together, `saved_bytes` the size of what a user of it would ship.
     """
 
     arm: str
@@ -113,6 +155,8 @@ class Proof:
     accuracy: float
     max_abs_logit_diff: float
     agreement: float
+    memory_bytes: int
+    saved_bytes: int
 
 
 @dataclass(frozen=True)
@@ -156,7 +200,8 @@ class Evidence:
 class Slice:
     """One arm's turn in one round, with what the machine did meanwhile.
 
-    `idle_cpu_ns` is what all other workers burned, `harness_cpu_ns` what the orchestrator did. `steal_ns` and
+    A team's samples stand one member's after the other's: `counts` are how many each has, `walls_ns` how long each
+    took. `idle_cpu_ns` is what all other workers burned, `harness_cpu_ns` what the orchestrator did. `steal_ns` and
     `throttled_ns` are the machine's and the control group's, over all cores.
     """
 
@@ -166,7 +211,8 @@ class Slice:
     round: int
     position: int
     samples_ns: tuple[int, ...]
-    wall_ns: int
+    counts: tuple[int, ...]
+    walls_ns: tuple[int, ...]
     cpu_ns: int
     involuntary_switches: int
     idle_cpu_ns: int
@@ -175,6 +221,16 @@ class Slice:
     throttled_ns: int
     load: float
     frequency_hz: int | None
+
+    @property
+    def wall_ns(self) -> int:
+        """Return how long the turn took."""
+        return max(self.walls_ns)
+
+    @property
+    def batch_interval_ns(self) -> float:
+        """Return the time per batch of all members together: the inverse of their added rates."""
+        return 1 / sum(count / wall for count, wall in zip(self.counts, self.walls_ns, strict=True))
 
 
 @dataclass(frozen=True)
@@ -203,10 +259,10 @@ class End:
     wall_ns: int
 
 
-Record: TypeAlias = Start | Proof | Parity | Check | Evidence | Slice | Failure | Overhead | End
-KINDS: dict[str, type[Record]] = {
-    kind.__name__.lower(): kind for kind in (Start, Proof, Parity, Check, Evidence, Slice, Failure, Overhead, End)
-}
+Record: TypeAlias = (
+    Reference | Conversion | Start | Proof | Parity | Check | Evidence | Slice | Failure | Overhead | End
+)
+KINDS: dict[str, type[Record]] = {kind.__name__.lower(): kind for kind in get_args(Record)}
 
 
 FIELD_TYPES = {kind: {field.name: str(field.type) for field in fields(kind)} for kind in KINDS.values()}

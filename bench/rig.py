@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -9,10 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backends.protocol import stacks
+from bench import cache, settings
 from bench.checks import MAX_FAILED_SHARE
 from bench.launch import Unsupported, Worker, WorkerError
-from bench.records import Failure
-from models.weights import Weights, checkpoint_path, digest, initial_weights, load_weights, save_weights
+from bench.records import DEFAULT_SETTINGS, Failure
+from bench.suite import LATENCY
+from bench.team import Team
+from models.weights import Weights, checkpoint_path, initial_weights, load_weights, save_weights
+from models.weights import digest as digest_of
 from models.zoo import NETWORKS
 
 if TYPE_CHECKING:
@@ -25,6 +31,7 @@ if TYPE_CHECKING:
     from bench.plan import Plan
     from bench.progress import Steps
     from bench.records import Arm, Case
+    from models.data import DataSet
 
 BUILD_TIMEOUT_S, PREDICT_TIMEOUT_S, SLICE_TIMEOUT_S = 600, 600, 60
 UNTRAINED_SEED = 0
@@ -57,33 +64,9 @@ def load_models(names: Sequence[str], scratch: Path) -> dict[str, Model]:
 def describe_models(models: dict[str, Model]) -> dict[str, Any]:
     """Return what run.json holds of each model: digests, and whether its weights are trained."""
     return {
-        name: {"spec": NETWORKS[name].digest, "weights": digest(model.weights), "trained": model.trained}
+        name: {"spec": NETWORKS[name].digest, "weights": digest_of(model.weights), "trained": model.trained}
         for name, model in models.items()
     }
-
-
-def settings(threads: int) -> dict[str, str]:
-    """Return the environment variables that every arm runs under, vanilla and Intel alike.
-
-    Raised malloc thresholds keep freed activations mapped; bound OpenMP threads stay on their core.
-    """
-    common = {
-        "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
-        "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
-        "OMP_NUM_THREADS": str(threads),
-        "OMP_DYNAMIC": "FALSE",
-        "OMP_PROC_BIND": "close",
-        "OMP_PLACES": "cores",
-        "OPENBLAS_NUM_THREADS": str(threads),
-        "PYTHONHASHSEED": "0",
-        "PYTHONNOUSERSITE": "1",
-    }
-    return common | {name: value for stack in stacks().values() for name, value in stack.settings.items()}
-
-
-def restart_settings() -> dict[str, str]:
-    """Return what is added in the blocks, for every arm alike, to shorten the start of processes that were proven."""
-    return {name: value for stack in stacks().values() for name, value in stack.restart_settings.items()}
 
 
 @dataclass
@@ -96,32 +79,114 @@ class Rig:
     journal: Journal
     models: dict[str, Model]
     images: Path
-    labels: NDArray[np.uint8]
-    data: str
+    calibration: Path
+    data: DataSet
     steps: Steps
     oracle: dict[str, NDArray[np.float64]] = field(default_factory=dict)
-    proven: set[tuple[str, str]] = field(default_factory=set)
+    proven: dict[tuple[str, str], NDArray[np.int64]] = field(default_factory=dict)
+    memory: dict[str, int] = field(default_factory=dict)
     failed_blocks: dict[tuple[str, str], int] = field(default_factory=lambda: defaultdict(int))
+    _converted: dict[tuple[str, ...], tuple[Path, int, bool]] = field(default_factory=dict)
 
-    def start(self, arm: Arm, caches: Path, extra: Mapping[str, str] | None = None) -> Worker:
-        """Start a worker in the arm's environment; what it compiles is cached below `caches`."""
+    def start(self, arm: Arm, scenario: str, caches: Path, extra: Mapping[str, str] | None = None) -> Team:
+        """Start a team in the arm's environment; what it compiles is cached below `caches`.
+
+        Raises WorkerError, or Unsupported when the environment lacks what the arm's settings need.
+        """
+        stack, environment = stacks()[arm.stack], self.plan.environments[arm.stack]
+        members, threads = self.members(arm, scenario)
+        try:
+            preloaded = settings.preloaded(arm.settings, environment.folder)
+        except FileNotFoundError as error:
+            raise Unsupported(str(error)) from error
+        variables = settings.variables(arm.settings, threads) | preloaded | dict(extra or {})
+        variables |= stack.variants[arm.variant].settings
+        variables |= {name: str(caches / name.lower()) for name in stack.cache_variables}
         log = self.folder / "logs" / f"{arm.slug}.log"
-        variables = {name: str(caches / name.lower()) for name in stacks()[arm.stack].cache_variables}
-        python = self.plan.environments[arm.stack].python
-        return Worker(python, settings(self.plan.threads) | dict(extra or {}) | variables, log, self.scratch)
+        return Team([lambda: Worker(environment.python, variables, log, self.scratch)] * members)
 
-    def build_request(self, arm: Arm, case: Case) -> dict[str, Any]:
-        """Return the arguments that build the arm's session."""
+    def members(self, arm: Arm, scenario: str) -> tuple[int, int]:
+        """Return how many processes an arm is measured with, and how many threads each has.
+
+        For throughput there is one of one thread for each core, except where one process keeps all of them busy.
+        """
+        alone = scenario == LATENCY or stacks()[arm.stack].variants[arm.variant].asynchronous
+        return (1, self.plan.threads) if alone else (self.plan.threads, 1)
+
+    def build(self, team: Team, arm: Arm, case: Case) -> dict[str, Any]:
+        """Build the arm's session for a case; return the figures of the slowest member."""
+        cores = sorted(os.sched_getaffinity(0))[: self.plan.threads]
+        places = [[core] for core in cores] if len(team.members) > 1 else [cores]
+        request = self.deployment(arm, case) | {"threads": self.members(arm, case.scenario)[1]}
+        answers = team.request_each("build", BUILD_TIMEOUT_S, [request | {"cores": place} for place in places])
+        return {name: max(answer[name] for answer in answers) for name in answers[0]}
+
+    def deployment(self, arm: Arm, case: Case) -> dict[str, Any]:
+        """Return what a worker needs to know of an arm and a case."""
         return {
+            "case": case.id,
             "stack": arm.stack,
             "variant": arm.variant,
             "model": case.model,
-            "precision": case.precision,
+            "precision": arm.precision,
             "batch_size": case.batch_size,
-            "threads": self.plan.threads,
             "weights": str(self.models[case.model].file),
             "images": str(self.images),
+            "calibration": str(self.calibration),
+            "files": str(self.converted(arm, case)[0]),
         }
+
+    def converted(self, arm: Arm, case: Case) -> tuple[Path | str, int, bool]:
+        """Return the files that an arm starts from, how long making them took in ns, and whether they were there.
+
+        Nothing, for an arm that needs none. Raises WorkerError when they can't be made.
+        """
+        conversion = stacks()[arm.stack].variants[arm.variant].conversion
+        precision = "int8" if arm.precision == "int8" else "fp32"
+        if not conversion:
+            return "", 0, True
+        if (known := self._converted.get((arm.stack, conversion, precision, case.model))) is None:
+            known = self._convert(arm, case, conversion, precision)
+            self._converted[arm.stack, conversion, precision, case.model] = known
+        return known
+
+    def _convert(self, arm: Arm, case: Case, conversion: str, precision: str) -> tuple[Path, int, bool]:
+        """Convert in a process of its own, unless the cache has the same spec, weights, images and versions."""
+        environment = self.plan.environments[arm.stack]
+        digest = cache.key(
+            stack=arm.stack,
+            conversion=conversion,
+            precision=precision,
+            spec=NETWORKS[case.model].digest,
+            weights=digest_of(self.models[case.model].weights),
+            images=hashlib.sha256(self.calibration.read_bytes()).hexdigest() if precision == "int8" else "",
+            versions={name: environment.packages.get(name) for name in stacks()[arm.stack].packages},
+        )
+        request = {
+            "stack": arm.stack,
+            "variant": arm.variant,
+            "conversion": conversion,
+            "model": case.model,
+            "precision": precision,
+            "batch_size": 1,
+            "weights": str(self.models[case.model].file),
+            "calibration": str(self.calibration),
+            "files": "",
+        }
+        log = self.folder / "logs" / f"{arm.stack}-convert.log"
+        variables = settings.variables(DEFAULT_SETTINGS, self.plan.threads)
+
+        def make(folder: Path) -> dict[str, Any]:
+            """Convert twice: the first time reads the frameworks' files from disk."""
+            answer: dict[str, Any] = {}
+            for _ in range(2):
+                with Worker(environment.python, variables, log, self.scratch) as worker:
+                    worker.wait_until_ready()
+                    answer = worker.request("convert", BUILD_TIMEOUT_S, folder=str(folder), **request)
+            return answer
+
+        folder, facts, cached = cache.entry("converted", digest, make)
+        return folder, int(facts["convert_ns"]), cached
 
     def fail(self, arm: Arm, case: Case, block: int | None, error: WorkerError) -> None:
         """Store that an arm could not be measured."""
@@ -135,37 +200,43 @@ class Rig:
         return self.failed_blocks[arm.id, case.id] > max(1, MAX_FAILED_SHARE * self.plan.preset.blocks)
 
 
-def predict(rig: Rig, worker: Worker, images: int) -> NDArray[np.float32]:
-    """Return a worker's logits of the first test images, shape (images, classes).
+def predict(rig: Rig, team: Team, case: Case, images: int) -> list[NDArray[np.float32]]:
+    """Return each member's logits of the first test images, shape (images, classes).
 
-    Raises WorkerError when it counted other images, or when the logits are not finite numbers of that shape.
+    Raises WorkerError when one counted other images, or when logits are not finite numbers of that shape.
     """
-    file = rig.scratch / "logits.npy"
+    files = [rig.scratch / f"logits-{pid}.npy" for pid in team.pids]
+    requests = [{"case": case.id, "images": images, "file": str(file)} for file in files]
     try:
-        counted = worker.request("predict", PREDICT_TIMEOUT_S, images=images, file=str(file))["images"]
-        logits: NDArray[np.float32] = np.load(file, allow_pickle=False)
+        answers = team.request_each("predict", PREDICT_TIMEOUT_S, requests)
+        found: list[NDArray[np.float32]] = [np.load(file, allow_pickle=False) for file in files]
     except (OSError, ValueError) as error:
         raise WorkerError(f"wrote no logits ({error})") from error
     finally:
-        file.unlink(missing_ok=True)
-    finite = bool(np.isfinite(logits).all())
-    if (counted, logits.shape, finite) != (images, (images, CLASSES), True):
-        raise WorkerError(f"proof failed: {counted} images, logits of shape {logits.shape}, all finite: {finite}")
-    return logits
+        for file in files:
+            file.unlink(missing_ok=True)
+    for answer, logits in zip(answers, found, strict=True):
+        finite = bool(np.isfinite(logits).all())
+        if (answer["images"], logits.shape, finite) != (images, (images, CLASSES), True):
+            shape = f"logits of shape {logits.shape}, all finite: {finite}"
+            raise WorkerError(f"proof failed: {answer['images']} images, {shape}")
+    return found
 
 
-def read_back(rig: Rig, worker: Worker, case: Case) -> dict[str, Any]:
-    """Return what a worker proves of itself.
+def read_back(rig: Rig, team: Team, arm: Arm, case: Case) -> dict[str, Any]:
+    """Return what a team proves of itself: its first member's evidence, when all members pass.
 
-    Raises WorkerError when it can't, or when it ran at another precision or with other threads than was asked.
+    Raises WorkerError when one can't, or when it ran at another precision or with other threads than was asked.
     """
-    evidence = worker.request("prove", PREDICT_TIMEOUT_S)
-    if not evidence.keys() >= {"precision", "threads", "kernels", "versions"}:
-        raise WorkerError("proof failed: it is not complete")
-    for what, asked in (("precision", case.precision), ("threads", rig.plan.threads)):
-        if evidence[what] != asked:
-            raise WorkerError(f"proof failed: {what} read back as {evidence[what]}, asked for {asked}")
-    return evidence
+    found = team.request("prove", PREDICT_TIMEOUT_S, case=case.id)
+    threads = rig.members(arm, case.scenario)[1]
+    for evidence in found:
+        if not evidence.keys() >= {"precision", "threads", "kernels", "versions", "memory_bytes"}:
+            raise WorkerError("proof failed: it is not complete")
+        for what, asked in (("precision", arm.precision), ("threads", threads)):
+            if evidence[what] != asked:
+                raise WorkerError(f"proof failed: {what} read back as {evidence[what]}, asked for {asked}")
+    return found[0] | {"memory_bytes": sum(evidence["memory_bytes"] for evidence in found)}
 
 
 def compare(ours: NDArray[Any], theirs: NDArray[Any]) -> tuple[float, float]:

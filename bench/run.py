@@ -6,6 +6,7 @@ import signal
 import tempfile
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backends.protocol import stacks
-from bench import checks, machine
+from bench import cache, checks, machine, settings
 from bench.blocks import measure_blocks
 from bench.errors import UserError
 from bench.journal import JOURNAL, Journal, write_run
@@ -21,28 +22,27 @@ from bench.launch import Worker, WorkerError
 from bench.measure import now_ns
 from bench.plan import LEAD_IN, SLICE_NS, WARM_UP_SLICE_NS, planned_pairs
 from bench.prove import prove_all
-from bench.records import SCHEMA, Arm, End, Failure, Overhead
-from bench.rig import (
-    BUILD_TIMEOUT_S,
-    SLICE_TIMEOUT_S,
-    Model,
-    Rig,
-    describe_models,
-    load_models,
-    restart_settings,
-    settings,
-)
+from bench.records import SCHEMA, Arm, End, Failure, Overhead, Reference
+from bench.rig import BUILD_TIMEOUT_S, SLICE_TIMEOUT_S, Model, Rig, describe_models, load_models
 from bench.stacks import HARNESS, differences, environment_of
+from bench.suite import takes_part
 from models import oracle
 from models.data import standardise
+from models.weights import digest as digest_of
 from models.zoo import NETWORKS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from numpy.typing import NDArray
+
     from bench.plan import Plan
     from bench.progress import Steps
     from models.data import DataSet
+
+IMAGES, CALIBRATION, LOGITS = "test-images.npy", "calibration.npy", "logits.npy"
+REMEDY = "free space there, or set XDG_CACHE_HOME or TMPDIR to another folder"
+CALIBRATION_IMAGES, CALIBRATION_SEED = 300, 0  # as many as NNCF takes by itself
 
 
 def conduct(plan: Plan, data: DataSet, folder: Path, steps: Steps, description: dict[str, Any]) -> str:
@@ -51,26 +51,31 @@ def conduct(plan: Plan, data: DataSet, folder: Path, steps: Steps, description: 
     Raises UserError when the disk refuses; what was written until then is whole.
     """
     begin = now_ns()
+    machine.allow_many_files()
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
-        scratch, (models, images) = Path(name), _lay_out(plan, data, Path(name))
+        scratch, models = Path(name), _lay_out(plan, data, Path(name))
         write_run(folder, description | {"models": describe_models(models)})
         (folder / "logs").mkdir()
         with Journal(folder / JOURNAL) as journal:
-            rig = Rig(plan, folder, scratch, journal, models, images, data.test_labels, data.name, steps)
+            files = scratch / IMAGES, scratch / CALIBRATION
+            rig = Rig(plan, folder, scratch, journal, models, *files, data=data, steps=steps)
             try:
                 status = _measure(rig)
             except KeyboardInterrupt:
                 status = "interrupted"
+            except OSError as error:
+                raise UserError(f"{error.filename or scratch}: {error.strerror}; {REMEDY}") from error
             journal.append(End(status, now_ns() - begin))
     return status
 
 
-def _lay_out(plan: Plan, data: DataSet, scratch: Path) -> tuple[dict[str, Model], Path]:
-    """Write what every worker reads: weights and test images."""
+def _lay_out(plan: Plan, data: DataSet, scratch: Path) -> dict[str, Model]:
+    """Write what every worker reads: weights, test images, and the training images that int8 is calibrated on."""
+    chosen = np.random.RandomState(CALIBRATION_SEED).permutation(len(data.train_images))[:CALIBRATION_IMAGES]
     try:
-        images = scratch / "test-images.npy"
-        np.save(images, data.test_images, allow_pickle=False)
-        return load_models(plan.suite.models, scratch), images
+        np.save(scratch / IMAGES, data.test_images, allow_pickle=False)
+        np.save(scratch / CALIBRATION, data.train_images[chosen], allow_pickle=False)
+        return load_models(plan.suite.models, scratch)
     except OSError as error:
         raise UserError(f"{scratch}: {error}; free space there, or name another folder with TMPDIR") from error
 
@@ -100,15 +105,16 @@ def first_interrupt_only() -> Iterator[None]:
 def _measure(rig: Rig) -> str:
     _skip_missing(rig)
     _measure_overhead(rig)
-    _compute_oracle(rig)
+    _consult_oracle(rig)
     prove_all(rig)
     return measure_blocks(rig)
 
 
 def _skip_missing(rig: Rig) -> None:
-    absent = [arm for arm in rig.plan.suite.measured if arm.stack in rig.plan.missing]
-    for arm, case in product(absent, rig.plan.suite.cases):
-        rig.journal.append(Failure(arm.id, case.id, None, rig.plan.missing[arm.stack], skipped=True))
+    for arm, case in product(rig.plan.suite.measured, rig.plan.suite.cases):
+        obstacle = rig.plan.obstacle(arm)
+        if obstacle and takes_part(arm, case):
+            rig.journal.append(Failure(arm.id, case.id, None, obstacle, skipped=True))
 
 
 def _measure_overhead(rig: Rig) -> None:
@@ -116,20 +122,35 @@ def _measure_overhead(rig: Rig) -> None:
     null, case = Arm("null", "constant"), rig.plan.suite.cases[0]
     environment = environment_of(stacks()["null"])
     log = rig.folder / "logs" / "null.log"
+    variables = settings.variables(null.settings, rig.plan.threads)
     try:
-        with Worker(environment.python, settings(rig.plan.threads), log, rig.scratch) as worker:
-            worker.wait_until_ready().request("build", BUILD_TIMEOUT_S, **rig.build_request(null, case))
-            timing = worker.request("slice", SLICE_TIMEOUT_S, budget_ns=SLICE_NS // 20, lead_in=1000)
+        with Worker(environment.python, variables, log, rig.scratch) as worker:
+            request = rig.deployment(null, case) | {"threads": rig.plan.threads, "cores": None}
+            worker.wait_until_ready().request("build", BUILD_TIMEOUT_S, **request)
+            work = {"case": case.id, "asynchronous": False, "budget_ns": SLICE_NS // 20, "lead_in": 1000}
+            work["begin_ns"] = 0
+            timing = worker.request("slice", SLICE_TIMEOUT_S, **work)
         rig.journal.append(Overhead(tuple(timing["samples_ns"])))
     except WorkerError as error:
         rig.fail(null, case, None, error)
 
 
-def _compute_oracle(rig: Rig) -> None:
-    """Compute each network's logits of all test images."""
-    images = np.load(rig.images, mmap_mode="r", allow_pickle=False)
+def _consult_oracle(rig: Rig) -> None:
+    """Compute each network's logits of all test images, or take them from the cache."""
     for name, model in rig.models.items():
-        rig.oracle[name] = oracle.logits(NETWORKS[name], model.weights, standardise(NETWORKS[name], images))
+        network = NETWORKS[name]
+        digest = cache.key(spec=network.digest, weights=digest_of(model.weights), images=rig.data.digest)
+        folder, _, _ = cache.entry("oracle", digest, partial(_compute_oracle, rig, name))
+        logits: NDArray[np.float64] = np.load(folder / LOGITS, allow_pickle=False)
+        rig.oracle[name] = logits
+        labels, truth = ("".join(map(str, each)) for each in (logits.argmax(axis=1), rig.data.test_labels))
+        rig.journal.append(Reference(name, labels, truth))
+
+
+def _compute_oracle(rig: Rig, name: str, folder: Path) -> dict[str, Any]:
+    images = standardise(NETWORKS[name], rig.data.test_images)
+    np.save(folder / LOGITS, oracle.logits(NETWORKS[name], rig.models[name].weights, images), allow_pickle=False)
+    return {"model": name}
 
 
 def describe(plan: Plan, data: DataSet, command: Sequence[str], started: str, git_commit: str | None) -> dict[str, Any]:
@@ -140,7 +161,7 @@ def describe(plan: Plan, data: DataSet, command: Sequence[str], started: str, gi
         "command": list(command),
         "started": started,
         "git_commit": git_commit,
-        "suite": {"name": plan.suite.name, "summary": plan.suite.summary, "scenario": plan.suite.scenario},
+        "suite": {"name": plan.suite.name, "summary": plan.suite.summary},
         "preset": plan.preset.name,
         "seed": plan.seed,
         "threads": plan.threads,
@@ -150,6 +171,13 @@ def describe(plan: Plan, data: DataSet, command: Sequence[str], started: str, gi
             {"arm": pair.arm.id, "baseline": pair.baseline.id, "case": pair.case.id, "candidate": pair.candidate}
             for pair in planned_pairs(plan.suite)
         ],
+        "ladders": [
+            {"name": ladder.name, "steps": [{"name": step.name, "arm": step.arm.id} for step in ladder.steps]}
+            for ladder in plan.suite.ladders
+        ],
+        "lineups": {
+            case.id: [arm.id for arm in plan.suite.measured if takes_part(arm, case)] for case in plan.suite.cases
+        },
         "schedule": [asdict(block) for block in plan.schedule],
         "protocol": {
             "slice_ns": SLICE_NS,
@@ -158,15 +186,25 @@ def describe(plan: Plan, data: DataSet, command: Sequence[str], started: str, gi
             "warm_up_limit_ns": plan.preset.warm_up_limit_ns,
             "check_images": checks.CHECK_IMAGES,
         },
-        "settings": settings(plan.threads),
-        "restart_settings": restart_settings(),
+        "settings": {name: settings.variables(name, plan.threads) for name in _used_settings(plan)},
+        "restart_settings": settings.restart_variables(),
         "machine": machine.describe(),
         "stacks": {
-            name: {"environment": stack.environment or HARNESS, "summary": stack.summary, "baseline": stack.baseline}
+            name: {
+                "environment": stack.environment or HARNESS,
+                "summary": stack.summary,
+                "baselines": stack.baselines,
+                "compiles": bool(stack.cache_variables),
+                "variants": {
+                    variant: {"summary": each.summary, "settings": each.settings}
+                    for variant, each in stack.variants.items()
+                },
+            }
             for name, stack in stacks().items()
         },
         "environments": {
-            name: {"python": each.python_version, "packages": each.packages} for name, each in environments.items()
+            name: {"python": each.python_version, "bytes": each.installed_bytes, "packages": each.packages}
+            for name, each in environments.items()
         },
         "missing": plan.missing,
         "mismatches": {
@@ -176,3 +214,7 @@ def describe(plan: Plan, data: DataSet, command: Sequence[str], started: str, gi
         },
         "data": {"name": data.name, "digest": data.digest},
     }
+
+
+def _used_settings(plan: Plan) -> list[str]:
+    return list(dict.fromkeys(arm.settings for arm in plan.suite.measured))

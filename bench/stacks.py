@@ -32,6 +32,24 @@ class Environment:
     python_version: str
     packages: dict[str, str]
 
+    @property
+    def folder(self) -> Path:
+        """Return the virtualenv's folder."""
+        return self.python.parents[1]
+
+    @property
+    def installed_bytes(self) -> int | None:
+        """Return the size of all files in the virtualenv; None for the harness's own interpreter."""
+        if self.name == HARNESS:
+            return None
+        sizes = (
+            entry.stat(follow_symlinks=False).st_size
+            for folder, _, _ in os.walk(self.folder)
+            for entry in os.scandir(folder)
+            if entry.is_file(follow_symlinks=False)
+        )
+        return sum(sizes)
+
 
 class MissingEnvironmentError(Exception):
     """An environment that is not there or lacks its stack; the message tells the command that makes it."""
@@ -83,7 +101,8 @@ def _environment(folder: Path) -> Environment:
         raise MissingEnvironmentError(
             f"environment {folder.name} does not exist or is damaged; make it: tox -r -e {folder.name} --notest"
         )
-    version = re.search(r"^version(?:_info)? *= *([\d.]+)", (folder / "pyvenv.cfg").read_text(), re.MULTILINE)
+    told = (folder / "pyvenv.cfg").read_text(errors="replace")
+    version = re.search(r"^version(?:_info)? *= *([\d.]+)", told, re.MULTILINE)
     return Environment(folder.name, python, version[1].rstrip(".") if version else "unknown", _packages([str(site)]))
 
 

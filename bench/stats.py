@@ -95,6 +95,14 @@ def wilcoxon_p(values: Sequence[float]) -> float:
     return float(wilcoxon(values, method="exact" if _untied(values) else "approx").pvalue)
 
 
+def mcnemar_p(only_one: int, only_other: int) -> float:
+    """Return McNemar's exact two-sided p value from the counts of discordant cases (binomial test at one half)."""
+    from scipy.stats import binomtest
+
+    discordant = only_one + only_other
+    return float(binomtest(only_one, discordant).pvalue) if discordant else 1.0
+
+
 def _untied(values: Sequence[float]) -> bool:
     magnitudes = [abs(value) for value in values]
     return 0 not in magnitudes and len(set(magnitudes)) == len(magnitudes)

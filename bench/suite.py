@@ -9,45 +9,112 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backends.protocol import stacks
+from backends.protocol import PRECISIONS, stacks
 from bench.errors import UserError, unknown
-from bench.records import Arm, Case
+from bench.records import DEFAULT_SETTINGS, Arm, Case
+from bench.settings import SETTINGS
 from models.zoo import NETWORKS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 SUITES = Path(__file__).parent / "suites"
-SCENARIOS = ("latency",)
-PRECISIONS = ("fp32",)
+LATENCY, THROUGHPUT = "latency", "throughput"
+SCENARIOS = (LATENCY, THROUGHPUT)
+EVERY = ""  # the precision of an arm that is meant in each of the suite's
 MAX_BATCH_SIZE = 10_000
 
 
 @dataclass(frozen=True)
+class Step:
+    """A rung of a ladder: what changes, and the arm in which it has."""
+
+    name: str
+    arm: Arm
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """Arms of which each changes one thing in the one before: where a gain comes from."""
+
+    name: str
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True)
 class Suite:
-    """What is measured: arms on cases, the baselines they are held against, and the primary comparisons."""
+    """What is measured: arms on cases, the baselines they are held against, and the primary comparisons.
+
+    An arm whose precision is EVERY stands for one at each of the suite's `precisions`.
+    """
 
     name: str
     summary: str
-    scenario: str
+    scenarios: tuple[str, ...]
     models: tuple[str, ...]
     batch_sizes: tuple[int, ...]
     precisions: tuple[str, ...]
-    arms: tuple[Arm, ...]
+    uses: tuple[Arm, ...]
     baselines: tuple[Arm, ...]
     primary: tuple[Arm, ...]
+    ladders: tuple[Ladder, ...] = ()
 
     @property
     def cases(self) -> tuple[Case, ...]:
         """Return every case; the first is the one that primary comparisons are made in."""
-        combinations = product(self.models, self.batch_sizes, self.precisions)
-        return tuple(Case(model, self.scenario, batch, precision) for model, batch, precision in combinations)
+        combinations = product(self.models, self.scenarios, self.batch_sizes)
+        return tuple(Case(model, scenario, batch) for model, scenario, batch in combinations)
+
+    @property
+    def arms(self) -> tuple[Arm, ...]:
+        """Return the arms at their precisions, and one for each stack that lacks one of the suite's altogether."""
+        return tuple(arm for precision in PRECISIONS for arm in self._at(precision))
+
+    def _at(self, precision: str) -> list[Arm]:
+        named = [use for use in self.uses if use.precision == precision]
+        every = [replace(use, precision=precision) for use in self.uses if use.precision == EVERY]
+        able = [arm for arm in every if has_precision(arm)] if precision in self.precisions else []
+        present = {arm.stack for arm in (*named, *able)}
+        usual = [arm for arm in every if arm.settings == DEFAULT_SETTINGS]
+        first = {arm.stack: arm for arm in reversed(usual)} if precision in self.precisions else {}
+        chosen = {*named, *able, *(arm for stack, arm in first.items() if stack not in present)}
+        ordered = dict.fromkeys(replace(use, precision=precision) for use in self.uses)
+        return [arm for arm in ordered if arm in chosen]
+
+    def is_primary(self, arm: Arm) -> bool:
+        """Tell whether an arm is named as primary, at the first of the precisions that it is meant in."""
+        meant = (next((each for each in self.arms if _is_use(each, use)), None) for use in self.primary)
+        return arm in meant
 
     @property
     def measured(self) -> tuple[Arm, ...]:
         """Return the arms, with the A/A arm behind its baseline where that is measured."""
-        twins = [replace(baseline, replica=True) for baseline in self.baselines[:1]]
-        return tuple(each for arm in self.arms for each in (arm, *(twin for twin in twins if _same_use(twin, arm))))
+        first = next((arm for arm in self.arms for use in self.baselines[:1] if _is_use(arm, use)), None)
+        return tuple(
+            each for arm in self.arms for each in ((arm, replace(arm, replica=True)) if arm == first else (arm,))
+        )
+
+
+def has_precision(arm: Arm) -> bool:
+    """Tell whether an arm's variant can run at its precision at all."""
+    return arm.precision in stacks()[arm.stack].variants[arm.variant].precisions
+
+
+def takes_part(arm: Arm, case: Case) -> bool:
+    """Tell whether an arm is made for a case's scenario: asynchronous variants have no latency to compare.
+
+    For throughput only the usual settings are measured, as it fills all cores in any case.
+    """
+    if case.scenario == LATENCY:
+        return not stacks()[arm.stack].variants[arm.variant].asynchronous
+    return arm.settings == DEFAULT_SETTINGS
+
+
+def _is_use(arm: Arm, use: Arm) -> bool:
+    """Tell whether an arm is what `use` means in the suite."""
+    return arm.precision in (use.precision, arm.precision if use.precision == EVERY else "") and (
+        (arm.stack, arm.variant, arm.settings) == (use.stack, use.variant, use.settings)
+    )
 
 
 @dataclass(frozen=True)
@@ -59,7 +126,7 @@ class Source:
 
     def error(self, key: str, message: str) -> UserError:
         """Return the error about `key`, with its line."""
-        found = re.search(rf"^\s*{re.escape(key)}\s*=", self.text, re.MULTILINE)
+        found = re.search(rf"^\s*(?:{re.escape(key)}\s*=|\[\[{re.escape(key)}\]\])", self.text, re.MULTILINE)
         line = f", line {self.text.count(chr(10), 0, found.start(0) + len(found[0])) + 1}" if found else ""
         return UserError(f"{self.path}{line}: {message}")
 
@@ -94,7 +161,7 @@ def _parse(source: Source, content: dict[str, Any]) -> Suite:
     readers: dict[str, Callable[[Source, str, Any], Any]] = {
         "name": _name,
         "summary": _text,
-        "scenario": _one_of(SCENARIOS),
+        "scenarios": _some_of(SCENARIOS),
         "models": _some_of(NETWORKS),
         "batch_sizes": _batch_sizes,
         "precisions": _some_of(PRECISIONS),
@@ -102,33 +169,58 @@ def _parse(source: Source, content: dict[str, Any]) -> Suite:
         "baselines": _arms,
         "primary": _arms,
     }
-    for key in sorted(content.keys() - readers.keys()):
-        raise source.error(key, f"unknown key '{key}'; allowed: {', '.join(readers)}")
+    optional: dict[str, Callable[[Source, str, Any], Any]] = {"ladders": _ladders}
+    for key in sorted(content.keys() - readers.keys() - optional.keys()):
+        raise source.error(key, f"unknown key '{key}'; allowed: {', '.join(readers | optional)}")
     for key in (key for key in readers if key not in content):
         raise source.error(key, f"the key '{key}' is missing")
-    suite = Suite(**{key: read(source, key, content[key]) for key, read in readers.items()})
-    for key in ("baselines", "primary"):
-        for arm in getattr(suite, key):
-            if arm not in suite.arms:
-                raise source.error(key, f"'{arm.id}' in {key} is not one of the arms")
-    for arm in suite.primary:
-        if not stacks()[arm.stack].baseline or not baselines_of(suite, arm):
-            raise source.error("primary", f"'{arm.id}' has no baseline: none of its vanilla stack")
+    present = {key: read for key, read in (readers | optional).items() if key in content}
+    values: dict[str, Any] = {key: read(source, key, content[key]) for key, read in present.items()}
+    suite = Suite(uses=values.pop("arms"), **values)
+    _check_references(source, suite)
     return suite
 
 
-def _same_use(one: Arm, other: Arm) -> bool:
-    return (one.stack, one.variant) == (other.stack, other.variant)
+def _check_references(source: Source, suite: Suite) -> None:
+    """Raise UserError when what is named is none of the arms, or when a primary arm has no baseline."""
+    arms = ", ".join(map(_written, suite.uses))
+    for key in ("baselines", "primary"):
+        for arm in getattr(suite, key):
+            if arm not in suite.uses:
+                raise source.error(key, f"'{_written(arm)}' in {key} is not one of the arms: {arms}")
+    for use in suite.primary:
+        meant = [arm for arm in suite.arms if _is_use(arm, use)]
+        if not stacks()[use.stack].baselines or not any(baselines_of(suite, arm) for arm in meant):
+            raise source.error("primary", f"'{_written(use)}' has no baseline: none of its vanilla stack")
+    for ladder in suite.ladders:
+        for step in ladder.steps:
+            if not any(_is_use(step.arm, use) for use in suite.uses):
+                raise source.error("ladders", f"'{step.arm.id}' in ladder {ladder.name} is not one of the arms")
+
+
+def _written(use: Arm) -> str:
+    """Return an arm as a suite's file writes it."""
+    precision = f"/{use.precision}" if use.precision != EVERY else ""
+    settings = f"+{use.settings}" if use.settings != DEFAULT_SETTINGS else ""
+    return f"{use.stack}/{use.variant}{precision}{settings}"
 
 
 def baselines_of(suite: Suite, arm: Arm) -> list[Arm]:
-    """Return what `arm` is held against.
+    """Return what `arm` is held against, at its own precision and settings.
 
-    An Intel arm against each baseline of its vanilla stack, a vanilla arm against the first of its own.
+    An Intel arm against each baseline of its vanilla stacks, a vanilla arm against the first of its own.
     """
     stack = stacks()[arm.stack]
-    own = [baseline for baseline in suite.baselines if baseline.stack == (stack.baseline or stack.name)]
-    return own if stack.baseline else [baseline for baseline in own[:1] if baseline != arm]
+    alike = [each for each in suite.arms if (each.precision, each.settings) == (arm.precision, arm.settings)]
+    uses = [replace(use, settings=arm.settings) for use in suite.baselines]
+    own = [
+        each
+        for use in uses
+        if use.stack in (stack.baselines or (stack.name,))
+        for each in alike
+        if _is_use(each, use) and has_precision(each)
+    ]
+    return own if stack.baselines else [baseline for baseline in own[:1] if baseline != arm]
 
 
 def narrow(
@@ -149,15 +241,23 @@ def narrow(
     for batch_size in batch_sizes:
         if not 1 <= batch_size <= MAX_BATCH_SIZE:
             raise UserError(f"--batch-size {batch_size}: allowed: 1 to {MAX_BATCH_SIZE}")
-    arms = tuple(arm for arm in suite.arms if not chosen_stacks or arm.stack in chosen_stacks)
-    if not arms:
-        present = ", ".join(dict.fromkeys(arm.stack for arm in suite.arms))
+    uses = tuple(
+        use
+        for use in suite.uses
+        if (not chosen_stacks or use.stack in chosen_stacks)
+        and (not precisions or use.precision in (EVERY, *precisions))
+    )
+    if not uses and precisions:
+        there = dict.fromkeys(use.precision or "fp32" for use in suite.uses)
+        raise UserError(f"suite {suite.name} has no arm at {', '.join(precisions)} there; it names {', '.join(there)}")
+    if not uses:
+        present = ", ".join(dict.fromkeys(use.stack for use in suite.uses))
         raise UserError(f"suite {suite.name} has no arm of {', '.join(chosen_stacks)}; its stacks: {present}")
     return replace(
         suite,
-        arms=arms,
-        baselines=tuple(arm for arm in suite.baselines if arm in arms),
-        primary=tuple(arm for arm in suite.primary if arm in arms),
+        uses=uses,
+        baselines=tuple(arm for arm in suite.baselines if arm in uses),
+        primary=tuple(arm for arm in suite.primary if arm in uses),
         models=_distinct(models) or suite.models,
         batch_sizes=_distinct(batch_sizes) or suite.batch_sizes,
         precisions=_distinct(precisions) or suite.precisions,
@@ -215,13 +315,50 @@ def _batch_sizes(source: Source, key: str, value: Any) -> tuple[int, ...]:
 
 
 def _arms(source: Source, key: str, value: Any) -> tuple[Arm, ...]:
-    return tuple(_arm(source, key, each) for each in _list(source, key, value))
+    arms = tuple(_arm(source, key, each) for each in _list(source, key, value))
+    if len(set(arms)) != len(arms):
+        raise source.error(key, f"{key} names something twice")
+    return arms
 
 
 def _arm(source: Source, key: str, value: Any) -> Arm:
-    stack, _, variant = value.partition("/") if isinstance(value, str) else ("", "", "")
-    if stack not in stacks():
-        raise source.error(key, f"unknown stack in {value!r}; allowed: {', '.join(stacks())}")
-    if variant not in stacks()[stack].variants:
-        raise source.error(key, f"unknown variant in {value!r}; {stack} has: {', '.join(stacks()[stack].variants)}")
-    return Arm(stack, variant)
+    """Read "stack/variant", "stack/variant/precision", each with "+settings" behind it or not."""
+    text = value if isinstance(value, str) else ""
+    use, plus, settings = text.partition("+")
+    stack, _, rest = use.partition("/")
+    variant, slash, precision = rest.partition("/")
+    allowed = (
+        ("stack", stack, stacks()),
+        ("variant", variant, stacks()[stack].variants if stack in stacks() else ()),
+        ("precision", precision if slash else PRECISIONS[0], PRECISIONS),
+        ("settings", settings if plus else DEFAULT_SETTINGS, SETTINGS),
+    )
+    for kind, name, names in allowed:
+        if name not in names:
+            raise source.error(key, f"unknown {kind} in {value!r}; allowed: {', '.join(_public(names))}")
+    return Arm(stack, variant, precision if slash else EVERY, settings if plus else DEFAULT_SETTINGS)
+
+
+def _public(names: Iterable[str]) -> list[str]:
+    """Leave out the stacks that the harness has for itself."""
+    return [name for name in names if name not in stacks() or not stacks()[name].internal]
+
+
+def _ladders(source: Source, key: str, value: Any) -> tuple[Ladder, ...]:
+    if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
+        raise source.error(key, "ladders must be tables: [[ladders]]")
+    for each in value:
+        if each.keys() != {"name", "steps"}:
+            raise source.error(key, "a ladder has a name and steps")
+    ladders = tuple(Ladder(_name(source, key, each["name"]), _steps(source, key, each["steps"])) for each in value)
+    if len({ladder.name for ladder in ladders}) != len(ladders):
+        raise source.error(key, "two ladders have the same name")
+    return ladders
+
+
+def _steps(source: Source, key: str, value: Any) -> tuple[Step, ...]:
+    pairs = isinstance(value, list) and all(isinstance(step, list) and len(step) == 2 for step in value)  # noqa: PLR2004 - of a pair
+    if not pairs or not value or not all(isinstance(step[0], str) and step[0].strip() for step in value):
+        raise source.error(key, 'the steps of a ladder must be pairs: ["what changes", "stack/variant"]')
+    read = [(name, _arm(source, key, arm)) for name, arm in value]
+    return tuple(Step(name, replace(arm, precision=arm.precision or PRECISIONS[0])) for name, arm in read)

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bench import settings
 from bench.errors import UserError
 from bench.launch import Worker, WorkerError
 from bench.progress import duration, steps
-from bench.rig import BUILD_TIMEOUT_S, settings
+from bench.records import DEFAULT_SETTINGS
+from bench.rig import BUILD_TIMEOUT_S
 from bench.stacks import MissingEnvironmentError, environment_of
 from models import oracle
 from models.data import standardise
@@ -59,7 +61,7 @@ def train(job: Job, console: Console) -> None:
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         scratch = Path(name)
         try:
-            with Worker(environment.python, settings(job.threads), scratch / "log", scratch) as worker:
+            with Worker(environment.python, _variables(job), scratch / "log", scratch) as worker:
                 loss = _train(job, worker.wait_until_ready(), scratch, console)
         except WorkerError as error:
             raise UserError(f"training {job.recipe.name} on {job.stack.name} failed: {error}") from error
@@ -69,6 +71,10 @@ def train(job: Job, console: Console) -> None:
     console.print(
         f"{job.output}: test accuracy {accuracy:.2%} on {job.data.name}", markup=False, highlight=False, soft_wrap=True
     )
+
+
+def _variables(job: Job) -> dict[str, str]:
+    return settings.variables(DEFAULT_SETTINGS, job.threads)
 
 
 def _train(job: Job, worker: Worker, scratch: Path, console: Console) -> float:
@@ -84,6 +90,7 @@ def _train(job: Job, worker: Worker, scratch: Path, console: Console) -> float:
         recipe=job.recipe.name,
         model=job.network.name,
         threads=job.threads,
+        seed=job.seed,
         weights=str(file),
         images=str(scratch / "images.npy"),
         labels=str(scratch / "labels.npy"),

@@ -1,7 +1,8 @@
 """The process that runs inside a stack's environment and obeys requests: one JSON line in, one out.
 
-Imports the standard library, NumPy, `backends` and `models` only. Requests arrive on the file descriptor named first on
-the command line, answers leave on the second, so that whatever a framework prints can't be taken for an answer.
+Imports the standard library, NumPy, `backends`, `models` and the timed loop only. Requests arrive on the file
+descriptor named first on the command line, answers leave on the second, so that whatever a framework prints can't be
+taken for an answer.
 """
 
 from __future__ import annotations
@@ -13,80 +14,117 @@ import os
 import resource
 import signal
 import sys
+import tempfile
+from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from backends.protocol import ProofError, UnsupportedError, open_backend
-from bench.measure import now_ns, time_slice
+from backends.protocol import Deployment, ProofError, UnsupportedError, convert, open_backend, stacks
+from bench.measure import now_ns, time_pipeline, time_slice
 from models.data import standardise
 from models.recipes import RECIPES
 from models.weights import load_weights, save_weights
 from models.zoo import NETWORKS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
-    from backends.protocol import Session
+    from backends.protocol import AsynchronousSession, Session
 
 PR_SET_PDEATHSIG = 1
 POOL_BYTES = 8 << 20  # distinct input batches kept ready: about a last-level cache's share, two batches at the least
 POOL_BATCHES = 256
+REQUESTS = ("build", "convert", "slice", "predict", "prove", "save", "train", "epoch")
+
+
+@dataclass(frozen=True)
+class Built:
+    """A session for one case, with the distinct batches that it is timed on."""
+
+    session: Session
+    batch_size: int
+    batches: Iterator[Any]
 
 
 class Worker:
-    """The state of one process: an open backend and the session or training built with it."""
+    """The state of one process: an open backend and the sessions or the training built with it."""
+
+    def __init__(self) -> None:
+        self._built: dict[str, Built] = {}
+        self._import_ns: int | None = None
 
     def build(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Import, build and make the first call; each timed apart, in ns."""
-        self.network = NETWORKS[request["model"]]
-        weights = load_weights(Path(request["weights"]), self.network)
+        """Import once, build a case's session and make the first call; each timed apart, in ns."""
+        deployment = self._deployment(request)
         self.images = np.load(request["images"], mmap_mode="r", allow_pickle=False)
-        self.batch_size = int(request["batch_size"])
-        start = now_ns()
-        backend = open_backend(request["stack"], request["threads"])
-        imported = now_ns()
-        self.session: Session = backend.inference(
-            self.network, weights, request["variant"], request["precision"], self.batch_size
-        )
+        if self._import_ns is None:
+            _take_place(request["cores"])
+            start = now_ns()
+            self._stack, self._backend = request["stack"], open_backend(request["stack"], request["threads"])
+            self._import_ns = now_ns() - start
+            _require_preloaded()
+        begin = now_ns()
+        session = self._backend.inference(deployment)
         built = now_ns()
-        batch = self.session.prepare(self._batch(0))
+        batch = session.prepare(self._batch(0, deployment.batch_size))
         before = now_ns()
-        self.session.step(batch)
+        session.step(batch)
         after = now_ns()
-        self.batches = cycle(self._pool())
+        self._built[request["case"]] = Built(session, deployment.batch_size, cycle(self._pool(session, deployment)))
         gc.collect()
         gc.freeze()  # what is built stays: the collection before each slice has little left to look at
         return {
-            "import_ns": imported - start,
-            "build_ns": built - imported,
+            "import_ns": self._import_ns,
+            "build_ns": built - begin,
             "first_call_ns": after - before,
-            "peak_memory_bytes": _peak_memory_bytes(),
         }
+
+    def convert(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Make the files that a variant starts from; the time in ns has the imports that this takes in it."""
+        start = now_ns()
+        convert(request["stack"], request["conversion"], self._deployment(request), Path(request["folder"]))
+        return {"convert_ns": now_ns() - start}
 
     def slice(self, request: dict[str, Any]) -> dict[str, Any]:
         """Time one slice."""
+        built = self._built[request["case"]]
         before = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
-        timing = time_slice(self.session.step, self.batches, request["budget_ns"], request["lead_in"])
+        if request["asynchronous"]:
+            work = cast("AsynchronousSession", built.session)
+            timing = time_pipeline(work.submit, work.drain, built.batches, request["budget_ns"], request["lead_in"])
+        else:
+            plan = request["budget_ns"], request["lead_in"]
+            timing = time_slice(built.session.step, built.batches, *plan, begin_ns=request["begin_ns"])
         switches = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw - before
         return {**vars(timing), "involuntary_switches": switches}
 
     def predict(self, request: dict[str, Any]) -> dict[str, Any]:
         """Write the logits of the first `images` test images to a file; count the images."""
-        count = min(request["images"], len(self.images))
-        starts = range(0, count, self.batch_size)
-        batches = [self._logits(start) for start in starts]
-        logits = np.concatenate(batches)[:count]
+        built, count = self._built[request["case"]], min(request["images"], len(self.images))
+        starts = range(0, count, built.batch_size)
+        logits = np.concatenate([self._logits(built, start) for start in starts])[:count]
         np.save(request["file"], logits, allow_pickle=False)
         return {"images": len(logits)}
 
-    def prove(self, request: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002 - every request has this signature
-        """Return the session's proof."""
-        return vars(self.session.prove(self.session.prepare(self._batch(0))))
+    def prove(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Return the session's proof; raises ProofError when another stack's framework was imported."""
+        built, memory_bytes = self._built[request["case"]], _peak_memory_bytes()
+        proof = built.session.prove(built.session.prepare(self._batch(0, built.batch_size)))
+        others = {name for stack in stacks().values() for name in stack.modules} - set(stacks()[self._stack].modules)
+        if foreign := sorted(others & sys.modules.keys()):
+            raise ProofError(f"the process has imported {', '.join(foreign)} as well")
+        return {**vars(proof), "memory_bytes": memory_bytes}
+
+    def save(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Return the size of what a user of the case's variant would ship."""
+        with tempfile.TemporaryDirectory(dir=".") as folder:
+            self._built[request["case"]].session.save(Path(folder))
+            return {"saved_bytes": sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())}
 
     def train(self, request: dict[str, Any]) -> dict[str, Any]:
         """Open a training; `images` and `labels` are the files of the training split."""
@@ -94,7 +132,9 @@ class Worker:
         weights = load_weights(Path(request["weights"]), self.network)
         self.images = standardise(self.network, np.load(request["images"], allow_pickle=False))
         self.labels = np.load(request["labels"], allow_pickle=False).astype(np.int64)
-        self.training = open_backend(request["stack"], request["threads"]).training(self.network, weights, self.recipe)
+        self.training = open_backend(request["stack"], request["threads"]).training(
+            self.network, weights, self.recipe, request["seed"]
+        )
         return {}
 
     def epoch(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -109,19 +149,47 @@ class Worker:
         save_weights(Path(request["file"]), self.training.weights(), {})
         return {"loss": loss / len(order), "wall_ns": wall}
 
-    def _batch(self, start: int) -> NDArray[np.float32]:
+    def _deployment(self, request: dict[str, Any]) -> Deployment:
+        self.network = NETWORKS[request["model"]]
+        calibration = np.load(request["calibration"], allow_pickle=False)
+        return Deployment(
+            network=self.network,
+            weights=load_weights(Path(request["weights"]), self.network),
+            variant=request["variant"],
+            precision=request["precision"],
+            batch_size=int(request["batch_size"]),
+            calibration=standardise(self.network, calibration),
+            files=Path(request["files"]) if request["files"] else None,
+        )
+
+    def _batch(self, start: int, size: int) -> NDArray[np.float32]:
         """Return a full neutral batch; the last images are padded by wrapping around to the first."""
-        chosen = np.arange(start, start + self.batch_size) % len(self.images)
-        return standardise(self.network, self.images[chosen])
+        return standardise(self.network, self.images[np.arange(start, start + size) % len(self.images)])
 
-    def _logits(self, start: int) -> NDArray[np.float32]:
-        return self.session.to_numpy(self.session.step(self.session.prepare(self._batch(start)))).copy()
+    def _logits(self, built: Built, start: int) -> NDArray[np.float32]:
+        batch = built.session.prepare(self._batch(start, built.batch_size))
+        return built.session.to_numpy(built.session.step(batch)).copy()
 
-    def _pool(self) -> list[Any]:
+    def _pool(self, session: Session, deployment: Deployment) -> list[Any]:
         """Prepare distinct batches, so that every timed call gets a fresh input."""
-        size = self.batch_size * int(np.prod(self.network.input_shape)) * 4
+        batch_size = deployment.batch_size
+        size = batch_size * int(np.prod(self.network.input_shape)) * 4
         count = max(2, min(POOL_BATCHES, POOL_BYTES // size))
-        return [self.session.prepare(self._batch(index * self.batch_size)) for index in range(count)]
+        return [session.prepare(self._batch(index * batch_size, batch_size)) for index in range(count)]
+
+
+def _take_place(cores: list[int] | None) -> None:
+    """Let this process, as one of a team, run on its own cores only."""
+    if cores:
+        os.sched_setaffinity(0, cores)
+
+
+def _require_preloaded() -> None:
+    """Raise ProofError when the loader has left out a library that was to be preloaded, which it does silently."""
+    mapped = Path("/proc/self/maps").read_text()
+    for library in os.environ.get("LD_PRELOAD", "").split(":"):
+        if library and str(Path(library).resolve()) not in mapped:
+            raise ProofError(f"{Path(library).name} was not preloaded")
 
 
 def _peak_memory_bytes() -> int:
@@ -147,7 +215,7 @@ def serve(requests: int, answers: int) -> None:
     """Obey until the orchestrator closes its end."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     worker = Worker()
-    handlers = {name: getattr(worker, name) for name in ("build", "slice", "predict", "prove", "train", "epoch")}
+    handlers = {name: getattr(worker, name) for name in REQUESTS}
     with os.fdopen(requests) as incoming, os.fdopen(answers, "w") as outgoing:
         outgoing.write(json.dumps({"ready": os.getpid()}) + "\n")
         outgoing.flush()

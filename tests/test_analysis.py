@@ -9,18 +9,21 @@ import pytest
 
 from bench import checks
 from bench.analysis import Run
+from bench.attribution import attributions
+from bench.costs import cost
 from bench.errors import UserError
 from bench.journal import Journal
-from bench.records import Arm, Case, Check, End, Evidence, Failure, Parity, Proof, Slice, Start
+from bench.records import Arm, Case, Check, End, Evidence, Failure, Parity, Proof, Reference, Slice, Start
 from bench.report import tables
+from bench.report.summary import attribution_sentence
 from bench.stacks import find_stack
 
-CASE = Case("cnn-small", "latency", 1, "fp32")
+CASE = Case("cnn-small", "latency", 1)
 EAGER, TWIN, COMPILE, JIT = (
     Arm("pytorch", "eager"), Arm("pytorch", "eager", replica=True), Arm("pytorch", "compile"), Arm("ipex", "jit"),
 )  # fmt: skip
 BLOCKS, ROUNDS = 20, 3
-SLICE = Slice("", CASE.id, 0, 0, 0, (), 10**6, 10**6, 0, 0, 0, 0, 0, 0.0, None)
+SLICE = Slice("", CASE.id, 0, 0, 0, (), (1,), (10**6,), 10**6, 0, 0, 0, 0, 0, 0.0, None)
 
 
 class Story:
@@ -29,27 +32,35 @@ class Story:
     def __init__(self, folder, *, preset="standard", mismatches=None, data="fashion-mnist") -> None:
         self.folder, self.records, self.random = folder, [], random.Random(7)
         self.info = {
-            "schema": 1, "command": ["bench", "run"], "started": "2026-01-01T00:00:00+00:00", "git_commit": None,
-            "suite": {"name": "told", "summary": "s", "scenario": "latency"}, "preset": preset, "seed": 1, "threads": 2,
+            "schema": 2, "command": ["bench", "run"], "started": "2026-01-01T00:00:00+00:00", "git_commit": None,
+            "suite": {"name": "told", "summary": "s"}, "preset": preset, "seed": 1, "threads": 2,
             "arms": [asdict(arm) for arm in (EAGER, TWIN, COMPILE, JIT)], "cases": [asdict(CASE)],
             "pairs": [
                 {"arm": arm.id, "baseline": baseline.id, "case": CASE.id, "candidate": arm == JIT}
                 for arm, baseline in ((TWIN, EAGER), (COMPILE, EAGER), (JIT, EAGER), (JIT, COMPILE))
             ],
+            "ladders": [], "lineups": {CASE.id: [arm.id for arm in (EAGER, TWIN, COMPILE, JIT)]},
             "schedule": [], "protocol": {"slice_ns": 10**6}, "settings": {}, "restart_settings": {},
             "machine": {"cpu": "c", "cores": 2, "usable_cores": 2},
-            "stacks": {name: {"environment": find_stack(name).environment} for name in ("pytorch", "ipex")},
-            "environments": {"vanilla": {}, "ipex": {}}, "missing": {}, "mismatches": mismatches or {},
+            "stacks": {
+                name: {"environment": find_stack(name).environment, "baselines": find_stack(name).baselines,
+                       "compiles": True}
+                for name in ("pytorch", "ipex")
+            },
+            "environments": {"vanilla": {"bytes": 2}, "ipex": {"bytes": 3}}, "missing": {},
+            "mismatches": mismatches or {},
             "data": {"name": data, "digest": "d"},
             "models": {"cnn-small": {"trained": True}},
         }  # fmt: skip
 
     def measure(self, *, noise=0.005, **latencies) -> "Story":
         """Add a proof of each arm, and slices of one sample whose latencies scatter by `noise` from block to block."""
+        self.records.append(Reference(CASE.model, "0" * 10, "0" * 9 + "1"))
         for arm, name in ((EAGER, "eager"), (TWIN, "twin"), (COMPILE, "compile"), (JIT, "jit")):
             if not arm.replica:
-                self.records.append(Start(arm.id, CASE.id, None, 1, 10, 20, 30 if arm == EAGER else 1000, 5))
-                self.records.append(Proof(arm.id, CASE.id, "fp32", 2, ("k",), {"v": "1"}, 10, "0" * 10, 0.9, 1e-6, 1.0))
+                self.records.append(Start(arm.id, CASE.id, False, 10, 20, 30 if arm == EAGER else 1000))
+                proof = Proof(arm.id, CASE.id, "fp32", 2, ("k",), {"v": "1"}, 10, "0" * 10, 0.9, 1e-6, 1.0, 5, 7)
+                self.records.append(proof)
             for block in range(1, BLOCKS + 1):
                 latency = latencies[name] * math.exp(self.random.gauss(0, noise))
                 for number in range(ROUNDS):
@@ -197,8 +208,8 @@ def test_an_arm_that_was_skipped_is_a_row_with_its_reason(story) -> None:
 def test_break_even_is_the_longer_start_over_the_gain_of_an_image(story) -> None:
     """Starts of 60 and 1,030 ns, 200 and 100 us an image: 970 ns are paid for after 0.0097 images."""
     run = story.read()
-    assert tables.break_even_images(run, JIT, CASE) == pytest.approx(0.0097, rel=0.05)
-    assert tables.break_even_images(run, EAGER, CASE) is None
+    assert cost(run, JIT, CASE).break_even_images == pytest.approx(0.0097, rel=0.05)
+    assert cost(run, EAGER, CASE).break_even_images is None
 
 
 def test_processes_without_a_steady_state_are_counted(story) -> None:
@@ -212,7 +223,15 @@ def test_without_the_comparison_of_outputs_nothing_is_claimed(story) -> None:
     assert row(story.read(), JIT, EAGER).verdict.word == checks.WITHHELD
 
 
-IMPOSSIBLE = [{"samples_ns": ()}, {"samples_ns": (0,)}, {"wall_ns": 0}, {"arm": "jax/jit"}, {"round": 1}]
+IMPOSSIBLE = [
+    {"samples_ns": ()},
+    {"samples_ns": (0,)},
+    {"walls_ns": (0,)},
+    {"counts": (2,)},
+    {"walls_ns": ()},
+    {"arm": "jax/jit"},
+    {"round": 1},
+]
 
 
 @pytest.mark.parametrize("change", IMPOSSIBLE)
@@ -223,5 +242,59 @@ def test_a_slice_that_no_run_has_written_is_refused(story, change) -> None:
 
 def test_a_run_of_another_schema_is_refused(story) -> None:
     story.info["schema"] = 99
-    with pytest.raises(UserError, match="schema 1"):
+    with pytest.raises(UserError, match="reads schema 2"):
         story.read()
+
+
+LADDER = [
+    ("as it is", EAGER),
+    ("not there", Arm("ipex", "eager")),
+    ("compile", COMPILE),
+    ("extension", JIT),
+    ("nowhere", Arm("ipex", "eager")),
+]
+
+
+@pytest.fixture
+def climbed(story):
+    """Return a run in which eager takes 200, compiled 134 and IPEX 100, with a ladder over them."""
+    steps = [{"name": name, "arm": arm.id} for name, arm in LADDER]
+    story.info["ladders"] = [{"name": "ladder", "steps": steps}]
+    return story.read()
+
+
+def test_a_ladder_shares_the_gain_out(climbed) -> None:
+    """2x in all, of which the extension has 1.34x over the strongest vanilla arm: log 1.34 / log 2 = 42 %."""
+    (found,) = attributions(climbed)
+    assert [rung.name for rung in found.rungs] == ["as it is", "not there + compile", "extension"]
+    assert [round(rung.step.speedup, 2) for rung in found.rungs[1:]] == [1.49, 1.34]
+    assert [round(rung.total.speedup, 2) for rung in found.rungs[1:]] == [1.49, 2.0]
+    assert found.missing == ("not there", "nowhere")
+    assert found.extension.pair.baseline == COMPILE
+    assert found.share == pytest.approx(math.log(1.34) / math.log(2), abs=0.01)
+    assert "it is 1.34" in attribution_sentence(found)
+    assert "42% of the gain" in attribution_sentence(found)
+
+
+def test_where_nothing_is_gained_nothing_is_shared_out(tmp_path) -> None:
+    told = Story(tmp_path / "run").measure(eager=1e5, twin=1e5, compile=1e5, jit=1e5)
+    told.info["ladders"] = [{"name": "flat", "steps": [{"name": name, "arm": arm.id} for name, arm in LADDER]}]
+    (found,) = attributions(told.read())
+    assert found.share is None
+    assert "no gain to share out" in attribution_sentence(found)
+
+
+def test_a_slice_of_several_processes_counts_by_their_added_rates(story) -> None:
+    """Two processes, 10 batches in 100 and 30 in 150: 0.3 a unit of time, whatever the single samples are."""
+    each = replace(SLICE, samples_ns=(5,) * 40, counts=(10, 30), walls_ns=(100, 150))
+    assert each.batch_interval_ns == pytest.approx(1 / 0.3)
+    case = Case("cnn-small", "throughput", 1)
+    story.info["cases"], story.info["lineups"] = [asdict(case)], {case.id: story.info["lineups"][CASE.id]}
+    story.info["pairs"] = [{**pair, "case": case.id} for pair in story.info["pairs"]]
+    story.records = [
+        replace(record, case=case.id, **({"samples_ns": (5,) * 40, "counts": (10, 30), "walls_ns": (100, 150)}
+                                         if isinstance(record, Slice) and record.arm == JIT.id else {}))
+        if hasattr(record, "case") else record
+        for record in story.records
+    ]  # fmt: skip
+    assert story.read().typical_latency_ns(JIT, case) == pytest.approx(1 / 0.3)

@@ -4,7 +4,15 @@ from dataclasses import replace
 import pytest
 
 from bench import checks
-from bench.checks import Estimate, judge, leak_fault, parity_fault
+from bench.checks import (
+    Estimate,
+    accuracy_fault,
+    judge,
+    leak_fault,
+    parity_fault,
+    reduction_fault,
+    repetition_fault,
+)
 from bench.plan import PRESETS
 from bench.stats import Interval
 
@@ -94,3 +102,23 @@ def test_an_accuracy_above_the_record_is_a_leak_on_the_real_data_only() -> None:
     assert leak_fault("fashion-mnist", 0.98)
     assert not leak_fault("fashion-mnist", 0.9691)
     assert not leak_fault("synthetic", 1.0)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+def test_a_lower_precision_is_judged_by_its_accuracy_and_must_have_been_active(precision) -> None:
+    assert parity_fault(precision, 5.0, 0.9, "oracle") is None
+    assert accuracy_fault(precision, 0.9001, 0.909) is None
+    assert "less than 99%" in (accuracy_fault(precision, 0.8999, 0.91) or "")
+    assert "less than 99%" in (accuracy_fault(precision, float("nan"), 0.91) or "")
+    assert reduction_fault(precision, 2e-4) is None
+    assert f"{precision} was not active" in (reduction_fault(precision, 1e-4) or "")
+
+
+def test_fp32_is_judged_by_its_outputs_only() -> None:
+    assert accuracy_fault("fp32", 0.1, 0.9) is None
+    assert reduction_fault("fp32", 0.0) is None
+
+
+def test_a_process_must_repeat_what_its_arm_has_proved() -> None:
+    assert repetition_fault(0.995) is None
+    assert "99.50%" in (repetition_fault(0.9949) or "")

@@ -22,15 +22,31 @@ from conftest import TOYS, run_bench
 SUITE = """\
 name = "toys"
 summary = "faults <script>alert(1)</script> | of all kinds"
-scenario = "latency"
+scenarios = ["latency"]
+models = ["cnn-small"]
+batch_sizes = [64]
+precisions = ["fp32", "int8"]
+arms = ["oracle/numpy/fp32+plain", "oracle/numpy", "toy/good", "toy/wrong", "toy/nan", "toy/dies", "toy/bf16",
+        "toy/unproven", "toy/unsupported", "toy/rounded", "toy/exact", "toy/inaccurate", "toy/foreign", "toy/converted",
+        "toy/unconvertible", "toy/queued", "oracle/numpy/fp32+iomp"]
+baselines = ["oracle/numpy"]
+primary = ["toy/good"]
+[[ladders]]
+name = "toy"
+steps = [["as it is", "oracle/numpy+plain"], ["settings", "oracle/numpy"], ["toy", "toy/good"],
+         ["int8", "toy/rounded/int8"], ["what is not there", "toy/dies"]]
+"""
+SMALL = """\
+name = "small"
+summary = "two that work"
+scenarios = ["latency"]
 models = ["cnn-small"]
 batch_sizes = [64]
 precisions = ["fp32"]
-arms = ["oracle/numpy", "toy/good", "toy/wrong", "toy/nan", "toy/dies", "toy/bf16", "toy/unproven", "toy/unsupported"]
+arms = ["oracle/numpy", "toy/good"]
 baselines = ["oracle/numpy"]
 primary = ["toy/good"]
 """
-SMALL = SUITE.replace(re.search("arms = .*", SUITE)[0], 'arms = ["oracle/numpy", "toy/good"]')
 IDENTITY = ["suite", "model", "scenario", "batch_size", "precision", "stack", "variant"]
 CONTRACT = [
     *IDENTITY, "baseline_stack", "baseline_variant", "speedup", "ci_low", "ci_high", "blocks", "verdict", "accuracy",
@@ -61,17 +77,23 @@ def measured(tmp_path_factory):
 
 
 def rows(folder: Path, name: str) -> dict[str, dict[str, str]]:
-    """Return the rows of a table by variant, A/A apart."""
+    """Return the rows of a table by variant, with what is not usual behind it."""
     with (folder / name).open() as stream:
         found = list(csv.DictReader(stream))
-    return {f"{row['variant']}{'@' if row.get('replica') == 'True' else ''}": row for row in found}
+    return {_key(row): row for row in found}
+
+
+def _key(row: dict[str, str]) -> str:
+    precision = "" if row["precision"] == "fp32" else f"/{row['precision']}"
+    settings = "" if row["settings"] == "bound" else f"+{row['settings']}"
+    return f"{row['variant']}{precision}{settings}{'@' if row.get('replica') == 'True' else ''}"
 
 
 def test_a_run_in_which_arms_failed_exits_with_1_and_names_them(measured) -> None:
     _, done = measured
     assert done.returncode == 1, done.stderr
     assert done.stderr == ""
-    assert "toy dies, batch 64: failed: " in done.stdout
+    assert "toy dies, cnn-small, latency, batch 64: failed: " in done.stdout
     assert "died with status 7; its last words: the toy is broken" in done.stdout
     assert "report: results/r/report.html" in done.stdout
 
@@ -90,10 +112,16 @@ def test_every_arm_has_a_row_with_its_reason(measured) -> None:
     reasons = {
         "wrong": "", "nan": "all finite: False", "dies": "status 7", "bf16": "precision read back as bf16",
         "unproven": "nothing special ran", "unsupported": "the toy can't do that", "good": "",
+        "numpy/int8": "oracle has no int8", "exact/int8": "int8 was not active", "rounded/int8": "",
+        "foreign": "has imported torch as well", "unconvertible": "the toy can't be converted", "converted": "",
+        "numpy+iomp": "settings iomp need lib/libiomp5.so",
     }  # fmt: skip
     assert {name: reason in found[name]["reason"] for name, reason in reasons.items()} == dict.fromkeys(reasons, True)
     statuses = {name: row["status"] for name, row in found.items()}
-    assert statuses["unsupported"] == "skipped"
+    assert "queued" not in statuses  # has no latency
+    assert {statuses[name] for name in ("unsupported", "numpy/int8", "numpy+iomp")} == {"skipped"}
+    assert statuses["converted"] == statuses["rounded/int8"] == statuses["inaccurate/int8"] == "measured"
+    assert {statuses[name] for name in ("exact/int8", "foreign", "unconvertible")} == {"failed"}
     assert statuses["good"] == statuses["numpy"] == statuses["numpy@"] == "measured"
     assert {statuses[name] for name in ("nan", "dies", "bf16", "unproven", "wrong")} == {"failed"}
 
@@ -110,6 +138,33 @@ def test_the_speedups_have_the_columns_of_the_contract_and_verdicts(measured) ->
     assert found["good"]["blocks"] == "2"
 
 
+def test_speedups_compare_equal_precisions_and_settings_only(measured) -> None:
+    with (measured[0] / "speedups.csv").open() as stream:
+        found = {(row["stack"], _key(row), row["baseline_variant"]) for row in csv.DictReader(stream)}
+    assert ("toy", "good", "numpy") in found
+    assert not [row for row in found if "int8" in row[1] or "plain" in row[1]]  # the oracle has none of either
+
+
+def test_accuracy_is_set_beside_speed_across_precisions_and_gated(measured) -> None:
+    with (measured[0] / "tradeoffs.csv").open() as stream:
+        found = {f"{row['variant']}/{row['precision']}": row for row in csv.DictReader(stream)}
+    assert float(found["rounded/int8"]["relative_accuracy"]) > 0.99
+    assert found["rounded/int8"]["fault"] == ""
+    assert float(found["inaccurate/int8"]["relative_accuracy"]) < 0.95
+    assert "less than 99% of fp32's" in found["inaccurate/int8"]["fault"]
+    assert float(found["inaccurate/int8"]["mcnemar_p"]) < 0.05
+    assert float(found["rounded/int8"]["mcnemar_p"]) > 0.01
+
+
+def test_the_ladder_tells_what_each_step_adds_and_what_was_not_measured(measured) -> None:
+    with (measured[0] / "attribution.csv").open() as stream:
+        found = {row["step"]: row for row in csv.DictReader(stream)}
+    assert list(found) == ["as it is", "settings", "toy", "int8"]
+    assert found["as it is"]["step_ratio"] == ""
+    assert all(0.2 < float(found[step]["step_ratio"]) < 5 for step in ("settings", "toy", "int8"))
+    assert "Not measured: what is not there." in (measured[0] / "report.md").read_text()
+
+
 def test_the_synthetic_data_is_warned_of_everywhere(measured) -> None:
     folder, done = measured
     assert done.stdout.count("SYNTHETIC DATA") == 3  # before, in the table's title, after
@@ -121,7 +176,7 @@ def test_the_page_is_self_contained_and_escapes_what_it_shows(measured) -> None:
     page = (measured[0] / "report.html").read_text()
     assert "<script" not in page
     assert "&lt;script&gt;alert(1)" in page
-    assert page.count("<svg") == 3
+    assert page.count("<svg") == 5
     assert not re.search(r'(src|href)="(?!#)', page)
     assert not re.search(r"@import|url\((?!#)", page)
 
@@ -134,9 +189,9 @@ def test_the_schedule_was_stored_and_kept_to(measured) -> None:
     assert description["environments"]["harness"]["packages"]["numpy"]
     slices = [record for record in read_journal(folder) if isinstance(record, Slice)]
     for block in description["schedule"]:
-        for number, order in enumerate(block["rounds"]):
-            done = [each.arm for each in slices if (each.block, each.round) == (block["number"], number)]
-            assert done == [arm for arm in order if arm in {each.arm for each in slices}]
+        for planned in block["rounds"]:
+            done = [each.arm for each in slices if (each.block, each.round) == (block["number"], planned["number"])]
+            assert done == [arm for arm in planned["order"] if arm in {each.arm for each in slices}]
 
 
 def test_every_sample_is_kept_raw(measured) -> None:
@@ -198,11 +253,11 @@ def test_an_interrupt_leaves_a_whole_journal_a_report_and_no_worker(tmp_path, mo
     ("arguments", "reason"),
     [
         (["run", "--suite", "speed"], "unknown suite 'speed'; allowed: inference"),
-        (["run", "--stack", "jax"], "unknown stack 'jax'; allowed: pytorch, ipex"),
+        (["run", "--stack", "jax"], "unknown stack 'jax'; allowed: pytorch, tensorflow, ipex"),
         (["run", "--model", "resnet"], "unknown model 'resnet'; allowed: cnn-small"),
         (["run", "--preset", "fast"], "unknown preset 'fast'; allowed: smoke, quick, standard, publish"),
-        (["run", "--precision", "fp8"], "unknown precision 'fp8'; allowed: fp32"),
-        (["run", "--environments", "conda"], "unknown environment 'conda'; allowed: ipex, vanilla"),
+        (["run", "--precision", "fp8"], "unknown precision 'fp8'; allowed: fp32, bf16, int8"),
+        (["run", "--environments", "conda"], "unknown environment 'conda'; allowed: ipex, itex, latest, openvino"),
         (["run", "--batch-size", "1,x"], "--batch-size 1,x: allowed: whole numbers"),
         (["run", "--batch-size", "0"], "--batch-size 0: allowed: 1 to"),
         (["run", "--threads", "9999"], "--threads 9999: allowed: 1 to"),
@@ -288,11 +343,26 @@ def test_a_faulty_backend_file_is_named(tmp_path) -> None:
 
 def test_list_shows_what_there_is(bench) -> None:
     shown = bench("list").stdout
-    for word in ("inference", "standard", "pytorch", "ipex", "channels_last", "jit", "cnn-small", "206,922", "adam"):
+    for word in (
+        "inference",
+        "standard",
+        "pytorch",
+        "ipex",
+        "channels_last",
+        "jit",
+        "cnn-small",
+        "7,510,986",
+        "adam",
+        "itex/eigen",
+        "openvino/throughput",
+        "tensorflow-latest/graph",
+        "plain",
+        "[fp32, bf16, int8]",
+    ):
         assert word in shown
 
 
 def test_a_model_is_shown_layer_by_layer(bench) -> None:
     shown = bench("models", "cnn-small").stdout
     assert re.search(r"conv2d2 +│ Conv2d +│ +\(N, 14, 14, 32\) │ +4,640 ", shown)
-    assert "Total parameters: 206,922" in shown
+    assert "Total parameters: 206,922, 206,922 of them trainable" in shown

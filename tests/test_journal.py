@@ -89,5 +89,5 @@ def test_a_folder_that_holds_no_run_is_refused(tmp_path) -> None:
     with pytest.raises(UserError, match="can't be read"):
         read_run(tmp_path)
     (tmp_path / "run.json").write_text("[]")
-    with pytest.raises(UserError, match="of schema 1"):
+    with pytest.raises(UserError, match="reads schema 2"):
         read_run(tmp_path)

@@ -8,6 +8,7 @@ import psutil
 import pytest
 
 from bench.launch import Unsupported, Worker, WorkerError
+from bench.measure import now_ns
 from models.weights import checkpoint_path
 from models.zoo import CNN_SMALL
 
@@ -26,8 +27,9 @@ def start(tmp_path, monkeypatch):
         workers.append(worker)
         worker.wait_until_ready()
         worker.send(
-            "build", stack=stack, variant=variant, model="cnn-small", precision="fp32", batch_size=4, threads=1,
-            weights=str(checkpoint_path(CNN_SMALL)), images=str(tmp_path / "images.npy"),
+            "build", case="c", stack=stack, variant=variant, model="cnn-small", precision="fp32", batch_size=4,
+            threads=1, cores=None, weights=str(checkpoint_path(CNN_SMALL)), images=str(tmp_path / "images.npy"),
+            calibration=str(tmp_path / "images.npy"), files="",
         )  # fmt: skip
         return worker
 
@@ -38,11 +40,37 @@ def start(tmp_path, monkeypatch):
 
 def test_a_good_worker_builds_predicts_and_times(start, tmp_path) -> None:
     worker = start("good")
-    assert worker.receive(60)["peak_memory_bytes"] > 1e6
-    assert worker.request("predict", 60, images=7, file=str(tmp_path / "logits.npy")) == {"images": 7}
-    timing = worker.request("slice", 60, budget_ns=1_000_000, lead_in=1)
+    assert worker.receive(60)["build_ns"] > 0
+    assert worker.request("predict", 60, case="c", images=7, file=str(tmp_path / "logits.npy")) == {"images": 7}
+    timing = worker.request("slice", 60, case="c", asynchronous=False, budget_ns=1_000_000, lead_in=1, begin_ns=0)
     assert len(timing["samples_ns"]) >= 1
     assert timing["wall_ns"] >= sum(timing["samples_ns"])
+
+
+def test_an_asynchronous_session_is_timed_by_its_submissions(start) -> None:
+    worker = start("queued")
+    worker.receive(60)
+    timing = worker.request("slice", 60, case="c", asynchronous=True, budget_ns=1, lead_in=1, begin_ns=0)
+    assert timing["wall_ns"] == sum(timing["samples_ns"])
+
+
+def test_a_process_begins_when_it_is_told_to(start) -> None:
+    worker = start("good")
+    worker.receive(60)
+    begin = now_ns() + 300_000_000
+    worker.request("slice", 60, case="c", asynchronous=False, budget_ns=1, lead_in=0, begin_ns=begin)
+    assert now_ns() > begin
+
+
+def test_a_process_proves_its_memory_and_that_it_imported_no_other_framework(start) -> None:
+    worker = start("good")
+    worker.receive(60)
+    assert worker.request("prove", 60, case="c")["memory_bytes"] > 1e6
+    assert worker.request("save", 60, case="c")["saved_bytes"] > 800_000
+    other = start("foreign")
+    other.receive(60)
+    with pytest.raises(WorkerError, match="has imported torch as well"):
+        other.request("prove", 60, case="c")
 
 
 def test_what_a_framework_prints_is_no_answer_but_is_kept(start, tmp_path) -> None:

@@ -3,7 +3,7 @@ from itertools import count, cycle
 
 import pytest
 
-from bench.measure import Timing, cpu_ns_of, is_level, time_slice
+from bench.measure import Timing, cpu_ns_of, is_level, time_pipeline, time_slice
 
 
 class FakeClock:
@@ -70,3 +70,21 @@ def test_steady_state_is_three_medians_within_five_percent(medians, level) -> No
 
 def test_the_cpu_time_of_a_process_that_is_gone_is_zero() -> None:
     assert cpu_ns_of(2**22 - 1) == 0
+
+
+def test_a_pipeline_is_timed_while_it_is_full() -> None:
+    """Each submission takes 3, a drain 10: one batch fills the pipeline, then submissions until 7 have passed."""
+    time, waiting, done = [0], [], []
+
+    def submit(batch):
+        time[0] += 3
+        waiting.append(batch)
+
+    def drain():
+        time[0] += 10
+        done.extend(waiting)
+        waiting.clear()
+
+    timing = time_pipeline(submit, drain, iter(range(99)), 7, 1, lambda: time[0], lambda: time[0])
+    assert timing == Timing(samples_ns=(3, 3, 3), wall_ns=9, cpu_ns=9)
+    assert done == [0, 1, 2, 3]

@@ -12,6 +12,7 @@ from bench.stats import (
     further_blocks,
     hodges_lehmann,
     holm,
+    mcnemar_p,
     percentile,
     sign_interval,
     signed_rank_counts,
@@ -119,3 +120,8 @@ def test_further_blocks_shrink_the_interval_to_its_target() -> None:
     assert further_blocks(20, half_width=0.02, target=0.01) == 60
     assert further_blocks(20, half_width=0.01, target=0.02) == 1
     assert further_blocks(20, half_width=0.01, target=0.0) is None
+
+
+@pytest.mark.parametrize(("lost", "won", "p"), [(0, 0, 1.0), (5, 5, 1.0), (10, 0, 2 / 2**10), (1, 3, 0.625)])
+def test_mcnemar_is_the_binomial_test_of_the_discordant(lost, won, p) -> None:
+    assert mcnemar_p(lost, won) == pytest.approx(p)

@@ -10,7 +10,7 @@ from models.errors import InputError
 GOOD = """\
 name = "mine"
 summary = "a test"
-scenario = "latency"
+scenarios = ["latency"]
 models = ["cnn-small"]
 batch_sizes = [1, 64]
 precisions = ["fp32"]
@@ -56,18 +56,33 @@ def test_an_intel_arm_is_held_against_every_baseline_and_a_vanilla_one_against_t
     ("old", "new", "line", "reason"),
     [
         ('name = "mine"', 'name = "../up"', 1, "lower-case letters"),
-        ('"latency"', '"guess"', 3, "allowed: latency"),
-        ('["cnn-small"]', '["resnet"]', 4, "allowed: cnn-small"),
+        ('"latency"', '"guess"', 3, "allowed: latency, throughput"),
+        ('["cnn-small"]', '["resnet"]', 4, "allowed: cnn-small, cnn-vgg, cnn-bn"),
         ("[1, 64]", "[0]", 5, "from 1 to 10000"),
         ("[1, 64]", "[true]", 5, "whole numbers"),
         ("[1, 64]", "[1, 1]", 5, "twice"),
         ("[1, 64]", "[]", 5, "at least one"),
         ('["fp32"]', '["fp8"]', 6, "allowed: fp32"),
         ('"ipex/jit"]\nb', '"jax/jit"]\nb', 7, "unknown stack"),
-        ('"ipex/jit"]\nb', '"ipex/fast"]\nb', 7, "ipex has: eager, jit"),
+        ('"ipex/jit"]\nb', '"ipex/fast"]\nb', 7, "unknown variant in 'ipex/fast'; allowed: eager, jit"),
         ('["pytorch/eager", "pytorch/compile"]\np', '["pytorch/channels_last"]\np', 8, "not one of the arms"),
         ('primary = ["ipex/jit"]', 'primary = ["ipex/jit"]\nextra = 1', 10, "unknown key 'extra'"),
-        ('scenario = "latency"\n', "", None, "'scenario' is missing"),
+        ('scenarios = ["latency"]\n', "", None, "'scenarios' is missing"),
+        ('"ipex/jit"]\nb', '"ipex/jit/fp8"]\nb', 7, "unknown precision"),
+        ('"ipex/jit"]\nb', '"ipex/jit+magic"]\nb', 7, "unknown settings in 'ipex/jit+magic'; allowed: plain, malloc"),
+        ('"ipex/jit"]\nb', '"ipex/jit/"]\nb', 7, "unknown precision"),
+        ('primary = ["ipex/jit"]', 'primary = ["ipex/jit"]\nladders = 1', 10, "[[ladders]]"),
+        ('primary = ["ipex/jit"]', 'primary = ["ipex/jit"]\n[[ladders]]\nname = "a"', None, "a name and steps"),
+        ('primary = ["ipex/jit"]', 'primary = ["ipex/jit"]\n[[ladders]]\nname = "a"\nsteps = ["x"]', None, "pairs"),
+        ('["ipex/jit"]\n', '["ipex/jit"]\n[[ladders]]\nname = "a"\nsteps = [[1, "ipex/jit"]]\n', None, "pairs"),
+        ('baselines = ["pytorch/eager"', 'baselines = ["pytorch/eager+bound", "pytorch/eager"', 8, "twice"),
+        ('baselines = ["pytorch/eager"', 'baselines = ["pytorch/eager/fp32"', 8, "'pytorch/eager/fp32' in"),
+        (
+            'primary = ["ipex/jit"]',
+            'primary = ["ipex/jit"]\n[[ladders]]\nname = "a"\nsteps = [["x", "ipex/eager"]]',
+            None,
+            "'ipex/eager' in ladder a is not one of the arms",
+        ),
         ("models = [", "models = [[", 5, "not TOML"),
     ],
 )  # fmt: skip

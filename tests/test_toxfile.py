@@ -31,7 +31,9 @@ def test_the_last_of_the_selected_environments_measures_all_of_them(selection, l
 
 
 def test_without_arguments_every_stack_is_measured() -> None:
-    assert commands() == {"vanilla": "", "ipex": "python -m bench run --environments vanilla,ipex"}
+    found = commands()
+    assert found.pop("openvino") == "python -m bench run --environments vanilla,ipex,itex,openvino"
+    assert found == {"vanilla": "", "ipex": "", "itex": ""}
 
 
 def test_arguments_pass_through() -> None:
@@ -41,5 +43,6 @@ def test_arguments_pass_through() -> None:
 
 def test_with_the_tests_every_stack_environment_runs_its_contract_tests_instead() -> None:
     found = commands("-m", "tests")
-    assert found["vanilla"] == found["ipex"] == "python -m pytest tests/contract"
+    for name in ("vanilla", "ipex", "itex", "openvino", "latest"):
+        assert found[name] == "python -m pytest tests/contract"
     assert "mypy" in found["tests"]

@@ -8,15 +8,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import checks
+from bench.attribution import attributions
 from bench.progress import duration
-from bench.report.summary import case_title, doubtful_twins, headline, interval_text, troubles
-from bench.report.tables import harness_share, idle_share, speedup_rows, typical_latency_ns
+from bench.records import Arm
+from bench.report.summary import (
+    attribution_sentence,
+    case_title,
+    doubtful_twins,
+    headline,
+    interval_text,
+    troubles,
+)
+from bench.report.tables import harness_share, idle_share, speedup_rows
 from bench.stats import percentile
+from bench.suite import LATENCY
+from bench.tradeoff import tradeoffs
 from models.data import SYNTHETIC_WARNING
 
 if TYPE_CHECKING:
     from bench.analysis import Run, Speedup
-    from bench.records import Arm, Case, Proof
+    from bench.checks import Estimate
+    from bench.records import Case, Proof
 
 TEMPLATES = Path(__file__).parent / "templates"
 MARKDOWN, HTML = "report.md", "report.html"
@@ -39,8 +51,15 @@ def render(run: Run, arms: dict[Case, list[dict[str, Any]]], drawn: dict[str, st
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "percent": percent, "cell": markdown_cell, "interval": interval_text}
-    content = _content(run) | {"arms": arms, "plots": _inline(drawn)}
+    environment.filters |= {
+        "number": number,
+        "percent": percent,
+        "cell": markdown_cell,
+        "interval": interval_text,
+        "named": named,
+        "ratio": ratio,
+    }
+    content = _content(run, arms) | {"arms": arms, "plots": _inline(drawn)}
     return {name: environment.get_template(name).render(content) for name in (MARKDOWN, HTML)}
 
 
@@ -55,6 +74,19 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:.{digits}g}" if abs(value) < TINY else f"{value:#.{digits}g}".rstrip(".")
 
 
+def named(row: dict[str, Any]) -> str:
+    """Return the label of the arm that a row of the table of arms is about."""
+    return Arm(**{field: row[field] for field in ("stack", "variant", "precision", "settings", "replica")}).label
+
+
+def ratio(estimate: Estimate | None) -> str:
+    """Return a ratio with its interval, or a dash."""
+    if estimate is None:
+        return "-"
+    interval = estimate.ratio_interval
+    return f"{estimate.speedup:.3f}" + (f" ({interval_text(interval)})" if interval else "")
+
+
 def percent(value: float | None, digits: int = 2) -> str:
     """Return a share as a percentage, or a dash."""
     return "-" if value is None else f"{value * 100:.{digits}f} %"
@@ -66,13 +98,18 @@ def markdown_cell(value: object) -> str:
     return re.sub(r"([|\\`*_\[\]<>])", r"\\\1", text)
 
 
-def _content(run: Run) -> dict[str, Any]:
+def _content(run: Run, arms: dict[Case, list[dict[str, Any]]]) -> dict[str, Any]:
     rows = list(zip(run.speedups, speedup_rows(run), strict=True))
+    found = attributions(run)
     return {
         "run": run,
+        "attributions": [(each, attribution_sentence(each)) for each in found],
+        "tradeoffs": {case: crossed for case in run.cases if (crossed := tradeoffs(run, case))},
+        "LATENCY": LATENCY,
+        "costs": _costs(run, arms),
         "info": run.info,
         "warnings": _warnings(run),
-        "headlines": [headline(row) for row in run.speedups if row.primary],
+        "headlines": [headline(run, row) for row in run.speedups if row.primary],
         "no_headline": _no_headline(run),
         "speedups": {case: [row for row in rows if row[0].pair.case == case] for case in run.cases},
         "proofs": [(proof, evidence(proof)) for proof in run.proofs.values()],
@@ -83,9 +120,23 @@ def _content(run: Run) -> dict[str, Any]:
     }
 
 
+def _costs(run: Run, arms: dict[Case, list[dict[str, Any]]]) -> dict[str, list[Any]]:
+    """Return by model and scenario each arm's row of the first case, and {case: break-even images}."""
+    tables: dict[str, list[Any]] = {}
+    for group in dict.fromkeys(case.group for case in run.cases):
+        cases = [case for case in run.cases if case.group == group]
+        rows = zip(*(arms[case] for case in cases), strict=True)
+        tables[", ".join(group)] = [
+            (each[0], {case: row["break_even_images"] for case, row in zip(cases, each, strict=True)})
+            for each in rows
+            if not each[0]["replica"] and each[0]["cold_start_s"] is not None
+        ]
+    return {name: table for name, table in tables.items() if table}
+
+
 def latency_us(run: Run, arm: Arm, case: Case) -> float | None:
     """Return the typical latency of an arm in microseconds."""
-    typical = typical_latency_ns(run, arm, case)
+    typical = run.typical_latency_ns(arm, case)
     return None if typical is None else typical / MICRO
 
 
@@ -108,7 +159,11 @@ def _no_headline(run: Run) -> str:
 
 def evidence(proof: Proof) -> str:
     """Return the kernels that tell one way of running from another: all but the framework's plain operators."""
-    told = [kernel for kernel in proof.kernels if not kernel.startswith("aten::") or "conv" in kernel]
+    told = [
+        kernel
+        for kernel in proof.kernels
+        if "conv" in kernel or not (kernel.startswith("aten::") or "unknown" in kernel)
+    ]
     return ", ".join(told) or "the stack names no kernels"
 
 

@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import math
 from io import StringIO
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
+from backends.protocol import PRECISIONS
+from bench.attribution import attributions
+from bench.checks import MIN_RELATIVE_ACCURACY
+from bench.suite import LATENCY
+from bench.tradeoff import tradeoffs
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from bench.analysis import Run, Speedup
+    from bench.attribution import Attribution
     from bench.records import Case
+    from bench.tradeoff import Tradeoff
 
 SPEEDUPS, LATENCIES, BLOCKS = "speedups.svg", "latencies.svg", "blocks.svg"
+ATTRIBUTION, TRADEOFFS = "attribution.svg", "tradeoffs.svg"
 # Okabe & Ito (2008): told apart by readers with any colour vision.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442", "#000000")
 MARKERS = "os^D"  # the next one where the colours begin anew
@@ -39,7 +49,13 @@ QUANTILES = np.linspace(0, 0.999, 400)
 
 def render(run: Run) -> dict[str, str]:
     """Return {file name: SVG} of every plot for which there is something to show."""
-    plots: dict[str, Callable[[Run], Figure | None]] = {SPEEDUPS: speedups, LATENCIES: latencies, BLOCKS: blocks}
+    plots: dict[str, Callable[[Run], Figure | None]] = {
+        SPEEDUPS: speedups,
+        ATTRIBUTION: attribution,
+        TRADEOFFS: accuracy_against_speed,
+        LATENCIES: latencies,
+        BLOCKS: blocks,
+    }
     with mpl.rc_context(STYLE):
         return {name: _svg(figure) for name, draw in plots.items() if (figure := draw(run))}
 
@@ -78,14 +94,75 @@ def _speedup_panel(run: Run, axes: Any, case: Case, rows: list[Speedup]) -> None
     axes.margins(x=0.12)
 
 
+def attribution(run: Run) -> Figure | None:
+    """Draw each ladder as a waterfall: what every step adds to the speedup over the lowest rung."""
+    found = attributions(run)
+    if not found:
+        return None
+    heights = [1.1 + 0.36 * len(each.rungs) for each in found]
+    figure = Figure(figsize=(8.5, sum(heights)))
+    grid = figure.subplots(len(found), 1, squeeze=False, gridspec_kw={"height_ratios": heights})
+    for axes, each in zip(grid.flat, found, strict=True):
+        _waterfall(axes, each)
+    return figure
+
+
+def _waterfall(axes: Any, found: Attribution) -> None:
+    axes.axvline(1, color="black", lw=0.8)
+    reached = 1.0
+    for place, rung in enumerate(found.rungs):
+        if rung.step is None or rung.total is None:
+            axes.annotate("1", (1, place), (4, 0), textcoords="offset points", va="center", fontsize=7.5)
+            continue
+        before, reached = reached, rung.total.speedup
+        colour = VERDICT_COLOURS["FASTER" if reached >= before else "SLOWER"]
+        axes.plot([before, reached], [place, place], color=colour, lw=9, solid_capstyle="butt", alpha=0.75)
+        if interval := rung.step.ratio_interval:
+            axes.plot([before * interval.low, before * interval.high], [place, place], color="black", lw=1)
+        axes.annotate(f"x{rung.step.speedup:.2f}, {reached:.2f} in all", (max(before, reached), place), (8, 0),
+                      textcoords="offset points", va="center", fontsize=7.5)  # fmt: skip
+    labels = [f"{rung.name}\n{rung.arm.label}" for rung in found.rungs]
+    axes.set(yticks=range(len(labels)), ylim=(len(labels) - 0.4, -0.6), title=f"{found.name}: {found.case.label}")
+    axes.set_yticklabels(labels, fontsize=7.5)
+    axes.set_xlabel("speed over the first step (log scale; thin line: interval of the step)")
+    _log_ratio_axis(axes.xaxis)
+    axes.margins(x=0.2)
+
+
+def accuracy_against_speed(run: Run) -> Figure | None:
+    """Draw accuracy against speed across precisions, one panel a case."""
+    found = {case: rows for case in run.cases if (rows := tradeoffs(run, case))}
+    if not found:
+        return None
+    figure = Figure(figsize=(8.5, 3.4 * len(found)))
+    for axes, (case, rows) in zip(figure.subplots(len(found), 1, squeeze=False).flat, found.items(), strict=True):
+        _tradeoff_panel(axes, case, rows)
+    return figure
+
+
+def _tradeoff_panel(axes: Any, case: Case, rows: list[Tradeoff]) -> None:
+    stacks = list(dict.fromkeys(row.arm.stack for row in rows))
+    for row in rows:
+        speed = row.estimate.speedup if row.estimate else 1.0
+        marker = MARKERS[PRECISIONS.index(row.arm.precision) % len(MARKERS)]
+        colour = COLOURS[stacks.index(row.arm.stack) % len(COLOURS)]
+        axes.plot([speed], [row.accuracy * 100], marker, color=colour, ms=6, label=row.arm.label)
+    gate = MIN_RELATIVE_ACCURACY * rows[0].accuracy / rows[0].relative_accuracy * 100
+    axes.axhline(gate, color="black", lw=0.8, ls=":", label="99 % of fp32")
+    axes.set(title=case.label, ylabel="test accuracy, %")
+    axes.set_xlabel(f"speed over {rows[0].against.label} (log scale); circle fp32, square bf16, triangle int8")
+    _log_ratio_axis(axes.xaxis)
+    axes.legend(frameon=False, fontsize=7.5, loc="center left", bbox_to_anchor=(1, 0.5))
+
+
 def latencies(run: Run) -> Figure | None:
     """Draw the cumulative distribution of each arm's latencies, all samples pooled, one panel a case."""
-    rows = [row for row in run.speedups if row.speedup]
+    rows = [row for row in run.speedups if row.speedup and row.pair.case.scenario == LATENCY]
     return _panels(run, rows, lambda axes, case, _: _latency_panel(run, axes, case), height=3.2)
 
 
 def _latency_panel(run: Run, axes: Any, case: Case) -> None:
-    for colour, arm in zip(COLOURS * 4, run.arms, strict=False):
+    for colour, arm in zip(cycle(COLOURS), run.arms):
         slices = run.slices.get((arm.id, case.id))
         if slices:
             samples = np.concatenate([each.samples_ns for each in slices]) / 1e3

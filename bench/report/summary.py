@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench import checks
+from bench.attribution import attributions
 from bench.report.tables import failed, withheld
 from models.data import SYNTHETIC_WARNING
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from bench.analysis import Run, Speedup
+    from bench.attribution import Attribution
     from bench.plan import Plan
     from bench.records import Arm, Case
     from bench.stats import Interval
@@ -61,7 +63,9 @@ def closing(run: Run, console: Console) -> None:
         console.print(_verdict_table([row for row in run.speedups if row.pair.case == case], case_title(run, case)), "")
     for row in run.speedups:
         if row.primary:
-            console.print(headline(row), style="bold", markup=False, highlight=False, soft_wrap=True)
+            console.print(headline(run, row), style="bold", markup=False, highlight=False, soft_wrap=True)
+    for found in attributions(run):
+        console.print(attribution_sentence(found), markup=False, highlight=False, soft_wrap=True)
     for trouble in doubtful_twins(run) + troubles(run):
         console.print(trouble, style="yellow", markup=False, highlight=False, soft_wrap=True)
     if run.data == "synthetic":
@@ -105,9 +109,12 @@ def interval_text(interval: Interval | None, between: str = " to ") -> str:
     return f"{interval.low:.3f}{between}{interval.high:.3f}" if interval else "-"
 
 
-def headline(row: Speedup) -> str:
+def headline(run: Run, row: Speedup) -> str:
     """Return the sentence that answers the user's question for one Intel stack."""
-    arm, baseline, case = row.pair.arm.label, row.pair.baseline.label, row.pair.case.label
+    arm, baseline = row.pair.arm.label, row.pair.baseline.label
+    case = f"{row.pair.case.label}, {row.pair.arm.precision}"
+    unseen = run.baselines_not_measured(row.pair)
+    case += f"; not measured: {', '.join(unseen)}" if unseen else ""
     where = f"({case}; this machine, this run{'; UNMATCHED environments' if row.matched is False else ''})"
     sure = f", interval {interval_text(row.interval)}" if row.interval else ""
     ratio = f"{row.speedup:.3f}x{sure}" if row.speedup else "no ratio"
@@ -149,4 +156,23 @@ def troubles(run: Run) -> list[str]:
 
 def _trouble(arm: Arm, case: Case, status: dict[str, Any]) -> str:
     lost = f"{status['failed_blocks']} blocks failed" if status["failed_blocks"] else "failed"
-    return f"{arm.label}, batch {case.batch_size}: {lost}: {status['reason']}"
+    return f"{arm.label}, {case.label}: {lost}: {status['reason']}"
+
+
+def attribution_sentence(found: Attribution) -> str:
+    """Return the sentence that says how much of a gain is the extension's own."""
+    rungs, where = found.rungs, f"({found.case.label}; this machine, this run)"
+    row, total = found.extension, found.fp32_total
+    if row is None or row.estimate is None or total is None:
+        last = rungs[-1]
+        ratio = f"{last.total.speedup:.2f}x" if last.total else "no ratio"
+        return f"{found.name}: from {rungs[0].arm.label} to {last.arm.label} {ratio} {where}."
+    arm, own = row.pair.arm.label, f"{row.estimate.speedup:.3f}x{_sure(row)}"
+    whole = f"{found.name}: {arm} is {total.speedup:.2f}x as fast as {rungs[0].arm.label}"
+    over = f"over the strongest vanilla arm, {row.pair.baseline.label}, it is {own}"
+    part = "there is no gain to share out" if found.share is None else f"{found.share:.0%} of the gain on the log scale"
+    return f"{whole}; {over}: {part} {where}."
+
+
+def _sure(row: Speedup) -> str:
+    return f" ({interval_text(row.interval)})" if row.interval else ""

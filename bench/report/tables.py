@@ -2,42 +2,54 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from itertools import chain, product
-from statistics import mean, median
+from itertools import chain
+from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 from bench import checks
+from bench.attribution import attributions
+from bench.costs import cost
 from bench.stats import percentile
+from bench.suite import LATENCY
+from bench.tradeoff import tradeoffs
 
 if TYPE_CHECKING:
     from bench.analysis import Run, Speedup
-    from bench.records import Arm, Case, Slice, Start
+    from bench.attribution import Attribution, Rung
+    from bench.checks import Estimate
+    from bench.records import Arm, Case, Slice
+    from bench.tradeoff import Tradeoff
 
-ARMS, SPEEDUPS = "arms.csv", "speedups.csv"
+ARMS, SPEEDUPS, ATTRIBUTION, TRADEOFFS = "arms.csv", "speedups.csv", "attribution.csv", "tradeoffs.csv"
 PERCENTILES = (90, 95, 99, 99.9)
 
 
 def render(run: Run, arms: dict[Case, list[dict[str, Any]]]) -> dict[str, str]:
-    """Return {file name: text} of both tables; `arms` are the rows of `arm_rows`."""
+    """Return {file name: text} of the tables that have rows; `arms` are the rows of `arm_rows`."""
     import pandas as pd
 
-    tables = {ARMS: list(chain.from_iterable(arms.values())), SPEEDUPS: speedup_rows(run)}
+    tables = {
+        ARMS: list(chain.from_iterable(arms.values())),
+        SPEEDUPS: speedup_rows(run),
+        ATTRIBUTION: [_rung_row(run, each, rung) for each in attributions(run) for rung in each.rungs],
+        TRADEOFFS: [_tradeoff_row(run, case, each) for case in run.cases for each in tradeoffs(run, case)],
+    }
+    tables = {name: rows for name, rows in tables.items() if rows or name in (ARMS, SPEEDUPS)}
     return {name: pd.DataFrame(rows).to_csv(index=False, float_format="%.6g") for name, rows in tables.items()}
 
 
 def speedup_rows(run: Run) -> list[dict[str, Any]]:
     """Return a row for each comparison."""
-    return [_case_columns(run, row.pair.case) | _speedup_columns(run, row) for row in run.speedups]
+    return [_case_columns(run, row.pair.case, row.pair.arm) | _speedup_columns(run, row) for row in run.speedups]
 
 
-def _case_columns(run: Run, case: Case) -> dict[str, Any]:
+def _case_columns(run: Run, case: Case, arm: Arm) -> dict[str, Any]:
     return {
         "suite": run.info["suite"]["name"],
         "model": case.model,
         "scenario": case.scenario,
         "batch_size": case.batch_size,
-        "precision": case.precision,
+        "precision": arm.precision,
     }
 
 
@@ -71,7 +83,37 @@ def _speedup_columns(run: Run, row: Speedup) -> dict[str, Any]:
         "speedup_without_marked_rounds": row.unmarked.speedup if row.unmarked else None,
         "ci_low_without_marked_rounds": unmarked.low if unmarked else None,
         "ci_high_without_marked_rounds": unmarked.high if unmarked else None,
+        "settings": pair.arm.settings,
         "threads": run.info["threads"],
+    }
+
+
+def _rung_row(run: Run, attribution: Attribution, rung: Rung) -> dict[str, Any]:
+    return (
+        {"ladder": attribution.name, "step": rung.name}
+        | _case_columns(run, attribution.case, rung.arm)
+        | {"stack": rung.arm.stack, "variant": rung.arm.variant, "settings": rung.arm.settings}
+        | _estimate_columns("step", rung.step)
+        | _estimate_columns("total", rung.total)
+    )
+
+
+def _tradeoff_row(run: Run, case: Case, row: Tradeoff) -> dict[str, Any]:
+    return (
+        _case_columns(run, case, row.arm)
+        | {"stack": row.arm.stack, "variant": row.arm.variant, "against": row.against.id}
+        | _estimate_columns("speed", row.estimate)
+        | {"accuracy": row.accuracy, "relative_accuracy": row.relative_accuracy}
+        | {"lost": row.lost, "won": row.won, "mcnemar_p": row.p_value, "fault": row.fault or ""}
+    )
+
+
+def _estimate_columns(prefix: str, estimate: Estimate | None) -> dict[str, Any]:
+    interval = estimate.ratio_interval if estimate else None
+    return {
+        f"{prefix}_ratio": estimate.speedup if estimate else None,
+        f"{prefix}_ci_low": interval.low if interval else None,
+        f"{prefix}_ci_high": interval.high if interval else None,
     }
 
 
@@ -89,14 +131,14 @@ def matching(row: Speedup) -> str:
 
 def arm_rows(run: Run) -> dict[Case, list[dict[str, Any]]]:
     """Return the rows of each case's arms, the failed and skipped ones included."""
-    return {case: [_arm_row(run, arm, case) for arm in run.arms] for case in run.cases}
+    return {case: [_arm_row(run, arm, case) for arm in run.lineup(case)] for case in run.cases}
 
 
 def _arm_row(run: Run, arm: Arm, case: Case) -> dict[str, Any]:
-    identity = {"stack": arm.stack, "variant": arm.variant, "replica": arm.replica}
+    identity = {"stack": arm.stack, "variant": arm.variant, "settings": arm.settings, "replica": arm.replica}
     slices = run.slices.get((arm.id, case.id), [])
     return (
-        _case_columns(run, case)
+        _case_columns(run, case, arm)
         | identity
         | _status(run, arm, case, slices)
         | _times(run, arm, case, slices)
@@ -116,29 +158,22 @@ def _status(run: Run, arm: Arm, case: Case, slices: list[Slice]) -> dict[str, An
 
 
 def _times(run: Run, arm: Arm, case: Case, slices: list[Slice]) -> dict[str, Any]:
-    """Return the absolute times; percentiles only where there are enough samples for them."""
+    """Return the absolute times; percentiles only where there are enough samples, and none where many are under way."""
     samples = sorted(sample for each in slices for sample in each.samples_ns)
-    typical = typical_latency_ns(run, arm, case)
-    percentiles = {percent: percentile(samples, percent) for percent in PERCENTILES}
-    wall = sum(samples)
+    latencies = samples if case.scenario == LATENCY else []
+    typical = run.typical_latency_ns(arm, case)
+    percentiles = {percent: percentile(latencies, percent) for percent in PERCENTILES}
+    wall = sum(each.wall_ns for each in slices)
     return {
         "samples": len(samples),
         "blocks": len({each.block for each in slices}),
-        "latency_us": _micro(typical),
-        "mean_latency_us": _micro(mean(samples) if samples else None),
+        "latency_us": _micro(typical if case.scenario == LATENCY else None),
+        "mean_latency_us": _micro(mean(latencies) if latencies else None),
         **{f"p{percent}_us": _micro(value) for percent, value in percentiles.items()},
-        "throughput_images_per_s": len(samples) * case.batch_size / wall * 1e9 if wall else None,
-        "cores_used": sum(each.cpu_ns for each in slices) / sum(each.wall_ns for each in slices) if slices else None,
+        "throughput_images_per_s": case.batch_size / typical * 1e9 if typical else None,
+        "cores_used": sum(each.cpu_ns for each in slices) / wall if slices else None,
         "involuntary_switches_per_s": _rate(slices),
     }
-
-
-def typical_latency_ns(run: Run, arm: Arm, case: Case) -> float | None:
-    """Return the median over blocks of the median over rounds of the slices' median latencies."""
-    blocks = defaultdict[int, list[float]](list)
-    for (block, _), latency in run.latencies.get((arm.id, case.id), {}).items():
-        blocks[block].append(latency)
-    return median(median(rounds) for rounds in blocks.values()) if blocks else None
 
 
 def _rate(slices: list[Slice]) -> float | None:
@@ -147,19 +182,20 @@ def _rate(slices: list[Slice]) -> float | None:
 
 
 def _facts(run: Run, arm: Arm, case: Case) -> dict[str, Any]:
-    """Return cold start, memory and accuracy from the proof pass, and what the blocks' checks saw."""
-    start = cold_start(run, arm, case)
-    proof = run.proof(arm, case)
+    """Return costs and accuracy from the proof pass, and what the blocks' checks saw."""
+    spent, proof = cost(run, arm, case), run.proof(arm, case)
     seen = run.checks.get((arm.id, case.id), [])
-    memory = [each.peak_memory_bytes for each in run.starts.get((arm.id, case.id), [])]
     return {
-        "import_s": _seconds(start.import_ns if start else None),
-        "build_s": _seconds(start.build_ns if start else None),
-        "first_call_s": _seconds(start.first_call_ns if start else None),
-        "cold_start_s": _seconds(cold_start_ns(run, arm, case)),
-        "restart_s": _seconds(restart_ns(run, arm, case)),
-        "break_even_images": break_even_images(run, arm, case),
-        "peak_memory_bytes": max(memory) if memory else None,
+        "convert_s": _seconds(spent.convert_ns),
+        "import_s": _seconds(spent.start.import_ns if spent.start else None),
+        "build_s": _seconds(spent.start.build_ns if spent.start else None),
+        "first_call_s": _seconds(spent.start.first_call_ns if spent.start else None),
+        "cold_start_s": _seconds(spent.cold_start_ns),
+        "restart_s": _seconds(spent.restart_ns),
+        "break_even_images": spent.break_even_images,
+        "peak_memory_bytes": spent.memory_bytes,
+        "installed_bytes": spent.installed_bytes,
+        "saved_bytes": spent.saved_bytes,
         "accuracy": proof.accuracy if proof else None,
         "oracle_max_abs_logit_diff": proof.max_abs_logit_diff if proof else None,
         "oracle_agreement": proof.agreement if proof else None,
@@ -168,42 +204,6 @@ def _facts(run: Run, arm: Arm, case: Case) -> dict[str, Any]:
         "blocks_without_steady_state": sum(not each.steady for each in seen),
         "data": run.data,
     }
-
-
-def cold_start(run: Run, arm: Arm, case: Case) -> Start | None:
-    """Return the start of the proof pass, alone on the machine and with empty compile caches, or None."""
-    starts = run.starts.get((arm.id, case.id), [])
-    return next((each for each in starts if each.block is None), None)
-
-
-def restart_ns(run: Run, arm: Arm, case: Case) -> float | None:
-    """Return the median time that the blocks' processes took for the same, compile caches filled."""
-    starts = [each for each in run.starts.get((arm.id, case.id), []) if each.block is not None]
-    return median(each.total_ns for each in starts) if starts else None
-
-
-def cold_start_ns(run: Run, arm: Arm, case: Case) -> int | None:
-    """Return the time from an imported interpreter to the first answer: import, build, first call."""
-    start = cold_start(run, arm, case)
-    return start.total_ns if start else None
-
-
-def break_even_images(run: Run, arm: Arm, case: Case) -> float | None:
-    """Return after how many images a faster arm has paid for a longer start than the first of its baselines.
-
-    Zero when it starts no slower; infinite when it is no faster; None when it has no baseline or was not measured.
-    """
-    baseline = next((pair.baseline for pair in run.pairs if pair.arm == arm and pair.case == case), None)
-    if baseline is None or arm.replica:
-        return None
-    start, start_before = cold_start_ns(run, arm, case), cold_start_ns(run, baseline, case)
-    latency, latency_before = typical_latency_ns(run, arm, case), typical_latency_ns(run, baseline, case)
-    if start is None or start_before is None or latency is None or latency_before is None:
-        return None
-    longer, gain = start - start_before, (latency_before - latency) / case.batch_size
-    if longer <= 0:
-        return 0.0
-    return longer / gain if gain > 0 else float("inf")
 
 
 def idle_share(run: Run) -> float | None:
@@ -226,7 +226,8 @@ def failed(run: Run) -> list[tuple[Arm, Case, dict[str, Any]]]:
     """Return the status of each arm that failed, or that lost blocks."""
     found = [
         (arm, case, _status(run, arm, case, run.slices.get((arm.id, case.id), [])))
-        for case, arm in product(run.cases, run.arms)
+        for case in run.cases
+        for arm in run.lineup(case)
     ]
     return [each for each in found if each[2]["status"] == "failed" or each[2]["failed_blocks"]]
 

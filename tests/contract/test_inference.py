@@ -1,59 +1,61 @@
-"""What every variant of every stack keeps, checked inside the stack's own environment."""
+"""What every variant of every stack keeps at every precision, checked inside the stack's own environment."""
 
 import numpy as np
 import pytest
 
-from backends.protocol import UnsupportedError, open_backend
+from backends.protocol import Deployment, UnsupportedError, open_backend, stacks
 from bench.machine import usable_cores
 from models import oracle
-from models.zoo import CNN_SMALL
+from models.data import standardise
+from models.zoo import CNN_SMALL, NETWORKS
+
+# The larger networks at one batch size: a batch of 3 divides neither the images nor any vector width.
+BUILDS = [("cnn-small", 1), ("cnn-small", 64), ("cnn-bn", 3), ("cnn-vgg", 3)]
 
 
-def predict(session, images):
-    """Return a session's logits of one batch."""
-    return session.to_numpy(session.step(session.prepare(images))).copy()
+def expected(use, model, images=64):
+    """Return the oracle's logits."""
+    network = NETWORKS[model]
+    return oracle.logits(network, use.weights[model], standardise(network, use.images[:images]))
 
 
-def test_logits_equal_the_oracle_s(session, trained, images) -> None:
-    batch = images[: session.batch_size]
-    assert np.abs(predict(session, batch) - oracle.logits(CNN_SMALL, trained, batch)).max() < 1e-4
-
-
-def test_logits_are_float32_in_host_memory(session, images) -> None:
-    logits = predict(session, images[: session.batch_size])
+@pytest.mark.parametrize(("model", "batch_size"), BUILDS, ids=str)
+def test_logits_are_the_oracle_s(use, model, batch_size) -> None:
+    """All layers, flatten order, padding, statistics of batch normalisation, dropout off; each batch its own input."""
+    if use.precision != "fp32" and model != "cnn-small":
+        pytest.skip("lower precisions are judged by accuracy, for which only the trained network will do")
+    images = 64 if model == "cnn-small" else 6
+    logits, reference = use.predict(use.build(model, batch_size), images), expected(use, model, images)
     assert logits.dtype == np.float32
-    assert logits.shape == (session.batch_size, 10)
+    difference = np.abs(logits - reference).max()
+    if use.precision == "fp32":
+        assert difference < 1e-3
+    else:
+        assert 1e-4 < difference < 0.2 * np.abs(reference).max()
+        assert (logits.argmax(axis=1) == reference.argmax(axis=1)).mean() >= 0.95
 
 
-def test_every_call_computes_its_own_input(session, trained, images) -> None:
-    """Nothing is kept from one call to the next: three inputs in turn, twice, give their own logits each time."""
-    size = session.batch_size
-    inputs = [np.ascontiguousarray(images[:size] * scale) for scale in (1, 2, 3)] * 2
-    batches = [session.prepare(batch) for batch in inputs]
-    for batch, prepared in zip(inputs, batches, strict=True):
-        logits = session.to_numpy(session.step(prepared))
-        assert np.abs(logits - oracle.logits(CNN_SMALL, trained, batch)).max() < 1e-3
+def test_precision_threads_and_kernels_are_read_back(use) -> None:
+    for batch_size in (1, 64):
+        proof = use.worker.request("prove", 60, case=use.build("cnn-small", batch_size))
+        assert (proof["precision"], proof["threads"]) == (use.precision, usable_cores())
+        assert proof["kernels"]
+        assert all(proof["versions"].values())
 
 
-def test_flattening_follows_nhwc_order(session, trained) -> None:
-    """An image that is bright in one corner tells a permuted flatten apart."""
-    batch = np.zeros((session.batch_size, 28, 28, 1), np.float32)
-    batch[:, :5, 20:] = 3
-    assert np.abs(predict(session, batch) - oracle.logits(CNN_SMALL, trained, batch)).max() < 1e-4
+def test_what_a_user_would_ship_has_a_size(use) -> None:
+    saved = use.worker.request("save", 60, case=use.build("cnn-small", 1))["saved_bytes"]
+    assert CNN_SMALL.parameters < saved < 8 * CNN_SMALL.parameters
 
 
-def test_the_proof_reads_back_precision_threads_and_kernels(session, images) -> None:
-    proof = session.prove(session.prepare(images[: session.batch_size]))
-    assert (proof.precision, proof.threads) == ("fp32", usable_cores())
-    assert proof.kernels
-    assert all(proof.versions.values())
-
-
-def test_a_variant_or_precision_that_is_not_there_is_refused(stack, trained) -> None:
-    backend = open_backend(stack, usable_cores())
-    for variant, precision in (("warp", "fp32"), ("eager", "fp8")):
+def test_a_variant_or_precision_that_is_not_there_is_refused(own_stack, trained) -> None:
+    backend = open_backend(own_stack, usable_cores())
+    known = next(iter(stacks()[own_stack].variants))
+    for variant, precision in (("warp", "fp32"), (known, "fp8")):
         with pytest.raises(UnsupportedError):
-            backend.inference(CNN_SMALL, trained, variant, precision, 1)
+            backend.inference(
+                Deployment(CNN_SMALL, trained, variant, precision, 1, np.zeros((1, 28, 28, 1), np.float32))
+            )
 
 
 def test_benchmark(session, images, benchmark) -> None:

@@ -6,15 +6,18 @@ import os
 import sys
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from backends.oracle import OracleSession
-from backends.protocol import ProofError, Stack, UnsupportedError
+from backends.protocol import ProofError, Stack, UnsupportedError, Variant
+from models.weights import load_weights, save_weights
 
 if TYPE_CHECKING:
-    from backends.protocol import F32, Proof
+    from pathlib import Path
+
+    from backends.protocol import F32, Deployment, Proof
 
 STACK = Stack(
     name="toy",
@@ -22,33 +25,50 @@ STACK = Stack(
     environment=None,
     packages=("numpy",),
     variants={
-        "good": "Compute what the oracle computes",
-        "wrong": "Add 0.01 to every logit",
-        "nan": "Return no numbers",
-        "dies": "Exit in the middle of a prediction",
-        "chatty": "Print rubbish",
-        "rubbish": "Write rubbish into the channel to the orchestrator",
-        "hangs": "Never answer",
-        "bf16": "Read back another precision than was asked for",
-        "unproven": "Can't prove that it ran",
-        "unsupported": "Refuse",
+        "good": Variant("Compute what the oracle computes"),
+        "wrong": Variant("Add 0.01 to every logit"),
+        "nan": Variant("Return no numbers"),
+        "dies": Variant("Exit in the middle of a prediction"),
+        "chatty": Variant("Print rubbish"),
+        "rubbish": Variant("Write rubbish into the channel to the orchestrator"),
+        "hangs": Variant("Never answer"),
+        "bf16": Variant("Read back another precision than was asked for"),
+        "unproven": Variant("Can't prove that it ran"),
+        "unsupported": Variant("Refuse"),
+        "rounded": Variant("Round the logits to 64ths", precisions=("int8",)),
+        "exact": Variant("Claim a precision that was not active", precisions=("int8",)),
+        "inaccurate": Variant("Get most images wrong", precisions=("int8",)),
+        "foreign": Variant("Import a framework of another stack"),
+        "queued": Variant("Work on batches when it is told to finish", asynchronous=True),
+        "converted": Variant("Start from a file that was made before", conversion="copy"),
+        "unconvertible": Variant("Start from a file that can't be made", conversion="fail"),
     },
-    baseline="oracle",
+    baselines=("oracle",),
 )
 
 
 class ToySession(OracleSession):
     """The oracle with a fault."""
 
-    def __init__(self, variant: str, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self.variant, self.calls = variant, 0
+    def __init__(self, deployment: Deployment) -> None:
+        weights, file = deployment.weights, deployment.files
+        if file is not None:
+            weights = load_weights(file / "weights.safetensors", deployment.network)
+        super().__init__(deployment.network, weights)
+        self.variant, self.calls, self.queue = deployment.variant, 0, []
+        self.precision = deployment.precision
+        if self.variant == "foreign":
+            sys.modules["torch"] = sys
 
     def step(self, batch: F32) -> F32:
         self.calls += 1
         match self.variant:
             case "wrong":
                 return super().step(batch) + np.float32(0.01)
+            case "rounded":
+                return np.round(super().step(batch) * 64) / np.float32(64)
+            case "inaccurate":
+                return -super().step(batch)
             case "nan":
                 return super().step(batch) * np.float32("nan")
             case "dies":
@@ -63,21 +83,34 @@ class ToySession(OracleSession):
                 time.sleep(1000)
         return super().step(batch)
 
+    def submit(self, batch: F32) -> None:
+        self.queue.append(batch)
+
+    def drain(self) -> None:
+        while self.queue:
+            self.step(self.queue.pop())
+
     def prove(self, batch: F32) -> Proof:
         proof = super().prove(batch)
         if self.variant == "unproven":
             raise ProofError("nothing special ran")
-        return replace(proof, precision="bf16") if self.variant == "bf16" else proof
+        return replace(proof, precision="bf16" if self.variant == "bf16" else self.precision)
 
 
 class ToyBackend:
     """Opens toy sessions."""
 
-    def inference(self, network: Any, weights: Any, variant: str, precision: str, batch_size: int) -> ToySession:
-        if variant == "unsupported":
+    def inference(self, deployment: Deployment) -> ToySession:
+        if deployment.variant == "unsupported":
             raise UnsupportedError("the toy can't do that")
-        return ToySession(variant, network, weights)
+        return ToySession(deployment)
 
 
 def open_backend(threads: int) -> ToyBackend:
     return ToyBackend()
+
+
+def convert(conversion: str, deployment: Deployment, folder: Path) -> None:
+    if conversion == "fail":
+        raise RuntimeError("the toy can't be converted")
+    save_weights(folder / "weights.safetensors", deployment.weights, {})

@@ -1,0 +1,105 @@
+"""Say where a gain comes from: ladders of arms of which each changes one thing in the one before."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bench.records import Pair
+
+if TYPE_CHECKING:
+    from bench.analysis import Run, Speedup
+    from bench.checks import Estimate
+    from bench.records import Arm, Case
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A step of a ladder that was measured.
+
+    `step` is the speedup over the rung below, `total` that over the lowest; both None on the lowest.
+    """
+
+    name: str
+    arm: Arm
+    step: Estimate | None
+    total: Estimate | None
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """A ladder on one case.
+
+    `extension` is the comparison of the highest Intel arm in fp32 with the strongest vanilla arm: what is the
+    extension's own. `missing` are the steps that were not measured.
+    """
+
+    name: str
+    case: Case
+    rungs: tuple[Rung, ...]
+    extension: Speedup | None
+    missing: tuple[str, ...]
+
+    @property
+    def fp32_total(self) -> Estimate | None:
+        """Return the whole gain up to the Intel arm of the extension's comparison, lower precisions left out."""
+        arm = self.extension.pair.arm if self.extension else None
+        return next((rung.total for rung in self.rungs if rung.arm == arm), None)
+
+    @property
+    def share(self) -> float | None:
+        """Return the extension's part of the whole gain, on the log scale; None where there is no gain to share."""
+        if self.extension is None or self.extension.estimate is None or self.fp32_total is None:
+            return None
+        whole = self.fp32_total.log_speedup
+        return self.extension.estimate.log_speedup / whole if whole > math.log1p(0.02) else None
+
+
+def attributions(run: Run) -> list[Attribution]:
+    """Return every ladder of the run, on each case in which at least two of its rungs were measured."""
+    found = [
+        _attribution(run, ladder["name"], ladder["steps"], case) for ladder in run.info["ladders"] for case in run.cases
+    ]
+    return [each for each in found if len(each.rungs) > 1]
+
+
+def _attribution(run: Run, name: str, steps: list[dict[str, str]], case: Case) -> Attribution:
+    arms = {arm.id: arm for arm in run.lineup(case)}
+    rungs: list[Rung] = []
+    missing: list[str] = []
+    skipped: list[str] = []  # since the last rung: what they change is in the next one's step
+    for step in steps:
+        if not run.slices.get((step["arm"], case.id)):
+            skipped.append(step["name"])
+            missing.append(step["name"])
+            continue
+        arm = arms[step["arm"]]
+        below, lowest = (rungs[-1].arm, rungs[0].arm) if rungs else (None, None)
+        rungs.append(
+            Rung(
+                name=" + ".join([*(skipped if rungs else ()), step["name"]]),
+                arm=arm,
+                step=run.estimate(Pair(arm, below, case)) if below else None,
+                total=run.estimate(Pair(arm, lowest, case)) if lowest else None,
+            )
+        )
+        skipped.clear()
+    return Attribution(name, case, tuple(rungs), _extension(run, [rung.arm for rung in rungs], case), tuple(missing))
+
+
+def _extension(run: Run, arms: list[Arm], case: Case) -> Speedup | None:
+    """Return the comparison of the highest extended arm in fp32 with the fastest of its vanilla baselines."""
+    extended = [arm for arm in arms if arm.precision == "fp32" and _baselines(run, arm)]
+    rows = [
+        row
+        for row in run.speedups
+        if row.pair.case == case and extended and row.pair.arm == extended[-1] and row.estimate
+        if not _baselines(run, row.pair.baseline)
+    ]
+    return min(rows, key=lambda row: row.estimate.log_speedup if row.estimate else math.inf, default=None)
+
+
+def _baselines(run: Run, arm: Arm) -> list[str]:
+    found: list[str] = run.info["stacks"][arm.stack]["baselines"]
+    return found
