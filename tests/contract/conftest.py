@@ -34,6 +34,7 @@ IN_PROCESS = [
     if not stacks()[stack].variants[variant].settings and (stack, variant) not in ALONE
 ]
 TIMEOUT_S = 300
+NO_TRAINERS = {"openvino", "tensorflow-latest"}
 
 
 def pytest_generate_tests(metafunc):
@@ -46,7 +47,7 @@ def pytest_generate_tests(metafunc):
     elif "own_stack" in metafunc.fixturenames:
         metafunc.parametrize("own_stack", [OWN_STACK])
     elif "trainer" in metafunc.fixturenames:
-        metafunc.parametrize("trainer", [stack.name for stack in HERE if stack.name != "openvino"])
+        metafunc.parametrize("trainer", [stack.name for stack in HERE if stack.name not in NO_TRAINERS])
 
 
 def lively_weights(network):

@@ -1,10 +1,14 @@
 """What every variant of every stack keeps at every precision, checked inside the stack's own environment."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
 from backends.protocol import Deployment, UnsupportedError, open_backend, stacks
 from bench.machine import usable_cores
+from conftest import HERE, NO_TRAINERS
 from models import oracle
 from models.data import standardise
 from models.zoo import CNN_SMALL, NETWORKS
@@ -56,6 +60,19 @@ def test_a_variant_or_precision_that_is_not_there_is_refused(own_stack, trained)
             backend.inference(
                 Deployment(CNN_SMALL, trained, variant, precision, 1, np.zeros((1, 28, 28, 1), np.float32))
             )
+
+
+def test_a_stack_that_does_not_train_says_so() -> None:
+    for stack in {each.name for each in HERE} & NO_TRAINERS:
+        code = (
+            "from backends.protocol import open_backend\n"
+            "from models.recipes import ADAM\n"
+            "from models.zoo import CNN_SMALL\n"
+            f"open_backend({stack!r}, 1).training(CNN_SMALL, {{}}, ADAM, 0)"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert f"UnsupportedError: {stack}" in done.stderr.replace("OpenVINO", "openvino")
+        assert "does not train" in done.stderr
 
 
 def test_benchmark(session, images, benchmark) -> None:
