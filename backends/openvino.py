@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -197,6 +198,7 @@ class OpenVINO:
     """The runtime."""
 
     def __init__(self, threads: int) -> None:
+        without_telemetry()
         import openvino  # noqa: F401 - importing it is what opening means
 
         self._threads = threads
@@ -213,6 +215,15 @@ class OpenVINO:
         raise UnsupportedError("OpenVINO does not train")
 
 
+def without_telemetry() -> None:
+    """Keep OpenVINO and NNCF from reporting to their makers, which they do from a thread and a process of their own.
+
+    It is no part of what is measured, and imports in that thread can lock against the frameworks' for ever. Both do
+    without the package where it is not installed.
+    """
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment] # importing it raises ImportError
+
+
 def open_backend(threads: int) -> OpenVINO:
     """Import OpenVINO."""
     return OpenVINO(threads)
@@ -223,6 +234,7 @@ def convert(conversion: str, deployment: Deployment, folder: Path) -> None:
 
     For int8 it is quantised by NNCF, with the ranges that its layers have on the calibration images.
     """
+    without_telemetry()
     import openvino as ov
 
     model, to_input = CONVERSIONS[conversion](deployment)
