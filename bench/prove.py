@@ -107,9 +107,8 @@ def _restart(rig: Rig, arm: Arm, case: Case, caches: Path) -> None:
 
 
 def _store_conversion(rig: Rig, arm: Arm, case: Case) -> None:
-    folder, convert_ns, cached = rig.converted(arm, case)
-    if folder:
-        rig.journal.append(Conversion(arm.id, case.model, convert_ns, cached))
+    if converted := rig.converted(arm, case):
+        rig.journal.append(Conversion(arm.id, case.model, converted.convert_ns, converted.cached))
 
 
 def _prove_case(rig: Rig, team: Team, arm: Arm, case: Case, logits: Logits) -> None:

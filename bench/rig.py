@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -11,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backends.protocol import stacks
-from bench import cache, settings
+from bench import settings
 from bench.checks import MAX_FAILED_SHARE
+from bench.conversion import Converted, Source, convert, kind, needs_conversion
 from bench.launch import Unsupported, Worker, WorkerError
-from bench.records import DEFAULT_SETTINGS, Failure
+from bench.records import Failure
 from bench.suite import LATENCY
 from bench.team import Team
 from models.weights import Weights, checkpoint_path, initial_weights, load_weights, save_weights
@@ -86,7 +86,7 @@ class Rig:
     proven: dict[tuple[str, str], NDArray[np.int64]] = field(default_factory=dict)
     memory: dict[str, int] = field(default_factory=dict)
     failed_blocks: dict[tuple[str, str], int] = field(default_factory=lambda: defaultdict(int))
-    _converted: dict[tuple[str, ...], tuple[Path, int, bool]] = field(default_factory=dict)
+    _converted: dict[tuple[str, ...], Converted] = field(default_factory=dict)
 
     def start(self, arm: Arm, scenario: str, caches: Path, extra: Mapping[str, str] | None = None) -> Team:
         """Start a team in the arm's environment; what it compiles is cached below `caches`.
@@ -123,6 +123,7 @@ class Rig:
 
     def deployment(self, arm: Arm, case: Case) -> dict[str, Any]:
         """Return what a worker needs to know of an arm and a case."""
+        converted = self.converted(arm, case)
         return {
             "case": case.id,
             "stack": arm.stack,
@@ -133,60 +134,21 @@ class Rig:
             "weights": str(self.models[case.model].file),
             "images": str(self.images),
             "calibration": str(self.calibration),
-            "files": str(self.converted(arm, case)[0]),
+            "files": str(converted.folder) if converted else "",
         }
 
-    def converted(self, arm: Arm, case: Case) -> tuple[Path | str, int, bool]:
-        """Return the files that an arm starts from, how long making them took in ns, and whether they were there.
-
-        Nothing, for an arm that needs none. Raises WorkerError when they can't be made.
-        """
-        conversion = stacks()[arm.stack].variants[arm.variant].conversion
-        precision = "int8" if arm.precision == "int8" else "fp32"
-        if not conversion:
-            return "", 0, True
-        if (known := self._converted.get((arm.stack, conversion, precision, case.model))) is None:
-            known = self._convert(arm, case, conversion, precision)
-            self._converted[arm.stack, conversion, precision, case.model] = known
-        return known
-
-    def _convert(self, arm: Arm, case: Case, conversion: str, precision: str) -> tuple[Path, int, bool]:
-        """Convert in a process of its own, unless the cache has the same spec, weights, images and versions."""
-        environment = self.plan.environments[arm.stack]
-        digest = cache.key(
-            stack=arm.stack,
-            conversion=conversion,
-            precision=precision,
-            spec=NETWORKS[case.model].digest,
-            weights=digest_of(self.models[case.model].weights),
-            images=hashlib.sha256(self.calibration.read_bytes()).hexdigest() if precision == "int8" else "",
-            versions={name: environment.packages.get(name) for name in stacks()[arm.stack].packages},
-        )
-        request = {
-            "stack": arm.stack,
-            "variant": arm.variant,
-            "conversion": conversion,
-            "model": case.model,
-            "precision": precision,
-            "batch_size": 1,
-            "weights": str(self.models[case.model].file),
-            "calibration": str(self.calibration),
-            "files": "",
-        }
-        log = self.folder / "logs" / f"{arm.stack}-convert.log"
-        variables = settings.variables(DEFAULT_SETTINGS, self.plan.threads)
-
-        def make(folder: Path) -> dict[str, Any]:
-            """Convert twice: the first time reads the frameworks' files from disk."""
-            answer: dict[str, Any] = {}
-            for _ in range(2):
-                with Worker(environment.python, variables, log, self.scratch) as worker:
-                    worker.wait_until_ready()
-                    answer = worker.request("convert", BUILD_TIMEOUT_S, folder=str(folder), **request)
-            return answer
-
-        folder, facts, cached = cache.entry("converted", digest, make)
-        return folder, int(facts["convert_ns"]), cached
+    def converted(self, arm: Arm, case: Case) -> Converted | None:
+        """Return the files that an arm starts from, or None when it needs none; raises WorkerError."""
+        if not needs_conversion(arm):
+            return None
+        key = kind(arm, case.model)
+        if key not in self._converted:
+            model, environment = self.models[case.model], self.plan.environments[arm.stack]
+            spec, weights = NETWORKS[case.model].digest, digest_of(model.weights)
+            source = Source(case.model, spec, weights, model.file, self.calibration)
+            log = self.folder / "logs" / f"{arm.stack}-convert.log"
+            self._converted[key] = convert(arm, environment, source, self.plan.threads, log, self.scratch)
+        return self._converted[key]
 
     def fail(self, arm: Arm, case: Case, block: int | None, error: WorkerError) -> None:
         """Store that an arm could not be measured."""

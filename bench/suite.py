@@ -112,9 +112,7 @@ def takes_part(arm: Arm, case: Case) -> bool:
 
 def _is_use(arm: Arm, use: Arm) -> bool:
     """Tell whether an arm is what `use` means in the suite."""
-    return arm.precision in (use.precision, arm.precision if use.precision == EVERY else "") and (
-        (arm.stack, arm.variant, arm.settings) == (use.stack, use.variant, use.settings)
-    )
+    return arm in (use, replace(use, precision=arm.precision) if use.precision == EVERY else use)
 
 
 @dataclass(frozen=True)
