@@ -117,9 +117,11 @@ def _waterfall(axes: Any, found: Attribution) -> None:
         before, reached = reached, rung.total.speedup
         colour = VERDICT_COLOURS["FASTER" if reached >= before else "SLOWER"]
         axes.plot([before, reached], [place, place], color=colour, lw=9, solid_capstyle="butt", alpha=0.75)
+        right = max(before, reached)
         if interval := rung.step.ratio_interval:
+            right = max(right, before * interval.high)
             axes.plot([before * interval.low, before * interval.high], [place, place], color="black", lw=1)
-        axes.annotate(f"x{rung.step.speedup:.2f}, {reached:.2f} in all", (max(before, reached), place), (8, 0),
+        axes.annotate(f"x{rung.step.speedup:.2f}, {reached:.2f} in all", (right, place), (8, 0),
                       textcoords="offset points", va="center", fontsize=7.5)  # fmt: skip
     labels = [f"{rung.name}\n{rung.arm.label}" for rung in found.rungs]
     axes.set(yticks=range(len(labels)), ylim=(len(labels) - 0.4, -0.6), title=f"{found.name}: {found.case.label}")
