@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from io import StringIO
-from itertools import cycle
+from itertools import cycle, product
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import AutoLocator, FuncFormatter, Locator, LogLocator, NullFormatter
 
 from backends.protocol import PRECISIONS
 from bench.attribution import attributions
@@ -29,6 +30,7 @@ SPEEDUPS, LATENCIES, BLOCKS = "speedups.svg", "latencies.svg", "blocks.svg"
 ATTRIBUTION, TRADEOFFS = "attribution.svg", "tradeoffs.svg"
 # Okabe & Ito (2008): told apart by readers with any colour vision.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442", "#000000")
+LINES = ("-", "--", ":", "-.")
 MARKERS = "os^D"  # the next one where the colours begin anew
 VERDICT_COLOURS = {"FASTER": "#009E73", "SLOWER": "#D55E00", "EQUIVALENT": "#0072B2"}
 OTHER_VERDICT = "#777777"
@@ -138,12 +140,12 @@ def accuracy_against_speed(run: Run) -> Figure | None:
         return None
     figure = Figure(figsize=(8.5, 3.4 * len(found)))
     for axes, (case, rows) in zip(figure.subplots(len(found), 1, squeeze=False).flat, found.items(), strict=True):
-        _tradeoff_panel(axes, case, rows)
+        _tradeoff_panel(run, axes, case, rows)
     return figure
 
 
-def _tradeoff_panel(axes: Any, case: Case, rows: list[Tradeoff]) -> None:
-    stacks = list(dict.fromkeys(row.arm.stack for row in rows))
+def _tradeoff_panel(run: Run, axes: Any, case: Case, rows: list[Tradeoff]) -> None:
+    stacks = list(dict.fromkeys(arm.stack for arm in run.arms))
     for row in rows:
         speed = row.estimate.speedup if row.estimate else 1.0
         marker = MARKERS[PRECISIONS.index(row.arm.precision) % len(MARKERS)]
@@ -164,15 +166,14 @@ def latencies(run: Run) -> Figure | None:
 
 
 def _latency_panel(run: Run, axes: Any, case: Case) -> None:
-    for colour, arm in zip(cycle(COLOURS), run.arms):
+    for (style, colour), arm in zip(cycle(product(LINES, COLOURS)), run.lineup(case)):
         slices = run.slices.get((arm.id, case.id))
         if slices:
             samples = np.concatenate([each.samples_ns for each in slices]) / 1e3
-            style = "--" if arm.replica else "-"
             axes.plot(np.quantile(samples, QUANTILES), QUANTILES * 100, style, color=colour, lw=1.5, label=arm.label)
     axes.set(xscale="log", title=case.label, xlabel="latency, us (log scale)", ylabel="share of iterations, %")
-    _plain_log_axis(axes.xaxis)
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    _plain_log_axis(axes.xaxis, LogLocator(subs=(1, 2, 5)))
+    axes.legend(frameon=False, fontsize=7.5, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 def blocks(run: Run) -> Figure | None:
@@ -218,13 +219,11 @@ def _panels(
 
 def _log_ratio_axis(axis: Any) -> None:
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})
-    _plain_log_axis(axis)
+    _plain_log_axis(axis, AutoLocator())
 
 
-def _plain_log_axis(axis: Any) -> None:
+def _plain_log_axis(axis: Any, ticks: Locator) -> None:
     """Write 0.5, 1, 2 instead of powers of ten."""
-    from matplotlib.ticker import AutoLocator, FuncFormatter, NullFormatter
-
-    axis.set_major_locator(AutoLocator())
+    axis.set_major_locator(ticks)
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
