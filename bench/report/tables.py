@@ -186,7 +186,7 @@ def _facts(run: Run, arm: Arm, case: Case) -> dict[str, Any]:
     spent, proof = cost(run, arm, case), run.proof(arm, case)
     seen = run.checks.get((arm.id, case.id), [])
     return {
-        "convert_s": _seconds(spent.convert_ns),
+        "convert_s": _seconds(spent.convert_ns if spent.start else None),
         "import_s": _seconds(spent.start.import_ns if spent.start else None),
         "build_s": _seconds(spent.start.build_ns if spent.start else None),
         "first_call_s": _seconds(spent.start.first_call_ns if spent.start else None),
