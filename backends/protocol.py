@@ -77,11 +77,6 @@ class Stack:
     cache_variables: tuple[str, ...] = ()
     internal: bool = False
 
-    @property
-    def precisions(self) -> tuple[str, ...]:
-        """Return the precisions that at least one variant has."""
-        return tuple(dict.fromkeys(each for variant in self.variants.values() for each in variant.precisions))
-
 
 @dataclass(frozen=True)
 class Deployment:
