@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from backends.protocol import F32, Deployment, Proof, ProofError, Session, Stack, Training, UnsupportedError, Variant
+from backends.protocol import (
+    F32,
+    Deployment,
+    Proof,
+    ProofError,
+    Session,
+    Stack,
+    Training,
+    UnsupportedError,
+    Variant,
+    way_of,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -77,7 +88,7 @@ class OpenVINOSession:
     def __init__(self, threads: int, deployment: Deployment) -> None:
         import openvino as ov
 
-        way = WAYS[deployment.variant]
+        way = way_of(WAYS, deployment)
         self._source, self._network, self._files = way.source, deployment.network, deployment.files
         model = read_ir(ov.Core(), deployment)
         streams = {"NUM_STREAMS": str(threads)} if way.asynchronous else {}
@@ -205,9 +216,6 @@ class OpenVINO:
 
     def inference(self, deployment: Deployment) -> Session:
         """Build a session."""
-        way = WAYS.get(deployment.variant)
-        if way is None or deployment.precision not in way.precisions:
-            raise UnsupportedError(f"no variant {deployment.variant} at {deployment.precision}")
         return OpenVINOSession(self._threads, deployment)
 
     def training(self, network: Network, weights: Weights, recipe: Recipe, seed: int) -> Training:

@@ -7,12 +7,13 @@ import inspect
 import pkgutil
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 import backends
 from models.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
     from types import ModuleType
 
@@ -165,6 +166,25 @@ class Backend(Protocol):
 
         Raises UnsupportedError for a stack that does not train.
         """
+
+
+class Way(Protocol):
+    """How a backend builds one of its variants."""
+
+    @property
+    def variant(self) -> Variant:
+        """Return what the stack says of it."""
+
+
+AnyWay = TypeVar("AnyWay", bound=Way)
+
+
+def way_of(ways: Mapping[str, AnyWay], deployment: Deployment) -> AnyWay:
+    """Return the way of a deployment's variant; raises UnsupportedError when there is none at its precision."""
+    way = ways.get(deployment.variant)
+    if way is None or deployment.precision not in way.variant.precisions:
+        raise UnsupportedError(f"no variant {deployment.variant} at {deployment.precision}")
+    return way
 
 
 def first_line(documented: object) -> str:

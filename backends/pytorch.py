@@ -22,6 +22,7 @@ from backends.protocol import (
     UnsupportedError,
     Variant,
     first_line,
+    way_of,
 )
 from models.spec import BatchNorm, Conv2d, Dense, Dropout, Flatten, MaxPool2d, ReLU
 
@@ -138,7 +139,7 @@ class TorchSession:
         import torch
 
         self._backend, self._deployment = backend, deployment
-        self._way = backend.ways[deployment.variant]
+        self._way = way_of(backend.ways, deployment)
         self._format = getattr(torch, self._way.memory_format)
         example = self.prepare(np.zeros((deployment.batch_size, *deployment.network.input_shape), np.float32))
         with torch.inference_mode(mode=False):
@@ -293,9 +294,6 @@ class PyTorch:
 
     def inference(self, deployment: Deployment) -> Session:
         """Build a session; the process stays in inference mode, and in its precision, from here on."""
-        way = self.ways.get(deployment.variant)
-        if way is None or deployment.precision not in way.evidence:
-            raise UnsupportedError(f"no variant {deployment.variant} at {deployment.precision}")
         return TorchSession(self, deployment)
 
     def training(self, network: Network, weights: Weights, recipe: Recipe, seed: int) -> Training:

@@ -21,6 +21,7 @@ from backends.protocol import (
     UnsupportedError,
     Variant,
     first_line,
+    way_of,
 )
 from models.spec import BatchNorm, Conv2d, Dense, Dropout, Flatten, MaxPool2d, ReLU
 
@@ -135,7 +136,7 @@ class TensorFlowSession:
     def __init__(self, backend: TensorFlow, deployment: Deployment) -> None:
         import tensorflow as tf
 
-        self._backend, self._way = backend, backend.ways[deployment.variant]
+        self._backend, self._way = backend, way_of(backend.ways, deployment)
         if deployment.precision == "bf16":
             tf.keras.mixed_precision.set_global_policy("mixed_bfloat16")
         self._model = build_model(deployment.network, deployment.weights)
@@ -267,9 +268,6 @@ class TensorFlow:
 
     def inference(self, deployment: Deployment) -> Session:
         """Build a session; the process stays in its precision from here on."""
-        way = self.ways.get(deployment.variant)
-        if way is None or deployment.precision not in way.precisions:
-            raise UnsupportedError(f"no variant {deployment.variant} at {deployment.precision}")
         return TensorFlowSession(self, deployment)
 
     def training(self, network: Network, weights: Weights, recipe: Recipe, seed: int) -> Training:

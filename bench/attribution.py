@@ -90,16 +90,11 @@ def _attribution(run: Run, name: str, steps: list[dict[str, str]], case: Case) -
 
 def _extension(run: Run, arms: list[Arm], case: Case) -> Speedup | None:
     """Return the comparison of the highest extended arm in fp32 with the fastest of its vanilla baselines."""
-    extended = [arm for arm in arms if arm.precision == "fp32" and _baselines(run, arm)]
+    extended = [arm for arm in arms if arm.precision == "fp32" and not run.is_vanilla(arm)]
     rows = [
         row
         for row in run.speedups
         if row.pair.case == case and extended and row.pair.arm == extended[-1] and row.estimate
-        if not _baselines(run, row.pair.baseline)
+        if run.is_vanilla(row.pair.baseline)
     ]
     return min(rows, key=lambda row: row.estimate.log_speedup if row.estimate else math.inf, default=None)
-
-
-def _baselines(run: Run, arm: Arm) -> list[str]:
-    found: list[str] = run.info["stacks"][arm.stack]["baselines"]
-    return found

@@ -16,7 +16,7 @@ from bench.checks import FAILED, SKIPPED, WITHHELD
 from bench.launch import WorkerError
 from bench.measure import cpu_ns, cpu_ns_of, is_level, now_ns, pause
 from bench.plan import LEAD_IN, SLICE_NS, WARM_UP_SLICE_NS
-from bench.records import Check, Evidence, Slice
+from bench.records import Check, Evidence, Slice, batch_interval_ns
 from bench.rig import SLICE_TIMEOUT_S, compare, predict, read_back
 from bench.suite import LATENCY
 
@@ -207,7 +207,8 @@ class LiveBlock:
         """Return what a slice says: the median latency, or the time per batch of all members together."""
         if case.scenario == LATENCY:
             return float(median(sample for answer in answers for sample in answer["samples_ns"]))
-        return float(1 / sum(len(answer["samples_ns"]) / answer["wall_ns"] for answer in answers))
+        counts = [len(answer["samples_ns"]) for answer in answers]
+        return batch_interval_ns(counts, [answer["wall_ns"] for answer in answers])
 
     def _slice(self, arm: Arm, case: Case, budget_ns: int, lead_in: int) -> list[dict[str, Any]]:
         """Let the arm's team work; return each member's answer."""

@@ -23,16 +23,12 @@ class Cost:
 
     start: Start | None
     convert_ns: int
+    cold_start_ns: int | None
     restart_ns: int | None
     memory_bytes: int | None
     installed_bytes: int | None
     saved_bytes: int | None
     break_even_images: float | None
-
-    @property
-    def cold_start_ns(self) -> int | None:
-        """Return the time from nothing but weights to the first answer: convert, import, build, first call."""
-        return None if self.start is None else self.convert_ns + self.start.total_ns
 
 
 def cost(run: Run, arm: Arm, case: Case) -> Cost:
@@ -41,10 +37,10 @@ def cost(run: Run, arm: Arm, case: Case) -> Cost:
     environment = run.info["environments"].get(run.info["stacks"][arm.stack]["environment"], {})
     start, again = (_start(run, arm, case, cached=cached) for cached in (False, True))
     caches = run.info["stacks"][arm.stack]["compiles"] and "compile" in arm.variant
-    conversion = run.conversions.get((arm.original.id, case.model))
     return Cost(
         start=start,
-        convert_ns=conversion.convert_ns if conversion else 0,
+        convert_ns=_convert_ns(run, arm, case),
+        cold_start_ns=_cold_start_ns(run, arm, case),
         restart_ns=again.total_ns if again else None if caches or start is None else start.total_ns,
         memory_bytes=proof.memory_bytes if proof else None,
         installed_bytes=environment.get("bytes"),
@@ -60,9 +56,15 @@ def _start(run: Run, arm: Arm, case: Case, *, cached: bool) -> Start | None:
     return next((start for start in starts if start.cached == cached), None)
 
 
+def _convert_ns(run: Run, arm: Arm, case: Case) -> int:
+    conversion = run.conversions.get((arm.original.id, case.model))
+    return conversion.convert_ns if conversion else 0
+
+
 def _cold_start_ns(run: Run, arm: Arm, case: Case) -> int | None:
-    start, conversion = _start(run, arm, case, cached=False), run.conversions.get((arm.id, case.model))
-    return None if start is None else start.total_ns + (conversion.convert_ns if conversion else 0)
+    """Return the time from nothing but weights to the first answer: convert, import, build, first call."""
+    start = _start(run, arm, case, cached=False)
+    return None if start is None else _convert_ns(run, arm, case) + start.total_ns
 
 
 def _break_even_images(run: Run, arm: Arm, case: Case) -> float | None:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 SCHEMA = 2
 REPLICA = "@A/A"
@@ -229,8 +229,8 @@ class Slice:
 
     @property
     def batch_interval_ns(self) -> float:
-        """Return the time per batch of all members together: the inverse of their added rates."""
-        return 1 / sum(count / wall for count, wall in zip(self.counts, self.walls_ns, strict=True))
+        """Return the time per batch of all members together."""
+        return batch_interval_ns(self.counts, self.walls_ns)
 
 
 @dataclass(frozen=True)
@@ -276,6 +276,11 @@ VALID: dict[str, Callable[[Any], bool]] = {
     "tuple[str, ...]": lambda value: type(value) is list and all(type(each) is str for each in value),
     "dict[str, str]": lambda value: type(value) is dict and all(type(each) is str for each in value.values()),
 }
+
+
+def batch_interval_ns(counts: Iterable[int], walls_ns: Iterable[int]) -> float:
+    """Return the time per batch of processes that worked together: the inverse of their added rates."""
+    return 1 / sum(count / wall for count, wall in zip(counts, walls_ns, strict=True))
 
 
 class RecordError(ValueError):

@@ -127,9 +127,8 @@ def _measure_overhead(rig: Rig) -> None:
         with Worker(environment.python, variables, log, rig.scratch) as worker:
             request = rig.deployment(null, case) | {"threads": rig.plan.threads, "cores": None}
             worker.wait_until_ready().request("build", BUILD_TIMEOUT_S, **request)
-            work = {"case": case.id, "asynchronous": False, "budget_ns": SLICE_NS // 20, "lead_in": 1000}
-            work["begin_ns"] = 0
-            timing = worker.request("slice", SLICE_TIMEOUT_S, **work)
+            work = {"asynchronous": False, "budget_ns": SLICE_NS // 20, "lead_in": 1000, "begin_ns": 0}
+            timing = worker.request("slice", SLICE_TIMEOUT_S, case=case.id, **work)
         rig.journal.append(Overhead(tuple(timing["samples_ns"])))
     except WorkerError as error:
         rig.fail(null, case, None, error)

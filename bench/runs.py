@@ -60,6 +60,10 @@ class RecordedRun:
         ids = set(self.info["lineups"][case.id])
         return [arm for arm in self.arms if arm.id in ids]
 
+    def is_vanilla(self, arm: Arm) -> bool:
+        """Tell whether an arm's stack is one that others are held against."""
+        return not self.info["stacks"][arm.stack]["baselines"]
+
     @cached_property
     def references(self) -> dict[str, Reference]:
         """Return by model what the oracle says of the test images."""

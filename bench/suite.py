@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,7 +66,7 @@ class Suite:
         combinations = product(self.models, self.scenarios, self.batch_sizes)
         return tuple(Case(model, scenario, batch) for model, scenario, batch in combinations)
 
-    @property
+    @cached_property
     def arms(self) -> tuple[Arm, ...]:
         """Return the arms at their precisions, and one for each stack that lacks one of the suite's altogether."""
         return tuple(arm for precision in PRECISIONS for arm in self._at(precision))

@@ -49,7 +49,7 @@ def _counts(run: Run, arm: Arm, case: Case) -> bool:
 
 
 def _fastest_vanilla(run: Run, arms: list[Arm], case: Case) -> Arm | None:
-    vanilla = [arm for arm in arms if arm.precision == "fp32" and not run.info["stacks"][arm.stack]["baselines"]]
+    vanilla = [arm for arm in arms if arm.precision == "fp32" and run.is_vanilla(arm)]
     return min(vanilla, key=lambda arm: run.typical_latency_ns(arm, case) or 0.0, default=None)
 
 
