@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from backends.protocol import Stack
+from backends.protocol import Stack, variants_of
 from backends.pytorch import FUSED, PyTorch, Way, frozen_by_inductor, traced
+from backends.pytorch_training import TrainingWay
+
+if TYPE_CHECKING:
+    from backends.protocol import Course
 
 
 def eager(module: Any, example: Any, precision: str) -> Any:
@@ -37,12 +41,20 @@ WAYS = {
     "compile": Way(compiled, {"fp32": FUSED["fp32"]}),
 }
 
+
+def optimised(module: Any) -> Any:
+    """Train after ipex.optimize: weights prepacked, the optimiser's step fused."""
+    return module
+
+
+TRAININGS = {"train": TrainingWay(optimised, ("torch_ipex::", "IPEX"), fused=False)}
+
 STACK = Stack(
     name="ipex",
     summary="PyTorch with the Intel extension (archived by its authors; last release 2.8)",
     environment="ipex",
     packages=("torch", "intel-extension-for-pytorch"),
-    variants={name: way.variant for name, way in WAYS.items()},
+    variants=variants_of(WAYS, TRAININGS),
     modules=("torch", "intel_extension_for_pytorch"),
     baselines=("pytorch",),
     needs=("avx2",),
@@ -54,6 +66,7 @@ class Ipex(PyTorch):
     """PyTorch, extended."""
 
     ways = WAYS
+    trainings = TRAININGS
 
     def __init__(self, threads: int) -> None:
         import intel_extension_for_pytorch  # noqa: F401 - importing it registers its kernels
@@ -86,11 +99,22 @@ class Ipex(PyTorch):
                 prepared(batch)
             return quantization.convert(prepared)
 
-    def with_optimizer(self, module: Any, optimizer: Any) -> tuple[Any, Any]:
-        """Let the extension prepack the weights and fuse the optimiser's step."""
-        import intel_extension_for_pytorch as ipex
+    def with_optimizer(self, module: Any, optimizer: Any, course: Course) -> tuple[Any, Any]:
+        """Let the extension prepack the weights and fuse the optimiser's step.
 
-        optimised: tuple[Any, Any] = ipex.optimize(module, optimizer=optimizer)
+        In bf16 it splits the weights in halves, of which sharpness-aware minimisation would move one only: there the
+        weights stay as they are.
+        """
+        import intel_extension_for_pytorch as ipex
+        import torch
+
+        reduced, whole = course.precision == "bf16", course.recipe.rho is not None
+        optimised: tuple[Any, Any] = ipex.optimize(
+            module,
+            optimizer=optimizer,
+            dtype=torch.bfloat16 if reduced and not whole else None,
+            weights_prepack=not (reduced and whole),
+        )
         return optimised
 
 

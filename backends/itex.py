@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backends import onednn
-from backends.protocol import Stack, UnsupportedError
+from backends.protocol import Stack, UnsupportedError, variants_of
 from backends.tensorflow import ONEDNN, TensorFlow, Way, frozen, graph
+from backends.tensorflow_training import TrainingWay, step
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from backends.protocol import Deployment, Session
+    from backends.protocol import Course, Deployment, Session, Training
 
 
 def extended_graph(model: Callable[[Any], Any], signature: Any) -> Any:
@@ -45,12 +46,20 @@ WAYS = {
     "off": Way(off, ONEDNN, absent=EXTENSION, precisions=("fp32",)),
 }
 
+
+def extended_step(take_step: Any) -> Any:
+    """Train in steps that are each one compiled tf.function, rewritten by the extension."""
+    return step(take_step)
+
+
+TRAININGS = {"train": TrainingWay(extended_step, EXTENSION)}
+
 STACK = Stack(
     name="itex",
     summary="TensorFlow with the Intel extension (no longer maintained; last release 2.15)",
     environment="itex",
     packages=("tensorflow", "intel-extension-for-tensorflow", "intel-extension-for-tensorflow-lib"),
-    variants={name: way.variant for name, way in WAYS.items()},
+    variants=variants_of(WAYS, TRAININGS),
     modules=("tensorflow",),
     baselines=("tensorflow",),
     needs=("avx2",),
@@ -61,16 +70,21 @@ class Itex(TensorFlow):
     """TensorFlow, extended."""
 
     ways = WAYS
+    trainings = TRAININGS
 
     def inference(self, deployment: Deployment) -> Session:
         """Build a session; the extension works, or does not, on all that the process builds."""
         import tensorflow as tf
 
-        if not _loaded(ONEDNN_LIBRARY):
-            raise UnsupportedError("the extension's library is not loaded: TensorFlow would run without it")
+        _require_extension()
         if deployment.variant == "off":
             tf.config.optimizer.set_experimental_options({"use_plugin_optimizers": False})
         return super().inference(deployment)
+
+    def training(self, course: Course) -> Training:
+        """Build a training."""
+        _require_extension()
+        return super().training(course)
 
     def versions(self) -> dict[str, str]:
         """Return the versions."""
@@ -95,6 +109,12 @@ class Itex(TensorFlow):
                 library.dnnl_set_verbose(0)
             ctypes.CDLL(None).fflush(None)
         return onednn.kernels(lines), onednn.information(lines)
+
+
+def _require_extension() -> None:
+    """Raise UnsupportedError where TensorFlow would run without it."""
+    if not _loaded(ONEDNN_LIBRARY):
+        raise UnsupportedError("the extension's library is not loaded: TensorFlow would run without it")
 
 
 def _loaded(name: str) -> list[Path]:

@@ -6,14 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from backends.protocol import F32, Deployment, Proof, Session, Stack, Training, UnsupportedError, Variant
+from backends.protocol import F32, Deployment, Proof, Session, Stack, Variant
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from models.recipes import Recipe
-    from models.spec import Network
-    from models.weights import Weights
 
 STACK = Stack(
     name="null",
@@ -58,10 +55,6 @@ class NullBackend:
     def inference(self, deployment: Deployment) -> Session:
         """Build the session that does nothing."""
         return NullSession(deployment.batch_size)
-
-    def training(self, network: Network, weights: Weights, recipe: Recipe, seed: int) -> Training:
-        """Refuse."""
-        raise UnsupportedError("null does not train")
 
 
 def open_backend(threads: int) -> NullBackend:

@@ -16,7 +16,6 @@ from backends.protocol import (
     ProofError,
     Session,
     Stack,
-    Training,
     UnsupportedError,
     Variant,
     way_of,
@@ -25,9 +24,6 @@ from backends.protocol import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from models.recipes import Recipe
-    from models.spec import Network
-    from models.weights import Weights
 
 IR = "model.xml"
 DIGEST_KEYS = ("spec", "network")  # under which the IR holds the digest of the network's specification
@@ -218,10 +214,6 @@ class OpenVINO:
         """Build a session."""
         return OpenVINOSession(self._threads, deployment)
 
-    def training(self, network: Network, weights: Weights, recipe: Recipe, seed: int) -> Training:
-        """Refuse."""
-        raise UnsupportedError("OpenVINO does not train")
-
 
 def without_telemetry() -> None:
     """Keep OpenVINO and NNCF from reporting to their makers, which they do from a thread and a process of their own.
@@ -261,7 +253,7 @@ def from_pytorch(deployment: Deployment) -> Converted:
     import openvino as ov
     import torch
 
-    from backends.pytorch import build_module
+    from backends.pytorch_modules import build_module
 
     height, width, channels = deployment.network.input_shape
     module = build_module(deployment.network, deployment.weights).eval()
@@ -274,7 +266,7 @@ def from_tensorflow(deployment: Deployment) -> Converted:
     """Convert the Keras model."""
     import openvino as ov
 
-    from backends.tensorflow import build_model
+    from backends.tensorflow_models import build_model
 
     model = build_model(deployment.network, deployment.weights)
     return ov.convert_model(model, input=[-1, *deployment.network.input_shape]), lambda image: image

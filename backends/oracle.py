@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from backends.protocol import F32, Deployment, Proof, Session, Stack, Training, UnsupportedError, Variant
+from backends.protocol import F32, Deployment, Proof, Session, Stack, Variant
 from models import oracle
 from models.weights import save_weights
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from models.recipes import Recipe
     from models.spec import Network
     from models.weights import Weights
 
@@ -63,10 +62,6 @@ class OracleBackend:
     def inference(self, deployment: Deployment) -> Session:
         """Build the session; every batch size will do."""
         return OracleSession(deployment.network, deployment.weights)
-
-    def training(self, network: Network, weights: Weights, recipe: Recipe, seed: int) -> Training:
-        """Refuse."""
-        raise UnsupportedError("oracle does not train")
 
 
 def open_backend(threads: int) -> OracleBackend:

@@ -7,7 +7,7 @@ import inspect
 import pkgutil
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, cast
 
 import backends
 from models.errors import InputError
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from models.weights import Weights
 
 F32: TypeAlias = "NDArray[np.float32]"
+State: TypeAlias = "dict[str, NDArray[np.float32]]"
 
 PRECISIONS = ("fp32", "bf16", "int8")
 
@@ -43,7 +44,8 @@ class Variant:
 
     `settings` are environment variables of this variant's processes alone: they are what it is about. An `asynchronous`
     variant keeps several batches under way in one process and is measured for its throughput only. `conversion` names
-    what makes the files that it starts from; empty for a variant that needs none.
+    what makes the files that it starts from; empty for a variant that needs none. A `training` variant trains, and does
+    nothing else.
     """
 
     summary: str
@@ -51,6 +53,7 @@ class Variant:
     settings: dict[str, str] = field(default_factory=dict)
     asynchronous: bool = False
     conversion: str = ""
+    training: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,11 @@ class Stack:
     cache_variables: tuple[str, ...] = ()
     internal: bool = False
 
+    @property
+    def trainings(self) -> dict[str, Variant]:
+        """Return the variants that train, the one to take unless told otherwise first; none where it does not."""
+        return {name: variant for name, variant in self.variants.items() if variant.training}
+
 
 @dataclass(frozen=True)
 class Deployment:
@@ -94,6 +102,21 @@ class Deployment:
     batch_size: int
     calibration: F32
     files: Path | None = None
+
+
+@dataclass(frozen=True)
+class Course:
+    """A network that is to be trained from these weights, in one variant and precision.
+
+    Its chances (dropout) follow from `seed`.
+    """
+
+    network: Network
+    weights: Weights
+    variant: str
+    precision: str
+    recipe: Recipe
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -143,13 +166,31 @@ class AsynchronousSession(Session, Protocol):
 
 
 class Training(Protocol):
-    """A network being trained."""
+    """A network being trained, with the recipe's optimiser, sharpness-aware where it has a rho."""
+
+    def begin_epoch(self, seed: int) -> None:
+        """Let the chances (dropout) that follow come from `seed`."""
 
     def step(self, images: F32, labels: NDArray[np.int64], learning_rate: float) -> float:
         """Take one optimiser step on a neutral batch and return its mean loss."""
 
+    def logits(self, images: F32) -> F32:
+        """Return the logits of a neutral batch, as in inference; never timed."""
+
     def weights(self) -> Weights:
         """Return the current weights in neutral layout."""
+
+    def state(self) -> State:
+        """Return what the optimiser remembers."""
+
+    def restore(self, state: State) -> None:
+        """Continue with what the optimiser remembered; the weights are the course's."""
+
+    def prove(self, images: F32, labels: NDArray[np.int64]) -> Proof:
+        """Watch steps that change nothing; raises ProofError when the optimised path did not run.
+
+        The training is of no use afterwards.
+        """
 
 
 class Backend(Protocol):
@@ -161,11 +202,12 @@ class Backend(Protocol):
         Raises UnsupportedError when the stack has no such variant or precision here.
         """
 
-    def training(self, network: Network, weights: Weights, recipe: Recipe, seed: int) -> Training:
-        """Build a training whose chances (dropout) follow from `seed`.
 
-        Raises UnsupportedError for a stack that does not train.
-        """
+class Trainer(Backend, Protocol):
+    """A framework that trains: that of a stack with `trainings`."""
+
+    def training(self, course: Course) -> Training:
+        """Build a training."""
 
 
 class Way(Protocol):
@@ -187,6 +229,11 @@ def way_of(ways: Mapping[str, AnyWay], deployment: Deployment) -> AnyWay:
     return way
 
 
+def variants_of(*ways: Mapping[str, Way]) -> dict[str, Variant]:
+    """Return what the stack says of these ways, by name."""
+    return {name: way.variant for each in ways for name, way in each.items()}
+
+
 def first_line(documented: object) -> str:
     """Return the first line of a docstring."""
     return (inspect.getdoc(documented) or "").partition("\n")[0]
@@ -196,6 +243,15 @@ def open_backend(stack: str, threads: int) -> Backend:
     """Import the framework of `stack`."""
     backend: Backend = _module(stack).open_backend(threads)
     return backend
+
+
+def open_training(stack: str, threads: int, course: Course) -> Training:
+    """Import the framework of `stack` and build a training; raises UnsupportedError where it has no such one."""
+    trainings = stacks()[stack].trainings
+    if course.variant not in trainings or course.precision not in trainings[course.variant].precisions:
+        offered = ", ".join(trainings) if trainings else "none: it does not train"
+        raise UnsupportedError(f"{stack} has no training {course.variant} at {course.precision}; it has {offered}")
+    return cast("Trainer", open_backend(stack, threads)).training(course)
 
 
 def convert(stack: str, conversion: str, deployment: Deployment, folder: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -13,28 +12,25 @@ import numpy as np
 from backends import onednn
 from backends.protocol import (
     F32,
+    Course,
     Deployment,
     Proof,
     ProofError,
     Session,
     Stack,
     Training,
-    UnsupportedError,
     Variant,
     first_line,
+    variants_of,
     way_of,
 )
-from models.spec import BatchNorm, Conv2d, Dense, Dropout, Flatten, MaxPool2d, ReLU
+from backends.pytorch_modules import as_nchw, build_module
+from backends.pytorch_training import TRAININGS, TorchTraining, TrainingWay
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from numpy.typing import NDArray
-
-    from models.recipes import Recipe
-    from models.spec import Network, PlacedLayer
-    from models.weights import Weights
 
 # From a module, an example batch and a precision to what is called.
 Builder: TypeAlias = Callable[[Any, Any, str], Any]
@@ -106,9 +102,6 @@ def traced(module: Any, example: Any) -> Any:
     return frozen
 
 
-KERNEL_AXES = 4  # of a convolution's weights
-NORM_NAMES = {"scale": "weight", "shift": "bias", "mean": "running_mean", "variance": "running_var"}
-
 # For one image of few channels stock PyTorch takes its own convolution instead of oneDNN's.
 CONVOLUTIONS = {"fp32": ("aten::mkldnn_convolution", "aten::thnn_conv2d"), "bf16": ("aten::mkldnn_convolution",)}
 FUSED = {"fp32": ("mkldnn::_convolution_pointwise",), "bf16": ("mkldnn::_convolution_pointwise",)}
@@ -124,7 +117,7 @@ STACK = Stack(
     summary="PyTorch, vanilla",
     environment="vanilla",
     packages=("torch",),
-    variants={name: way.variant for name, way in WAYS.items()},
+    variants=variants_of(WAYS, TRAININGS),
     modules=("torch",),
     settings={"TORCHINDUCTOR_COMPILE_THREADS": "1"},  # no pool of compiler processes beside the arm
     restart_settings={"TORCHINDUCTOR_VEC_ISA_OK": "1"},  # the proof pass has compiled with this machine's ISA before
@@ -215,45 +208,11 @@ class TorchSession:
             torch.save(module.state_dict(), folder / "state.pth")
 
 
-def as_nchw(images: F32, memory_format: Any) -> Any:
-    """Return a copy of an NHWC batch with exactly the strides of `memory_format`."""
-    import torch
-
-    view = torch.from_numpy(images).permute(0, 3, 1, 2)
-    return torch.empty(view.shape, dtype=view.dtype, memory_format=memory_format).copy_(view)
-
-
-class TorchTraining:
-    """A module and its optimiser."""
-
-    def __init__(self, network: Network, module: Any, optimizer: Any) -> None:
-        import torch
-
-        self._network, self._module, self._optimizer = network, module, optimizer
-        self._loss = torch.nn.CrossEntropyLoss()
-
-    def step(self, images: F32, labels: NDArray[np.int64], learning_rate: float) -> float:
-        """Take one step of the optimiser on the mean cross-entropy."""
-        import torch
-
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate
-        self._optimizer.zero_grad(set_to_none=True)
-        batch = as_nchw(images, torch.channels_last)
-        loss = self._loss(self._module(batch), torch.from_numpy(labels))
-        loss.backward()
-        self._optimizer.step()
-        return float(loss.detach())
-
-    def weights(self) -> Weights:
-        """Return the weights in neutral layout."""
-        return neutral_weights(self._network, self._module)
-
-
 class PyTorch:
     """The framework, and the hooks that a derived stack replaces."""
 
     ways: Mapping[str, Way] = WAYS
+    trainings: Mapping[str, TrainingWay] = TRAININGS
 
     def __init__(self, threads: int) -> None:
         import torch
@@ -288,7 +247,7 @@ class PyTorch:
             prepared(batch)
         return _without_gradients(convert_pt2e(prepared))
 
-    def with_optimizer(self, module: Any, optimizer: Any) -> tuple[Any, Any]:
+    def with_optimizer(self, module: Any, optimizer: Any, course: Course) -> tuple[Any, Any]:
         """Return what is trained, and by what."""
         return module, optimizer
 
@@ -296,17 +255,9 @@ class PyTorch:
         """Build a session; the process stays in inference mode, and in its precision, from here on."""
         return TorchSession(self, deployment)
 
-    def training(self, network: Network, weights: Weights, recipe: Recipe, seed: int) -> Training:
-        """Build a training with channels-last weights."""
-        import torch
-
-        optimizers = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
-        if recipe.optimizer not in optimizers:
-            raise UnsupportedError(f"no optimiser {recipe.optimizer}; there are {', '.join(optimizers)}")
-        torch.manual_seed(seed)
-        module = build_module(network, weights).to(memory_format=torch.channels_last).train()
-        optimizer = optimizers[recipe.optimizer](module.parameters(), lr=recipe.learning_rate)
-        return TorchTraining(network, *self.with_optimizer(module, optimizer))
+    def training(self, course: Course) -> Training:
+        """Build a training."""
+        return TorchTraining(self, course)
 
 
 @cache
@@ -334,41 +285,6 @@ def open_backend(threads: int) -> PyTorch:
     return PyTorch(threads)
 
 
-def build_module(network: Network, weights: Weights) -> Any:
-    """Build `network` from torch.nn modules and load neutral weights into it."""
-    import torch
-
-    module = torch.nn.Sequential()
-    for layer in network.place():
-        module.add_module(layer.name, _module(layer))
-    state = module.state_dict()  # its counters of batches seen have no neutral counterpart
-    state |= {_torch_name(name): torch.from_numpy(_to_torch(network, name, array)) for name, array in weights.items()}
-    module.load_state_dict(state)
-    return module
-
-
-def _module(placed: PlacedLayer) -> Any:
-    from torch import nn
-
-    match placed.layer:
-        case Conv2d(filters, size):
-            # In numbers where it can be: quantizers do not know "same".
-            return nn.Conv2d(placed.input_shape[-1], filters, size, padding=size // 2 if size % 2 else "same")
-        case ReLU():
-            return nn.ReLU()
-        case BatchNorm(epsilon, momentum):
-            kind = nn.BatchNorm2d if len(placed.input_shape) > 1 else nn.BatchNorm1d
-            return kind(placed.input_shape[-1], eps=epsilon, momentum=1 - momentum)
-        case MaxPool2d(size):
-            return nn.MaxPool2d(size)
-        case Dropout(rate):
-            return nn.Dropout(rate)
-        case Flatten():
-            return nn.Flatten()
-        case Dense(units):
-            return nn.Linear(placed.input_shape[0], units)
-
-
 def _returning_float32(module: Any) -> Any:
     """Let a module of lower precision end with logits in fp32, as every arm does."""
     import torch
@@ -387,50 +303,3 @@ def _without_gradients(module: Any) -> Any:
 
     torch.ao.quantization.move_exported_model_to_eval(module)
     return module.requires_grad_(requires_grad=False)
-
-
-def neutral_weights(network: Network, module: Any) -> Weights:
-    """Return the parameters of a module made by `build_module` in neutral layout."""
-    state = module.state_dict()
-    return {
-        name: _from_torch(network, name, state[_torch_name(name)].contiguous().numpy())
-        for name in network.parameter_shapes
-    }
-
-
-def _torch_name(name: str) -> str:
-    layer, _, parameter = name.rpartition(".")
-    return f"{layer}.{NORM_NAMES.get(parameter, parameter)}"
-
-
-def _to_torch(network: Network, name: str, array: F32) -> F32:
-    """Turn HWIO into OIHW, (in, out) into (out, in), and rows in NHWC flatten order into NCHW order."""
-    if array.ndim == 1:
-        return array.copy()
-    if array.ndim == KERNEL_AXES:
-        return np.ascontiguousarray(array.transpose(3, 2, 0, 1))
-    if before := _flattened(network, name):
-        array = array.reshape(*before, -1).transpose(2, 0, 1, 3).reshape(array.shape)
-    return np.ascontiguousarray(array.T)
-
-
-def _from_torch(network: Network, name: str, array: F32) -> F32:
-    """Undo `_to_torch`."""
-    if array.ndim == 1:
-        return array.copy()
-    if array.ndim == KERNEL_AXES:
-        return np.ascontiguousarray(array.transpose(2, 3, 1, 0))
-    array = array.T
-    if before := _flattened(network, name):
-        height, width, channels = before
-        array = array.reshape(channels, height, width, -1).transpose(1, 2, 0, 3).reshape(array.shape)
-    return np.ascontiguousarray(array)
-
-
-def _flattened(network: Network, name: str) -> tuple[int, ...] | None:
-    """Return the (height, width, channels) that were flattened right before the layer of parameter `name`."""
-    placed = network.place()
-    for before, layer in pairwise(placed):
-        if name.startswith(f"{layer.name}.") and isinstance(before.layer, Flatten):
-            return before.input_shape
-    return None

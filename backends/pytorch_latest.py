@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from backends import pytorch
+from backends.protocol import variants_of
 from backends.pytorch import PyTorch
+from backends.pytorch_training import TRAININGS
 
 # Quantisation has left the framework for a package of its own.
 WAYS = {
@@ -19,7 +21,7 @@ STACK = replace(
     name="pytorch-latest",
     summary="PyTorch, vanilla, newest version: what simply upgrading gives",
     environment="latest",
-    variants={name: way.variant for name, way in WAYS.items()},
+    variants=variants_of(WAYS, TRAININGS),
     baselines=("pytorch",),
 )
 

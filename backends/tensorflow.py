@@ -2,38 +2,32 @@
 
 from __future__ import annotations
 
-import re
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from backends import onednn
 from backends.protocol import (
     F32,
+    Course,
     Deployment,
     Proof,
     ProofError,
     Session,
     Stack,
     Training,
-    UnsupportedError,
     Variant,
     first_line,
+    variants_of,
     way_of,
 )
-from models.spec import BatchNorm, Conv2d, Dense, Dropout, Flatten, MaxPool2d, ReLU
+from backends.tensorflow_models import HEAVY, PRECISIONS, build_model, operators
+from backends.tensorflow_training import TRAININGS, TensorFlowTraining, TrainingWay
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
+    from pathlib import Path
 
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from models.recipes import Recipe
-    from models.spec import Network, PlacedLayer
-    from models.weights import Weights
 
 # From a function of a batch and that batch's signature to what is called.
 Builder: TypeAlias = Callable[[Callable[[Any], Any], Any], Any]
@@ -113,7 +107,7 @@ STACK = Stack(
     summary="TensorFlow, vanilla",
     environment="vanilla",
     packages=("tensorflow",),
-    variants={name: way.variant for name, way in WAYS.items()},
+    variants=variants_of(WAYS, TRAININGS),
     modules=("tensorflow",),
     settings={
         "TF_ENABLE_ONEDNN_OPTS": "1",  # TensorFlow's own default on every CPU with VNNI or BF16
@@ -121,13 +115,6 @@ STACK = Stack(
         "CUDA_VISIBLE_DEVICES": "-1",
     },
 )
-
-# In a trace: "dense1/MatMul:_MklMatMul", "_MklNativeConv2D" of an operator called by itself, "Hlo Proto" of a program
-# of XLA.
-OPERATOR = re.compile(rb"(?<=[\w.]:)_*[A-Z]\w+|(?<!\w)_[A-Z]\w+|(?<=Execute: )[A-Z]\w+|Hlo Proto")
-NO_OPERATORS = {"CPU"}
-HEAVY = ("Conv2D", "MatMul")
-PRECISIONS = {"float32": "fp32", "bfloat16": "bf16"}
 
 
 class TensorFlowSession:
@@ -163,7 +150,7 @@ class TensorFlowSession:
 
     def prove(self, batch: Any) -> Proof:
         """Trace one step and look for the variant's operators."""
-        ran = tuple(sorted(_operators(lambda: self.step(batch))))
+        ran = tuple(sorted(operators(lambda: self.step(batch))))
         if not any(name.startswith(self._way.evidence) for name in ran):
             raise ProofError(f"none of {', '.join(self._way.evidence)} ran")
         if unwanted := [name for name in ran if name.startswith(self._way.absent or "-")]:
@@ -190,58 +177,11 @@ class TensorFlowSession:
         tf.saved_model.save(module, str(folder), signatures=module.serve.get_concrete_function())
 
 
-def _operators(run: Callable[[], Any]) -> set[str]:
-    """Return the operators that ran, by the names under which TensorFlow registers them."""
-    import tensorflow as tf
-
-    with tempfile.TemporaryDirectory() as folder:
-        tf.profiler.experimental.start(folder)
-        run()
-        tf.profiler.experimental.stop()
-        traces = [path.read_bytes() for path in Path(folder).rglob("*.xplane.pb")]
-    return {name.decode() for trace in traces for name in OPERATOR.findall(trace)} - NO_OPERATORS
-
-
-class TensorFlowTraining:
-    """A Keras model and its optimiser, one compiled step at a time."""
-
-    def __init__(self, network: Network, model: Any, optimizer: Any) -> None:
-        import tensorflow as tf
-
-        self._network, self._model, self._optimizer = network, model, optimizer
-        self._loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        optimizer.build(model.trainable_variables)
-        self._step = tf.function(self._take_step, reduce_retracing=True)
-
-    def _take_step(self, images: Any, labels: Any) -> Any:
-        import tensorflow as tf
-
-        with tf.GradientTape() as tape:
-            loss = self._loss(labels, self._model(images, training=True))
-        gradients = tape.gradient(loss, self._model.trainable_variables)
-        self._optimizer.apply_gradients(zip(gradients, self._model.trainable_variables, strict=True))
-        return loss
-
-    def step(self, images: F32, labels: NDArray[np.int64], learning_rate: float) -> float:
-        """Take one step of the optimiser on the mean cross-entropy."""
-        self._optimizer.learning_rate = learning_rate
-        return float(self._step(images, labels))
-
-    def weights(self) -> Weights:
-        """Return the weights in neutral layout, which is Keras's own."""
-        found = {
-            f"{layer.name}.{NAMES[variable.name.rpartition('/')[2].removesuffix(':0')]}": variable.numpy()
-            for layer in self._model.layers
-            for variable in layer.variables
-            if variable.name.rpartition("/")[2].removesuffix(":0") in NAMES
-        }
-        return {name: found[name].reshape(shape) for name, shape in self._network.parameter_shapes.items()}
-
-
 class TensorFlow:
     """The framework, and the hooks that a derived stack replaces."""
 
     ways: Mapping[str, Way] = WAYS
+    trainings: Mapping[str, TrainingWay] = TRAININGS
 
     def __init__(self, threads: int) -> None:
         import tensorflow as tf
@@ -270,67 +210,11 @@ class TensorFlow:
         """Build a session; the process stays in its precision from here on."""
         return TensorFlowSession(self, deployment)
 
-    def training(self, network: Network, weights: Weights, recipe: Recipe, seed: int) -> Training:
-        """Build a training."""
-        import tensorflow as tf
-
-        # Adam adds PyTorch's epsilon, which is not Keras's.
-        optimizers = {"adam": lambda: tf.keras.optimizers.Adam(epsilon=1e-8), "sgd": tf.keras.optimizers.SGD}
-        if recipe.optimizer not in optimizers:
-            raise UnsupportedError(f"no optimiser {recipe.optimizer}; there are {', '.join(optimizers)}")
-        tf.keras.utils.set_random_seed(seed)
-        return TensorFlowTraining(network, build_model(network, weights, training=True), optimizers[recipe.optimizer]())
+    def training(self, course: Course) -> Training:
+        """Build a training; the process stays in its precision from here on."""
+        return TensorFlowTraining(self, course)
 
 
 def open_backend(threads: int) -> TensorFlow:
     """Import TensorFlow and set its threads."""
     return TensorFlow(threads)
-
-
-# Keras's names of parameters, and ours.
-NAMES = {
-    "kernel": "weight",
-    "bias": "bias",
-    "gamma": "scale",
-    "beta": "shift",
-    "moving_mean": "mean",
-    "moving_variance": "variance",
-}
-
-
-def build_model(network: Network, weights: Weights, *, training: bool = False) -> Any:
-    """Build `network` from Keras layers and load neutral weights into it."""
-    import tensorflow as tf
-
-    layers = [layer for placed in network.place() for layer in _layers(placed, training=training)]
-    model = tf.keras.Sequential([tf.keras.Input(network.input_shape), *layers])
-    named = {layer.name: layer for layer in model.layers}
-    for placed in network.place():
-        if placed.parameter_shapes:
-            named[placed.name].set_weights([weights[name] for name in placed.parameter_shapes])
-    return model
-
-
-def _layers(placed: PlacedLayer, *, training: bool) -> Iterator[Any]:
-    import tensorflow as tf
-
-    keras, name = tf.keras.layers, placed.name
-    match placed.layer:
-        case Conv2d(filters, size):
-            yield keras.Conv2D(filters, size, padding="same", name=name)
-        case ReLU():
-            yield keras.ReLU(name=name)
-        case BatchNorm(epsilon, momentum):
-            norm = keras.BatchNormalization(epsilon=epsilon, momentum=momentum, name=name)
-            # Only its operator for images moves the running variance by the batch's divided by n - 1.
-            flat = training and len(placed.input_shape) == 1
-            image = (1, 1, *placed.input_shape)
-            yield from (keras.Reshape(image), norm, keras.Reshape(placed.input_shape)) if flat else (norm,)
-        case MaxPool2d(size):
-            yield keras.MaxPool2D(size, name=name)
-        case Dropout(rate):
-            yield keras.Dropout(rate, name=name)
-        case Flatten():
-            yield keras.Flatten(name=name)
-        case Dense(units):
-            yield keras.Dense(units, name=name)

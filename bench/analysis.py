@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 from bench import checks
 from bench.checks import Estimate, Verdict
+from bench.records import TRAINING
 from bench.runs import RecordedRun
 from bench.stats import Interval, holm
+from bench.trained import training_faults
 
 if TYPE_CHECKING:
     from bench.records import Arm, Case, Pair
@@ -75,7 +77,7 @@ class Run(RecordedRun):
     def baselines_not_measured(self, pair: Pair) -> list[str]:
         """Return the labels of the baselines that an arm was to be held against as well, and that have no samples."""
         alike = [each for each in self.pairs if (each.arm, each.case) == (pair.arm, pair.case)]
-        return [each.baseline.label for each in alike if not self.slices.get((each.baseline.id, each.case.id))]
+        return [each.baseline.label for each in alike if not self.turns.get((each.baseline.id, each.case.id))]
 
     def _row(self, pair: Pair, estimate: Estimate | None, *, primary: bool) -> Speedup:
         return Speedup(
@@ -99,7 +101,7 @@ class Run(RecordedRun):
 
     def _missing(self, arm: Arm, case: Case) -> Verdict | None:
         """Return why an arm has no samples at all, or None when it has."""
-        if self.slices.get((arm.id, case.id)):
+        if self.turns.get((arm.id, case.id)):
             return None
         failure = self.failure(arm, case)
         if failure is None:
@@ -108,6 +110,9 @@ class Run(RecordedRun):
 
     def _faults(self, pair: Pair) -> list[str]:
         """Return the gates that the comparison fails."""
+        if pair.case.scenario == TRAINING:
+            lost = [self._failed_blocks(arm, pair.case) for arm in (pair.arm, pair.baseline)]
+            return [*training_faults(self, pair), *(fault for fault in lost if fault)]
         faults = [fault for arm in (pair.arm, pair.baseline) for fault in self._arm_faults(arm, pair.case)]
         parity = self.parity(pair)
         if parity is None:
@@ -137,7 +142,7 @@ class Run(RecordedRun):
 
     def _failed_blocks(self, arm: Arm, case: Case) -> str | None:
         failed = {each.block for each in self.failures.get((arm.id, case.id), ()) if each.block is not None}
-        blocks = failed | {each.block for each in self.slices.get((arm.id, case.id), ())}
+        blocks = failed | {each.block for each in self.turns.get((arm.id, case.id), ())}
         if len(failed) <= checks.MAX_FAILED_SHARE * len(blocks):
             return None
         reason = next(each.reason for each in self.failures[arm.id, case.id] if each.block is not None)

@@ -70,7 +70,7 @@ def _attribution(run: Run, name: str, steps: list[dict[str, str]], case: Case) -
     missing: list[str] = []
     skipped: list[str] = []  # since the last rung: what they change is in the next one's step
     for step in steps:
-        if not run.slices.get((step["arm"], case.id)):
+        if not run.turns.get((step["arm"], case.id)):
             skipped.append(step["name"])
             missing.append(step["name"])
             continue

@@ -19,6 +19,7 @@ MIN_AGREEMENT = 0.9995
 MIN_RELATIVE_ACCURACY = 0.99  # of lower precisions, to that of fp32 (MLPerf inference)
 MIN_REDUCED_DIFF = 1e-4  # logits closer than that to fp32's were not computed at a lower precision
 MIN_REPEATED = 0.995  # share of the labels that a process must have in common with its arm's proof
+MAX_LOSS_DIFF = 0.05  # of the first epoch, relative: equal weights, batches and hyper-parameters
 LEAK_ACCURACY = 0.97  # the record on Fashion-MNIST is 96.91 %
 MAX_FAILED_SHARE = 0.05
 EQUIVALENCE = (math.log(0.98), math.log(1.02))  # MLPerf's threshold for "materially different"
@@ -83,6 +84,20 @@ def accuracy_fault(precision: str, accuracy: float, reference: float) -> str | N
     """Return why a lower precision costs too much accuracy, or None."""
     if precision != "fp32" and not accuracy >= MIN_RELATIVE_ACCURACY * reference:
         return f"accuracy {accuracy:.2%} is less than {MIN_RELATIVE_ACCURACY:.0%} of fp32's {reference:.2%}"
+    return None
+
+
+def loss_fault(loss: float, reference: float) -> str | None:
+    """Return why what an arm trains can't be what its baseline does, or None."""
+    if not abs(loss - reference) <= MAX_LOSS_DIFF * reference:
+        return f"the mean loss of the first epoch, {loss:.4f}, is not the baseline's {reference:.4f}"
+    return None
+
+
+def trained_fault(accuracy: float, reference: float) -> str | None:
+    """Return why an arm trains to too little accuracy, or None."""
+    if not accuracy >= MIN_RELATIVE_ACCURACY * reference:
+        return f"trained to {accuracy:.2%}, less than {MIN_RELATIVE_ACCURACY:.0%} of the baseline's {reference:.2%}"
     return None
 
 

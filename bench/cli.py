@@ -26,6 +26,8 @@ SHELL_INTERRUPTED = 130  # what Typer makes of Ctrl-C
 Names = Annotated[str, typer.Option(metavar="NAME[,NAME...]")]
 StackOption = Annotated[str, typer.Option("--stack", metavar="NAME[,NAME...]", help="Only these stacks")]
 DataOption = Annotated[str, typer.Option(help="auto, fashion-mnist, synthetic, or a folder with the official files")]
+RecipeOption = Annotated[str, typer.Option(help="A recipe's name, or the path of a recipe file")]
+ResultsOption = Annotated[Path, typer.Option(help="Folder of all runs")]
 ThreadsOption = Annotated[int, typer.Option(help="Threads of every arm; 0 takes all usable cores")]
 
 
@@ -41,7 +43,7 @@ def run(
     threads: ThreadsOption = 0,
     data: DataOption = "auto",
     seed: Annotated[int, typer.Option(help="Of the schedule; drawn and stored when not given")] = -1,
-    results: Annotated[Path, typer.Option(help="Folder of all runs")] = RESULTS,
+    results: ResultsOption = RESULTS,
     name: Annotated[str, typer.Option(help="Name of this run's folder; default: suite and time")] = "",
 ) -> None:
     """Measure a suite, pair by pair, and write the report."""
@@ -77,18 +79,23 @@ def models(name: Annotated[str, typer.Argument(help="A model; all of them when l
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Option(help="A recipe's name")],
-    output: Annotated[Path, typer.Option(help="The .safetensors file to write")],
+    recipe: RecipeOption,
     stack: Annotated[str, typer.Option(help="The stack to train on")] = "pytorch",
+    variant: Annotated[str, typer.Option(help="The stack's way to train; the first of them when not given")] = "",
+    precision: Annotated[str, typer.Option(help="fp32 or bf16")] = "fp32",
     epochs: Annotated[int, typer.Option(help="Instead of the recipe's; 0 takes the recipe's")] = 0,
-    seed: Annotated[int, typer.Option(help="Of the initial weights and the order of images")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the initial weights, the order of images and their augmentation")] = 0,
     threads: ThreadsOption = 0,
     data: DataOption = "auto",
+    results: ResultsOption = RESULTS,
+    name: Annotated[str, typer.Option(help="Name of the folder; default: recipe, stack, seed")] = "",
+    output: Annotated[str, typer.Option(help="A .safetensors file to copy the model to")] = "",
 ) -> None:
-    """Train a model and save its weights."""
-    from bench import commands
+    """Train a model, or go on with one that was interrupted, and write its learning curves and evaluation."""
+    from bench import commands_training as commands
 
-    commands.train(recipe, output, stack, epochs, seed, threads, data, PatientConsole())
+    wish = commands.Wish(recipe, stack, variant, precision, epochs, seed, threads, data)
+    commands.train(wish, results, name, output, PatientConsole(), sys.argv)
 
 
 class PatientConsole(Console):

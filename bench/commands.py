@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 import shutil
-import subprocess
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -18,25 +15,23 @@ from backends.protocol import stacks
 from bench import cache
 from bench.errors import UserError, unknown
 from bench.journal import JOURNAL, write_whole
-from bench.machine import usable_cores
+from bench.options import LATEST, MAX_SEED, chosen_threads, git_commit, require_name
 from bench.plan import PRESETS, Plan, make_plan
+from bench.recipe import load_recipe, recipe_names
 from bench.settings import SETTINGS
 from bench.stacks import environment_names, find_stack
 from bench.suite import Suite, load_suite, narrow, suite_names, takes_part
 from models.errors import InputError
-from models.recipes import RECIPES
 from models.zoo import NETWORKS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from rich.console import Console
 
     from models.spec import Network
 
-RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-LATEST = "latest"
-MAX_SEED = 2**31
 COMPLETE = ("complete", "settled")
 
 
@@ -72,7 +67,7 @@ def run(choice: Choice, results: Path, name: str, console: Console, command: Seq
             data_set = data.load(choice.data)
             summary.opening(plan, data_set, console)
             typed, when = ["bench", *command[1:]], started.isoformat(timespec="seconds")
-            description = describe(plan, data_set, typed, when, _git_commit())
+            description = describe(plan, data_set, typed, when, git_commit())
             with steps(console, plan.weight) as progress:
                 status = conduct(plan, data_set, folder, progress, description)
         except BaseException:
@@ -149,8 +144,8 @@ def _inventory() -> dict[str, list[tuple[str, str]]]:
             (network.name, f"{network.parameters:,} parameters; {network.summary}") for network in NETWORKS.values()
         ],
         "Recipes (train --recipe)": [
-            (recipe.name, f"{recipe.network}, {recipe.epochs} epochs, batch {recipe.batch_size}, {recipe.optimizer}")
-            for recipe in RECIPES.values()
+            (recipe.name, f"{recipe.network}, batch {recipe.batch_size}; {recipe.summary}")
+            for recipe in map(load_recipe, recipe_names())
         ],
     }
 
@@ -177,27 +172,6 @@ def _layer_table(network: Network) -> Table:
     return table
 
 
-def train(
-    recipe: str, output: Path, stack: str, epochs: int, seed: int, threads: int, source: str, console: Console
-) -> None:
-    """Train a model on one stack and save its weights."""
-    from bench.train import Job
-    from bench.train import train as train_model
-    from models import data
-
-    if recipe not in RECIPES:
-        raise unknown("recipe", recipe, RECIPES)
-    if output.suffix != ".safetensors" or not output.parent.is_dir() or output.is_dir():
-        raise UserError(f"--output {output}: allowed: a file that ends in .safetensors, in a folder that exists")
-    if epochs < 0:
-        raise UserError(f"--epochs {epochs}: allowed: 0 (the recipe's) or more")
-    if not 0 <= seed <= MAX_SEED:
-        raise UserError(f"--seed {seed}: allowed: 0 to {MAX_SEED}")
-    chosen, chosen_stack, cores = RECIPES[recipe], find_stack(stack), _threads(threads)
-    job = Job(chosen, chosen_stack, epochs or chosen.epochs, seed, cores, data.load(source), output)
-    train_model(job, console)
-
-
 def _plan(choice: Choice) -> Plan:
     if choice.preset not in PRESETS:
         raise unknown("preset", choice.preset, PRESETS)
@@ -205,7 +179,7 @@ def _plan(choice: Choice) -> Plan:
         raise UserError(f"--seed {choice.seed}: allowed: 0 to {MAX_SEED}, or -1 to draw one")
     suite = _suite(choice)
     seed = choice.seed if choice.seed >= 0 else secrets.randbelow(MAX_SEED)
-    plan = make_plan(suite, PRESETS[choice.preset], seed, _threads(choice.threads))
+    plan = make_plan(suite, PRESETS[choice.preset], seed, chosen_threads(choice.threads))
     if not plan.environments:
         raise UserError("no stack can be measured: " + "; ".join(plan.missing.values()))
     if not any(takes_part(arm, case) for arm in suite.measured for case in suite.cases):
@@ -247,16 +221,8 @@ def _numbers(option: str, text: str) -> list[int]:
         raise UserError(f"{option} {text}: allowed: whole numbers, separated by commas") from error
 
 
-def _threads(threads: int) -> int:
-    most = usable_cores()
-    if not 0 <= threads <= most:
-        raise UserError(f"--threads {threads}: allowed: 1 to {most}, the cores this process may use, or 0 for all")
-    return threads or most
-
-
 def _new_folder(results: Path, name: str) -> Path:
-    if not RUN_NAME.fullmatch(name) or name == LATEST:
-        raise UserError(f"--name {name}: allowed: letters, digits, '.', '_' and '-', at most 100, not '{LATEST}'")
+    require_name(name)
     folder, link = results / name, results / LATEST
     if link.exists() and not link.is_symlink():
         raise UserError(f"{link}: is not a link to a run; move it away, or choose another --results")
@@ -275,13 +241,3 @@ def _point_latest(results: Path, folder: Path) -> None:
     link = results / f".{LATEST}.{folder.name}"
     link.symlink_to(folder.name)
     link.replace(results / LATEST)
-
-
-def _git_commit() -> str | None:
-    """Return the commit of the checkout this runs from, marked when it has changes; None outside of one."""
-    here = Path(__file__).parent
-    try:
-        call = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-        return subprocess.run(call, capture_output=True, text=True, check=True).stdout.strip() or None
-    except (OSError, subprocess.CalledProcessError):
-        return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import time
 from dataclasses import dataclass
 from itertools import islice
@@ -111,6 +112,49 @@ def time_pipeline(
     finally:
         gc.enable()
     return Timing(tuple(samples), end - before, cpu_after - cpu_before)
+
+
+@dataclass(frozen=True)
+class EpochTiming:
+    """One epoch's wall and CPU time and the time in which it waited for its next batch, in ns; its mean loss."""
+
+    wall_ns: int
+    cpu_ns: int
+    wait_ns: int
+    images: int
+    loss: float
+
+
+def time_epoch(
+    step: Callable[[Any, Any, float], float],
+    begin: Callable[[], Iterator[tuple[Any, Any]]],
+    learning_rates: Sequence[float],
+    clock: Clock = now_ns,
+    cpu_clock: Clock = cpu_ns,
+) -> EpochTiming:
+    """Take one step on each batch; timed from before the images are shuffled until the last step's loss is known.
+
+    `begin` shuffles and returns the batches. Raises DivergedError at the first loss that is no finite number.
+    """
+    gc.collect()
+    wait_ns, images, total = 0, 0, 0.0
+    cpu_before, start = cpu_clock(), clock()
+    batches = begin()
+    for index, rate in enumerate(learning_rates):
+        before = clock()
+        inputs, labels = next(batches)
+        wait_ns += clock() - before
+        loss = step(inputs, labels, rate)
+        if not math.isfinite(loss):
+            raise DivergedError(f"diverged: the loss of step {index + 1} of {len(learning_rates)} is {loss}")
+        images += len(labels)
+        total += loss * len(labels)
+    end = clock()
+    return EpochTiming(end - start, cpu_clock() - cpu_before, wait_ns, images, total / images)
+
+
+class DivergedError(Exception):
+    """A training whose loss is no finite number any more."""
 
 
 def is_level(medians: Sequence[float], tolerance: float = 0.05, slices: int = 3) -> bool:

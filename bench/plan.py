@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from backends.protocol import stacks
 from bench.machine import instruction_sets
-from bench.records import Pair
+from bench.records import TRAINING, Pair
 from bench.stacks import Environment, MissingEnvironmentError, environment_of
-from bench.suite import baselines_of, has_precision, takes_part
+from bench.suite import TRAINING_IMAGES, baselines_of, has_precision, takes_part
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,7 +23,8 @@ SLICE_NS = 200_000_000
 LEAD_IN = 3  # untimed iterations at the start of a slice
 WARM_UP_SLICE_NS = 50_000_000
 # How long the parts of a run take, relative to each other, for the progress display: seconds on two cores.
-PROOF_WEIGHT, START_WEIGHT = 6.8, 2.2
+PROOF_WEIGHT, START_WEIGHT, EPOCH_WEIGHT = 6.8, 2.2, 7.0
+SHORT_EPOCHS = 2  # a warm-up and one that is timed
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,9 @@ class Preset:
     Few `rounds` are enough: what differs between blocks is the process, not the moment.
     `confidence` is None where nothing is; `minimum_effect` is the smallest relative difference that is. A run with
     `looks` evaluates its primary comparisons after those blocks, and stops when they are settled.
+
+    Where arms train, the first `seeds` blocks train all epochs, and the others as many as make one that is timed.
+    `training_images` is the size of an epoch (0: all images).
     """
 
     name: str
@@ -42,14 +46,20 @@ class Preset:
     confidence: float | None
     minimum_effect: float = 0.0
     looks: tuple[int, ...] = ()
+    seeds: int = 5
+    training_images: int = 0
     warm_up_limit_ns: int = 5_000_000_000
 
 
 PRESETS = {
     preset.name: preset
     for preset in (
-        Preset("smoke", "2 blocks; shows that everything works, claims nothing", 2, 1, None),
-        Preset("quick", "8 blocks; a first look, claims no difference under 10 %", 8, 3, 0.95, minimum_effect=0.10),
+        Preset(
+            "smoke", "2 blocks; shows that everything works, claims nothing", 2, 1, None, seeds=1, training_images=6400
+        ),
+        Preset(
+            "quick", "8 blocks; a first look, claims no difference under 10 %", 8, 3, 0.95, minimum_effect=0.10, seeds=3
+        ),
         Preset("standard", "20 blocks, 95 % intervals", 20, 3, 0.95),
         Preset("publish", "up to 64 blocks, 98.33 % intervals, stops early at 16 or 32", 64, 3, 0.9833, looks=(16, 32)),
     )
@@ -93,13 +103,20 @@ def draw_schedule(groups: Sequence[Group], preset: Preset, seed: int) -> list[Bl
     ]
 
 
+def rounds_of(number: int, group: Group, preset: Preset) -> int:
+    """Return how many rounds a block has: epochs where arms train, of which the first is each process's warm-up."""
+    if not group.epochs:
+        return preset.rounds
+    return group.epochs if number <= preset.seeds else min(group.epochs, SHORT_EPOCHS)
+
+
 def _draw_block(
     number: int, group: Group, orders: dict[str, Iterator[Order]], preset: Preset, chance: random.Random
 ) -> Block:
     cases, arms = [case.id for case in group.cases], [arm.id for arm in group.arms]
     rounds = tuple(
         Round(case, turn, next(orders[case]))
-        for turn in range(preset.rounds)
+        for turn in range(rounds_of(number, group, preset))
         for case in chance.sample(cases, len(cases))
     )
     return Block(number, tuple(chance.sample(cases, len(cases))), tuple(chance.sample(arms, len(arms))), rounds)
@@ -115,10 +132,14 @@ def balanced_orders(names: Sequence[str], chance: random.Random) -> Iterator[Ord
 
 @dataclass(frozen=True)
 class Group:
-    """The cases of one model and scenario, and the arms that take part in them."""
+    """The cases of one model and scenario, and the arms that take part in them.
+
+    `epochs` is for how many they train, 0 where they don't.
+    """
 
     cases: tuple[Case, ...]
     arms: tuple[Arm, ...]
+    epochs: int = 0
 
 
 @dataclass(frozen=True)
@@ -153,7 +174,14 @@ class Plan:
         """Return the cases by model and scenario, with the arms that take part in them; none without any."""
         keys = dict.fromkeys(case.group for case in self.suite.cases)
         cases = [tuple(case for case in self.suite.cases if case.group == key) for key in keys]
-        groups = (Group(each, tuple(arm for arm in self.arms if takes_part(arm, each[0]))) for each in cases)
+        groups = (
+            Group(
+                each,
+                tuple(arm for arm in self.arms if takes_part(arm, each[0])),
+                self.suite.epochs if each[0].scenario == TRAINING else 0,
+            )
+            for each in cases
+        )
         return tuple(group for group in groups if group.arms)
 
     @property
@@ -170,12 +198,20 @@ class Plan:
     @property
     def weight(self) -> float:
         """Return the expected duration in the progress display's unit."""
-        proofs = sum(not arm.replica for group in self.groups for arm in group.arms) * PROOF_WEIGHT
+        proven = [arm for group in self.groups if not group.epochs for arm in group.arms if not arm.replica]
+        proofs = len(proven) * PROOF_WEIGHT
         return proofs + sum(map(self.block_weight, self.schedule))
 
     def block_weight(self, block: Block) -> float:
         """Return the expected duration of one block."""
-        return len(block.start) * START_WEIGHT + sum(len(each.order) for each in block.rounds) * SLICE_NS / 1e9
+        trains = any(case.id in block.cases and case.scenario == TRAINING for case in self.suite.cases)
+        turn = EPOCH_WEIGHT * self.epoch_images / TRAINING_IMAGES if trains else SLICE_NS / 1e9
+        return len(block.start) * START_WEIGHT + sum(len(each.order) for each in block.rounds) * turn
+
+    @property
+    def epoch_images(self) -> int:
+        """Return how many images an epoch has."""
+        return min(each or TRAINING_IMAGES for each in (self.suite.images, self.preset.training_images))
 
 
 # What a precision is worth nothing without: any of these.

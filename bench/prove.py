@@ -29,13 +29,18 @@ if TYPE_CHECKING:
 def prove_all(rig: Rig) -> None:
     """Start each arm alone on the idle machine: cold start, predictions of all test images, proof of what ran."""
     _read_files(rig)
-    for group in rig.plan.groups:
+    for group in answering_groups(rig):
         logits: dict[Case, Logits] = {case: {} for case in group.cases}
         for arm in group.arms:
             if not arm.replica:
                 _prove(rig, arm, group, logits)
                 rig.steps.step(PROOF_WEIGHT, f"{arm.label}: proof, {', '.join(group.cases[0].group)}")
         _compare(rig, logits)
+
+
+def answering_groups(rig: Rig) -> list[Group]:
+    """Return the groups whose arms answer; those that train prove themselves in their blocks."""
+    return [group for group in rig.plan.groups if not group.epochs]
 
 
 def _compare(rig: Rig, logits: dict[Case, Logits]) -> None:
@@ -52,7 +57,7 @@ def _read_files(rig: Rig) -> None:
 
     No arm's cold start pays for reading its stack's files, or its compiler's, from disk.
     """
-    for group in rig.plan.groups[:1]:
+    for group in answering_groups(rig)[:1]:
         first = {arm.stack: arm for arm in reversed(group.arms)}
         compiling = [arm for arm in group.arms if _compiles(arm)]
         for arm in dict.fromkeys((*first.values(), *compiling)):

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 2
 REPLICA = "@A/A"
+LATENCY, THROUGHPUT, TRAINING = "latency", "throughput", "training"
 DEFAULT_SETTINGS = "bound"
 # What run.json holds beside the schema.
 DESCRIPTION = frozenset({
@@ -77,9 +78,10 @@ class Case:
         return f"{self.model}, {self.scenario}, batch {self.batch_size}"
 
     @property
-    def group(self) -> tuple[str, str]:
-        """Return what the cases have in common that one process of an arm serves."""
-        return self.model, self.scenario
+    def group(self) -> tuple[str, ...]:
+        """Return what the cases have in common that one process of an arm serves; one that trains serves one."""
+        alone = (f"batch {self.batch_size}",) if self.scenario == TRAINING else ()
+        return self.model, self.scenario, *alone
 
 
 @dataclass(frozen=True)
@@ -234,6 +236,40 @@ class Slice:
 
 
 @dataclass(frozen=True)
+class TrainedEpoch:
+    """One arm's turn in one round where arms train: an epoch, with what the machine did meanwhile (see Slice).
+
+    The time is from before the images are shuffled until the last step's loss is known; `wait_ns` of it passed waiting
+    for the next batch. `digest` identifies the order of the images and their augmented pixels. The accuracy is on the
+    test images, judged apart; None where it was not.
+    """
+
+    arm: str
+    case: str
+    block: int
+    round: int
+    position: int
+    images: int
+    loss: float
+    wall_ns: int
+    cpu_ns: int
+    wait_ns: int
+    digest: str
+    memory_bytes: int
+    test_accuracy: float | None
+    involuntary_switches: int
+    idle_cpu_ns: int
+    harness_cpu_ns: int
+    steal_ns: int
+    throttled_ns: int
+    load: float
+    frequency_hz: int | None
+
+
+Turn: TypeAlias = Slice | TrainedEpoch
+
+
+@dataclass(frozen=True)
 class Failure:
     """An arm, or one of its blocks, that could not be measured; `skipped` when the stack can't do it at all."""
 
@@ -260,7 +296,7 @@ class End:
 
 
 Record: TypeAlias = (
-    Reference | Conversion | Start | Proof | Parity | Check | Evidence | Slice | Failure | Overhead | End
+    Reference | Conversion | Start | Proof | Parity | Check | Evidence | Slice | TrainedEpoch | Failure | Overhead | End
 )
 KINDS: dict[str, type[Record]] = {kind.__name__.lower(): kind for kind in get_args(Record)}
 
@@ -272,6 +308,7 @@ VALID: dict[str, Callable[[Any], bool]] = {
     "int": lambda value: type(value) is int,
     "int | None": lambda value: value is None or type(value) is int,
     "float": lambda value: type(value) in (int, float),
+    "float | None": lambda value: value is None or type(value) in (int, float),
     "tuple[int, ...]": lambda value: type(value) is list and all(type(each) is int for each in value),
     "tuple[str, ...]": lambda value: type(value) is list and all(type(each) is str for each in value),
     "dict[str, str]": lambda value: type(value) is dict and all(type(each) is str for each in value.values()),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,10 +13,13 @@ from backends.protocol import stacks
 from bench import settings
 from bench.checks import MAX_FAILED_SHARE
 from bench.conversion import Converted, Source, convert, kind, needs_conversion
+from bench.course import learning_rates
 from bench.launch import Unsupported, Worker, WorkerError
-from bench.records import Failure
-from bench.suite import LATENCY
+from bench.options import MAX_SEED
+from bench.recipe import load_recipe
+from bench.records import LATENCY, TRAINING, Failure
 from bench.team import Team
+from bench.train import training_request
 from models.weights import Weights, checkpoint_path, initial_weights, load_weights, save_weights
 from models.weights import digest as digest_of
 from models.zoo import NETWORKS
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from bench.progress import Steps
     from bench.records import Arm, Case
     from models.data import DataSet
+    from models.recipes import Recipe
 
 BUILD_TIMEOUT_S, PREDICT_TIMEOUT_S, SLICE_TIMEOUT_S = 600, 600, 60
 UNTRAINED_SEED = 0
@@ -85,6 +89,7 @@ class Rig:
     oracle: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     proven: dict[tuple[str, str], NDArray[np.int64]] = field(default_factory=dict)
     memory: dict[str, int] = field(default_factory=dict)
+    unable: set[tuple[str, str]] = field(default_factory=set)
     failed_blocks: dict[tuple[str, str], int] = field(default_factory=lambda: defaultdict(int))
     _converted: dict[tuple[str, ...], Converted] = field(default_factory=dict)
 
@@ -110,7 +115,7 @@ class Rig:
 
         For throughput there is one of one thread for each core, except where one process keeps all of them busy.
         """
-        alone = scenario == LATENCY or stacks()[arm.stack].variants[arm.variant].asynchronous
+        alone = scenario in (LATENCY, TRAINING) or stacks()[arm.stack].variants[arm.variant].asynchronous
         return (1, self.plan.threads) if alone else (self.plan.threads, 1)
 
     def build(self, team: Team, arm: Arm, case: Case) -> dict[str, Any]:
@@ -120,6 +125,36 @@ class Rig:
         request = self.deployment(arm, case) | {"threads": self.members(arm, case.scenario)[1]}
         answers = team.request_each("build", BUILD_TIMEOUT_S, [request | {"cores": place} for place in places])
         return {name: max(answer[name] for answer in answers) for name in answers[0]}
+
+    def train(self, team: Team, arm: Arm, case: Case, block: int) -> None:
+        """Let a team open its training, from the weights that all arms of the block begin with; raises WorkerError."""
+        network, seed = NETWORKS[case.model], self.seed_of(block)
+        file = self.scratch / f"initial-{case.model}-{seed}.safetensors"
+        if not file.exists():
+            save_weights(file, initial_weights(network, seed), {})
+        cores = sorted(os.sched_getaffinity(0))[: self.plan.threads]
+        way = arm.stack, arm.variant, arm.precision
+        request = training_request(way, self.recipe(case), seed, self.plan.threads, self.scratch, file)
+        team.request("train", BUILD_TIMEOUT_S, **request | {"cores": cores})
+
+    def recipe(self, case: Case) -> Recipe:
+        """Return the suite's recipe, for a case's model and batch size."""
+        recipe = load_recipe(self.plan.suite.recipe)
+        return replace(recipe, network=case.model, batch_size=case.batch_size)
+
+    def rates(self, case: Case, epoch: int) -> list[float]:
+        """Return the learning rate of each step of an epoch, numbered from 0."""
+        recipe, images = self.recipe(case), self.plan.epoch_images
+        return learning_rates(recipe, self.plan.suite.epochs, -(-images // case.batch_size), epoch)
+
+    def seed_of(self, block: int) -> int:
+        """Return what the chances of a block's trainings follow from."""
+        return (self.plan.seed + block) % MAX_SEED
+
+    def test_accuracy(self, team: Team) -> float:
+        """Return the accuracy on the test images of what a team has trained; raises WorkerError."""
+        files = {name: str(self.scratch / f"test-{name}.npy") for name in ("images", "labels")}
+        return float(team.request("evaluate", PREDICT_TIMEOUT_S, **files)[0]["accuracy"])
 
     def deployment(self, arm: Arm, case: Case) -> dict[str, Any]:
         """Return what a worker needs to know of an arm and a case."""
@@ -154,6 +189,8 @@ class Rig:
         """Store that an arm could not be measured."""
         skipped = isinstance(error, Unsupported)
         self.journal.append(Failure(arm.id, case.id, block, str(error), skipped))
+        if skipped:
+            self.unable.add((arm.original.id, case.id))
         if block is not None:
             self.failed_blocks[arm.id, case.id] += 1
 
@@ -190,7 +227,11 @@ def read_back(rig: Rig, team: Team, arm: Arm, case: Case) -> dict[str, Any]:
 
     Raises WorkerError when one can't, or when it ran at another precision or with other threads than was asked.
     """
-    found = team.request("prove", PREDICT_TIMEOUT_S, case=case.id)
+    return proven(rig, team.request("prove", PREDICT_TIMEOUT_S, case=case.id), arm, case)
+
+
+def proven(rig: Rig, found: list[dict[str, Any]], arm: Arm, case: Case) -> dict[str, Any]:
+    """Return the first member's evidence, with the memory of all; raises WorkerError as `read_back` does."""
     threads = rig.members(arm, case.scenario)[1]
     for evidence in found:
         if not evidence.keys() >= {"precision", "threads", "kernels", "versions", "memory_bytes"}:

@@ -22,10 +22,12 @@ from bench.launch import Worker, WorkerError
 from bench.measure import now_ns
 from bench.plan import LEAD_IN, SLICE_NS, WARM_UP_SLICE_NS, planned_pairs
 from bench.prove import prove_all
+from bench.recipe import load_recipe
 from bench.records import SCHEMA, Arm, End, Failure, Overhead, Reference
 from bench.rig import BUILD_TIMEOUT_S, SLICE_TIMEOUT_S, Model, Rig, describe_models, load_models
 from bench.stacks import HARNESS, differences, environment_of
 from bench.suite import takes_part
+from bench.train import split
 from models import oracle
 from models.data import standardise
 from models.weights import digest as digest_of
@@ -74,8 +76,10 @@ def _lay_out(plan: Plan, data: DataSet, scratch: Path) -> dict[str, Model]:
     chosen = np.random.RandomState(CALIBRATION_SEED).permutation(len(data.train_images))[:CALIBRATION_IMAGES]
     try:
         np.save(scratch / IMAGES, data.test_images, allow_pickle=False)
+        if plan.suite.recipe:
+            split(data, 0.0).first(plan.epoch_images).lay_out(scratch)
         np.save(scratch / CALIBRATION, data.train_images[chosen], allow_pickle=False)
-        return load_models(plan.suite.models, scratch)
+        return load_models(plan.suite.answering_models, scratch)
     except OSError as error:
         raise UserError(f"{scratch}: {error}; free space there, or name another folder with TMPDIR") from error
 
@@ -104,9 +108,10 @@ def first_interrupt_only() -> Iterator[None]:
 
 def _measure(rig: Rig) -> str:
     _skip_missing(rig)
-    _measure_overhead(rig)
-    _consult_oracle(rig)
-    prove_all(rig)
+    if rig.plan.suite.answering_models:
+        _measure_overhead(rig)
+        _consult_oracle(rig)
+        prove_all(rig)
     return measure_blocks(rig)
 
 
@@ -160,7 +165,7 @@ def describe(plan: Plan, data: DataSet, command: Sequence[str], started: str, gi
         "command": list(command),
         "started": started,
         "git_commit": git_commit,
-        "suite": {"name": plan.suite.name, "summary": plan.suite.summary},
+        "suite": {"name": plan.suite.name, "summary": plan.suite.summary, "training": _training(plan)},
         "preset": plan.preset.name,
         "seed": plan.seed,
         "threads": plan.threads,
@@ -213,6 +218,15 @@ def describe(plan: Plan, data: DataSet, command: Sequence[str], started: str, gi
         },
         "data": {"name": data.name, "digest": data.digest},
     }
+
+
+def _training(plan: Plan) -> dict[str, Any] | None:
+    """Return what run.json says of how arms train: recipe, epochs, images of an epoch."""
+    suite = plan.suite
+    if not suite.recipe:
+        return None
+    recipe = asdict(load_recipe(suite.recipe))
+    return {"recipe": recipe, "epochs": suite.epochs, "images": plan.epoch_images, "seeds": plan.preset.seeds}
 
 
 def _used_settings(plan: Plan) -> list[str]:

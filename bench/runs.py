@@ -14,6 +14,8 @@ from bench.errors import UserError
 from bench.journal import JOURNAL, read_journal, read_run
 from bench.plan import PRESETS, Preset
 from bench.records import (
+    LATENCY,
+    TRAINING,
     Arm,
     Case,
     Check,
@@ -28,9 +30,10 @@ from bench.records import (
     Reference,
     Slice,
     Start,
+    TrainedEpoch,
+    Turn,
 )
 from bench.stats import hodges_lehmann, sign_interval, wilcoxon_interval, wilcoxon_p
-from bench.suite import LATENCY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -53,7 +56,9 @@ class RecordedRun:
         self.cases = [Case(**case) for case in self.info["cases"]]
         self.preset: Preset = PRESETS[self.info["preset"]]
         self.data: str = self.info["data"]["name"]
-        _refuse_impossible(folder, self.of(Slice), {arm.id for arm in self.arms})
+        self.scenarios = {case.id: case.scenario for case in self.cases}
+        self.taken: list[Turn] = [*self.of(Slice), *self.of(TrainedEpoch)]
+        _refuse_impossible(folder, self.taken, {arm.id for arm in self.arms})
 
     def lineup(self, case: Case) -> list[Arm]:
         """Return the arms that were to take part in a case, the skipped ones included."""
@@ -80,10 +85,10 @@ class RecordedRun:
         return {(proof.arm, proof.case): proof for proof in self.of(Proof)}
 
     @cached_property
-    def slices(self) -> dict[tuple[str, str], list[Slice]]:
-        """Return the slices by (arm, case), in order of measuring; only a process that proved its work has any."""
+    def turns(self) -> dict[tuple[str, str], list[Turn]]:
+        """Return slices or epochs by (arm, case), in order; only of processes that have proved their work."""
         proven = {(each.arm, each.case, each.block) for each in self.of(Evidence)}
-        sound = [each for each in self.of(Slice) if (each.arm, each.case, each.block) in proven]
+        sound = [each for each in self.taken if (each.arm, each.case, each.block) in proven]
         return _grouped((each.arm, each.case, each) for each in sound)
 
     @cached_property
@@ -117,6 +122,14 @@ class RecordedRun:
         original = self.failures.get((arm.original.id, case.id), [])
         return next(iter(own or original), None)
 
+    def slices(self, arm: Arm, case: Case) -> list[Slice]:
+        """Return an arm's slices on a case, in order of measuring."""
+        return [each for each in self.turns.get((arm.id, case.id), []) if isinstance(each, Slice)]
+
+    def epochs(self, arm: Arm, case: Case) -> list[TrainedEpoch]:
+        """Return the epochs that an arm has trained on a case, in order of measuring."""
+        return [each for each in self.turns.get((arm.id, case.id), []) if isinstance(each, TrainedEpoch)]
+
     def of(self, kind: type[T]) -> list[T]:
         """Return the records of one kind."""
         return [record for record in self.records if isinstance(record, kind)]
@@ -139,7 +152,7 @@ class RecordedRun:
         """Return (case, block, round) of the rounds in which the machine was taken away."""
         machine = self.info["machine"]
         taken, wall = defaultdict[Any, float](float), defaultdict[Any, int](int)
-        for each in self.of(Slice):
+        for each in self.taken:
             key = (each.case, each.block, each.round)
             taken[key] += each.steal_ns / machine["cores"] + each.throttled_ns / machine["usable_cores"]
             wall[key] += each.wall_ns
@@ -160,14 +173,17 @@ class RecordedRun:
 
     @cached_property
     def latencies(self) -> dict[tuple[str, str], dict[tuple[int, int], float]]:
-        """Return {(arm, case): {(block, round): latency of the slice, in ns}}."""
-        latency = {case.id: case.scenario == LATENCY for case in self.cases}
+        """Return {(arm, case): {(block, round): latency of the slice, or time of the epoch, in ns}}.
+
+        The first epoch of a process, in which everything is done for the first time, is its warm-up.
+        """
         return {
             (arm, case): {
-                (each.block, each.round): median(each.samples_ns) if latency[case] else each.batch_interval_ns
-                for each in slices
+                (each.block, each.round): time_ns
+                for each in turns
+                if (time_ns := _time_ns(each, self.scenarios[case])) is not None
             }
-            for (arm, case), slices in self.slices.items()
+            for (arm, case), turns in self.turns.items()
         }
 
     def typical_latency_ns(self, arm: Arm, case: Case) -> float | None:
@@ -196,6 +212,26 @@ class RecordedRun:
             p_value=wilcoxon_p(ratios) if confidence else None,
         )
 
+    def images_per_turn(self, case: Case) -> int:
+        """Return how many images the time of a turn is for: a batch's, or an epoch's."""
+        return self.info["suite"]["training"]["images"] if case.scenario == TRAINING else case.batch_size
+
+    def accuracy(self, arm: Arm, case: Case) -> float | None:
+        """Return the accuracy on the test images: proved, or the mean over the seeds that an arm was trained with."""
+        if case.scenario == TRAINING:
+            reached = self.final_accuracies(arm, case)
+            return sum(reached.values()) / len(reached) if reached else None
+        proof = self.proof(arm, case)
+        return proof.accuracy if proof else None
+
+    def final_accuracies(self, arm: Arm, case: Case) -> dict[int, float]:
+        """Return {block: test accuracy after the last epoch} of the blocks that were trained to the end."""
+        last = self.info["suite"]["training"]["epochs"] - 1 if case.scenario == TRAINING else -1
+        epochs = self.epochs(arm, case)
+        return {
+            each.block: each.test_accuracy for each in epochs if each.round == last and each.test_accuracy is not None
+        }
+
     def parity(self, pair: Pair) -> Parity | None:
         """Return how the arm's outputs compare with the baseline's."""
         wanted = (pair.arm.id, pair.baseline.id, pair.case.id)
@@ -219,6 +255,13 @@ class RecordedRun:
         return not (mismatches.get(f"{ours} {theirs}") or mismatches.get(f"{theirs} {ours}"))
 
 
+def _time_ns(turn: Turn, scenario: str) -> float | None:
+    """Return what a turn says of its arm's speed, or None when it is a warm-up."""
+    if isinstance(turn, TrainedEpoch):
+        return turn.wall_ns if turn.round else None
+    return median(turn.samples_ns) if scenario == LATENCY else turn.batch_interval_ns
+
+
 def _grouped(triples: Iterable[tuple[str, str, T]]) -> dict[tuple[str, str], list[T]]:
     groups = defaultdict[tuple[str, str], list[T]](list)
     for arm, case, record in triples:
@@ -226,12 +269,18 @@ def _grouped(triples: Iterable[tuple[str, str, T]]) -> dict[tuple[str, str], lis
     return dict(groups)
 
 
-def _refuse_impossible(folder: Path, slices: list[Slice], arms: set[str]) -> None:
-    """Raise UserError for slices that no run has written: of unknown arms, taken twice, or without positive samples."""
-    places = [(each.arm, each.case, each.block, each.round) for each in slices]
+def _refuse_impossible(folder: Path, turns: list[Turn], arms: set[str]) -> None:
+    """Raise UserError for turns that no run has written: of unknown arms, taken twice, or without positive times."""
+    places = [(each.arm, each.case, each.block, each.round) for each in turns]
     if len(set(places)) != len(places):
         raise UserError(f"{folder / JOURNAL}: damaged: it holds a slice twice")
-    for each in slices:
-        whole = len(each.counts) == len(each.walls_ns) and sum(each.counts) == len(each.samples_ns) > 0
-        if each.arm not in arms or not whole or min(*each.samples_ns, *each.walls_ns) <= 0:
+    for each in turns:
+        if each.arm not in arms or not _can_be(each):
             raise UserError(f"{folder / JOURNAL}: damaged: the slice of {each.arm} in block {each.block} can't be")
+
+
+def _can_be(turn: Turn) -> bool:
+    if isinstance(turn, TrainedEpoch):
+        return turn.wall_ns > 0 and turn.images > 0
+    whole = len(turn.counts) == len(turn.walls_ns) and sum(turn.counts) == len(turn.samples_ns) > 0
+    return whole and min(*turn.samples_ns, *turn.walls_ns) > 0

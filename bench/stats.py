@@ -95,6 +95,16 @@ def wilcoxon_p(values: Sequence[float]) -> float:
     return float(wilcoxon(values, method="exact" if _untied(values) else "approx").pvalue)
 
 
+def student_interval(values: Sequence[float], confidence: float) -> Interval:
+    """Return Student's interval on the mean of at least two values."""
+    from scipy import stats
+
+    mean = sum(values) / len(values)
+    deviation = math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
+    reach = float(stats.t.ppf((1 + confidence) / 2, len(values) - 1)) * deviation / math.sqrt(len(values))
+    return Interval(mean - reach, mean + reach)
+
+
 def mcnemar_p(only_one: int, only_other: int) -> float:
     """Return McNemar's exact two-sided p value from the counts of discordant cases (binomial test at one half)."""
     from scipy.stats import binomtest

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
@@ -12,18 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 from backends.protocol import PRECISIONS, stacks
 from bench.errors import UserError, unknown
-from bench.records import DEFAULT_SETTINGS, Arm, Case
+from bench.recipe import MAX_EPOCHS, recipe_names
+from bench.records import DEFAULT_SETTINGS, LATENCY, THROUGHPUT, TRAINING, Arm, Case
 from bench.settings import SETTINGS
+from bench.toml import Source, read_toml
+from models.data import SHAPES, TRAIN_LABELS
 from models.zoo import NETWORKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
 SUITES = Path(__file__).parent / "suites"
-LATENCY, THROUGHPUT = "latency", "throughput"
-SCENARIOS = (LATENCY, THROUGHPUT)
+SCENARIOS = (LATENCY, THROUGHPUT, TRAINING)
 EVERY = ""  # the precision of an arm that is meant in each of the suite's
 MAX_BATCH_SIZE = 10_000
+TRAINING_IMAGES = SHAPES[TRAIN_LABELS][0]
+MIN_EPOCHS = 2  # the first of a process is its warm-up
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,8 @@ class Ladder:
 class Suite:
     """What is measured: arms on cases, the baselines they are held against, and the primary comparisons.
 
-    An arm whose precision is EVERY stands for one at each of the suite's `precisions`.
+    An arm whose precision is EVERY stands for one at each of the suite's `precisions`. What trains does so by `recipe`,
+    on the first `images` of the training set (0: all), for `epochs`.
     """
 
     name: str
@@ -59,6 +63,14 @@ class Suite:
     baselines: tuple[Arm, ...]
     primary: tuple[Arm, ...]
     ladders: tuple[Ladder, ...] = ()
+    recipe: str = ""
+    epochs: int = 0
+    images: int = 0
+
+    @property
+    def answering_models(self) -> tuple[str, ...]:
+        """Return the models that answer, rather than being trained only."""
+        return self.models if set(self.scenarios) - {TRAINING} else ()
 
     @property
     def cases(self) -> tuple[Case, ...]:
@@ -106,28 +118,15 @@ def takes_part(arm: Arm, case: Case) -> bool:
 
     For throughput only the usual settings are measured, as it fills all cores in any case.
     """
-    if case.scenario == LATENCY:
-        return not stacks()[arm.stack].variants[arm.variant].asynchronous
-    return arm.settings == DEFAULT_SETTINGS
+    variant = stacks()[arm.stack].variants[arm.variant]
+    if TRAINING in (case.scenario, variant.training and TRAINING):
+        return variant.training and case.scenario == TRAINING
+    return not variant.asynchronous if case.scenario == LATENCY else arm.settings == DEFAULT_SETTINGS
 
 
 def _is_use(arm: Arm, use: Arm) -> bool:
     """Tell whether an arm is what `use` means in the suite."""
     return arm in (use, replace(use, precision=arm.precision) if use.precision == EVERY else use)
-
-
-@dataclass(frozen=True)
-class Source:
-    """A suite file's text, to tell the line that an error is in."""
-
-    path: Path
-    text: str
-
-    def error(self, key: str, message: str) -> UserError:
-        """Return the error about `key`, with its line."""
-        found = re.search(rf"^\s*(?:{re.escape(key)}\s*=|\[\[{re.escape(key)}\]\])", self.text, re.MULTILINE)
-        line = f", line {self.text.count(chr(10), 0, found.start(0) + len(found[0])) + 1}" if found else ""
-        return UserError(f"{self.path}{line}: {message}")
 
 
 def suite_names() -> list[str]:
@@ -144,16 +143,7 @@ def load_suite(name: str) -> Suite:
     if not is_path and name not in suite_names():
         raise unknown("suite", name, [*suite_names(), "the path of a .toml file"])
     path = Path(name) if is_path else SUITES / f"{name}.toml"
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        content = tomllib.loads(text)
-    except OSError as error:
-        raise UserError(f"{path}: can't be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not TOML: {error}") from error
-    return _parse(Source(path, text), content)
+    return _parse(*read_toml(path))
 
 
 def _parse(source: Source, content: dict[str, Any]) -> Suite:
@@ -168,7 +158,12 @@ def _parse(source: Source, content: dict[str, Any]) -> Suite:
         "baselines": _arms,
         "primary": _arms,
     }
-    optional: dict[str, Callable[[Source, str, Any], Any]] = {"ladders": _ladders}
+    optional: dict[str, Callable[[Source, str, Any], Any]] = {
+        "ladders": _ladders,
+        "recipe": _one_of(recipe_names()),
+        "epochs": _count(MIN_EPOCHS, MAX_EPOCHS),
+        "images": _count(1, TRAINING_IMAGES),
+    }
     for key in sorted(content.keys() - readers.keys() - optional.keys()):
         raise source.error(key, f"unknown key '{key}'; allowed: {', '.join(readers | optional)}")
     for key in (key for key in readers if key not in content):
@@ -181,20 +176,31 @@ def _parse(source: Source, content: dict[str, Any]) -> Suite:
 
 
 def _check_references(source: Source, suite: Suite) -> None:
-    """Raise UserError when what is named is none of the arms, or when a primary arm has no baseline."""
+    """Raise UserError when what is named is none of the arms, or takes part in nothing."""
     arms = ", ".join(map(_written, suite.uses))
     for key in ("baselines", "primary"):
         for arm in getattr(suite, key):
             if arm not in suite.uses:
                 raise source.error(key, f"'{_written(arm)}' in {key} is not one of the arms: {arms}")
-    for use in suite.primary:
-        meant = [arm for arm in suite.arms if _is_use(arm, use)]
-        if not stacks()[use.stack].baselines or not any(baselines_of(suite, arm) for arm in meant):
-            raise source.error("primary", f"'{_written(use)}' has no baseline: none of its vanilla stack")
+    if (TRAINING in suite.scenarios) != bool(suite.recipe and suite.epochs):
+        raise source.error("recipe", f"the scenario '{TRAINING}' needs a recipe and epochs, and no other does")
+    kinds = {each == TRAINING for each in suite.scenarios}
+    for use in suite.uses:
+        if stacks()[use.stack].variants[use.variant].training not in kinds:
+            raise source.error("arms", f"'{_written(use)}' takes part in none of {', '.join(suite.scenarios)}")
+    _check_primary(source, suite)
     for ladder in suite.ladders:
         for step in ladder.steps:
             if not any(_is_use(step.arm, use) for use in suite.uses):
                 raise source.error("ladders", f"'{step.arm.id}' in ladder {ladder.name} is not one of the arms")
+
+
+def _check_primary(source: Source, suite: Suite) -> None:
+    """Raise UserError when a primary arm has no baseline."""
+    for use in suite.primary:
+        meant = [arm for arm in suite.arms if _is_use(arm, use)]
+        if not stacks()[use.stack].baselines or not any(baselines_of(suite, arm) for arm in meant):
+            raise source.error("primary", f"'{_written(use)}' has no baseline: none of its vanilla stack")
 
 
 def _written(use: Arm) -> str:
@@ -311,6 +317,15 @@ def _batch_sizes(source: Source, key: str, value: Any) -> tuple[int, ...]:
         if type(each) is not int or not 1 <= each <= MAX_BATCH_SIZE:
             raise source.error(key, f"{key} must be whole numbers from 1 to {MAX_BATCH_SIZE}, not {each!r}")
     return tuple(value)
+
+
+def _count(low: int, high: int) -> Callable[[Source, str, Any], int]:
+    def read(source: Source, key: str, value: Any) -> int:
+        if type(value) is not int or not low <= value <= high:
+            raise source.error(key, f"{key} must be a whole number from {low} to {high}, not {value!r}")
+        return value
+
+    return read
 
 
 def _arms(source: Source, key: str, value: Any) -> tuple[Arm, ...]:

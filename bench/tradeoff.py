@@ -45,7 +45,7 @@ def tradeoffs(run: Run, case: Case) -> list[Tradeoff]:
 
 def _counts(run: Run, arm: Arm, case: Case) -> bool:
     usual = not arm.replica and arm.settings == DEFAULT_SETTINGS
-    return usual and bool(run.slices.get((arm.id, case.id)))
+    return usual and bool(run.turns.get((arm.id, case.id)))
 
 
 def _fastest_vanilla(run: Run, arms: list[Arm], case: Case) -> Arm | None:

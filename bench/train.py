@@ -1,147 +1,307 @@
-"""Train a model in a stack's environment and save its weights."""
+"""Train a model in a stack's environment, epoch by epoch, into a folder from which it can be resumed."""
 
 from __future__ import annotations
 
-import math
+import json
+import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bench import settings
+from bench.course import Epoch, best_epoch, is_over, learning_rates
 from bench.errors import UserError
+from bench.journal import write_whole
 from bench.launch import Worker, WorkerError
 from bench.progress import duration, steps
 from bench.records import DEFAULT_SETTINGS
-from bench.rig import BUILD_TIMEOUT_S
 from bench.stacks import MissingEnvironmentError, environment_of
-from models import oracle
-from models.data import standardise
-from models.weights import initial_weights, load_weights, save_weights
+from models.weights import initial_weights, load_arrays, read_metadata, save_weights
 from models.zoo import NETWORKS
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from backends.protocol import Stack
-    from models.data import DataSet
+    from bench.stacks import Environment
+    from models.data import U8, DataSet
     from models.recipes import Recipe
     from models.spec import Network
-    from models.weights import Weights
 
-EPOCH_TIMEOUT_S = 3600
+BUILD_TIMEOUT_S, EVALUATE_TIMEOUT_S, EPOCH_TIMEOUT_S = 600, 1800, 24 * 3600
+SCHEMA = 1
+TRAINING, HISTORY, MODEL = "training.json", "history.json", "model.safetensors"
+CHECKPOINT, BEST = "checkpoint.safetensors", "best.safetensors"
+SPLIT_SEED = 20260101  # of the images that are held out: the same ones in every training
 
 
 @dataclass(frozen=True)
 class Job:
-    """What to train: a recipe on a stack, and where to save the weights."""
+    """What to train: a recipe on a stack, in one variant and precision."""
 
     recipe: Recipe
     stack: Stack
+    variant: str
+    precision: str
     epochs: int
     seed: int
     threads: int
     data: DataSet
-    output: Path
 
     @property
     def network(self) -> Network:
         """Return the recipe's network."""
         return NETWORKS[self.recipe.network]
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Return what an interrupted training must have in common with the one that continues it."""
+        return {
+            "recipe": asdict(self.recipe),
+            "network": self.network.digest,
+            "stack": self.stack.name,
+            "variant": self.variant,
+            "precision": self.precision,
+            "epochs": self.epochs,
+            "seed": self.seed,
+            "threads": self.threads,
+            "data": {"name": self.data.name, "digest": self.data.digest},
+        }
 
-def train(job: Job, console: Console) -> None:
-    """Train and save; raises UserError when the stack is missing, does not train, or diverges."""
+
+@dataclass(frozen=True)
+class Splits:
+    """The data set's parts: what is trained on, what is held out of it, and the test images."""
+
+    train: tuple[U8, U8]
+    validation: tuple[U8, U8]
+    test: tuple[U8, U8]
+
+    def first(self, images: int) -> Splits:
+        """Return the splits with the first of the training images only."""
+        return replace(self, train=(self.train[0][:images], self.train[1][:images]))
+
+    def lay_out(self, folder: Path) -> None:
+        """Write what workers read: PART-images.npy and PART-labels.npy."""
+        for name, (images, labels) in vars(self).items():
+            np.save(folder / f"{name}-images.npy", images, allow_pickle=False)
+            np.save(folder / f"{name}-labels.npy", labels, allow_pickle=False)
+
+
+def split(data: DataSet, share: float) -> Splits:
+    """Hold `share` of the training images out, always the same ones."""
+    order = np.random.RandomState(SPLIT_SEED).permutation(len(data.train_labels))
+    held = round(share * len(order))
+    kept, out = np.sort(order[held:]), np.sort(order[:held])
+    return Splits(
+        (data.train_images[kept], data.train_labels[kept]),
+        (data.train_images[out], data.train_labels[out]),
+        (data.test_images, data.test_labels),
+    )
+
+
+def read_history(folder: Path) -> list[Epoch]:
+    """Return the epochs of a training; raises UserError when there is none, or a damaged one."""
+    path = folder / HISTORY
+    try:
+        return [Epoch(**each) for each in json.loads(path.read_text(encoding="utf-8"))]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path}: damaged ({error}); move the folder away, or train under another --name") from error
+
+
+def read_training(folder: Path) -> dict[str, Any]:
+    """Return the description of a training; raises UserError when there is none of this schema."""
+    path = folder / TRAINING
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: can't be read ({error}); name the folder of a training") from error
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        raise UserError(f"{path}: not the description of a training that this version reads (schema {SCHEMA})")
+    return content
+
+
+def is_complete(folder: Path) -> bool:
+    """Tell whether a training has come to its end: its model is there."""
+    return (folder / MODEL).exists()
+
+
+def train(job: Job, folder: Path, description: dict[str, Any], console: Console) -> list[Epoch]:
+    """Train to the end, from the last epoch of an interrupted training on; return all epochs.
+
+    Raises UserError when the folder holds another training, when the stack is missing or can't train so, or when the
+    training diverges; what was reached before stays.
+    """
     try:
         environment = environment_of(job.stack)
     except MissingEnvironmentError as error:
         raise UserError(str(error)) from error
+    history = _resumable(job, folder)
+    if is_complete(folder):
+        return history
+    if not history:
+        write_whole(folder / TRAINING, json.dumps({"schema": SCHEMA, **description, **job.identity}, indent=1) + "\n")
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
-        scratch = Path(name)
         try:
-            with Worker(environment.python, _variables(job), scratch / "log", scratch) as worker:
-                loss = _train(job, worker.wait_until_ready(), scratch, console)
+            with start(job.stack, job.variant, environment, job.threads, Path(name)) as worker:
+                Run(job, folder, Path(name), worker.wait_until_ready()).to_the_end(history, console)
         except WorkerError as error:
-            raise UserError(f"training {job.recipe.name} on {job.stack.name} failed: {error}") from error
-        weights = load_weights(scratch / "weights.safetensors", job.network)
-    accuracy = _accuracy(job, weights)
-    save_weights(job.output, weights, _metadata(job, loss, accuracy))
-    console.print(
-        f"{job.output}: test accuracy {accuracy:.2%} on {job.data.name}", markup=False, highlight=False, soft_wrap=True
-    )
+            kept = f"; {len(history)} epochs are kept in {folder}" if history else ""
+            raise UserError(f"training {job.recipe.name} on {job.stack.name} failed: {error}{kept}") from error
+    _finish(job, folder, history)
+    return history
 
 
-def _variables(job: Job) -> dict[str, str]:
-    return settings.variables(DEFAULT_SETTINGS, job.threads)
+def _resumable(job: Job, folder: Path) -> list[Epoch]:
+    """Return the epochs that are done; raises UserError when they are another training's."""
+    if not (folder / TRAINING).exists():
+        return []
+    found = read_training(folder)
+    odd = [name for name, value in job.identity.items() if found.get(name) != json.loads(json.dumps(value))]
+    if odd:
+        raise UserError(f"{folder}: holds a training with another {', '.join(odd)}; choose another --name")
+    history = read_history(folder)
+    if is_complete(folder):
+        return history
+    if not (folder / CHECKPOINT).exists():
+        return []
+    newest = Epoch(**json.loads(read_metadata(folder / CHECKPOINT).get("epoch", "{}")))
+    return [*history[: newest.epoch - 1], newest]
 
 
-def _train(job: Job, worker: Worker, scratch: Path, console: Console) -> float:
-    """Run the epochs and return the last one's mean loss; the weights lie in `scratch` afterwards."""
-    np.save(scratch / "images.npy", job.data.train_images, allow_pickle=False)
-    np.save(scratch / "labels.npy", job.data.train_labels, allow_pickle=False)
-    file, loss = scratch / "weights.safetensors", math.nan
-    save_weights(file, initial_weights(job.network, job.seed), {})
-    worker.request(
-        "train",
-        BUILD_TIMEOUT_S,
-        stack=job.stack.name,
-        recipe=job.recipe.name,
-        model=job.network.name,
-        threads=job.threads,
-        seed=job.seed,
-        weights=str(file),
-        images=str(scratch / "images.npy"),
-        labels=str(scratch / "labels.npy"),
-    )
-    batches = math.ceil(len(job.data.train_labels) / job.recipe.batch_size)
-    with steps(console, job.epochs) as progress:
-        for epoch in range(job.epochs):
-            rates = learning_rates(job.recipe, epoch, job.epochs, batches)
-            answer = worker.request(
-                "epoch", EPOCH_TIMEOUT_S, seed=job.seed + epoch, learning_rates=rates, file=str(file)
-            )
-            loss = _finite(answer["loss"], epoch)
-            took = duration(answer["wall_ns"] / 1e9)
-            progress.step(1, f"epoch {epoch + 1} of {job.epochs}: loss {loss:.4f}, {took}")
-    return loss
+def start(stack: Stack, variant: str, environment: Environment, threads: int, scratch: Path) -> Worker:
+    """Start a worker that will train; what it compiles is cached below `scratch`."""
+    variables = settings.variables(DEFAULT_SETTINGS, threads) | stack.trainings[variant].settings
+    variables |= {name: str(scratch / name.lower()) for name in stack.cache_variables}
+    return Worker(environment.python, variables, scratch / "log", scratch)
 
 
-def learning_rates(recipe: Recipe, epoch: int, epochs: int, batches: int) -> list[float]:
-    """Return the learning rate of each step of an epoch: constant, or half a cosine over all epochs."""
-    if not recipe.cosine:
-        return [recipe.learning_rate] * batches
-    steps_before, total = epoch * batches, epochs * batches
-    return [
-        recipe.learning_rate * (1 + math.cos(math.pi * (steps_before + step) / total)) / 2 for step in range(batches)
-    ]
+class Run:
+    """A training under way in a live worker."""
+
+    def __init__(self, job: Job, folder: Path, scratch: Path, worker: Worker) -> None:
+        self._job, self._folder, self._scratch, self._worker = job, folder, scratch, worker
+        self._splits = split(job.data, job.recipe.validation)
+        self._splits.lay_out(scratch)
+
+    def to_the_end(self, history: list[Epoch], console: Console) -> None:
+        """Append epochs to `history` until the recipe is through."""
+        job = self._job
+        self._build(resumed=bool(history))
+        batches = -(-len(self._splits.train[1]) // job.recipe.batch_size)
+        with steps(console, job.epochs - len(history)) as progress:
+            while not is_over(job.recipe, job.epochs, history):
+                rates = learning_rates(job.recipe, job.epochs, batches, len(history), history)
+                history.append(self._epoch(len(history) + 1, rates, history))
+                progress.step(1, _told(history[-1], job.epochs))
+
+    def _build(self, *, resumed: bool) -> None:
+        job, file = self._job, self._scratch / "weights.safetensors"
+        found = load_arrays(self._folder / CHECKPOINT) if resumed else {}
+        weights = _part(found, "weights") if resumed else initial_weights(job.network, job.seed)
+        save_weights(file, weights, {})
+        way = job.stack.name, job.variant, job.precision
+        request = training_request(way, job.recipe, job.seed, job.threads, self._scratch, file)
+        self._worker.request("train", BUILD_TIMEOUT_S, **request)
+        if resumed:
+            save_weights(file, _part(found, "state"), {})
+            self._worker.request("restore", BUILD_TIMEOUT_S, state=str(file))
+
+    def _epoch(self, number: int, rates: list[float], history: list[Epoch]) -> Epoch:
+        """Train one epoch, judge it, and store it together with all that the next one needs."""
+        worker = self._worker
+        done = worker.request("epoch", EPOCH_TIMEOUT_S, epoch=number, seed=self._job.seed, learning_rates=rates)
+        test = self._evaluated("test")
+        held = self._evaluated("validation") if self._job.recipe.validation else {"accuracy": None, "loss": None}
+        epoch = Epoch(
+            epoch=number,
+            learning_rate=rates[0],
+            test_accuracy=test["accuracy"],
+            test_loss=test["loss"],
+            validation_accuracy=held["accuracy"],
+            validation_loss=held["loss"],
+            **done,
+        )
+        weights, state = self._scratch / "epoch.safetensors", self._scratch / "state.safetensors"
+        worker.request("checkpoint", BUILD_TIMEOUT_S, weights=str(weights), state=str(state), metadata={})
+        if self._job.recipe.patience and best_epoch([*history, epoch]) == len(history):
+            shutil.copyfile(weights, self._folder / f".{BEST}.partial")
+            (self._folder / f".{BEST}.partial").replace(self._folder / BEST)
+        together = _prefixed("weights", load_arrays(weights)) | _prefixed("state", load_arrays(state))
+        save_weights(self._folder / CHECKPOINT, together, {"epoch": json.dumps(asdict(epoch))})
+        rows = [asdict(each) for each in (*history, epoch)]
+        write_whole(self._folder / HISTORY, json.dumps(rows, indent=1, allow_nan=False) + "\n")
+        return epoch
+
+    def _evaluated(self, part: str) -> dict[str, Any]:
+        files = {name: str(self._scratch / f"{part}-{name}.npy") for name in ("images", "labels")}
+        return self._worker.request("evaluate", EVALUATE_TIMEOUT_S, **files)
 
 
-def _finite(loss: float, epoch: int) -> float:
-    if not math.isfinite(loss):
-        raise WorkerError(f"diverged in epoch {epoch + 1}: the loss is {loss}")
-    return loss
+def training_request(
+    way: tuple[str, str, str], recipe: Recipe, seed: int, threads: int, scratch: Path, weights: Path
+) -> dict[str, Any]:
+    """Return what a worker needs to know of a training by stack, variant and precision; its data lies in `scratch`."""
+    stack, variant, precision = way
+    return {
+        "stack": stack,
+        "variant": variant,
+        "precision": precision,
+        "recipe": asdict(recipe),
+        "threads": threads,
+        "cores": None,
+        "seed": seed,
+        "weights": str(weights),
+        "images": str(scratch / "train-images.npy"),
+        "labels": str(scratch / "train-labels.npy"),
+    }
 
 
-def _accuracy(job: Job, weights: Weights) -> float:
-    """Return the top-1 accuracy on the test images, by the oracle."""
-    images = standardise(job.network, job.data.test_images)
-    labels = oracle.logits(job.network, weights, images).argmax(axis=1)
-    return float((labels == job.data.test_labels).mean())
+def _told(epoch: Epoch, epochs: int) -> str:
+    held = f", validation {epoch.validation_accuracy:.2%}" if epoch.validation_accuracy is not None else ""
+    accuracy = f"test accuracy {epoch.test_accuracy:.2%}{held}"
+    return f"epoch {epoch.epoch} of {epochs}: loss {epoch.loss:.4f}, {accuracy}, {duration(epoch.wall_ns / 1e9)}"
 
 
-def _metadata(job: Job, loss: float, accuracy: float) -> dict[str, str]:
-    facts: dict[str, Any] = {
+def _prefixed(prefix: str, arrays: dict[str, Any]) -> dict[str, Any]:
+    return {f"{prefix}/{name}": array for name, array in arrays.items()}
+
+
+def _part(arrays: dict[str, Any], prefix: str) -> dict[str, Any]:
+    return {name.removeprefix(f"{prefix}/"): array for name, array in arrays.items() if name.startswith(f"{prefix}/")}
+
+
+def _finish(job: Job, folder: Path, history: list[Epoch]) -> None:
+    """Write the model: the best epoch's weights where images were held out to tell, else the last one's."""
+    chosen = best_epoch(history) if job.recipe.patience else len(history) - 1
+    file = folder / (BEST if job.recipe.patience else CHECKPOINT)
+    arrays = load_arrays(file)
+    weights = arrays if job.recipe.patience else _part(arrays, "weights")
+    save_weights(folder / MODEL, weights, metadata(job, history, chosen))
+    for name in (CHECKPOINT, BEST):
+        (folder / name).unlink(missing_ok=True)
+
+
+def metadata(job: Job, history: list[Epoch], chosen: int) -> dict[str, str]:
+    """Return what a model's file says of how it came about."""
+    facts = {
         "recipe": job.recipe.name,
         "network": job.network.name,
         "spec": job.network.digest,
         "stack": job.stack.name,
-        "epochs": job.epochs,
+        "variant": job.variant,
+        "precision": job.precision,
+        "epoch": history[chosen].epoch,
+        "epochs": len(history),
         "seed": job.seed,
         "data": job.data.name,
         "data_digest": job.data.digest,
-        "final_loss": f"{loss:.6f}",
-        "test_accuracy": f"{accuracy:.4f}",
+        "final_loss": f"{history[chosen].loss:.6f}",
+        "test_accuracy": f"{history[chosen].test_accuracy:.4f}",
     }
     return {name: str(value) for name, value in facts.items()}

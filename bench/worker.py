@@ -11,7 +11,6 @@ import ctypes
 import gc
 import json
 import os
-import resource
 import signal
 import sys
 import tempfile
@@ -22,11 +21,18 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from backends.protocol import Deployment, ProofError, UnsupportedError, convert, open_backend, stacks
-from bench.measure import now_ns, time_pipeline, time_slice
+from backends.protocol import Deployment, ProofError, UnsupportedError, convert, open_backend
+from bench.measure import DivergedError, now_ns, time_pipeline, time_slice
+from bench.process import (
+    involuntary_switches,
+    peak_memory_bytes,
+    require_no_other_framework,
+    require_preloaded,
+    take_place,
+)
+from bench.worker_training import TRAINING_REQUESTS, TrainingWorker
 from models.data import standardise
-from models.recipes import RECIPES
-from models.weights import load_weights, save_weights
+from models.weights import load_weights
 from models.zoo import NETWORKS
 
 if TYPE_CHECKING:
@@ -39,7 +45,7 @@ if TYPE_CHECKING:
 PR_SET_PDEATHSIG = 1
 POOL_BYTES = 8 << 20  # distinct input batches kept ready: about a last-level cache's share, two batches at the least
 POOL_BATCHES = 256
-REQUESTS = ("build", "convert", "slice", "predict", "prove", "save", "train", "epoch")
+REQUESTS = ("build", "convert", "slice", "predict", "prove", "save")
 
 
 @dataclass(frozen=True)
@@ -63,11 +69,11 @@ class Worker:
         deployment = self._deployment(request)
         self.images = np.load(request["images"], mmap_mode="r", allow_pickle=False)
         if self._import_ns is None:
-            _take_place(request["cores"])
+            take_place(request["cores"])
             start = now_ns()
             self._stack, self._backend = request["stack"], open_backend(request["stack"], request["threads"])
             self._import_ns = now_ns() - start
-            _require_preloaded()
+            require_preloaded()
         begin = now_ns()
         session = self._backend.inference(deployment)
         built = now_ns()
@@ -93,14 +99,14 @@ class Worker:
     def slice(self, request: dict[str, Any]) -> dict[str, Any]:
         """Time one slice."""
         built = self._built[request["case"]]
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+        before = involuntary_switches()
         if request["asynchronous"]:
             work = cast("AsynchronousSession", built.session)
             timing = time_pipeline(work.submit, work.drain, built.batches, request["budget_ns"], request["lead_in"])
         else:
             plan = request["budget_ns"], request["lead_in"]
             timing = time_slice(built.session.step, built.batches, *plan, begin_ns=request["begin_ns"])
-        switches = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw - before
+        switches = involuntary_switches() - before
         return {**vars(timing), "involuntary_switches": switches}
 
     def predict(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -113,11 +119,9 @@ class Worker:
 
     def prove(self, request: dict[str, Any]) -> dict[str, Any]:
         """Return the session's proof; raises ProofError when another stack's framework was imported."""
-        built, memory_bytes = self._built[request["case"]], _peak_memory_bytes()
+        built, memory_bytes = self._built[request["case"]], peak_memory_bytes()
         proof = built.session.prove(built.session.prepare(self._batch(0, built.batch_size)))
-        others = {name for stack in stacks().values() for name in stack.modules} - set(stacks()[self._stack].modules)
-        if foreign := sorted(others & sys.modules.keys()):
-            raise ProofError(f"the process has imported {', '.join(foreign)} as well")
+        require_no_other_framework(self._stack)
         return {**vars(proof), "memory_bytes": memory_bytes}
 
     def save(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -125,29 +129,6 @@ class Worker:
         with tempfile.TemporaryDirectory(dir=".") as folder:
             self._built[request["case"]].session.save(Path(folder))
             return {"saved_bytes": sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())}
-
-    def train(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Open a training; `images` and `labels` are the files of the training split."""
-        self.network, self.recipe = NETWORKS[request["model"]], RECIPES[request["recipe"]]
-        weights = load_weights(Path(request["weights"]), self.network)
-        self.images = standardise(self.network, np.load(request["images"], allow_pickle=False))
-        self.labels = np.load(request["labels"], allow_pickle=False).astype(np.int64)
-        self.training = open_backend(request["stack"], request["threads"]).training(
-            self.network, weights, self.recipe, request["seed"]
-        )
-        return {}
-
-    def epoch(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Train one epoch in a seeded order, the last partial batch included; write the weights."""
-        order = np.random.RandomState(request["seed"]).permutation(len(self.images))
-        start, loss = now_ns(), 0.0
-        for step, index in enumerate(range(0, len(order), self.recipe.batch_size)):
-            chosen = order[index : index + self.recipe.batch_size]
-            rate = request["learning_rates"][step]
-            loss += self.training.step(self.images[chosen], self.labels[chosen], rate) * len(chosen)
-        wall = now_ns() - start
-        save_weights(Path(request["file"]), self.training.weights(), {})
-        return {"loss": loss / len(order), "wall_ns": wall}
 
     def _deployment(self, request: dict[str, Any]) -> Deployment:
         self.network = NETWORKS[request["model"]]
@@ -178,32 +159,14 @@ class Worker:
         return [session.prepare(self._batch(index * batch_size, batch_size)) for index in range(count)]
 
 
-def _take_place(cores: list[int] | None) -> None:
-    """Let this process, as one of a team, run on its own cores only."""
-    if cores:
-        os.sched_setaffinity(0, cores)
-
-
-def _require_preloaded() -> None:
-    """Raise ProofError when the loader has left out a library that was to be preloaded, which it does silently."""
-    mapped = Path("/proc/self/maps").read_text()
-    for library in os.environ.get("LD_PRELOAD", "").split(":"):
-        if library and str(Path(library).resolve()) not in mapped:
-            raise ProofError(f"{Path(library).name} was not preloaded")
-
-
-def _peak_memory_bytes() -> int:
-    """Return the peak resident set of this program (ru_maxrss would count the parent's before exec)."""
-    status = Path("/proc/self/status").read_text()
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) * 1024
-
-
 def answer(handle: Callable[[dict[str, Any]], dict[str, Any]], request: dict[str, Any]) -> dict[str, Any]:
     """Return what `handle` says, or why it could not."""
     try:
         return handle(request)
     except UnsupportedError as error:
         return {"unsupported": str(error)}
+    except DivergedError as error:
+        return {"error": str(error)}
     except ProofError as error:
         return {"error": f"proof failed: {error}"}
     except Exception as error:  # noqa: BLE001 - whatever a framework raises becomes a failed row with its reason
@@ -214,8 +177,9 @@ def answer(handle: Callable[[dict[str, Any]], dict[str, Any]], request: dict[str
 def serve(requests: int, answers: int) -> None:
     """Obey until the orchestrator closes its end."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    worker = Worker()
+    worker, trainer = Worker(), TrainingWorker()
     handlers = {name: getattr(worker, name) for name in REQUESTS}
+    handlers |= {name: getattr(trainer, name) for name in TRAINING_REQUESTS}
     with os.fdopen(requests) as incoming, os.fdopen(answers, "w") as outgoing:
         outgoing.write(json.dumps({"ready": os.getpid()}) + "\n")
         outgoing.flush()

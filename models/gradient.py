@@ -1,4 +1,4 @@
-"""One step of plain gradient descent in NumPy, in float64: what a training step of every stack is held against."""
+"""Steps of gradient descent, plain and sharpness-aware, in NumPy and float64: what every stack's are held against."""
 
 from __future__ import annotations
 
@@ -28,12 +28,51 @@ def sgd_step(
 
     Raises SpecError for a network that drops anything out, as two stacks never drop the same.
     """
+    loss, gradients, moved = _descend(network, _exact(weights), images, labels)
+    return loss, _stepped(weights, gradients, moved, learning_rate)
+
+
+def sam_step(
+    network: Network,
+    weights: Weights,
+    images: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    learning_rate: float,
+    *,
+    rho: float,
+) -> tuple[float, Weights]:
+    """Return the same after a sharpness-aware step (Foret et al. 2021, algorithm 1).
+
+    The gradient is that at w + rho * g / |g|, where g is the gradient at w and |g| its norm over all parameters; the
+    running statistics are those of the first pass.
+    """
+    exact = _exact(weights)
+    loss, gradients, moved = _descend(network, exact, images, labels)
+    norm = np.sqrt(sum(float((gradient**2).sum()) for gradient in gradients.values()))
+    nearby = exact | {name: exact[name] + rho / norm * gradient for name, gradient in gradients.items()}
+    _, sharp, _ = _descend(network, nearby, images, labels)
+    return loss, _stepped(weights, sharp, moved, learning_rate)
+
+
+def _exact(weights: Weights) -> dict[str, F64]:
+    return {name: array.astype(np.float64) for name, array in weights.items()}
+
+
+def _stepped(weights: Weights, gradients: dict[str, F64], moved: dict[str, F64], learning_rate: float) -> Weights:
+    stepped = {name: weights[name] - learning_rate * gradient for name, gradient in gradients.items()} | moved
+    return {name: stepped[name].astype(np.float32) for name in weights}
+
+
+def _descend(
+    network: Network, weights: dict[str, F64], images: NDArray[np.float32], labels: NDArray[np.int64]
+) -> tuple[float, dict[str, F64], dict[str, F64]]:
+    """Return the loss of a batch, the gradients of what is trained, and the running statistics after it."""
     tensor = images.astype(np.float64)
     tape: list[tuple[list[str], Backward]] = []
     moved: dict[str, F64] = {}
     for placed in network.place():
         names = list(placed.parameter_shapes)
-        parameters = [weights[name].astype(np.float64) for name in names]
+        parameters = [weights[name] for name in names]
         if isinstance(placed.layer, BatchNorm):
             moved |= zip(names[2:], _moved(placed.layer, tensor, *parameters[2:]), strict=True)
         tensor, backward = _apply(placed.layer, tensor, parameters)
@@ -43,8 +82,7 @@ def sgd_step(
     for names, backward in reversed(tape):
         gradient, found = backward(gradient)
         gradients |= zip(names, found, strict=False)
-    stepped = {name: weights[name] - learning_rate * gradient for name, gradient in gradients.items()} | moved
-    return loss, {name: stepped[name].astype(np.float32) for name in weights}
+    return loss, gradients, moved
 
 
 def _cross_entropy(logits: F64, labels: NDArray[np.int64]) -> tuple[float, F64]:

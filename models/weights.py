@@ -66,21 +66,42 @@ def save_weights(path: Path, weights: Weights, metadata: dict[str, str]) -> None
         partial.unlink(missing_ok=True)
 
 
+def load_arrays(path: Path) -> Weights:
+    """Read the safetensors file at `path`; raises WeightsError when it can't be."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{path}: can't be read as safetensors ({error})") from error
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return what the safetensors file at `path` says of itself; raises WeightsError when it can't be read."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return dict(file.metadata() or {})
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{path}: can't be read as safetensors ({error})") from error
+
+
 def load_weights(path: Path, network: Network) -> Weights:
     """Read the safetensors file at `path`.
 
     Raises WeightsError when it can't be read, or when names, shapes or types are not the network's.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+    weights = load_arrays(path)
+    require_fit(path, weights, network)
+    return weights
 
-    try:
-        weights = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise WeightsError(f"{path}: can't be read as safetensors ({error})") from error
+
+def require_fit(path: Path, weights: Weights, network: Network) -> None:
+    """Raise WeightsError when names, shapes or types of what was read from `path` are not the network's."""
     found = {name: (array.shape, array.dtype) for name, array in weights.items()}
     wanted = {name: (shape, np.dtype(np.float32)) for name, shape in network.parameter_shapes.items()}
     if found != wanted:
         odd = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
         raise WeightsError(f"{path}: does not fit {network.name}; these parameters differ: {', '.join(odd)}")
-    return weights

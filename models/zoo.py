@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from models.spec import BatchNorm, Conv2d, Dense, Dropout, Flatten, MaxPool2d, Network, ReLU
 
 # Mean and standard deviation of the 60,000 training images, pixels scaled to [0, 1].
@@ -24,6 +26,15 @@ CNN_SMALL = Network(
     ),
     mean=FASHION_MNIST_MEAN,
     std=FASHION_MNIST_STD,
+)
+
+# The published recipe gives no sizes: the layers of cnn-small, pixels between -1 and 1.
+CNN_SAM = replace(
+    CNN_SMALL,
+    name="cnn-sam",
+    summary="the layers of cnn-small, pixels from -1 to 1; the CNN of the recipe `sam`",
+    mean=0.5,
+    std=0.5,
 )
 
 CNN_VGG = Network(
@@ -53,4 +64,4 @@ CNN_BN = Network(
     std=FASHION_MNIST_STD,
 )
 
-NETWORKS = {network.name: network for network in (CNN_SMALL, CNN_VGG, CNN_BN)}
+NETWORKS = {network.name: network for network in (CNN_SMALL, CNN_SAM, CNN_VGG, CNN_BN)}

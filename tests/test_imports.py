@@ -39,7 +39,7 @@ def test_the_worker_imports_the_standard_library_numpy_backends_and_models_only(
 def test_of_the_harness_the_worker_imports_the_timed_loop_only() -> None:
     code = "import bench.worker, sys; print(sorted(name for name in sys.modules if name.startswith('bench')))"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert output.strip() == "['bench', 'bench.measure', 'bench.worker']"
+    assert output.strip() == "['bench', 'bench.measure', 'bench.process', 'bench.worker', 'bench.worker_training']"
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bench import checks
 from bench.attribution import attributions
 from bench.progress import duration
-from bench.records import Arm
+from bench.records import LATENCY, TRAINING, Arm, Evidence
 from bench.report.summary import (
     attribution_sentence,
     case_title,
@@ -21,14 +21,15 @@ from bench.report.summary import (
 )
 from bench.report.tables import harness_share, idle_share, speedup_rows
 from bench.stats import percentile
-from bench.suite import LATENCY
 from bench.tradeoff import tradeoffs
+from bench.trained import GOALS, trained_arms
 from models.data import SYNTHETIC_WARNING
 
 if TYPE_CHECKING:
     from bench.analysis import Run, Speedup
     from bench.checks import Estimate
     from bench.records import Case, Proof
+    from bench.trained import Difference, TrainedArm
 
 TEMPLATES = Path(__file__).parent / "templates"
 MARKDOWN, HTML = "report.md", "report.html"
@@ -58,6 +59,8 @@ def render(run: Run, arms: dict[Case, list[dict[str, Any]]], drawn: dict[str, st
         "interval": interval_text,
         "named": named,
         "ratio": ratio,
+        "reached": reached,
+        "points": points,
     }
     content = _content(run, arms) | {"arms": arms, "plots": _inline(drawn)}
     return {name: environment.get_template(name).render(content) for name in (MARKDOWN, HTML)}
@@ -87,6 +90,23 @@ def ratio(estimate: Estimate | None) -> str:
     return f"{estimate.speedup:.3f}" + (f" ({interval_text(interval)})" if interval else "")
 
 
+def reached(row: TrainedArm, goal: float) -> str:
+    """Return the time to an accuracy, and how many of the seeds got there where not all did."""
+    typical, count, seeds = row.time_to_ns(goal), len(row.goals[goal]), len(row.final)
+    if typical is None:
+        return "never" if seeds else "-"
+    return number(typical / 1e9) + (f" ({count} of {seeds})" if count < seeds else "")
+
+
+def points(difference: Difference | None) -> str:
+    """Return a difference of accuracies in percentage points, with its interval, or a dash."""
+    if difference is None:
+        return "-"
+    found = difference.interval
+    sure = f" ({found.low * 100:+.2f} to {found.high * 100:+.2f})" if found else ""
+    return f"{difference.mean * 100:+.2f}{sure}"
+
+
 def percent(value: float | None, digits: int = 2) -> str:
     """Return a share as a percentage, or a dash."""
     return "-" if value is None else f"{value * 100:.{digits}f} %"
@@ -100,10 +120,10 @@ def markdown_cell(value: object) -> str:
 
 def _content(run: Run, arms: dict[Case, list[dict[str, Any]]]) -> dict[str, Any]:
     rows = list(zip(run.speedups, speedup_rows(run), strict=True))
-    found = attributions(run)
+    ladders = attributions(run)
     return {
         "run": run,
-        "attributions": [(each, attribution_sentence(each)) for each in found],
+        "attributions": [(each, attribution_sentence(each)) for each in ladders],
         "tradeoffs": {case: crossed for case in run.cases if (crossed := tradeoffs(run, case))},
         "LATENCY": LATENCY,
         "costs": _costs(run, arms),
@@ -115,9 +135,23 @@ def _content(run: Run, arms: dict[Case, list[dict[str, Any]]]) -> dict[str, Any]
         "proofs": [(proof, evidence(proof)) for proof in run.proofs.values()],
         "checks": list(_checks(run)),
         "versions": _versions(run),
+        "trained": {case: found for case in run.cases if (found := trained_arms(run, case))},
+        "GOALS": GOALS,
+        "training": run.info["suite"].get("training"),
+        "witnesses": _witnesses(run),
         "title": lambda case: case_title(run, case),
-        "latency": lambda arm, case: latency_us(run, arm, case),
+        "latency": lambda arm, case: typical_time(run, arm, case),
     }
+
+
+def _witnesses(run: Run) -> list[tuple[Evidence, str]]:
+    """Return what the first process of each arm that trains has read back, and its kernels."""
+    training = {case.id for case in run.cases if case.scenario == TRAINING}
+    first: dict[tuple[str, str], Evidence] = {}
+    for each in run.of(Evidence):
+        if each.case in training:
+            first.setdefault((each.arm, each.case), each)
+    return [(each, evidence(each)) for each in first.values()]
 
 
 def _costs(run: Run, arms: dict[Case, list[dict[str, Any]]]) -> dict[str, list[Any]]:
@@ -134,10 +168,10 @@ def _costs(run: Run, arms: dict[Case, list[dict[str, Any]]]) -> dict[str, list[A
     return {name: table for name, table in tables.items() if table}
 
 
-def latency_us(run: Run, arm: Arm, case: Case) -> float | None:
-    """Return the typical latency of an arm in microseconds."""
+def typical_time(run: Run, arm: Arm, case: Case) -> float | None:
+    """Return the typical latency of an arm in microseconds; of one that trains, an epoch's time in seconds."""
     typical = run.typical_latency_ns(arm, case)
-    return None if typical is None else typical / MICRO
+    return None if typical is None else typical / (1e9 if case.scenario == TRAINING else MICRO)
 
 
 def _warnings(run: Run) -> list[str]:
@@ -157,7 +191,7 @@ def _no_headline(run: Run) -> str:
     return "No Intel arm was measured beside its baseline: there is no speedup to report, only absolute times."
 
 
-def evidence(proof: Proof) -> str:
+def evidence(proof: Proof | Evidence) -> str:
     """Return the kernels that tell one way of running from another: all but the framework's plain operators."""
     told = [
         kernel
@@ -174,13 +208,18 @@ def _checks(run: Run) -> Any:
             yield f"A/A ratio, {row.pair.case.label}", _with_interval(row), "1, inside the interval"
     yield "CPU burned by all idle workers while an arm was measured", percent(idle_share(run)), "about 0 % of one core"
     yield "CPU burned by the orchestrator meanwhile", percent(harness_share(run)), "about 0 % of one core"
-    yield "Harness overhead per timed call (null backend)", _overhead(run), "under 1 us"
-    slices = {(each.case, each.block, each.round) for every in run.slices.values() for each in every}
+    if run.overhead is not None or not run.info["suite"].get("training"):
+        yield "Harness overhead per timed call (null backend)", _overhead(run), "under 1 us"
+    slices = {(each.case, each.block, each.round) for every in run.turns.values() for each in every}
     yield (
         f"Rounds in which over {checks.MAX_TAKEN_SHARE:.0%} of the cores' time was stolen or throttled",
         f"{len(run.marked_rounds)} of {len(slices)}",
         "0; the column `without marked` leaves them out",
     )
+    if run.info["suite"].get("training"):
+        waits = [each.wait_share for case in run.cases for each in trained_arms(run, case)]
+        wanted = "under 2 %, with augmentation under 10 %"
+        yield "Longest wait for data of an arm, as a share of its epochs", percent(max(waits, default=None)), wanted
     unsteady = [each for every in run.checks.values() for each in every if not each.steady]
     total = sum(len(every) for every in run.checks.values())
     yield "Processes that were timed without having reached a steady state", f"{len(unsteady)} of {total}", "0"

@@ -15,8 +15,9 @@ from matplotlib.ticker import AutoLocator, FuncFormatter, Locator, LogLocator, N
 from backends.protocol import PRECISIONS
 from bench.attribution import attributions
 from bench.checks import MIN_RELATIVE_ACCURACY
-from bench.suite import LATENCY
+from bench.records import LATENCY
 from bench.tradeoff import tradeoffs
+from bench.trained import GOALS, learning_curve
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from bench.tradeoff import Tradeoff
 
 SPEEDUPS, LATENCIES, BLOCKS = "speedups.svg", "latencies.svg", "blocks.svg"
-ATTRIBUTION, TRADEOFFS = "attribution.svg", "tradeoffs.svg"
+ATTRIBUTION, TRADEOFFS, TRAINING_CURVES = "attribution.svg", "tradeoffs.svg", "training.svg"
 # Okabe & Ito (2008): told apart by readers with any colour vision.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442", "#000000")
 LINES = ("-", "--", ":", "-.")
@@ -55,6 +56,7 @@ def render(run: Run) -> dict[str, str]:
         SPEEDUPS: speedups,
         ATTRIBUTION: attribution,
         TRADEOFFS: accuracy_against_speed,
+        TRAINING_CURVES: accuracy_against_time,
         LATENCIES: latencies,
         BLOCKS: blocks,
     }
@@ -159,6 +161,25 @@ def _tradeoff_panel(run: Run, axes: Any, case: Case, rows: list[Tradeoff]) -> No
     axes.legend(frameon=False, fontsize=7.5, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
+def accuracy_against_time(run: Run) -> Figure | None:
+    """Draw the test accuracy of each arm that trains, its mean over seeds, against the time of its epochs."""
+    rows = [row for row in run.speedups if any(run.final_accuracies(row.pair.arm, case) for case in [row.pair.case])]
+    return _panels(run, rows, lambda axes, case, _: _training_panel(run, axes, case), height=3.6)
+
+
+def _training_panel(run: Run, axes: Any, case: Case) -> None:
+    styles = cycle(product(LINES, COLOURS))
+    for (style, colour), arm in zip(styles, (each for each in run.lineup(case) if not each.replica), strict=False):
+        curve = learning_curve(run, arm, case)
+        if curve:
+            seconds, accuracies = zip(*curve, strict=True)
+            axes.plot(seconds, np.array(accuracies) * 100, f"o{style}", color=colour, ms=3, lw=1.2, label=arm.label)
+    for goal in GOALS:
+        axes.axhline(goal * 100, color="black", lw=0.6, ls=":")
+    axes.set(title=case.label, xlabel="time of the epochs, s", ylabel="test accuracy, % (mean over seeds)")
+    axes.legend(frameon=False, fontsize=7.5, loc="center left", bbox_to_anchor=(1, 0.5))
+
+
 def latencies(run: Run) -> Figure | None:
     """Draw the cumulative distribution of each arm's latencies, all samples pooled, one panel a case."""
     rows = [row for row in run.speedups if row.speedup and row.pair.case.scenario == LATENCY]
@@ -167,7 +188,7 @@ def latencies(run: Run) -> Figure | None:
 
 def _latency_panel(run: Run, axes: Any, case: Case) -> None:
     for (style, colour), arm in zip(cycle(product(LINES, COLOURS)), run.lineup(case)):
-        slices = run.slices.get((arm.id, case.id))
+        slices = run.slices(arm, case)
         if slices:
             samples = np.concatenate([each.samples_ns for each in slices]) / 1e3
             axes.plot(np.quantile(samples, QUANTILES), QUANTILES * 100, style, color=colour, lw=1.5, label=arm.label)

@@ -9,18 +9,21 @@ from typing import TYPE_CHECKING, Any
 from bench import checks
 from bench.attribution import attributions
 from bench.costs import cost
+from bench.records import LATENCY
 from bench.stats import percentile
-from bench.suite import LATENCY
 from bench.tradeoff import tradeoffs
+from bench.trained import GOALS, trained_arms
 
 if TYPE_CHECKING:
     from bench.analysis import Run, Speedup
     from bench.attribution import Attribution, Rung
     from bench.checks import Estimate
-    from bench.records import Arm, Case, Slice
+    from bench.records import Arm, Case, Turn
     from bench.tradeoff import Tradeoff
+    from bench.trained import TrainedArm
 
 ARMS, SPEEDUPS, ATTRIBUTION, TRADEOFFS = "arms.csv", "speedups.csv", "attribution.csv", "tradeoffs.csv"
+TRAINING_TABLE = "training.csv"
 PERCENTILES = (90, 95, 99, 99.9)
 
 
@@ -32,6 +35,7 @@ def render(run: Run, arms: dict[Case, list[dict[str, Any]]]) -> dict[str, str]:
         ARMS: list(chain.from_iterable(arms.values())),
         SPEEDUPS: speedup_rows(run),
         ATTRIBUTION: [_rung_row(run, each, rung) for each in attributions(run) for rung in each.rungs],
+        TRAINING_TABLE: [_trained_row(run, case, each) for case in run.cases for each in trained_arms(run, case)],
         TRADEOFFS: [_tradeoff_row(run, case, each) for case in run.cases for each in tradeoffs(run, case)],
     }
     tables = {name: rows for name, rows in tables.items() if rows or name in (ARMS, SPEEDUPS)}
@@ -55,7 +59,6 @@ def _case_columns(run: Run, case: Case, arm: Arm) -> dict[str, Any]:
 
 def _speedup_columns(run: Run, row: Speedup) -> dict[str, Any]:
     pair, estimate = row.pair, row.estimate
-    proof, baseline_proof = run.proof(pair.arm, pair.case), run.proof(pair.baseline, pair.case)
     parity = run.parity(pair)
     signs = estimate.sign_interval if estimate else None
     unmarked = row.unmarked.ratio_interval if row.unmarked else None
@@ -69,8 +72,8 @@ def _speedup_columns(run: Run, row: Speedup) -> dict[str, Any]:
         "ci_high": row.interval.high if row.interval else None,
         "blocks": estimate.blocks if estimate else 0,
         "verdict": row.verdict.word,
-        "accuracy": proof.accuracy if proof else None,
-        "baseline_accuracy": baseline_proof.accuracy if baseline_proof else None,
+        "accuracy": run.accuracy(pair.arm, pair.case),
+        "baseline_accuracy": run.accuracy(pair.baseline, pair.case),
         "max_abs_logit_diff": parity.max_abs_logit_diff if parity else None,
         "data": run.data,
         "reason": row.verdict.reason,
@@ -108,6 +111,24 @@ def _tradeoff_row(run: Run, case: Case, row: Tradeoff) -> dict[str, Any]:
     )
 
 
+def _trained_row(run: Run, case: Case, row: TrainedArm) -> dict[str, Any]:
+    found, times = row.difference, {f"time_to_{goal:.0%}_s": _seconds(row.time_to_ns(goal)) for goal in GOALS}
+    interval = found.interval if found else None
+    return (
+        _case_columns(run, case, row.arm)
+        | {"stack": row.arm.stack, "variant": row.arm.variant, "settings": row.arm.settings}
+        | {"replica": row.arm.replica, "epochs": row.epochs, "epoch_s": _seconds(row.epoch_ns)}
+        | {"first_epoch_s": _seconds(row.first_epoch_ns), "images_per_s": row.images_per_s}
+        | {"wait_share": row.wait_share, "peak_memory_bytes": row.memory_bytes}
+        | {name.replace("%", ""): value for name, value in times.items()}
+        | {f"seeds_that_reached_{goal * 100:.0f}": len(row.goals[goal]) for goal in GOALS}
+        | {"seeds": len(row.final), "accuracy": row.accuracy, "accuracy_sd": row.deviation}
+        | {"against": found.against.id if found else None, "accuracy_difference": found.mean if found else None}
+        | {"difference_low": interval.low if interval else None, "difference_high": interval.high if interval else None}
+        | {"judgement": found.word if found else ""}
+    )
+
+
 def _estimate_columns(prefix: str, estimate: Estimate | None) -> dict[str, Any]:
     interval = estimate.ratio_interval if estimate else None
     return {
@@ -136,49 +157,49 @@ def arm_rows(run: Run) -> dict[Case, list[dict[str, Any]]]:
 
 def _arm_row(run: Run, arm: Arm, case: Case) -> dict[str, Any]:
     identity = {"stack": arm.stack, "variant": arm.variant, "settings": arm.settings, "replica": arm.replica}
-    slices = run.slices.get((arm.id, case.id), [])
+    turns = run.turns.get((arm.id, case.id), [])
     return (
         _case_columns(run, case, arm)
         | identity
-        | _status(run, arm, case, slices)
-        | _times(run, arm, case, slices)
+        | _status(run, arm, case, turns)
+        | _times(run, arm, case, turns)
         | _facts(run, arm, case)
     )
 
 
-def _status(run: Run, arm: Arm, case: Case, slices: list[Slice]) -> dict[str, Any]:
+def _status(run: Run, arm: Arm, case: Case, turns: list[Turn]) -> dict[str, Any]:
     failures = run.failures.get((arm.id, case.id), [])
-    failure = failures[0] if failures else None if slices else run.failure(arm, case)
-    unfinished = "" if slices else "the run ended before it was measured"
+    failure = failures[0] if failures else None if turns else run.failure(arm, case)
+    unfinished = "" if turns else "the run ended before it was measured"
     return {
-        "status": "measured" if slices else "skipped" if failure and failure.skipped else "failed",
+        "status": "measured" if turns else "skipped" if failure and failure.skipped else "failed",
         "reason": failure.reason if failure else unfinished,
         "failed_blocks": len({each.block for each in failures} - {None}),
     }
 
 
-def _times(run: Run, arm: Arm, case: Case, slices: list[Slice]) -> dict[str, Any]:
+def _times(run: Run, arm: Arm, case: Case, turns: list[Turn]) -> dict[str, Any]:
     """Return the absolute times; percentiles only where there are enough samples, and none where many are under way."""
-    samples = sorted(sample for each in slices for sample in each.samples_ns)
+    samples = sorted(sample for each in run.slices(arm, case) for sample in each.samples_ns)
     latencies = samples if case.scenario == LATENCY else []
     typical = run.typical_latency_ns(arm, case)
     percentiles = {percent: percentile(latencies, percent) for percent in PERCENTILES}
-    wall = sum(each.wall_ns for each in slices)
+    wall = sum(each.wall_ns for each in turns)
     return {
         "samples": len(samples),
-        "blocks": len({each.block for each in slices}),
+        "blocks": len({each.block for each in turns}),
         "latency_us": _micro(typical if case.scenario == LATENCY else None),
         "mean_latency_us": _micro(mean(latencies) if latencies else None),
         **{f"p{percent}_us": _micro(value) for percent, value in percentiles.items()},
-        "throughput_images_per_s": case.batch_size / typical * 1e9 if typical else None,
-        "cores_used": sum(each.cpu_ns for each in slices) / wall if slices else None,
-        "involuntary_switches_per_s": _rate(slices),
+        "throughput_images_per_s": run.images_per_turn(case) / typical * 1e9 if typical else None,
+        "cores_used": sum(each.cpu_ns for each in turns) / wall if turns else None,
+        "involuntary_switches_per_s": _rate(turns),
     }
 
 
-def _rate(slices: list[Slice]) -> float | None:
-    wall = sum(each.wall_ns for each in slices)
-    return sum(each.involuntary_switches for each in slices) / wall * 1e9 if wall else None
+def _rate(turns: list[Turn]) -> float | None:
+    wall = sum(each.wall_ns for each in turns)
+    return sum(each.involuntary_switches for each in turns) / wall * 1e9 if wall else None
 
 
 def _facts(run: Run, arm: Arm, case: Case) -> dict[str, Any]:
@@ -196,7 +217,7 @@ def _facts(run: Run, arm: Arm, case: Case) -> dict[str, Any]:
         "peak_memory_bytes": spent.memory_bytes,
         "installed_bytes": spent.installed_bytes,
         "saved_bytes": spent.saved_bytes,
-        "accuracy": proof.accuracy if proof else None,
+        "accuracy": run.accuracy(arm, case),
         "oracle_max_abs_logit_diff": proof.max_abs_logit_diff if proof else None,
         "oracle_agreement": proof.agreement if proof else None,
         "threads_read_back": proof.threads if proof else None,
@@ -217,15 +238,15 @@ def harness_share(run: Run) -> float | None:
 
 
 def _share(run: Run, field: str) -> float | None:
-    slices = [each for every in run.slices.values() for each in every]
-    wall = sum(each.wall_ns for each in slices)
-    return sum(getattr(each, field) for each in slices) / wall if wall else None
+    turns = [each for every in run.turns.values() for each in every]
+    wall = sum(each.wall_ns for each in turns)
+    return sum(getattr(each, field) for each in turns) / wall if wall else None
 
 
 def failed(run: Run) -> list[tuple[Arm, Case, dict[str, Any]]]:
     """Return the status of each arm that failed, or that lost blocks."""
     found = [
-        (arm, case, _status(run, arm, case, run.slices.get((arm.id, case.id), [])))
+        (arm, case, _status(run, arm, case, run.turns.get((arm.id, case.id), [])))
         for case in run.cases
         for arm in run.lineup(case)
     ]

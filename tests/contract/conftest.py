@@ -22,6 +22,13 @@ USES = [
     for stack in HERE
     for variant, each in stack.variants.items()
     for precision in each.precisions
+    if not each.training
+]
+TRAINING_USES = [
+    (stack.name, variant, precision)
+    for stack in HERE
+    for variant, each in stack.trainings.items()
+    for precision in each.precisions
 ]
 # One process takes one framework: that of the environment's first stack, or of the one that BENCH_STACK names. What is
 # built in it needs no environment variables of its own, and changes nothing for the others.
@@ -34,7 +41,6 @@ IN_PROCESS = [
     if not stacks()[stack].variants[variant].settings and (stack, variant) not in ALONE
 ]
 TIMEOUT_S = 300
-NO_TRAINERS = {"openvino", "tensorflow-latest"}
 
 
 def pytest_generate_tests(metafunc):
@@ -46,8 +52,10 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("session", uses, indirect=True, ids=lambda use: "-".join(map(str, use)), scope="module")
     elif "own_stack" in metafunc.fixturenames:
         metafunc.parametrize("own_stack", [OWN_STACK])
+    elif "training_use" in metafunc.fixturenames:
+        metafunc.parametrize("training_use", TRAINING_USES, ids=map("-".join, TRAINING_USES))
     elif "trainer" in metafunc.fixturenames:
-        metafunc.parametrize("trainer", [stack.name for stack in HERE if stack.name not in NO_TRAINERS])
+        metafunc.parametrize("trainer", [stack.name for stack in HERE if stack.trainings])
 
 
 def lively_weights(network):

@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 
 from torch.utils.benchmark import Timer  # noqa: E402 - only where PyTorch is
 
-from backends.pytorch import as_nchw, build_module  # noqa: E402 - as above
+from backends.pytorch_modules import as_nchw, build_module  # noqa: E402 - as above
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,50 @@
+"""Blocks whose arms train, alternated in epochs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from bench.live import LiveBlock
+from bench.records import TrainedEpoch
+from bench.rig import PREDICT_TIMEOUT_S, proven
+from bench.train import EPOCH_TIMEOUT_S
+
+if TYPE_CHECKING:
+    from bench.records import Arm, Case
+    from bench.team import Team
+
+
+class TrainingBlock(LiveBlock):
+    """A block whose arms train from equal weights on equal batches, alternated in epochs; its number is its seed."""
+
+    @property
+    def _is_whole(self) -> bool:
+        """Tell whether this block trains to the end, so that its accuracy counts."""
+        return self.block.number <= self.rig.plan.preset.seeds
+
+    def has_turn(self, arm: Arm, case: Case) -> bool:
+        """Tell whether an arm can train, as far as is known, and has not failed too often."""
+        return (arm.original.id, case.id) not in self.rig.unable and not self.rig.gives_up(arm, case)
+
+    def prepare(self, team: Team, arm: Arm, case: Case) -> None:
+        """Open the arm's training."""
+        self.rig.train(team, arm, case, self.block.number)
+
+    def take_turn(self, number: int, position: int, arm: Arm, case: Case) -> None:
+        """Time one epoch; judge it apart."""
+        rig, team = self.rig, self.teams[arm.id]
+        request = {"epoch": number, "seed": rig.seed_of(self.block.number), "learning_rates": rig.rates(case, number)}
+        (epoch,), meanwhile = self.watched(arm, lambda: team.request("epoch", EPOCH_TIMEOUT_S, **request))
+        place: dict[str, Any] = {
+            "arm": arm.id,
+            "case": case.id,
+            "block": self.block.number,
+            "round": number,
+            "position": position,
+        }
+        accuracy = rig.test_accuracy(team) if self._is_whole else None
+        self.store(TrainedEpoch(**place, test_accuracy=accuracy, **epoch, **meanwhile))
+
+    def evidence(self, arm: Arm, case: Case) -> dict[str, Any]:
+        """Return what the arm's process reads back; its training is of no use afterwards."""
+        return proven(self.rig, self.teams[arm.id].request("prove_training", PREDICT_TIMEOUT_S), arm, case)

@@ -1,0 +1,154 @@
+"""Feed a training: batches in a seeded order, standardised and augmented by threads, ahead of their use.
+
+What a batch holds follows from the seed, the epoch and its place in it alone, never from threads or stacks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.data import U8, standardise
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from models.recipes import Augmentation
+    from models.spec import Network
+
+Batch: TypeAlias = tuple[NDArray[np.float32], NDArray[np.int64]]
+
+AHEAD = 2  # batches that each thread keeps ready
+
+
+@dataclass(frozen=True)
+class Feed:
+    """Training images, (count, height, width) uint8, with their labels, and how they become batches."""
+
+    network: Network
+    images: U8
+    labels: NDArray[np.int64]
+    batch_size: int
+    augmentation: Augmentation
+    seed: int
+    threads: int
+
+    @property
+    def batches(self) -> int:
+        """Return the number of batches in an epoch, the last partial one included."""
+        return math.ceil(len(self.labels) / self.batch_size)
+
+    def order(self, epoch: int) -> NDArray[np.int64]:
+        """Return the order of the images in an epoch."""
+        return np.random.RandomState([self.seed, epoch]).permutation(len(self.labels))
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """Yield the batches of an epoch; threads make those that come next."""
+        order, pending = self.order(epoch), deque[int](range(self.batches))
+        with ThreadPoolExecutor(self.threads, "feed") as pool:
+            first = [pending.popleft() for _ in range(min(AHEAD * self.threads, self.batches))]
+            made = deque(pool.submit(self.batch, order, epoch, index) for index in first)
+            try:
+                while made:
+                    batch = made.popleft().result()
+                    if pending:
+                        made.append(pool.submit(self.batch, order, epoch, pending.popleft()))
+                    yield batch
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    def batch(self, order: NDArray[np.int64], epoch: int, index: int) -> Batch:
+        """Return one batch of an epoch."""
+        chosen = order[index * self.batch_size : (index + 1) * self.batch_size]
+        random = np.random.RandomState([self.seed, epoch, index])
+        return augmented(self.network, self.images[chosen], self.augmentation, random), self.labels[chosen]
+
+    def digest(self, epoch: int) -> str:
+        """Return the SHA-256 over the order of an epoch and the pixels of its first and last batch."""
+        order, sha = self.order(epoch), hashlib.sha256()
+        sha.update(self.labels[order].tobytes())
+        for index in (0, self.batches - 1):
+            sha.update(self.batch(order, epoch, index)[0].tobytes())
+        return sha.hexdigest()
+
+
+def augmented(
+    network: Network, images: U8, augmentation: Augmentation, random: np.random.RandomState
+) -> NDArray[np.float32]:
+    """Return a neutral batch of randomly changed images: float32 NHWC, standardised as the network asks."""
+    if augmentation.moves:
+        pixels = warped(images, _matrices(len(images), augmentation, images.shape[1:], random))
+        scale = np.float32(1 / (255 * network.std))
+        pixels *= scale
+        pixels -= np.float32(network.mean / network.std)
+        return pixels[..., None]
+    if augmentation.flip:
+        images = np.where(random.random_sample(len(images))[:, None, None] < 1 / 2, images[:, :, ::-1], images)
+    return _table(network)[images][..., None]
+
+
+def _table(network: Network) -> NDArray[np.float32]:
+    """Return what each of the 256 pixel values becomes."""
+    return standardise(network, np.arange(256, dtype=np.uint8))[..., 0]
+
+
+def _matrices(
+    count: int, augmentation: Augmentation, size: tuple[int, ...], random: np.random.RandomState
+) -> NDArray[np.float32]:
+    """Draw the map from each output pixel's place to its source's, shape (count, 2, 3): rows y and x, columns y, x, 1.
+
+    Places are relative to the image's centre.
+    """
+
+    def drawn(bound: float) -> NDArray[np.float64]:
+        return random.uniform(-bound, bound, count)
+
+    turn, shear = np.radians(drawn(augmentation.rotation)), np.radians(drawn(augmentation.shear))
+    zoom_y, zoom_x = 1 + drawn(augmentation.zoom), 1 + drawn(augmentation.zoom)
+    shift_y, shift_x = drawn(augmentation.shift * size[0]), drawn(augmentation.shift * size[1])
+    mirror = np.where(random.random_sample(count) < 1 / 2, -1.0, 1.0) if augmentation.flip else np.ones(count)
+    rows = (
+        (zoom_y * np.cos(turn), zoom_x * np.sin(turn + shear) * mirror, shift_y),
+        (-zoom_y * np.sin(turn), zoom_x * np.cos(turn + shear) * mirror, shift_x),
+    )
+    return np.array(rows, np.float32).transpose(2, 0, 1)
+
+
+def warped(images: U8, matrices: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return images, (count, height, width), sampled bilinearly at the mapped places; the border is continued outwards.
+
+    Works on the four neighbours of each place packed into one integer, so that one look-up finds them all.
+    """
+    count, height, width = images.shape
+    grid_y, grid_x = np.indices((height, width), np.float32).reshape(2, 1, -1)
+    centre_y, centre_x = np.float32((height - 1) / 2), np.float32((width - 1) / 2)
+    grid_y, grid_x = grid_y - centre_y, grid_x - centre_x
+    y, x = (
+        np.clip(row[:, 0, None] * grid_y + row[:, 1, None] * grid_x + (row[:, 2, None] + centre), 0, limit - 1.001)
+        for row, centre, limit in ((matrices[:, 0], centre_y, height), (matrices[:, 1], centre_x, width))
+    )
+    top, left = y.astype(np.int32), x.astype(np.int32)
+    y, x = y - top.astype(np.float32), x - left.astype(np.float32)
+    offset = np.arange(count, dtype=np.int32)[:, None] * np.int32((height - 1) * (width - 1))
+    corners = _packed(images).take(offset + top * np.int32(width - 1) + left)
+    corners = corners.view(np.uint8).reshape(count, height * width, 4)
+    north_west, north_east, south_west, south_east = (corners[..., each].astype(np.float32) for each in range(4))
+    north = north_west + x * (north_east - north_west)
+    south = south_west + x * (south_east - south_west)
+    result: NDArray[np.float32] = north + y * (south - north)
+    return result.reshape(images.shape)
+
+
+def _packed(images: U8) -> NDArray[np.uint32]:
+    """Return each pixel with its neighbours to the right, below and diagonally below, one byte each."""
+    wide = images.astype("<u4")
+    pairs = wide[:, :, :-1] | wide[:, :, 1:] << 8
+    packed: NDArray[np.uint32] = pairs[:, :-1] | pairs[:, 1:] << 16
+    return packed

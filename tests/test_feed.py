@@ -1,0 +1,102 @@
+"""What batches hold: every image once, in a seeded order, changed by chances that no thread has a say in."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models import synthetic
+from models.data import standardise
+from models.feed import Feed, augmented, warped
+from models.recipes import Augmentation
+from models.zoo import CNN_SMALL
+
+IMAGES, LABELS = synthetic.draw(70, stream=9)
+EVERYTHING = Augmentation(rotation=20, shift=0.2, shear=10, zoom=0.1, flip=True)
+
+
+def feed(**changes) -> Feed:
+    """Return a feed of 70 images in batches of 32."""
+    plain = Feed(CNN_SMALL, IMAGES, LABELS.astype(np.int64), 32, Augmentation(), 1, 2)
+    return replace(plain, **changes)
+
+
+def test_an_epoch_has_every_image_once_and_ends_with_the_remainder() -> None:
+    batches = list(feed().epoch(0))
+    assert [len(labels) for _, labels in batches] == [32, 32, 6] == [len(images) for images, _ in batches]
+    fed = np.concatenate([images for images, _ in batches])
+    order = feed().order(0)
+    assert sorted(order) == list(range(70))
+    np.testing.assert_array_equal(fed, standardise(CNN_SMALL, IMAGES[order]))
+    np.testing.assert_array_equal(np.concatenate([labels for _, labels in batches]), LABELS[order])
+
+
+@pytest.mark.parametrize("augmentation", [Augmentation(), Augmentation(flip=True), EVERYTHING], ids=str)
+def test_threads_change_nothing_and_epochs_and_seeds_do(augmentation) -> None:
+    alone, many = (feed(augmentation=augmentation, threads=threads) for threads in (1, 4))
+    for one, other in zip(alone.epoch(3), many.epoch(3), strict=True):
+        np.testing.assert_array_equal(one[0], other[0])
+        np.testing.assert_array_equal(one[1], other[1])
+    digests = {alone.digest(0), alone.digest(1), replace(alone, seed=2).digest(0)}
+    assert len(digests) == 3
+    assert alone.digest(0) == many.digest(0)
+
+
+def test_the_digest_is_of_order_and_pixels() -> None:
+    changed = IMAGES.copy()
+    changed[feed().order(0)[0], 5, 5] ^= 1
+    digests = {feed().digest(0), feed(images=changed).digest(0), feed(augmentation=Augmentation(flip=True)).digest(0)}
+    assert len(digests) == 3
+
+
+@pytest.mark.parametrize("augmentation", [Augmentation(flip=True), EVERYTHING], ids=str)
+def test_augmented_images_are_standardised_float32(augmentation) -> None:
+    found = augmented(CNN_SMALL, IMAGES, augmentation, np.random.RandomState(0))
+    assert (found.dtype, found.shape) == (np.float32, (70, 28, 28, 1))
+    lowest, highest = standardise(CNN_SMALL, np.array([[0, 255]], np.uint8)).ravel()
+    assert found.min() >= lowest - 1e-5
+    assert found.max() <= highest + 1e-5
+
+
+def matrix(rows) -> np.ndarray:
+    """Return the same map for each image."""
+    return np.tile(np.array(rows, np.float32), (len(IMAGES), 1, 1))
+
+
+def test_the_map_that_changes_nothing_changes_nothing() -> None:
+    np.testing.assert_allclose(warped(IMAGES, matrix([[1, 0, 0], [0, 1, 0]])), IMAGES, atol=0.3)
+
+
+def test_a_shift_shifts_and_continues_the_border() -> None:
+    found = warped(IMAGES, matrix([[1, 0, 2], [0, 1, -3]]))
+    np.testing.assert_allclose(found[:, :25, 3:], IMAGES[:, 2:27, :25], atol=0.6)
+    np.testing.assert_allclose(found[:, 26:, 5], np.tile(IMAGES[:, 27:, 2], 2), atol=0.6)
+
+
+def test_a_quarter_turn_turns() -> None:
+    found = warped(IMAGES, matrix([[0, 1, 0], [-1, 0, 0]]))
+    np.testing.assert_allclose(found, np.rot90(IMAGES, 1, axes=(1, 2)), atol=0.6)
+
+
+def test_half_a_pixel_is_the_mean_of_two() -> None:
+    found = warped(IMAGES, matrix([[1, 0, 0], [0, 1, 0.5]]))
+    expected = (IMAGES[:, :, :-1].astype(float) + IMAGES[:, :, 1:]) / 2
+    np.testing.assert_allclose(found[:, :, :26], expected[:, :, :26], atol=0.6)
+
+
+@given(
+    augmentation=st.builds(
+        Augmentation,
+        rotation=st.floats(0, 180), shift=st.floats(0, 1), shear=st.floats(0, 80), zoom=st.floats(0, 0.9),
+        flip=st.booleans(),
+    ),
+    seed=st.integers(0, 2**31),
+)  # fmt: skip
+def test_no_augmentation_invents_brightness(augmentation, seed) -> None:
+    found = augmented(CNN_SMALL, IMAGES[:4], augmentation, np.random.RandomState(seed))
+    bounds = standardise(CNN_SMALL, np.array([[IMAGES[:4].min(), IMAGES[:4].max()]], np.uint8)).ravel()
+    assert np.isfinite(found).all()
+    assert bounds[0] - 1e-4 <= found.min()
+    assert found.max() <= bounds[1] + 1e-4
