@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from backends.protocol import Stack, variants_of
-from backends.pytorch import FUSED, PyTorch, Way, frozen_by_inductor, traced
+from backends.pytorch import FILES, FUSED, PyTorch, Way, frozen_by_inductor, traced
 from backends.pytorch_training import TrainingWay
 
 if TYPE_CHECKING:
@@ -60,6 +60,9 @@ STACK = Stack(
     needs=("avx2",),
     cache_variables=("TORCHINDUCTOR_CACHE_DIR",),
 )
+
+
+__all__ = ["FILES", "STACK", "open_backend"]
 
 
 class Ipex(PyTorch):

@@ -13,7 +13,7 @@ import backends
 from models.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
     from types import ModuleType
 
@@ -210,6 +210,14 @@ class Trainer(Backend, Protocol):
         """Build a training."""
 
 
+@dataclass(frozen=True)
+class FileFormat:
+    """How a framework's own file of weights is written and read."""
+
+    write: Callable[[Path, Network, Weights], None]
+    read: Callable[[Path, Network], Weights]
+
+
 class Way(Protocol):
     """How a backend builds one of its variants."""
 
@@ -257,6 +265,17 @@ def open_training(stack: str, threads: int, course: Course) -> Training:
 def convert(stack: str, conversion: str, deployment: Deployment, folder: Path) -> None:
     """Fill `folder` with the files that the variants of this conversion start from."""
     _module(stack).convert(conversion, deployment, folder)
+
+
+def write_model(stack: str, path: Path, network: Network, weights: Weights) -> None:
+    """Write weights in the file format of a stack's framework, which its FILES names."""
+    _module(stack).FILES[path.suffix].write(path, network, weights)
+
+
+def read_model(stack: str, path: Path, network: Network) -> Weights:
+    """Read weights from such a file; raises InputError when it is none, or does not fit the network."""
+    weights: Weights = _module(stack).FILES[path.suffix].read(path, network)
+    return weights
 
 
 @cache

@@ -14,6 +14,7 @@ from backends.protocol import (
     F32,
     Course,
     Deployment,
+    FileFormat,
     Proof,
     ProofError,
     Session,
@@ -24,7 +25,7 @@ from backends.protocol import (
     variants_of,
     way_of,
 )
-from backends.pytorch_modules import as_nchw, build_module
+from backends.pytorch_modules import as_nchw, build_module, read_pth, write_pth
 from backends.pytorch_training import TRAININGS, TorchTraining, TrainingWay
 
 if TYPE_CHECKING:
@@ -123,6 +124,9 @@ STACK = Stack(
     restart_settings={"TORCHINDUCTOR_VEC_ISA_OK": "1"},  # the proof pass has compiled with this machine's ISA before
     cache_variables=("TORCHINDUCTOR_CACHE_DIR",),
 )
+
+
+FILES = {".pth": FileFormat(write_pth, read_pth)}
 
 
 class TorchSession:

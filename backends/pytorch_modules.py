@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from models.spec import BatchNorm, Conv2d, Dense, Dropout, Flatten, MaxPool2d, ReLU
+from models.weights import WeightsError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from backends.protocol import F32
     from models.spec import Network, PlacedLayer
     from models.weights import Weights
@@ -106,3 +109,44 @@ def _flattened(network: Network, name: str) -> tuple[int, ...] | None:
         if name.startswith(f"{layer.name}.") and isinstance(before.layer, Flatten):
             return before.input_shape
     return None
+
+
+def write_pth(path: Path, network: Network, weights: Weights) -> None:
+    """Write a state dict, as `torch.save` does."""
+    import torch
+
+    torch.save(build_module(network, weights).state_dict(), path)
+
+
+def read_pth(path: Path, network: Network) -> Weights:
+    """Read a state dict, by our names or by the order and the shapes of its tensors.
+
+    Raises WeightsError when it holds anything but tensors, or others than the network's.
+    """
+    import torch
+
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise WeightsError(
+            f"{path}: no file of tensors alone, which is all that is read ({type(error).__name__})"
+        ) from error
+    if not isinstance(found, dict) or not all(isinstance(each, torch.Tensor) for each in found.values()):
+        raise WeightsError(f"{path}: no state dict: it must hold tensors by name")
+    tensors = {name: each for name, each in found.items() if not name.endswith("num_batches_tracked")}
+    shapes = {_torch_name(name): _to_torch(network, name, array).shape for name, array in _zeros(network).items()}
+    if tensors.keys() != shapes.keys():
+        tensors = dict(zip(shapes, tensors.values(), strict=False)) if len(tensors) == len(shapes) else {}
+    if {name: tuple(each.shape) for name, each in tensors.items()} != shapes:
+        held, wanted = sum(each.numel() for each in found.values()), network.parameters
+        raise WeightsError(
+            f"{path}: does not fit {network.name}: {held:,} numbers in {len(found)} tensors, not {wanted:,}"
+        )
+    return {
+        name: _from_torch(network, name, tensors[_torch_name(name)].float().contiguous().numpy())
+        for name in network.parameter_shapes
+    }
+
+
+def _zeros(network: Network) -> Weights:
+    return {name: np.zeros(shape, np.float32) for name, shape in network.parameter_shapes.items()}

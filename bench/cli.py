@@ -27,6 +27,8 @@ Names = Annotated[str, typer.Option(metavar="NAME[,NAME...]")]
 StackOption = Annotated[str, typer.Option("--stack", metavar="NAME[,NAME...]", help="Only these stacks")]
 DataOption = Annotated[str, typer.Option(help="auto, fashion-mnist, synthetic, or a folder with the official files")]
 RecipeOption = Annotated[str, typer.Option(help="A recipe's name, or the path of a recipe file")]
+SET_HELP = "Instead of what the recipe says"
+ChangesOption = Annotated[str, typer.Option("--set", metavar="KEY=VALUE,...", help=SET_HELP)]
 ResultsOption = Annotated[Path, typer.Option(help="Folder of all runs")]
 ThreadsOption = Annotated[int, typer.Option(help="Threads of every arm; 0 takes all usable cores")]
 
@@ -90,12 +92,78 @@ def train(
     results: ResultsOption = RESULTS,
     name: Annotated[str, typer.Option(help="Name of the folder; default: recipe, stack, seed")] = "",
     output: Annotated[str, typer.Option(help="A .safetensors file to copy the model to")] = "",
+    changes: ChangesOption = "",
 ) -> None:
     """Train a model, or go on with one that was interrupted, and write its learning curves and evaluation."""
     from bench import commands_training as commands
 
-    wish = commands.Wish(recipe, stack, variant, precision, epochs, seed, threads, data)
+    wish = commands.Wish(recipe, stack, variant, precision, epochs, seed, threads, data, changes)
     commands.train(wish, results, name, output, PatientConsole(), sys.argv)
+
+
+@app.command()
+def tune(
+    recipe: RecipeOption,
+    stack: Annotated[str, typer.Option(help="The stack to train on")] = "pytorch",
+    variant: Annotated[str, typer.Option(help="The stack's way to train; the first of them when not given")] = "",
+    precision: Annotated[str, typer.Option(help="fp32 or bf16")] = "fp32",
+    trials: Annotated[int, typer.Option(help="How many there are to be, those of an interrupted search included")] = 20,
+    epochs: Annotated[int, typer.Option(help="Of each trial")] = 3,
+    seed: Annotated[int, typer.Option(help="Of the search, and of each trial's training")] = 0,
+    threads: ThreadsOption = 0,
+    data: DataOption = "auto",
+    results: ResultsOption = RESULTS,
+    name: Annotated[str, typer.Option(help="Name of the folder; default: recipe, stack, seed")] = "",
+    changes: ChangesOption = "",
+) -> None:
+    """Search batch size, learning rate and rho on held-out training images, or go on with a search."""
+    from bench import commands_training as commands
+
+    wish = commands.Wish(recipe, stack, variant, precision, epochs, seed, threads, data, changes)
+    commands.tune(wish, trials, results, name, PatientConsole())
+
+
+ModelOption = Annotated[str, typer.Option("--model", help="The model that a file which does not say so is of")]
+
+
+@app.command()
+def evaluate(
+    file: Annotated[Path, typer.Argument(help="A .safetensors file, or the folder of a training")],
+    arms: Annotated[str, typer.Option(metavar="STACK/VARIANT[/PRECISION],...", help="Default: every stack")] = "",
+    model: ModelOption = "",
+    threads: ThreadsOption = 0,
+    data: DataOption = "auto",
+    results: ResultsOption = RESULTS,
+    name: Annotated[str, typer.Option(help="Name of the folder, for a file; default: the file's")] = "",
+) -> None:
+    """Judge a trained model on the test images, with and without optimisation side by side."""
+    from bench import commands_training as commands
+
+    raise typer.Exit(commands.evaluate(file, model, arms, data, threads, results, name, PatientConsole()))
+
+
+@app.command()
+def export(
+    file: Annotated[Path, typer.Argument(help="A .safetensors file, or the folder of a training")],
+    output: Annotated[Path, typer.Argument(help="A file that ends in .pth, .h5, .xml or .safetensors")],
+    model: ModelOption = "",
+) -> None:
+    """Write a model for other tools: a state dict, Keras's weights, OpenVINO IR."""
+    from bench import commands_training as commands
+
+    commands.export(file, output, model, PatientConsole())
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="A .pth or .h5 file of weights")],
+    output: Annotated[Path, typer.Argument(help="The .safetensors file to write")],
+    model: Annotated[str, typer.Option(help="The model that the weights are of")],
+) -> None:
+    """Read the weights of another tool; only tensors are read, never code."""
+    from bench import commands_training as commands
+
+    commands.import_(file, output, model, PatientConsole())
 
 
 class PatientConsole(Console):

@@ -15,7 +15,7 @@ from backends.protocol import stacks
 from bench import cache
 from bench.errors import UserError, unknown
 from bench.journal import JOURNAL, write_whole
-from bench.options import LATEST, MAX_SEED, chosen_threads, git_commit, require_name
+from bench.options import LATEST, MAX_SEED, chosen_threads, git_commit, names_of, require_name
 from bench.plan import PRESETS, Plan, make_plan
 from bench.recipe import load_recipe, recipe_names
 from bench.settings import SETTINGS
@@ -191,7 +191,7 @@ def _plan(choice: Choice) -> Plan:
 
 def _suite(choice: Choice) -> Suite:
     suite = load_suite(choice.suite)
-    wanted, environments = _names("--stack", choice.stacks), _names("--environments", choice.environments)
+    wanted, environments = names_of("--stack", choice.stacks), names_of("--environments", choice.environments)
     for name in environments:
         if name not in environment_names():
             raise unknown("environment", name, environment_names())
@@ -202,21 +202,13 @@ def _suite(choice: Choice) -> Suite:
     inside = [arm.stack for arm in suite.uses if find_stack(arm.stack).environment in environments]
     if environments and not inside:
         raise UserError(f"suite {suite.name} has no stack in the environments {', '.join(environments)}")
-    models, precisions = _names("--model", choice.models), _names("--precision", choice.precisions)
+    models, precisions = names_of("--model", choice.models), names_of("--precision", choice.precisions)
     return narrow(suite, models, _numbers("--batch-size", choice.batch_sizes), precisions, wanted or inside)
-
-
-def _names(option: str, text: str) -> list[str]:
-    """Split at commas; an option that was given must name something."""
-    names = [name.strip() for name in text.split(",")]
-    if text and not all(names):
-        raise UserError(f"{option} {text!r}: allowed: names separated by commas")
-    return names if text else []
 
 
 def _numbers(option: str, text: str) -> list[int]:
     try:
-        return [int(name) for name in _names(option, text)]
+        return [int(name) for name in names_of(option, text)]
     except ValueError as error:
         raise UserError(f"{option} {text}: allowed: whole numbers, separated by commas") from error
 

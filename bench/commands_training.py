@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
 from bench import machine
 from bench.errors import UserError, unknown
-from bench.options import chosen_threads, git_commit, require_name, require_seed
+from bench.evaluate import default_arms
+from bench.evaluate import evaluate as evaluate_model
+from bench.journal import write_whole
+from bench.model import export as export_model
+from bench.model import import_model, open_model
+from bench.options import chosen_threads, git_commit, names_of, require_name, require_seed
 from bench.recipe import load_recipe
+from bench.records import Arm
 from bench.stacks import find_stack
-from bench.train import MODEL, Job, is_complete
+from bench.train import MODEL, TRAINING, Job, is_complete, read_history, read_training
 from bench.train import train as train_model
+from models.zoo import NETWORKS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +33,12 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from backends.protocol import Stack
+    from bench.evaluate import Evaluation
+    from bench.model import Model
+    from models.data import DataSet
+
+
+MAX_TRIALS = 10_000
 
 
 @dataclass(frozen=True)
@@ -35,22 +53,101 @@ class Wish:
     seed: int
     threads: int
     data: str
+    changes: str = ""
 
 
 def train(wish: Wish, results: Path, name: str, output: str, console: Console, command: Sequence[str]) -> None:
-    """Train a model, or go on with an interrupted training."""
+    """Train a model, or go on with an interrupted training, and evaluate it on the stack that has trained it."""
     copy = Path(output) if output else None
     if copy and (copy.suffix != ".safetensors" or not copy.parent.is_dir() or copy.is_dir()):
         raise UserError(f"--output {copy}: allowed: a file that ends in .safetensors, in a folder that exists")
     job = make_job(wish)
-    folder = training_folder(results, name or default_name(job))
+    folder = training_folder(results, name or f"train-{changed_name(wish)}{default_name(job)}")
     was_complete = is_complete(folder)
     history = train_model(job, folder, describe(command), console)
     if copy:
         copy.write_bytes((folder / MODEL).read_bytes())
+    if not was_complete:
+        answering = next(name for name, each in job.stack.variants.items() if not each.training)
+        write_evaluation(open_model(folder), [Arm(job.stack.name, answering)], job.data, job.threads, folder)
     said = "was trained before" if was_complete else "trained"
     told = f"{folder / MODEL}: {said}, {len(history)} epochs, test accuracy {history[-1].test_accuracy:.2%}"
     console.print(f"{told} on {job.data.name}", markup=False, highlight=False, soft_wrap=True)
+
+
+def evaluate(
+    path: Path, model: str, arms: str, source: str, threads: int, results: Path, name: str, console: Console
+) -> int:
+    """Judge a model on several stacks, side by side; return 1 when one of them could not."""
+    from models import data
+
+    cores, found = chosen_threads(threads), open_model(path, model)
+    chosen = [_arm(text) for text in names_of("--arms", arms)] or default_arms()
+    if not chosen:
+        raise UserError("no stack is installed to evaluate on; make an environment: tox -e vanilla --notest")
+    data_set = data.load(source)
+    folder = path if path.is_dir() else training_folder(results, name or f"evaluate-{path.stem}")
+    evaluations = write_evaluation(found, chosen, data_set, cores, folder)
+    console.print(_evaluation_table(evaluations))
+    console.print(f"report: {folder / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
+    return 1 if any(each.logits is None for each in evaluations) else 0
+
+
+def _evaluation_table(evaluations: list[Evaluation]) -> Table:
+    table = Table("Arm", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for column in ("Accuracy", "Precision", "Recall", "F1", "IoU", "AUC"):
+        table.add_column(column, justify="right")
+    for each in evaluations:
+        if each.logits is None:
+            table.add_row(Text(each.arm.label), Text(f"not evaluated: {each.reason}"))
+            continue
+        macro = each.classification[-2]
+        figures = [f"{macro[column]:.4f}" for column in ("precision", "recall", "f1", "iou", "auc")]
+        table.add_row(Text(each.arm.label), f"{each.accuracy:.2%}", *figures)
+    return table
+
+
+def _arm(text: str) -> Arm:
+    """Read "stack/variant" or "stack/variant/precision" of an arm that answers."""
+    stack_name, _, rest = text.partition("/")
+    variant, _, precision = rest.partition("/")
+    stack = find_stack(stack_name)
+    answering = {name: each for name, each in stack.variants.items() if not each.training and not each.asynchronous}
+    if variant not in answering:
+        raise unknown(f"variant of {stack.name}", variant, answering)
+    if (precision or "fp32") not in answering[variant].precisions:
+        raise unknown(f"precision of {stack.name}/{variant}", precision, answering[variant].precisions)
+    return Arm(stack.name, variant, precision or "fp32")
+
+
+def write_evaluation(model: Model, arms: list[Arm], data: DataSet, threads: int, folder: Path) -> list[Evaluation]:
+    """Evaluate a model, and write tables, plots and pages into a folder; of a training with its learning curves."""
+    from bench.report import evaluation as pages
+
+    about = read_training(folder) if (folder / TRAINING).exists() else {}
+    history, evaluations = read_history(folder), evaluate_model(model, arms, data, threads)
+    drawn = pages.plots(model, evaluations, history)
+    texts = pages.tables(evaluations, history) | pages.pages(model, evaluations, history, about, drawn)
+    (folder / "plots").mkdir(exist_ok=True)
+    for name, text in texts.items():
+        write_whole(folder / name, text)
+    for name, svg in drawn.items():
+        write_whole(folder / "plots" / name, svg)
+    return evaluations
+
+
+def export(path: Path, output: Path, model: str, console: Console) -> None:
+    """Write a model in a format for other tools."""
+    export_model(open_model(path, model), output)
+    console.print(f"{output}: written", markup=False, highlight=False, soft_wrap=True)
+
+
+def import_(file: Path, output: Path, model: str, console: Console) -> None:
+    """Read the weights of another tool."""
+    if model not in NETWORKS:
+        raise unknown("model", model, NETWORKS)
+    import_model(file, NETWORKS[model], output)
+    console.print(f"{output}: written", markup=False, highlight=False, soft_wrap=True)
 
 
 def make_job(wish: Wish) -> Job:
@@ -60,7 +157,7 @@ def make_job(wish: Wish) -> Job:
     if wish.epochs < 0:
         raise UserError(f"--epochs {wish.epochs}: allowed: 0 (the recipe's) or more")
     require_seed(wish.seed)
-    recipe, stack = load_recipe(wish.recipe), find_stack(wish.stack)
+    recipe, stack = load_recipe(wish.recipe, wish.changes), find_stack(wish.stack)
     variant = training_variant(stack, wish.variant, wish.precision)
     epochs, threads = wish.epochs or recipe.epochs, chosen_threads(wish.threads)
     return Job(recipe, stack, variant, wish.precision, epochs, wish.seed, threads, data.load(wish.data))
@@ -81,7 +178,28 @@ def training_variant(stack: Stack, name: str, precision: str) -> str:
 def default_name(job: Job) -> str:
     """Return the name of a training's folder."""
     precision = "" if job.precision == "fp32" else f"-{job.precision}"
-    return f"train-{job.recipe.name}-{job.stack.name}{precision}-seed{job.seed}"
+    return f"{job.recipe.name}-{job.stack.name}{precision}-seed{job.seed}"
+
+
+def changed_name(wish: Wish) -> str:
+    """Return the part of a folder's name that tells what `--set` changes."""
+    kept = re.sub(r"[^A-Za-z0-9.]+", "-", wish.changes).strip("-")
+    return f"{kept}-" if kept else ""
+
+
+def tune(wish: Wish, trials: int, results: Path, name: str, console: Console) -> None:
+    """Search batch size, learning rate and rho on held-out images."""
+    from bench.tune import BEST, Search
+    from bench.tune import tune as search_best
+
+    if not 1 <= trials <= MAX_TRIALS:
+        raise UserError(f"--trials {trials}: allowed: 1 to {MAX_TRIALS}")
+    job = make_job(wish)
+    folder = training_folder(results, name or f"tune-{changed_name(wish)}{default_name(job)}")
+    best = search_best(Search(job, trials), folder, console)
+    settings = ", ".join(f"{key} {value:.4g}" for key, value in best.items())
+    where = f"{folder / BEST}; train it: bench train --recipe {folder / BEST}"
+    console.print(f"best: {settings}: {where}", markup=False, highlight=False, soft_wrap=True)
 
 
 def training_folder(results: Path, name: str) -> Path:

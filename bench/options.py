@@ -42,3 +42,11 @@ def git_commit() -> str | None:
         return subprocess.run(call, capture_output=True, text=True, check=True).stdout.strip() or None
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def names_of(option: str, text: str) -> list[str]:
+    """Split at commas; an option that was given must name something."""
+    names = [name.strip() for name in text.split(",")]
+    if text and not all(names):
+        raise UserError(f"{option} {text!r}: allowed: names separated by commas")
+    return names if text else []

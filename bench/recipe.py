@@ -7,7 +7,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import unknown
+from bench.errors import UserError, unknown
 from bench.toml import Source, read_toml
 from models.recipes import CONSTANT, COSINE, OPTIMIZERS, PLATEAU, RECIPES, Augmentation, Recipe
 from models.zoo import NETWORKS
@@ -23,15 +23,36 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in RECIPES.glob("*.toml"))
 
 
-def load_recipe(name: str) -> Recipe:
+def load_recipe(name: str, changes: str = "") -> Recipe:
     """Read a recipe by name, or a recipe file by path (anything with a slash or ending in .toml).
+
+    `changes` are `key=value` pairs, separated by commas, that replace what it says.
 
     Raises UserError when it is unknown, can't be read, or says what is not allowed (with the line).
     """
     is_path = "/" in name or name.endswith(".toml")
     if not is_path and name not in recipe_names():
         raise unknown("recipe", name, [*recipe_names(), "the path of a .toml file"])
-    return _parse(*read_toml(Path(name) if is_path else RECIPES / f"{name}.toml"))
+    source, content = read_toml(Path(name) if is_path else RECIPES / f"{name}.toml")
+    return _parse(source, content | _changes(changes))
+
+
+def _changes(text: str) -> dict[str, Any]:
+    """Return what `--set` changes; a value that is no TOML is taken as text."""
+    found: dict[str, Any] = {}
+    for pair in filter(None, text.split(",")):
+        key, equals, value = (part.strip() for part in pair.partition("="))
+        if not equals or key not in RULES or key in {field.name for field in fields(Augmentation)}:
+            raise UserError(f"--set {pair}: allowed: KEY=VALUE,... with the keys {', '.join(_settable())}")
+        try:
+            found[key] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            found[key] = value
+    return found
+
+
+def _settable() -> list[str]:
+    return [field.name for field in fields(Recipe) if field.name not in ("name", "summary", "augmentation")]
 
 
 def _parse(source: Source, content: dict[str, Any]) -> Recipe:

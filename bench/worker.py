@@ -21,7 +21,15 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from backends.protocol import Deployment, ProofError, UnsupportedError, convert, open_backend
+from backends.protocol import (
+    Deployment,
+    ProofError,
+    UnsupportedError,
+    convert,
+    open_backend,
+    read_model,
+    write_model,
+)
 from bench.measure import DivergedError, now_ns, time_pipeline, time_slice
 from bench.process import (
     involuntary_switches,
@@ -32,7 +40,8 @@ from bench.process import (
 )
 from bench.worker_training import TRAINING_REQUESTS, TrainingWorker
 from models.data import standardise
-from models.weights import load_weights
+from models.errors import InputError
+from models.weights import load_weights, save_weights
 from models.zoo import NETWORKS
 
 if TYPE_CHECKING:
@@ -45,7 +54,7 @@ if TYPE_CHECKING:
 PR_SET_PDEATHSIG = 1
 POOL_BYTES = 8 << 20  # distinct input batches kept ready: about a last-level cache's share, two batches at the least
 POOL_BATCHES = 256
-REQUESTS = ("build", "convert", "slice", "predict", "prove", "save")
+REQUESTS = ("build", "convert", "slice", "predict", "prove", "save", "write", "read")
 
 
 @dataclass(frozen=True)
@@ -130,6 +139,19 @@ class Worker:
             self._built[request["case"]].session.save(Path(folder))
             return {"saved_bytes": sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())}
 
+    def write(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Write weights in the file format of a stack's framework."""
+        network = NETWORKS[request["model"]]
+        weights = load_weights(Path(request["weights"]), network)
+        write_model(request["stack"], Path(request["file"]), network, weights)
+        return {}
+
+    def read(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Read weights from such a file, and write them as ours."""
+        weights = read_model(request["stack"], Path(request["file"]), NETWORKS[request["model"]])
+        save_weights(Path(request["weights"]), weights, {})
+        return {}
+
     def _deployment(self, request: dict[str, Any]) -> Deployment:
         self.network = NETWORKS[request["model"]]
         calibration = np.load(request["calibration"], allow_pickle=False)
@@ -165,7 +187,7 @@ def answer(handle: Callable[[dict[str, Any]], dict[str, Any]], request: dict[str
         return handle(request)
     except UnsupportedError as error:
         return {"unsupported": str(error)}
-    except DivergedError as error:
+    except (DivergedError, InputError) as error:
         return {"error": str(error)}
     except ProofError as error:
         return {"error": f"proof failed: {error}"}

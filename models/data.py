@@ -52,6 +52,11 @@ SYNTHETIC_WARNING = "SYNTHETIC DATA instead of Fashion-MNIST: times are valid, a
 LOG = logging.getLogger(__name__)
 
 
+CLASSES = (
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class DataSet:
     """Images, (count, 28, 28) uint8, and labels, (count,) uint8, of both splits."""

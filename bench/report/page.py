@@ -26,6 +26,8 @@ from bench.trained import GOALS, trained_arms
 from models.data import SYNTHETIC_WARNING
 
 if TYPE_CHECKING:
+    from jinja2 import Environment
+
     from bench.analysis import Run, Speedup
     from bench.checks import Estimate
     from bench.records import Case, Proof
@@ -43,6 +45,13 @@ def render(run: Run, arms: dict[Case, list[dict[str, Any]]], drawn: dict[str, st
 
     `arms` are the rows of `arm_rows`, `drawn` holds the plots' SVG by file name.
     """
+    environment = template_environment()
+    content = _content(run, arms) | {"arms": arms, "plots": inline(drawn)}
+    return {name: environment.get_template(name).render(content) for name in (MARKDOWN, HTML)}
+
+
+def template_environment() -> Environment:
+    """Return what renders the templates: HTML escaped, unknown names refused, our filters."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
     environment = Environment(
@@ -62,8 +71,7 @@ def render(run: Run, arms: dict[Case, list[dict[str, Any]]], drawn: dict[str, st
         "reached": reached,
         "points": points,
     }
-    content = _content(run, arms) | {"arms": arms, "plots": _inline(drawn)}
-    return {name: environment.get_template(name).render(content) for name in (MARKDOWN, HTML)}
+    return environment
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -257,7 +265,7 @@ def _versions(run: Run) -> list[tuple[str, dict[str, str]]]:
     return sorted(table.items(), key=lambda item: (len(set(item[1].values())) == 1, item[0]))
 
 
-def _inline(drawn: dict[str, str]) -> dict[str, str]:
+def inline(drawn: dict[str, str]) -> dict[str, str]:
     """Return each plot's SVG by its stem, nothing for one not drawn, with ids made unique for one page."""
     from markupsafe import Markup
 

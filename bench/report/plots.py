@@ -61,10 +61,11 @@ def render(run: Run) -> dict[str, str]:
         BLOCKS: blocks,
     }
     with mpl.rc_context(STYLE):
-        return {name: _svg(figure) for name, draw in plots.items() if (figure := draw(run))}
+        return {name: svg_of(figure) for name, draw in plots.items() if (figure := draw(run))}
 
 
-def _svg(figure: Figure) -> str:
+def svg_of(figure: Figure) -> str:
+    """Return a figure as SVG, the same at every call."""
     stream = StringIO()
     figure.savefig(stream, format="svg", metadata={"Date": None})
     return stream.getvalue()
