@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tox.config.sets import EnvConfigSet
     from tox.session.state import State
 
-NOT_A_STACK = {"tests"}
+NOT_A_STACK = {"tests", "benchmark"}
 
 
 def selected_environments(state: State) -> list[str]:

@@ -166,6 +166,23 @@ def import_(
     commands.import_(file, output, model, PatientConsole())
 
 
+@app.command()
+def claims(
+    preset: Annotated[str, typer.Option(help="Of the runs that are missing")] = "quick",
+    only_read: Annotated[bool, typer.Option("--only-read", help="Measure nothing: read earlier runs")] = False,  # noqa: FBT002 - an option
+    data: DataOption = "auto",
+    results: ResultsOption = RESULTS,
+) -> None:
+    """Set published claims beside what is measured here: reproduced, not reproduced, or not testable and why."""
+    from bench import commands_claims
+
+    console = PatientConsole()
+    status = commands_claims.claims(
+        measure=not only_read, preset=preset, results=results, source=data, console=console, argv=sys.argv
+    )
+    raise typer.Exit(status)
+
+
 class PatientConsole(Console):
     """A console whose reader may leave: the work goes on without output."""
 

@@ -19,8 +19,9 @@ class TrainingBlock(LiveBlock):
 
     @property
     def _is_whole(self) -> bool:
-        """Tell whether this block trains to the end, so that its accuracy counts."""
-        return self.block.number <= self.rig.plan.preset.seeds
+        """Tell whether this block trains to the end, and on all images, so that its accuracy counts."""
+        plan = self.rig.plan
+        return self.block.number <= plan.preset.seeds and not plan.suite.images
 
     def has_turn(self, arm: Arm, case: Case) -> bool:
         """Tell whether an arm can train, as far as is known, and has not failed too often."""

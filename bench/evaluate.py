@@ -103,6 +103,9 @@ class Evaluation:
         scores = shifted / shifted.sum(axis=1, keepdims=True)
         found = []
         for each in range(len(CLASSES)):
+            if not (self.truth == each).any():  # no curve without an image of the class
+                found.append((np.zeros(1), np.zeros(1), float("nan")))
+                continue
             false, true, _ = roc_curve(self.truth == each, scores[:, each])
             area = float(auc(false, true))
             chosen = np.unique(np.linspace(0, len(false) - 1, ROC_POINTS).astype(int))

@@ -114,6 +114,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "shift": _number(0, 1),
     "shear": _number(0, 80),
     "zoom": _number(0, 0.9),
+    "share": _number(0, 1),
     "flip": (lambda value: isinstance(value, bool), "true, false"),
 }
 

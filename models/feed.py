@@ -106,9 +106,10 @@ def _matrices(
 
     Places are relative to the image's centre.
     """
+    moved = random.random_sample(count) < augmentation.share
 
     def drawn(bound: float) -> NDArray[np.float64]:
-        return random.uniform(-bound, bound, count)
+        return random.uniform(-bound, bound, count) * moved
 
     turn, shear = np.radians(drawn(augmentation.rotation)), np.radians(drawn(augmentation.shear))
     zoom_y, zoom_x = 1 + drawn(augmentation.zoom), 1 + drawn(augmentation.zoom)

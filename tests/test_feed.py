@@ -60,6 +60,16 @@ def test_augmented_images_are_standardised_float32(augmentation) -> None:
     assert found.max() <= highest + 1e-5
 
 
+def test_of_images_that_are_not_moved_only_the_mirrored_ones_change() -> None:
+    still = replace(EVERYTHING, share=0.0)
+    found = augmented(CNN_SMALL, IMAGES, still, np.random.RandomState(0))
+    plain = standardise(CNN_SMALL, IMAGES)
+    same = np.abs(found - plain).max(axis=(1, 2, 3)) < 0.01
+    mirrored = np.abs(found - plain[:, :, ::-1]).max(axis=(1, 2, 3)) < 0.01
+    assert (same | mirrored).all()
+    assert 10 < same.sum() < 60
+
+
 def matrix(rows) -> np.ndarray:
     """Return the same map for each image."""
     return np.tile(np.array(rows, np.float32), (len(IMAGES), 1, 1))

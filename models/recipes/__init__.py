@@ -13,10 +13,11 @@ CONSTANT, COSINE, PLATEAU = "constant", "cosine", "plateau"
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes of each training image, drawn anew in each epoch, uniformly up to these bounds to either side.
+    """Random changes of training images, drawn anew in each epoch, uniformly up to these bounds to either side.
 
-    `rotation` and `shear` are in degrees, `shift` and `zoom` shares of the image's size; `flip` mirrors every second
-    image, left to right.
+    `rotation` and `shear` are in degrees, `shift` and `zoom` shares of the image's size, `flip` mirrors left to right.
+    `share` is that of the images that are moved at all: moving one blurs it, as it falls between pixels. One of two is
+    mirrored, moved or not.
     """
 
     rotation: float = 0.0
@@ -24,6 +25,7 @@ class Augmentation:
     shear: float = 0.0
     zoom: float = 0.0
     flip: bool = False
+    share: float = 1.0
 
     @property
     def moves(self) -> bool:

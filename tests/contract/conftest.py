@@ -24,10 +24,10 @@ USES = [
     for precision in each.precisions
     if not each.training
 ]
-TRAINING_USES = [
+OTHER_TRAININGS = [
     (stack.name, variant, precision)
     for stack in HERE
-    for variant, each in stack.trainings.items()
+    for variant, each in list(stack.trainings.items())[1:]
     for precision in each.precisions
 ]
 # One process takes one framework: that of the environment's first stack, or of the one that BENCH_STACK names. What is
@@ -52,8 +52,11 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("session", uses, indirect=True, ids=lambda use: "-".join(map(str, use)), scope="module")
     elif "own_stack" in metafunc.fixturenames:
         metafunc.parametrize("own_stack", [OWN_STACK])
-    elif "training_use" in metafunc.fixturenames:
-        metafunc.parametrize("training_use", TRAINING_USES, ids=map("-".join, TRAINING_USES))
+    elif "trained" in metafunc.fixturenames and metafunc.module.__name__ == "test_training":
+        names = [stack.name for stack in HERE if stack.trainings]
+        metafunc.parametrize("trained", names, indirect=True, scope="module")
+    elif "other_training" in metafunc.fixturenames:
+        metafunc.parametrize("other_training", OTHER_TRAININGS, ids=map("-".join, OTHER_TRAININGS))
     elif "trainer" in metafunc.fixturenames:
         metafunc.parametrize("trainer", [stack.name for stack in HERE if stack.trainings])
 

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from backends.oracle import OracleSession
-from backends.protocol import ProofError, Stack, UnsupportedError, Variant
+from backends.protocol import Proof, ProofError, Stack, UnsupportedError, Variant
 from models.weights import load_weights, save_weights
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from backends.protocol import F32, Deployment, Proof
+    from backends.protocol import F32, Course, Deployment
 
 STACK = Stack(
     name="toy",
@@ -42,6 +42,10 @@ STACK = Stack(
         "queued": Variant("Work on batches when it is told to finish", asynchronous=True),
         "converted": Variant("Start from a file that was made before", conversion="copy"),
         "unconvertible": Variant("Start from a file that can't be made", conversion="fail"),
+        "train": Variant("Add up what it was fed", training=True),
+        "train-again": Variant("Do the same", training=True),
+        "train-diverges": Variant("End with a loss that is no number", training=True),
+        "train-dies": Variant("Exit in the third epoch", training=True),
     },
     baselines=("oracle",),
 )
@@ -97,6 +101,41 @@ class ToySession(OracleSession):
         return replace(proof, precision="bf16" if self.variant == "bf16" else self.precision)
 
 
+class ToyTraining:
+    """Moves the last bias by the mean of what it was fed; which is what its loss falls with, too."""
+
+    def __init__(self, course: Course) -> None:
+        self.variant, self.bias = course.variant, course.weights["dense2.bias"].copy()
+        self.rest, self.steps, self.epochs = course.weights, np.zeros((), np.float32), 0
+
+    def begin_epoch(self, seed: int) -> None:
+        self.epochs += 1
+        if self.variant == "train-dies" and self.epochs > 2:
+            os._exit(7)
+
+    def step(self, images: F32, labels: np.ndarray, learning_rate: float) -> float:
+        self.steps += 1
+        self.bias += np.float32(learning_rate * images.mean())
+        if self.variant == "train-diverges" and self.steps > 3:
+            return float("nan")
+        return float(2.3 / (1 + self.steps) + abs(labels.mean()) / 1e6)
+
+    def logits(self, images: F32) -> F32:
+        return np.tile(self.bias + np.eye(10, dtype=np.float32)[int(self.steps) % 10], (len(images), 1))
+
+    def weights(self) -> dict[str, np.ndarray]:
+        return self.rest | {"dense2.bias": self.bias}
+
+    def state(self) -> dict[str, np.ndarray]:
+        return {"steps": self.steps}
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        self.steps = state["steps"].copy()
+
+    def prove(self, images: F32, labels: np.ndarray) -> Proof:
+        return Proof("fp32", int(os.environ["OPENBLAS_NUM_THREADS"]), ("toy_kernel",), {"numpy": np.__version__})
+
+
 class ToyBackend:
     """Opens toy sessions."""
 
@@ -104,6 +143,9 @@ class ToyBackend:
         if deployment.variant == "unsupported":
             raise UnsupportedError("the toy can't do that")
         return ToySession(deployment)
+
+    def training(self, course: Course) -> ToyTraining:
+        return ToyTraining(course)
 
 
 def open_backend(threads: int) -> ToyBackend:
