@@ -252,8 +252,8 @@ def test_an_interrupt_leaves_a_whole_journal_a_report_and_no_worker(tmp_path, mo
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["run", "--suite", "speed"], "unknown suite 'speed'; allowed: inference"),
-        (["run", "--stack", "jax"], "unknown stack 'jax'; allowed: pytorch, tensorflow, ipex"),
+        (["run", "--suite", "speed"], "unknown suite 'speed'; allowed: claims-inference, claims-training, inference"),
+        (["run", "--stack", "jax"], "unknown stack 'jax'; allowed: pupil, pytorch, tensorflow, ipex"),
         (["run", "--model", "resnet"], "unknown model 'resnet'; allowed: cnn-small"),
         (["run", "--preset", "fast"], "unknown preset 'fast'; allowed: smoke, quick, standard, publish"),
         (["run", "--precision", "fp8"], "unknown precision 'fp8'; allowed: fp32, bf16, int8"),

@@ -47,7 +47,7 @@ STACK = Stack(
         "train-diverges": Variant("End with a loss that is no number", training=True),
         "train-dies": Variant("Exit in the third epoch", training=True),
     },
-    baselines=("oracle",),
+    baselines=("oracle", "pupil"),
 )
 
 
