@@ -120,6 +120,10 @@ class Ipex(PyTorch):
         )
         return optimised
 
+    def moment(self, stored: Any, parameter: Any) -> Any:
+        """Return it as it is: the extension packs it as it has packed the parameter."""
+        return stored
+
 
 def open_backend(threads: int) -> Ipex:
     """Import PyTorch and the extension."""

@@ -255,6 +255,12 @@ class PyTorch:
         """Return what is trained, and by what."""
         return module, optimizer
 
+    def moment(self, stored: Any, parameter: Any) -> Any:
+        """Return what the optimiser remembers of a parameter in its memory format, which fused kernels rely on."""
+        import torch
+
+        return torch.empty_like(parameter).copy_(stored) if stored.shape == parameter.shape else stored
+
     def inference(self, deployment: Deployment) -> Session:
         """Build a session; the process stays in inference mode, and in its precision, from here on."""
         return TorchSession(self, deployment)

@@ -170,7 +170,7 @@ class TorchTraining:
         """Return the optimiser's moments, numbered as its parameters are."""
         slots = self._optimizer.state_dict()["state"]
         return {
-            f"{index}.{name}": np.array(value.float().numpy() if hasattr(value, "numpy") else value, np.float32)
+            f"{index}.{name}": np.array(value.float() if hasattr(value, "float") else value, np.float32, order="C")
             for index, slot in slots.items()
             for name, value in slot.items()
             if value is not None
@@ -180,10 +180,12 @@ class TorchTraining:
         """Continue with an optimiser's moments."""
         import torch
 
+        parameters = [each for group in self._optimizer.param_groups for each in group["params"]]
         slots: dict[int, dict[str, Any]] = {}
         for key, array in state.items():
             index, name = key.split(".")
-            slots.setdefault(int(index), {})[name] = torch.from_numpy(array)
+            tensor = self._backend.moment(torch.from_numpy(array), parameters[int(index)])
+            slots.setdefault(int(index), {})[name] = tensor
         self._optimizer.load_state_dict(self._optimizer.state_dict() | {"state": slots})
 
     def prove(self, images: F32, labels: NDArray[np.int64]) -> Proof:

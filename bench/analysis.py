@@ -111,9 +111,9 @@ class Run(RecordedRun):
     def _faults(self, pair: Pair) -> list[str]:
         """Return the gates that the comparison fails."""
         if pair.case.scenario == TRAINING:
-            lost = [self._failed_blocks(arm, pair.case) for arm in (pair.arm, pair.baseline)]
-            return [*training_faults(self, pair), *(fault for fault in lost if fault)]
-        faults = [fault for arm in (pair.arm, pair.baseline) for fault in self._arm_faults(arm, pair.case)]
+            lost = {arm.label: self._failed_blocks(arm, pair.case) for arm in (pair.arm, pair.baseline)}
+            return [*training_faults(self, pair), *(f"{label}: {fault}" for label, fault in lost.items() if fault)]
+        faults = [fault for arm in (pair.arm, pair.baseline) for fault in self.arm_faults(arm, pair.case)]
         parity = self.parity(pair)
         if parity is None:
             return [*faults, "outputs were not compared with the baseline's"]
@@ -121,7 +121,16 @@ class Run(RecordedRun):
         fault = checks.parity_fault(pair.arm.precision, *difference, "baseline")
         return [*faults, fault] if fault else faults
 
-    def _arm_faults(self, arm: Arm, case: Case) -> list[str]:
+    def pair_faults(self, arm: Arm, baseline: Arm, case: Case) -> list[str]:
+        """Return what keeps any comparison of two arms from being claimed, whether or not the run has a row for it."""
+        row = next((each for each in self.speedups if (each.pair.arm, each.pair.baseline) == (arm, baseline)
+                    and each.pair.case == case), None)  # fmt: skip
+        if row is not None:
+            return [row.verdict.reason] if row.verdict.word == checks.WITHHELD else []
+        return [fault for each in (arm, baseline) for fault in self.arm_faults(each, case)]
+
+    def arm_faults(self, arm: Arm, case: Case) -> list[str]:
+        """Return the gates that an arm fails by itself."""
         proof = self.proof(arm, case)
         if proof is None:
             return [f"{arm.label}: no proof of what ran"]

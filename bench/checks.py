@@ -94,10 +94,10 @@ def loss_fault(loss: float, reference: float) -> str | None:
     return None
 
 
-def trained_fault(accuracy: float, reference: float) -> str | None:
-    """Return why an arm trains to too little accuracy, or None."""
+def trained_fault(accuracy: float, reference: float, of: str) -> str | None:
+    """Return why an arm trains to too little accuracy, beside that `of` another, or None."""
     if not accuracy >= MIN_RELATIVE_ACCURACY * reference:
-        return f"trained to {accuracy:.2%}, less than {MIN_RELATIVE_ACCURACY:.0%} of the baseline's {reference:.2%}"
+        return f"trained to {accuracy:.2%}, less than {MIN_RELATIVE_ACCURACY:.0%} of {reference:.2%} of {of}"
     return None
 
 

@@ -152,7 +152,7 @@ def needed(claims: Iterable[Claim], kind: type[Ratio | Accuracy]) -> list[str]:
 
 
 def newest_runs(results: Path) -> dict[str, Path]:
-    """Return the newest run of each suite that claims need, which has come to its end on the real data."""
+    """Return the newest run of each suite that has come to its end, on the real data, with a preset that claims."""
     found: dict[str, tuple[str, Path]] = {}
     for file in sorted(results.glob(f"*/{RUN}")):
         try:
@@ -161,21 +161,27 @@ def newest_runs(results: Path) -> dict[str, Path]:
             continue
         name, started = run.info["suite"]["name"], run.info["started"]
         complete = run.end is not None and run.end.status != "interrupted" and run.data == "fashion-mnist"
+        complete = complete and run.preset.confidence is not None
         if complete and not file.parent.is_symlink() and started > found.get(name, ("",))[0]:
             found[name] = (started, file.parent)
     return {name: path for name, (_, path) in found.items()}
 
 
 def trainings(results: Path) -> dict[str, dict[str, list[Epoch]]]:
-    """Return by recipe the histories of the finished trainings on the real data, by folder."""
+    """Return by recipe and folder the histories of the finished trainings on the real data: of the longest meant."""
     found: dict[str, dict[str, list[Epoch]]] = {}
+    meant: dict[str, int] = {}
     for file in sorted(results.glob(f"*/{TRAINING_FILE}")):
         try:
             about, history = read_training(file.parent), read_history(file.parent)
         except UserError:
             continue
         if is_complete(file.parent) and history and about["data"]["name"] == "fashion-mnist" and _is_published(about):
-            found.setdefault(about["recipe"]["name"], {})[file.parent.name] = history
+            name, epochs = about["recipe"]["name"], min(about["epochs"], about["recipe"]["epochs"])
+            if epochs > meant.get(name, 0):
+                found[name], meant[name] = {}, epochs
+            if epochs == meant[name]:
+                found[name][file.parent.name] = history
     return found
 
 
@@ -209,7 +215,10 @@ def _judge_ratio(claim: Claim, ratio: Ratio, run: Run | None) -> Finding:
     if estimate is None:
         failures = [run.failure(arm, ratio.case) for arm in (ratio.arm, ratio.baseline)]
         reason = next((each.reason for each in failures if each), "")
-        return Finding(claim, "", f"{NOT_TESTABLE}: {reason or 'the run has no such pair'}", run.folder.name)
+        verdict = f"{NOT_TESTABLE}: {reason}" if reason else f"{OPEN}: the newest run has no such pair"
+        return Finding(claim, "", verdict, run.folder.name)
+    if faults := run.pair_faults(ratio.arm, ratio.baseline, ratio.case):
+        return Finding(claim, "", f"{NOT_TESTABLE}: {'; '.join(faults)}", run.folder.name)
     return Finding(claim, _told(run, ratio, estimate), _ratio_verdict(ratio, estimate), run.folder.name)
 
 

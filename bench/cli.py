@@ -209,5 +209,5 @@ def main() -> None:
     except OSError as error:
         fail(f"{error.filename or 'writing'}: {error.strerror or error}; free space or name another folder")
     if status == SHELL_INTERRUPTED:
-        fail("interrupted; `bench report FOLDER` makes the report of what a run has measured", 1)
+        fail("interrupted; what was done is kept: the same command goes on with a training or a search", 1)
     sys.exit(status)

@@ -35,6 +35,7 @@ STYLES = {"reproduced": "green", "not reproduced": "red"}
 def claims(*, measure: bool, preset: str, results: Path, source: str, console: Console, argv: list[str]) -> int:
     """Measure what is missing unless told not to, judge all claims, write the table; return 1 while some are open."""
     if measure:
+        _require_real_data(source)
         _measure_missing(preset, results, source, console, argv)
     runs = {name: Run(path) for name, path in newest_runs(results).items()}
     trained = trainings(results)
@@ -55,12 +56,23 @@ def _measure_missing(preset: str, results: Path, source: str, console: Console, 
             console.print(f"measuring suite {suite}, preset {preset}", style="bold", highlight=False)
             choice = commands.Choice(suite, preset, "", "", "", "", "", 0, source, -1)
             commands.run(choice, results, "", console, argv)
+            if suite not in newest_runs(results):  # interrupted, or with a preset that claims nothing
+                return
     for name in needed(CLAIMS, Accuracy):
         if name not in trained:
             stack = _trainer(name)
             console.print(f"training recipe {name} on {stack}", style="bold", highlight=False)
             wish = commands_training.Wish(name, stack, "", "fp32", load_recipe(name).epochs, 0, 0, source)
             commands_training.train(wish, results, "", "", console, argv)
+
+
+def _require_real_data(source: str) -> None:
+    from models import data
+
+    if data.load(source).name != "fashion-mnist":
+        raise UserError(
+            f"--data {source}: claims are about Fashion-MNIST; --only-read judges by what was measured on it"
+        )
 
 
 def _trainer(recipe: str) -> str:

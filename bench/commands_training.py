@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +17,7 @@ from bench import machine
 from bench.errors import UserError, unknown
 from bench.evaluate import default_arms
 from bench.evaluate import evaluate as evaluate_model
-from bench.journal import write_whole
+from bench.journal import RUN, write_whole
 from bench.model import export as export_model
 from bench.model import import_model, open_model
 from bench.options import chosen_threads, git_commit, names_of, require_name, require_seed
@@ -25,6 +26,7 @@ from bench.records import Arm
 from bench.stacks import find_stack
 from bench.train import MODEL, TRAINING, Job, is_complete, read_history, read_training
 from bench.train import train as train_model
+from models.data import SYNTHETIC_WARNING
 from models.zoo import NETWORKS
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 
 
 MAX_TRIALS = 10_000
+HTML = "report.html"
 
 
 @dataclass(frozen=True)
@@ -65,14 +68,26 @@ def train(wish: Wish, results: Path, name: str, output: str, console: Console, c
     folder = training_folder(results, name or f"train-{changed_name(wish)}{default_name(job)}")
     was_complete = is_complete(folder)
     history = train_model(job, folder, describe(command), console)
+    model = open_model(folder)
     if copy:
-        copy.write_bytes((folder / MODEL).read_bytes())
-    if not was_complete:
+        partial = copy.with_name(f".{copy.name}.partial")
+        shutil.copyfile(folder / MODEL, partial)
+        partial.replace(copy)
+    if not (folder / HTML).exists():
         answering = next(name for name, each in job.stack.variants.items() if not each.training)
-        write_evaluation(open_model(folder), [Arm(job.stack.name, answering)], job.data, job.threads, folder)
+        found = write_evaluation(model, [Arm(job.stack.name, answering)], job.data, job.threads, folder)
+        _say_what_is_missing(found, console)
     said = "was trained before" if was_complete else "trained"
-    told = f"{folder / MODEL}: {said}, {len(history)} epochs, test accuracy {history[-1].test_accuracy:.2%}"
-    console.print(f"{told} on {job.data.name}", markup=False, highlight=False, soft_wrap=True)
+    accuracy = f"test accuracy {float(model.facts['test_accuracy']):.2%} on {job.data.name}"
+    told = f"{folder / MODEL}: {said}, {len(history)} epochs, {accuracy}"
+    console.print(told, markup=False, highlight=False, soft_wrap=True)
+
+
+def _say_what_is_missing(evaluations: list[Evaluation], console: Console) -> None:
+    for each in evaluations:
+        if each.logits is None:
+            told = f"not evaluated: {each.arm.label}: {each.reason}"
+            console.print(told, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 def evaluate(
@@ -86,8 +101,10 @@ def evaluate(
     if not chosen:
         raise UserError("no stack is installed to evaluate on; make an environment: tox -e vanilla --notest")
     data_set = data.load(source)
-    folder = path if path.is_dir() else training_folder(results, name or f"evaluate-{path.stem}")
+    folder = path if path.is_dir() else training_folder(results, name or f"evaluate-{path.stem}", foreign=TRAINING)
     evaluations = write_evaluation(found, chosen, data_set, cores, folder)
+    if data_set.name == "synthetic":
+        console.print(SYNTHETIC_WARNING, style="bold yellow", soft_wrap=True)
     console.print(_evaluation_table(evaluations))
     console.print(f"report: {folder / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
     return 1 if any(each.logits is None for each in evaluations) else 0
@@ -127,7 +144,8 @@ def write_evaluation(model: Model, arms: list[Arm], data: DataSet, threads: int,
     about = read_training(folder) if (folder / TRAINING).exists() else {}
     history, evaluations = read_history(folder), evaluate_model(model, arms, data, threads)
     drawn = pages.plots(model, evaluations, history)
-    texts = pages.tables(evaluations, history) | pages.pages(model, evaluations, history, about, drawn)
+    texts = pages.tables(evaluations, history, data.name)
+    texts |= pages.pages(model, evaluations, history, about, drawn, data.name)
     (folder / "plots").mkdir(exist_ok=True)
     for name, text in texts.items():
         write_whole(folder / name, text)
@@ -202,10 +220,12 @@ def tune(wish: Wish, trials: int, results: Path, name: str, console: Console) ->
     console.print(f"best: {settings}: {where}", markup=False, highlight=False, soft_wrap=True)
 
 
-def training_folder(results: Path, name: str) -> Path:
-    """Return the folder of a training, made where it is not there."""
+def training_folder(results: Path, name: str, foreign: str = "") -> Path:
+    """Return the folder of a training, made where it is not there; one that holds a run, or `foreign`, is refused."""
     require_name(name)
     folder = results / name
+    if other := next((each for each in (RUN, foreign) if each and (folder / each).exists()), None):
+        raise UserError(f"{folder}: holds something else ({other}); choose another --name")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

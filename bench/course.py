@@ -81,13 +81,3 @@ def is_over(recipe: Recipe, epochs: int, history: Sequence[Epoch]) -> bool:
     if len(history) >= epochs:
         return True
     return bool(recipe.patience and history) and len(history) - 1 - best_epoch(history) >= recipe.patience
-
-
-def time_to_accuracy_ns(history: Sequence[Epoch], accuracy: float) -> int | None:
-    """Return the time of all epochs until the test accuracy was first reached, or None when it never was."""
-    total = 0
-    for each in history:
-        total += each.wall_ns
-        if each.test_accuracy >= accuracy:
-            return total
-    return None

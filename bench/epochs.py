@@ -10,16 +10,26 @@ from bench.rig import PREDICT_TIMEOUT_S, proven
 from bench.train import EPOCH_TIMEOUT_S
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bench.plan import Block
     from bench.records import Arm, Case
+    from bench.rig import Rig
     from bench.team import Team
 
 
 class TrainingBlock(LiveBlock):
     """A block whose arms train from equal weights on equal batches, alternated in epochs; its number is its seed."""
 
+    def __init__(self, rig: Rig, block: Block, caches: Path) -> None:
+        """Draw the weights that all arms begin with, before any of them is built."""
+        super().__init__(rig, block, caches)
+        for case in self.cases:
+            rig.draw_initial(case, block.number)
+
     @property
     def _is_whole(self) -> bool:
-        """Tell whether this block trains to the end, and on all images, so that its accuracy counts."""
+        """Tell whether this block trains to the end, on as many images as an accuracy is worth looking at."""
         plan = self.rig.plan
         return self.block.number <= plan.preset.seeds and not plan.suite.images
 
@@ -48,4 +58,6 @@ class TrainingBlock(LiveBlock):
 
     def evidence(self, arm: Arm, case: Case) -> dict[str, Any]:
         """Return what the arm's process reads back; its training is of no use afterwards."""
-        return proven(self.rig, self.teams[arm.id].request("prove_training", PREDICT_TIMEOUT_S), arm, case)
+        found = proven(self.rig, self.teams[arm.id].request("prove_training", PREDICT_TIMEOUT_S), arm, case)
+        self.rig.memory[arm.original.id] = max(self.rig.memory.get(arm.original.id, 0), found["memory_bytes"])
+        return found

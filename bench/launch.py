@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 START_TIMEOUT_S, EXIT_TIMEOUT_S = 120, 5
 LOG_TAIL_BYTES = 4096
 # What a worker inherits; everything else that it sees is set explicitly and recorded.
-INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "USER", "BENCH_BACKENDS", "LD_LIBRARY_PATH")
+INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "USER", "BENCH_BACKENDS", "LD_LIBRARY_PATH")
 
 
 class WorkerError(Exception):
@@ -39,6 +39,7 @@ class Worker:
         `python` must not be resolved: the environment is found through the link.
         """
         environment = {name: os.environ[name] for name in INHERITED if name in os.environ} | dict(settings)
+        environment["TMPDIR"] = str(cwd)  # a worker is killed, and what it leaves goes with its folder
         self._log, self._buffer = log, b""
         with log.open("ab") as stream:
             incoming, self._requests = os.pipe()

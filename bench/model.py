@@ -47,6 +47,8 @@ def open_model(path: Path, name: str = "") -> Model:
         raise UserError(f"{file}: not there; name a .safetensors file, or the folder of a finished training")
     facts = read_metadata(file)
     network = _network(file, name or facts.get("network", ""))
+    if facts.get("spec", network.digest) != network.digest:
+        raise UserError(f"{file}: was trained as {facts.get('network', 'another network')}, not as {network.name}")
     return Model(file, network, load_weights(file, network), facts)
 
 

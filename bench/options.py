@@ -22,10 +22,10 @@ def chosen_threads(threads: int) -> int:
     return threads or most
 
 
-def require_seed(seed: int, what: str = "") -> None:
-    """Raise UserError for a seed that can't be one; `what` else is allowed."""
+def require_seed(seed: int) -> None:
+    """Raise UserError for a seed that can't be one."""
     if not 0 <= seed <= MAX_SEED:
-        raise UserError(f"--seed {seed}: allowed: 0 to {MAX_SEED}{what}")
+        raise UserError(f"--seed {seed}: allowed: 0 to {MAX_SEED}")
 
 
 def require_name(name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -42,7 +43,7 @@ def _changes(text: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for pair in filter(None, text.split(",")):
         key, equals, value = (part.strip() for part in pair.partition("="))
-        if not equals or key not in RULES or key in {field.name for field in fields(Augmentation)}:
+        if not equals or key not in _settable():
             raise UserError(f"--set {pair}: allowed: KEY=VALUE,... with the keys {', '.join(_settable())}")
         try:
             found[key] = tomllib.loads(f"value = {value}")["value"]
@@ -144,4 +145,4 @@ def to_toml(recipe: Recipe, comment: str) -> str:
 def _written(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    return '"{}"'.format(value.replace("\\", "\\\\").replace('"', '\\"')) if isinstance(value, str) else repr(value)
+    return json.dumps(value) if isinstance(value, str) else repr(value)

@@ -128,14 +128,21 @@ class Rig:
 
     def train(self, team: Team, arm: Arm, case: Case, block: int) -> None:
         """Let a team open its training, from the weights that all arms of the block begin with; raises WorkerError."""
-        network, seed = NETWORKS[case.model], self.seed_of(block)
-        file = self.scratch / f"initial-{case.model}-{seed}.safetensors"
-        if not file.exists():
-            save_weights(file, initial_weights(network, seed), {})
+        seed = self.seed_of(block)
         cores = sorted(os.sched_getaffinity(0))[: self.plan.threads]
         way = arm.stack, arm.variant, arm.precision
-        request = training_request(way, self.recipe(case), seed, self.plan.threads, self.scratch, file)
+        request = training_request(
+            way, self.recipe(case), seed, self.plan.threads, self.scratch, self.initial(case, block)
+        )
         team.request("train", BUILD_TIMEOUT_S, **request | {"cores": cores})
+
+    def initial(self, case: Case, block: int) -> Path:
+        """Return the file of the weights that all arms of a block begin with."""
+        return self.scratch / f"initial-{case.model}-{self.seed_of(block)}.safetensors"
+
+    def draw_initial(self, case: Case, block: int) -> None:
+        """Write those weights."""
+        save_weights(self.initial(case, block), initial_weights(NETWORKS[case.model], self.seed_of(block)), {})
 
     def recipe(self, case: Case) -> Recipe:
         """Return the suite's recipe, for a case's model and batch size."""
@@ -188,10 +195,10 @@ class Rig:
     def fail(self, arm: Arm, case: Case, block: int | None, error: WorkerError) -> None:
         """Store that an arm could not be measured."""
         skipped = isinstance(error, Unsupported)
-        self.journal.append(Failure(arm.id, case.id, block, str(error), skipped))
+        self.journal.append(Failure(arm.id, case.id, None if skipped else block, str(error), skipped))
         if skipped:
             self.unable.add((arm.original.id, case.id))
-        if block is not None:
+        if block is not None and not skipped:
             self.failed_blocks[arm.id, case.id] += 1
 
     def gives_up(self, arm: Arm, case: Case) -> bool:

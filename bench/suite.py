@@ -182,17 +182,24 @@ def _check_references(source: Source, suite: Suite) -> None:
         for arm in getattr(suite, key):
             if arm not in suite.uses:
                 raise source.error(key, f"'{_written(arm)}' in {key} is not one of the arms: {arms}")
-    if (TRAINING in suite.scenarios) != bool(suite.recipe and suite.epochs):
-        raise source.error("recipe", f"the scenario '{TRAINING}' needs a recipe and epochs, and no other does")
-    kinds = {each == TRAINING for each in suite.scenarios}
-    for use in suite.uses:
-        if stacks()[use.stack].variants[use.variant].training not in kinds:
-            raise source.error("arms", f"'{_written(use)}' takes part in none of {', '.join(suite.scenarios)}")
+    _check_scenarios(source, suite)
     _check_primary(source, suite)
     for ladder in suite.ladders:
         for step in ladder.steps:
             if not any(_is_use(step.arm, use) for use in suite.uses):
                 raise source.error("ladders", f"'{step.arm.id}' in ladder {ladder.name} is not one of the arms")
+
+
+def _check_scenarios(source: Source, suite: Suite) -> None:
+    """Raise UserError when arms that train and arms that answer are mixed, or what training needs is missing."""
+    if (TRAINING in suite.scenarios) != bool(suite.recipe and suite.epochs):
+        raise source.error("recipe", f"the scenario '{TRAINING}' needs a recipe and epochs, and no other does")
+    kinds = {each == TRAINING for each in suite.scenarios}
+    if len(kinds) > 1:
+        raise source.error("scenarios", f"'{TRAINING}' stands alone: its arms do nothing else")
+    for use in suite.uses:
+        if stacks()[use.stack].variants[use.variant].training not in kinds:
+            raise source.error("arms", f"'{_written(use)}' takes part in none of {', '.join(suite.scenarios)}")
 
 
 def _check_primary(source: Source, suite: Suite) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
 BUILD_TIMEOUT_S, EVALUATE_TIMEOUT_S, EPOCH_TIMEOUT_S = 600, 1800, 24 * 3600
 SCHEMA = 1
 TRAINING, HISTORY, MODEL = "training.json", "history.json", "model.safetensors"
-CHECKPOINT, BEST = "checkpoint.safetensors", "best.safetensors"
+CHECKPOINT = "checkpoint.safetensors"  # weights, the best of them, the optimiser's state and all epochs, in one file
 SPLIT_SEED = 20260101  # of the images that are held out: the same ones in every training
 
 
@@ -143,6 +142,8 @@ def train(job: Job, folder: Path, description: dict[str, Any], console: Console)
         raise UserError(str(error)) from error
     history = _resumable(job, folder)
     if is_complete(folder):
+        if not history:
+            raise UserError(f"{folder}: holds a {MODEL} of which no training is known; choose another --name")
         return history
     if not history:
         write_whole(folder / TRAINING, json.dumps({"schema": SCHEMA, **description, **job.identity}, indent=1) + "\n")
@@ -165,13 +166,21 @@ def _resumable(job: Job, folder: Path) -> list[Epoch]:
     odd = [name for name, value in job.identity.items() if found.get(name) != json.loads(json.dumps(value))]
     if odd:
         raise UserError(f"{folder}: holds a training with another {', '.join(odd)}; choose another --name")
-    history = read_history(folder)
     if is_complete(folder):
-        return history
+        return read_history(folder)
     if not (folder / CHECKPOINT).exists():
         return []
-    newest = Epoch(**json.loads(read_metadata(folder / CHECKPOINT).get("epoch", "{}")))
-    return [*history[: newest.epoch - 1], newest]
+    try:
+        history = [Epoch(**each) for each in json.loads(read_metadata(folder / CHECKPOINT)["history"])]
+    except (KeyError, ValueError, TypeError) as error:
+        raise UserError(f"{folder / CHECKPOINT}: damaged ({error}); choose another --name") from error
+    write_history(folder, history)
+    return history
+
+
+def write_history(folder: Path, history: list[Epoch]) -> None:
+    """Write the epochs of a training."""
+    write_whole(folder / HISTORY, json.dumps([asdict(each) for each in history], indent=1, allow_nan=False) + "\n")
 
 
 def start(stack: Stack, variant: str, environment: Environment, threads: int, scratch: Path) -> Worker:
@@ -227,16 +236,21 @@ class Run:
             validation_loss=held["loss"],
             **done,
         )
-        weights, state = self._scratch / "epoch.safetensors", self._scratch / "state.safetensors"
-        worker.request("checkpoint", BUILD_TIMEOUT_S, weights=str(weights), state=str(state), metadata={})
-        if self._job.recipe.patience and best_epoch([*history, epoch]) == len(history):
-            shutil.copyfile(weights, self._folder / f".{BEST}.partial")
-            (self._folder / f".{BEST}.partial").replace(self._folder / BEST)
-        together = _prefixed("weights", load_arrays(weights)) | _prefixed("state", load_arrays(state))
-        save_weights(self._folder / CHECKPOINT, together, {"epoch": json.dumps(asdict(epoch))})
-        rows = [asdict(each) for each in (*history, epoch)]
-        write_whole(self._folder / HISTORY, json.dumps(rows, indent=1, allow_nan=False) + "\n")
+        self._store([*history, epoch])
         return epoch
+
+    def _store(self, history: list[Epoch]) -> None:
+        """Write all that the next epoch needs, in one file that is there whole or not at all."""
+        weights, state = self._scratch / "epoch.safetensors", self._scratch / "state.safetensors"
+        self._worker.request("checkpoint", BUILD_TIMEOUT_S, weights=str(weights), state=str(state), metadata={})
+        arrays = {"weights": load_arrays(weights), "state": load_arrays(state)}
+        if self._job.recipe.patience:
+            before = {} if len(history) == 1 else _part(load_arrays(self._folder / CHECKPOINT), "best")
+            arrays["best"] = arrays["weights"] if best_epoch(history) == len(history) - 1 else before
+        together = {f"{part}/{name}": array for part, each in arrays.items() for name, array in each.items()}
+        told = json.dumps([asdict(each) for each in history], allow_nan=False)
+        save_weights(self._folder / CHECKPOINT, together, {"history": told})
+        write_history(self._folder, history)
 
     def _evaluated(self, part: str) -> dict[str, Any]:
         files = {name: str(self._scratch / f"{part}-{name}.npy") for name in ("images", "labels")}
@@ -268,10 +282,6 @@ def _told(epoch: Epoch, epochs: int) -> str:
     return f"epoch {epoch.epoch} of {epochs}: loss {epoch.loss:.4f}, {accuracy}, {duration(epoch.wall_ns / 1e9)}"
 
 
-def _prefixed(prefix: str, arrays: dict[str, Any]) -> dict[str, Any]:
-    return {f"{prefix}/{name}": array for name, array in arrays.items()}
-
-
 def _part(arrays: dict[str, Any], prefix: str) -> dict[str, Any]:
     return {name.removeprefix(f"{prefix}/"): array for name, array in arrays.items() if name.startswith(f"{prefix}/")}
 
@@ -279,12 +289,9 @@ def _part(arrays: dict[str, Any], prefix: str) -> dict[str, Any]:
 def _finish(job: Job, folder: Path, history: list[Epoch]) -> None:
     """Write the model: the best epoch's weights where images were held out to tell, else the last one's."""
     chosen = best_epoch(history) if job.recipe.patience else len(history) - 1
-    file = folder / (BEST if job.recipe.patience else CHECKPOINT)
-    arrays = load_arrays(file)
-    weights = arrays if job.recipe.patience else _part(arrays, "weights")
+    weights = _part(load_arrays(folder / CHECKPOINT), "best" if job.recipe.patience else "weights")
     save_weights(folder / MODEL, weights, metadata(job, history, chosen))
-    for name in (CHECKPOINT, BEST):
-        (folder / name).unlink(missing_ok=True)
+    (folder / CHECKPOINT).unlink(missing_ok=True)
 
 
 def metadata(job: Job, history: list[Epoch], chosen: int) -> dict[str, str]:

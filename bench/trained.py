@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from statistics import mean, median, stdev
 from typing import TYPE_CHECKING
@@ -57,6 +57,7 @@ class TrainedArm:
     goals: dict[float, tuple[int, ...]]
     final: dict[int, float]
     difference: Difference | None
+    is_reference: bool
 
     @property
     def accuracy(self) -> float | None:
@@ -94,6 +95,7 @@ def _trained(run: RecordedRun, arm: Arm, case: Case) -> TrainedArm:
         goals={goal: _times_to(goal, epochs) for goal in GOALS},
         final=run.final_accuracies(arm, case),
         difference=_difference(run, arm, case),
+        is_reference=arm == _reference(run, case) and bool(run.final_accuracies(arm, case)),
     )
 
 
@@ -131,15 +133,20 @@ def _time_to(goal: float, epochs: list[TrainedEpoch]) -> int | None:
 
 def _difference(run: RecordedRun, arm: Arm, case: Case) -> Difference | None:
     """Compare an arm's accuracies with those of the baseline that the A/A arm repeats, seed by seed."""
-    twin = next((each for each in run.lineup(case) if each.replica), None)
-    if twin is None or arm == twin.original:
+    reference = _reference(run, case)
+    if reference is None or arm == reference:
         return None
-    ours, theirs = (run.final_accuracies(each, case) for each in (arm, twin.original))
+    ours, theirs = (run.final_accuracies(each, case) for each in (arm, reference))
     found = [ours[block] - theirs[block] for block in sorted(ours.keys() & theirs.keys())]
     if not found:
         return None
     interval = student_interval(found, CONFIDENCE) if len(found) >= FEWEST_SEEDS else None
-    return Difference(twin.original, mean(found), interval)
+    return Difference(reference, mean(found), interval)
+
+
+def _reference(run: RecordedRun, case: Case) -> Arm | None:
+    """Return the baseline that the A/A arm repeats."""
+    return next((each.original for each in run.lineup(case) if each.replica), None)
 
 
 def training_faults(run: RecordedRun, pair: Pair) -> list[str]:
@@ -153,10 +160,23 @@ def training_faults(run: RecordedRun, pair: Pair) -> list[str]:
     first = [(ours[each].loss, theirs[each].loss) for each in shared if each[1] == 0]
     if pair.arm.precision == "fp32" and first:
         faults.append(checks.loss_fault(mean(loss for loss, _ in first), mean(loss for _, loss in first)))
-    accuracy, baseline = run.accuracy(pair.arm, pair.case), run.accuracy(pair.baseline, pair.case)
-    if accuracy is not None and baseline is not None:
-        faults += [checks.trained_fault(accuracy, baseline), checks.leak_fault(run.data, max(accuracy, baseline))]
+    if run.preset.confidence is not None:  # others train too little to be held to an accuracy
+        whole = [pair.baseline, replace(pair.arm, precision="fp32"), replace(pair.baseline, precision="fp32")]
+        faults += [_accuracy_fault(run, pair.arm, each, pair.case) for each in dict.fromkeys(whole)]
+    reached = [run.accuracy(arm, pair.case) for arm in (pair.arm, pair.baseline)]
+    faults += [checks.leak_fault(run.data, each) for each in reached if each is not None]
     return [fault for fault in faults if fault]
+
+
+def _accuracy_fault(run: RecordedRun, arm: Arm, reference: Arm, case: Case) -> str | None:
+    """Compare two arms' accuracies over the seeds that both were trained with."""
+    ours, theirs = run.final_accuracies(arm, case), run.final_accuracies(reference, case)
+    shared = ours.keys() & theirs.keys()
+    if not shared:
+        return None
+    return checks.trained_fault(
+        mean(ours[each] for each in shared), mean(theirs[each] for each in shared), reference.label
+    )
 
 
 def _by_place(run: RecordedRun, arm: Arm, case: Case) -> dict[tuple[int, int], TrainedEpoch]:

@@ -75,8 +75,8 @@ def tune(search: Search, folder: Path, console: Console) -> dict[str, Any]:
             trial = study.ask(space(search.job.recipe))
             _attempt(search.job, study, trial, Path(name))
             bar.step(search.job.epochs, _told(study.trials[trial.number]))
-            write(study, search.job.recipe, folder)
-    return write(study, search.job.recipe, folder)
+            write_table(study, folder)
+    return write_best(study, search.job.recipe, folder)
 
 
 def _open(search: Search, folder: Path) -> Study:
@@ -150,17 +150,21 @@ def _told(trial: FrozenTrial) -> str:
     return f"trial {trial.number + 1}: {settings}: {result}"
 
 
-def write(study: Study, recipe: Recipe, folder: Path) -> dict[str, Any]:
-    """Write the table, the plot and the best recipe; return the best settings."""
+def write_table(study: Study, folder: Path) -> None:
+    """Write a row for each trial that has ended."""
     import pandas as pd
 
-    ended = _ended(study)
     rows = [
         {"trial": each.number + 1, **each.params, "held_out_accuracy": each.value, "seconds": _seconds(each),
          "reason": each.user_attrs.get("reason", "")}
-        for each in ended
+        for each in _ended(study)
     ]  # fmt: skip
     write_whole(folder / TRIALS, pd.DataFrame(rows).to_csv(index=False, float_format="%.6g"))
+
+
+def write_best(study: Study, recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """Write the plot and the best recipe; return the best settings, or raise UserError when there is no best."""
+    ended = _ended(study)
     complete = [each for each in ended if each.value is not None]
     if not complete:
         raise UserError(f"{folder}: none of {len(ended)} trials has come to an end; see {TRIALS} for the reasons")

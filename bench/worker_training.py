@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from backends.protocol import Course, open_training
-from bench.measure import now_ns, time_epoch
+from bench.measure import DivergedError, now_ns, time_epoch
 from bench.process import (
     involuntary_switches,
     peak_memory_bytes,
@@ -19,7 +19,7 @@ from bench.process import (
     take_place,
 )
 from models.data import standardise
-from models.feed import Feed
+from models.feed import Feed, Witness
 from models.recipes import from_dict
 from models.weights import load_arrays, load_weights, save_weights
 from models.zoo import NETWORKS
@@ -38,6 +38,7 @@ class TrainingWorker:
         """Build a training from files of weights, images and labels; return how long imports and building took."""
         start = now_ns()
         take_place(request["cores"])
+        cores = frozenset(os.sched_getaffinity(0))  # before a runtime binds this thread to one of them
         recipe = from_dict(request["recipe"])
         self._network = NETWORKS[recipe.network]
         weights = load_weights(Path(request["weights"]), self._network)
@@ -53,6 +54,7 @@ class TrainingWorker:
             recipe.augmentation,
             request["seed"],
             request["threads"],
+            cores,
         )
         return {"build_ns": now_ns() - start}
 
@@ -60,12 +62,17 @@ class TrainingWorker:
         """Train one epoch, the last partial batch included."""
         epoch = request["epoch"]
         self._training.begin_epoch(int(np.random.RandomState([request["seed"], epoch]).randint(2**31)))
-        begin = partial(self._feed.epoch, epoch)
+        witnesses: list[Witness] = []
+
+        def begin() -> Witness:
+            witnesses.append(Witness(self._feed.epoch(epoch), self._feed.batches))
+            return witnesses[0]
+
         before = involuntary_switches()
         timing = time_epoch(self._training.step, begin, request["learning_rates"])
         switches = involuntary_switches() - before
         facts = {"involuntary_switches": switches, "memory_bytes": peak_memory_bytes()}
-        return asdict(timing) | facts | {"digest": self._feed.digest(epoch)}
+        return asdict(timing) | facts | {"digest": witnesses[0].digest}
 
     def evaluate(self, request: dict[str, Any]) -> dict[str, Any]:
         """Return accuracy and mean loss on the images and labels in two files."""
@@ -77,6 +84,8 @@ class TrainingWorker:
                 for start in range(0, len(images), EVALUATION_BATCH)
             ]
         ).astype(np.float64)
+        if not np.isfinite(logits).all():
+            raise DivergedError("diverged: its logits are not all finite numbers")
         accuracy = float((logits.argmax(axis=1) == labels).mean())
         return {"accuracy": accuracy, "loss": _cross_entropy(logits, labels), "images": len(labels)}
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -30,7 +31,10 @@ AHEAD = 2  # batches that each thread keeps ready
 
 @dataclass(frozen=True)
 class Feed:
-    """Training images, (count, height, width) uint8, with their labels, and how they become batches."""
+    """Training images, (count, height, width) uint8, with their labels, and how they become batches.
+
+    Its threads run on `cores`: a runtime that binds the main thread to one would have them share that one.
+    """
 
     network: Network
     images: U8
@@ -39,6 +43,7 @@ class Feed:
     augmentation: Augmentation
     seed: int
     threads: int
+    cores: frozenset[int] = frozenset()
 
     @property
     def batches(self) -> int:
@@ -52,7 +57,7 @@ class Feed:
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """Yield the batches of an epoch; threads make those that come next."""
         order, pending = self.order(epoch), deque[int](range(self.batches))
-        with ThreadPoolExecutor(self.threads, "feed") as pool:
+        with ThreadPoolExecutor(self.threads, "feed", self._take_place) as pool:
             first = [pending.popleft() for _ in range(min(AHEAD * self.threads, self.batches))]
             made = deque(pool.submit(self.batch, order, epoch, index) for index in first)
             try:
@@ -64,19 +69,39 @@ class Feed:
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
+    def _take_place(self) -> None:
+        if self.cores:
+            os.sched_setaffinity(0, self.cores)  # of the thread that calls
+
     def batch(self, order: NDArray[np.int64], epoch: int, index: int) -> Batch:
         """Return one batch of an epoch."""
         chosen = order[index * self.batch_size : (index + 1) * self.batch_size]
         random = np.random.RandomState([self.seed, epoch, index])
         return augmented(self.network, self.images[chosen], self.augmentation, random), self.labels[chosen]
 
-    def digest(self, epoch: int) -> str:
-        """Return the SHA-256 over the order of an epoch and the pixels of its first and last batch."""
-        order, sha = self.order(epoch), hashlib.sha256()
-        sha.update(self.labels[order].tobytes())
-        for index in (0, self.batches - 1):
-            sha.update(self.batch(order, epoch, index)[0].tobytes())
-        return sha.hexdigest()
+
+class Witness:
+    """Batches on their way to a training, and a SHA-256 of all labels and of the pixels of the first and last batch."""
+
+    def __init__(self, batches: Iterator[Batch], count: int) -> None:
+        self._batches, self._last, self._index = batches, count - 1, 0
+        self._sha = hashlib.sha256()
+
+    def __iter__(self) -> Witness:
+        return self
+
+    def __next__(self) -> Batch:
+        images, labels = next(self._batches)
+        self._sha.update(labels.tobytes())
+        if self._index in (0, self._last):
+            self._sha.update(images.tobytes())
+        self._index += 1
+        return images, labels
+
+    @property
+    def digest(self) -> str:
+        """Return the digest of what has passed."""
+        return self._sha.hexdigest()
 
 
 def augmented(

@@ -55,9 +55,9 @@ def read_h5(path: Path, network: Network) -> Weights:
 
     try:
         with h5py.File(path, "r") as file:
-            root = file.get("model_weights", file)
-            found = [root[layer][name] for layer in _names(root, "layer_names")
-                     for name in _names(root[layer], "weight_names")]  # fmt: skip
+            root = _inside(file, "model_weights") if "model_weights" in file else file
+            layers = [_inside(root, name) for name in _names(root, "layer_names")]
+            found = [_inside(layer, name) for layer in layers for name in _names(layer, "weight_names")]
             _require_shapes(path, network, found)
             read = (np.asarray(each, np.float32) for each in found)
             weights = dict(zip(network.parameter_shapes, read, strict=True))
@@ -67,6 +67,25 @@ def read_h5(path: Path, network: Network) -> Weights:
         raise WeightsError(f"{path}: can't be read as Keras's weights ({error})") from error
     require_fit(path, weights, network)
     return weights
+
+
+def _inside(group: Any, name: str) -> Any:
+    """Return what a file holds under a name itself: no link leads elsewhere, and no array is stored or made elsewhere.
+
+    Raises KeyError or ValueError otherwise.
+    """
+    import h5py
+
+    found = group
+    for part in name.split("/"):
+        if not isinstance(found.get(part, getlink=True), h5py.HardLink):
+            raise KeyError(f"{part} of {name} is not in the file itself")
+        found = found[part]
+    if isinstance(found, h5py.Dataset):
+        unfolded = found.chunks is not None and np.prod(found.chunks) > max(1, found.size)
+        if found.is_virtual or found.external or unfolded:
+            raise ValueError(f"{name} is not stored as an array of its size in the file itself")
+    return found
 
 
 def _names(group: Any, attribute: str) -> list[str]:

@@ -60,7 +60,9 @@ def save_weights(path: Path, weights: Weights, metadata: dict[str, str]) -> None
 
     partial = path.with_name(f".{path.name}.partial")
     try:
-        partial.write_bytes(save(weights, metadata))
+        # The format knows no strides: what it writes is the memory as it lies.
+        arrays = {name: np.asarray(array, order="C") for name, array in weights.items()}
+        partial.write_bytes(save(arrays, metadata or None))
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

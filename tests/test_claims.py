@@ -78,6 +78,12 @@ def test_what_claims_need_is_named_once() -> None:
     assert set(needed(CLAIMS, Accuracy)) == {"vgg", "bn", "adam", "small"}
 
 
+def test_claims_are_not_measured_on_other_data(bench) -> None:
+    done = bench("claims", "--data", "synthetic")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "claims are about Fashion-MNIST" in done.stderr
+
+
 def test_an_empty_folder_leaves_claims_open_and_says_so(bench, tmp_path) -> None:
     done = bench("claims", "--only-read", "--results", "r")
     assert done.returncode == 1, done.stderr

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from bench.course import Epoch, best_epoch, is_over, learning_rates, time_to_accuracy_ns
+from bench.course import Epoch, best_epoch, is_over, learning_rates
 from bench.recipe import load_recipe
 
 ADAM, VGG = load_recipe("adam"), load_recipe("vgg")
@@ -58,10 +58,3 @@ def test_a_training_is_over_after_its_epochs_or_when_its_patience_is() -> None:
 def test_the_best_epoch_has_the_lowest_validation_loss() -> None:
     assert best_epoch(history(3.0, 1.0, 2.0, 1.0)) == 1
     assert best_epoch(history(math.inf)) == 0
-
-
-def test_time_to_accuracy_is_that_of_all_epochs_until_it_was_first_reached() -> None:
-    found = history(accuracies=(0.8, 0.91, 0.9))
-    assert time_to_accuracy_ns(found, 0.8) == 5
-    assert time_to_accuracy_ns(found, 0.9) == 10
-    assert time_to_accuracy_ns(found, 0.92) is None

@@ -63,6 +63,9 @@ def test_arms_stand_side_by_side_and_one_that_can_t_is_named(bench, tmp_path) ->
     assert {row["variant"] for row in rows} == {"good"}
     page = (folder / "report.html").read_text()
     assert "Not evaluated: toy dies" in page
+    assert "SYNTHETIC DATA" in page
+    assert "SYNTHETIC DATA" in done.stdout
+    assert {row["data"] for row in rows} == {"synthetic"}
     assert page.count("<svg") == 4
     assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
         "http://creativecommons.org", ""
@@ -74,7 +77,7 @@ def test_arms_stand_side_by_side_and_one_that_can_t_is_named(bench, tmp_path) ->
     (["--arms", "toy/best"], "unknown variant of toy 'best'; allowed: good"),
     (["--arms", "toy/train"], "unknown variant of toy 'train'"),
     (["--arms", "toy/good/bf16"], "unknown precision of toy/good 'bf16'; allowed: fp32"),
-    (["--model", "cnn-bn"], "does not fit cnn-bn"),
+    (["--model", "cnn-bn"], "was trained as cnn-small, not as cnn-bn"),
     (["--model", "resnet"], "unknown model 'resnet'"),
     ([], "no stack is installed to evaluate on"),
 ])  # fmt: skip

@@ -1,5 +1,7 @@
 """What batches hold: every image once, in a seeded order, changed by chances that no thread has a say in."""
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from models import synthetic
 from models.data import standardise
-from models.feed import Feed, augmented, warped
+from models.feed import Feed, Witness, augmented, warped
 from models.recipes import Augmentation
 from models.zoo import CNN_SMALL
 
@@ -21,6 +23,13 @@ def feed(**changes) -> Feed:
     """Return a feed of 70 images in batches of 32."""
     plain = Feed(CNN_SMALL, IMAGES, LABELS.astype(np.int64), 32, Augmentation(), 1, 2)
     return replace(plain, **changes)
+
+
+def digest(fed, epoch) -> str:
+    """Return the digest of an epoch's batches."""
+    witness = Witness(fed.epoch(epoch), fed.batches)
+    assert sum(len(labels) for _, labels in witness) == 70
+    return witness.digest
 
 
 def test_an_epoch_has_every_image_once_and_ends_with_the_remainder() -> None:
@@ -39,16 +48,33 @@ def test_threads_change_nothing_and_epochs_and_seeds_do(augmentation) -> None:
     for one, other in zip(alone.epoch(3), many.epoch(3), strict=True):
         np.testing.assert_array_equal(one[0], other[0])
         np.testing.assert_array_equal(one[1], other[1])
-    digests = {alone.digest(0), alone.digest(1), replace(alone, seed=2).digest(0)}
+    digests = {digest(alone, 0), digest(alone, 1), digest(replace(alone, seed=2), 0)}
     assert len(digests) == 3
-    assert alone.digest(0) == many.digest(0)
+    assert digest(alone, 0) == digest(many, 0)
 
 
 def test_the_digest_is_of_order_and_pixels() -> None:
     changed = IMAGES.copy()
     changed[feed().order(0)[0], 5, 5] ^= 1
-    digests = {feed().digest(0), feed(images=changed).digest(0), feed(augmentation=Augmentation(flip=True)).digest(0)}
-    assert len(digests) == 3
+    flipped = feed(augmentation=Augmentation(flip=True))
+    assert len({digest(each, 0) for each in (feed(), feed(images=changed), flipped)}) == 3
+
+
+def test_the_digest_is_of_what_was_fed_not_of_what_should_have_been() -> None:
+    batches = list(feed().epoch(0))
+    wrong = Witness(iter([batches[1], batches[0], batches[2]]), 3)
+    assert len(list(wrong)) == 3
+    assert wrong.digest != digest(feed(), 0)
+
+
+def test_threads_run_on_the_cores_that_they_are_given() -> None:
+    core = min(os.sched_getaffinity(0))
+    bound = feed(cores=frozenset({core}))
+    seen = []
+    with ThreadPoolExecutor(1, initializer=bound._take_place) as pool:
+        seen.append(pool.submit(os.sched_getaffinity, 0).result())
+    assert seen == [{core}]
+    assert len(list(bound.epoch(0))) == 3
 
 
 @pytest.mark.parametrize("augmentation", [Augmentation(flip=True), EVERYTHING], ids=str)

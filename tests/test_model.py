@@ -72,6 +72,43 @@ def test_a_file_of_another_structure_is_refused(tmp_path, damage) -> None:
         read_h5(tmp_path / "w.h5", CNN_SMALL)
 
 
+def hostile(tmp_path, make):
+    """Return a file of weights in which one array was replaced."""
+    write_h5(tmp_path / "w.h5", CNN_SMALL, initial_weights(CNN_SMALL, 3))
+    with h5py.File(tmp_path / "w.h5", "a") as file:
+        layer = file["dense2"]
+        del layer["dense2/bias:0"]
+        make(layer["dense2"], "bias:0")
+    return tmp_path / "w.h5"
+
+
+@pytest.mark.parametrize("make", [
+    lambda group, name: group.create_dataset(name, (10,), "f4", external=[("/etc/passwd", 0, 40)]),
+    lambda group, name: group.__setitem__(name, h5py.ExternalLink("/etc/passwd", "x")),
+    lambda group, name: group.__setitem__(name, h5py.SoftLink("/dense1/dense1/bias:0")),
+    lambda group, name: group.create_dataset(name, (10,), "f4", maxshape=(None,), chunks=(2**20,), compression="gzip"),
+    lambda group, name: group.create_virtual_dataset(name, virtual_layout()),
+])  # fmt: skip
+def test_an_array_that_lies_elsewhere_or_unfolds_is_not_read(tmp_path, make) -> None:
+    with pytest.raises(InputError, match=r"not (in the file itself|stored as an array of its size)"):
+        read_h5(hostile(tmp_path, make), CNN_SMALL)
+
+
+def virtual_layout():
+    """Return an array that is put together from another file."""
+    layout = h5py.VirtualLayout((10,), "f4")
+    layout[:] = h5py.VirtualSource("other.h5", "x", (10,))
+    return layout
+
+
+def test_a_model_of_equal_shapes_and_other_pixels_is_refused(tmp_path) -> None:
+    facts = {"network": "cnn-sam", "spec": CNN_SAM.digest}
+    save_weights(tmp_path / "w.safetensors", initial_weights(CNN_SAM, 0), facts)
+    assert open_model(tmp_path / "w.safetensors").network == CNN_SAM
+    with pytest.raises(UserError, match="was trained as cnn-sam, not as cnn-small"):
+        open_model(tmp_path / "w.safetensors", "cnn-small")
+
+
 def test_a_model_says_what_it_is_of_or_is_told(tmp_path) -> None:
     assert open_model(checkpoint_path(CNN_BN)).network == CNN_BN
     save_weights(tmp_path / "w.safetensors", initial_weights(CNN_SMALL, 0), {})

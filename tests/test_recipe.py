@@ -1,5 +1,7 @@
 """Recipes: the published ones, and the user's own with all that may be wrong in them."""
 
+from dataclasses import replace
+
 import pytest
 
 from bench.errors import UserError
@@ -48,6 +50,11 @@ def test_they_are_as_published() -> None:
 @pytest.mark.parametrize("name", ["adam", "bn", "sam", "small", "vgg"])
 def test_a_recipe_survives_being_written(tmp_path, name) -> None:
     assert load_recipe(write(tmp_path, to_toml(load_recipe(name), "a comment"))) == load_recipe(name)
+
+
+def test_a_text_of_any_kind_survives_being_written(tmp_path) -> None:
+    odd = replace(load_recipe("adam"), summary='two\nlines, "quoted" and \\ back')
+    assert load_recipe(write(tmp_path, to_toml(odd, "c"))) == odd
 
 
 @pytest.mark.parametrize(("change", "message"), [

@@ -98,7 +98,7 @@ def test_what_is_wrong_is_told_with_its_line(write, old, new, line, reason) -> N
 
 
 def test_unknown_and_unreadable_suites_are_refused(tmp_path) -> None:
-    with pytest.raises(UserError, match="unknown suite 'speed'; allowed: inference"):
+    with pytest.raises(UserError, match="unknown suite 'speed'; allowed: claims-inference"):
         load_suite("speed")
     with pytest.raises(UserError, match="No such file"):
         load_suite("nowhere/x.toml")

@@ -118,7 +118,44 @@ def test_patience_ends_a_training_and_brings_the_best_weights_back(own, tmp_path
     assert all(each.images == 54_000 for each in history)
 
 
-@pytest.mark.parametrize("name", ["checkpoint.safetensors", "history.json", "training.json"])
+def test_the_checkpoint_alone_brings_a_training_back(own, tmp_path) -> None:
+    """Killed between the checkpoint and what is written from it: nothing is lost, nothing is done twice."""
+    train, _ = own
+    train("--variant", "train-dies", "--name", "dies")
+    folder = tmp_path / "results" / "dies"
+    (folder / "history.json").write_text("[]")
+    about = json.loads((folder / "training.json").read_text())
+    (folder / "training.json").write_text(json.dumps(about | {"variant": "train"}))
+    done = train("--name", "dies")
+    assert done.returncode == 0, done.stderr
+    assert [each.epoch for each in read_history(folder)] == [1, 2, 3]
+    assert "epoch 2 of 3" not in done.stdout
+
+
+def test_a_report_that_is_not_there_is_made_by_the_same_command(own) -> None:
+    train, folder = own
+    train()
+    (folder / "report.html").unlink()
+    assert train().returncode == 0
+    assert (folder / "report.html").exists()
+
+
+@pytest.mark.parametrize(("name", "reason"), [
+    ("run.json", "holds something else (run.json); choose another --name"),
+    ("model.safetensors", "holds a model.safetensors of which no training is known"),
+])  # fmt: skip
+def test_a_folder_that_is_something_else_is_left_alone(own, tmp_path, name, reason) -> None:
+    train, _ = own
+    folder = tmp_path / "results" / "mine"
+    folder.mkdir(parents=True)
+    (folder / name).touch()
+    done = train("--name", "mine")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert reason in done.stderr
+    assert [path.name for path in folder.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("name", ["checkpoint.safetensors", "training.json"])
 def test_a_damaged_folder_is_refused_in_one_line_and_left_as_it_is(own, tmp_path, name) -> None:
     train, _ = own
     train("--variant", "train-dies", "--name", "dies")

@@ -8,6 +8,7 @@ import pytest
 from bench import checks
 from bench.analysis import Run
 from bench.journal import Journal
+from bench.recipe import load_recipe
 from bench.records import Arm, Case, End, Evidence, Failure, TrainedEpoch
 from bench.report import page, plots, tables
 from bench.stacks import find_stack
@@ -29,7 +30,7 @@ class Story:
         self.info = {
             "schema": 2, "command": ["bench", "run"], "started": "2026-01-01T00:00:00+00:00", "git_commit": None,
             "suite": {"name": "told", "summary": "s", "training": {
-                "recipe": {"name": "adam", "summary": "s"}, "epochs": EPOCHS, "images": 60_000, "seeds": SEEDS}},
+                "recipe": asdict(load_recipe("adam")), "epochs": EPOCHS, "images": 60_000, "seeds": SEEDS}},
             "preset": "standard", "seed": 1, "threads": 2, "arms": [asdict(arm) for arm in arms],
             "cases": [asdict(CASE)], "ladders": [], "lineups": {CASE.id: [arm.id for arm in arms]},
             "pairs": [
@@ -119,7 +120,7 @@ def test_an_accuracy_that_no_seed_reaches_has_no_time(story) -> None:
     ours = next(each for each in trained_arms(run, CASE) if each.arm == IPEX)
     assert ours.time_to_ns(0.90) is None
     assert row(run).verdict.word == checks.WITHHELD
-    assert "trained to 50.00%, less than 99% of the baseline's" in row(run).verdict.reason
+    assert "trained to 50.00%, less than 99% of 91.70% of pytorch train" in row(run).verdict.reason
 
 
 def test_accuracy_is_the_mean_over_seeds_and_a_difference_is_judged_by_their_scatter(story) -> None:
@@ -163,6 +164,26 @@ def test_lower_precision_is_not_held_to_the_loss(story) -> None:
     assert found.verdict.word == checks.FASTER
 
 
+def test_lower_precision_is_held_to_the_accuracy_of_fp32_even_where_its_baseline_fails_too(story) -> None:
+    for arm in (TORCH, IPEX):
+        bf16 = replace(arm, precision="bf16")
+        story.info["arms"].append(asdict(bf16))
+        story.info["lineups"][CASE.id].append(bf16.id)
+        copies = [replace(each, arm=bf16.id) for each in story.records if each.arm == arm.id]
+        story.records += copies
+        story.change(lambda each, bf16=bf16: each.arm == bf16.id and each.test_accuracy is not None, test_accuracy=0.1)
+    ours, theirs = (replace(arm, precision="bf16").id for arm in (IPEX, TORCH))
+    story.info["pairs"].append({"arm": ours, "baseline": theirs, "case": CASE.id, "candidate": False})
+    found = next(each for each in story.read().speedups if each.pair.arm.id == ours)
+    assert found.verdict.word == checks.WITHHELD
+    assert "of pytorch train" in found.verdict.reason
+
+
+def test_in_a_preset_that_claims_nothing_no_accuracy_is_judged(story) -> None:
+    story.info["preset"] = "smoke"
+    assert row(story.change(is_ipex, test_accuracy=0.5).read()).verdict.word == checks.UNRESOLVED
+
+
 def test_a_process_without_proof_contributes_no_epoch(story) -> None:
     story.records = [each for each in story.records if not (isinstance(each, Evidence) and each.block > 6)]
     assert row(story.read()).estimate.blocks == 6
@@ -191,7 +212,9 @@ def test_the_report_has_training_and_nothing_that_was_not_measured(story) -> Non
     assert set(drawn) == {"speedups.svg", "training.svg", "blocks.svg"}
     assert set(texts) == {"arms.csv", "speedups.csv", "training.csv", "report.md", "report.html"}
     text = texts["report.md"]
+    assert "--:|\n| pytorch train | 6.01 |" in text  # rows right behind the line that makes a table
     assert "| ipex train | 4.00 | 8.01 |" in text
+    assert text.count("the others are compared with it") == 1
     assert "within seed noise" in text
     assert "Cost to the user" not in text
     assert "latency" not in text.partition("## How it was measured")[0].lower()

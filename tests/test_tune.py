@@ -74,6 +74,13 @@ def test_a_trial_that_diverges_is_a_row_with_its_reason_and_no_best(own) -> None
     assert "diverged" in trials(folder)[0]["reason"]
 
 
+def test_a_first_trial_that_diverges_does_not_end_the_search(own) -> None:
+    tune, folder = own
+    done = tune("--trials", "2", "--variant", "train-diverges")
+    assert "none of 2 trials has come to an end" in done.stderr
+    assert len(trials(folder)) == 2
+
+
 def test_another_search_in_the_same_folder_is_refused(own) -> None:
     tune, folder = own
     tune("--trials", "1")

@@ -2,7 +2,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from models.weights import WeightsError, checkpoint_path, digest, initial_weights, load_weights, save_weights
+from models.weights import (
+    WeightsError,
+    checkpoint_path,
+    digest,
+    initial_weights,
+    load_arrays,
+    load_weights,
+    save_weights,
+)
 from models.zoo import CNN_SMALL
 
 
@@ -48,3 +56,16 @@ def test_weights_of_another_network_are_refused_by_name(tmp_path, weights) -> No
 def test_the_checkpoint_is_small_and_fits(trained) -> None:
     assert checkpoint_path(CNN_SMALL).stat().st_size < 1_000_000
     assert sum(array.size for array in trained.values()) == CNN_SMALL.parameters
+
+
+def test_arrays_are_written_as_they_read_whatever_their_strides(tmp_path) -> None:
+    turned = np.arange(24, dtype=np.float32).reshape(2, 3, 4).transpose(2, 0, 1)
+    save_weights(tmp_path / "w.safetensors", {"a": turned, "b": np.float32(3) * np.ones(())}, {})
+    found = load_arrays(tmp_path / "w.safetensors")
+    np.testing.assert_array_equal(found["a"], turned)
+    assert found["b"].shape == ()
+
+
+def test_no_arrays_are_written_and_read(tmp_path) -> None:
+    save_weights(tmp_path / "w.safetensors", {}, {})
+    assert load_arrays(tmp_path / "w.safetensors") == {}

@@ -28,14 +28,16 @@ PLAIN_COLOUR = "#EEEEEE"
 PANELS = 3  # confusion matrices side by side
 
 
-def tables(evaluations: list[Evaluation], history: list[Epoch]) -> dict[str, str]:
+def tables(evaluations: list[Evaluation], history: list[Epoch], data: str) -> dict[str, str]:
     """Return {file name: text} of the tables that have rows."""
     import pandas as pd
 
     found = [each for each in evaluations if each.logits is not None]
     rows: dict[str, list[dict[str, Any]]] = {
         CLASSIFICATION: [
-            _arm(each) | row | {"accuracy": each.accuracy} for each in found for row in each.classification
+            _arm(each) | row | {"accuracy": each.accuracy, "data": data}
+            for each in found
+            for row in each.classification
         ],
         CONFUSION: [
             _arm(each) | {"actual": CLASSES[row], "predicted": CLASSES[column], "images": int(count)}
@@ -104,7 +106,7 @@ def classes(evaluations: list[Evaluation]) -> Figure:
             values = [row[column] for row in each.classification[: len(CLASSES)]]
             places = np.arange(len(CLASSES)) + (index - (len(evaluations) - 1) / 2) * width
             axes.bar(places, values, width, color=colour, label=each.arm.label)
-        axes.set(title=f"{title} per class", xticks=range(len(CLASSES)), ylim=(0.4, 1))
+        axes.set(title=f"{title} per class", xticks=range(len(CLASSES)), ylim=(0, 1))
         axes.set_xticklabels(CLASSES, rotation=45, ha="right")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=7.5)
     return figure
@@ -175,7 +177,12 @@ def _box(placed: PlacedLayer) -> tuple[str, str, str]:
 
 
 def pages(
-    model: Model, evaluations: list[Evaluation], history: list[Epoch], about: dict[str, Any], drawn: dict[str, str]
+    model: Model,
+    evaluations: list[Evaluation],
+    history: list[Epoch],
+    about: dict[str, Any],
+    drawn: dict[str, str],
+    data: str,
 ) -> dict[str, str]:
     """Return {file name: text} of report.md and report.html; `about` is what was stored of a training, or empty."""
     environment = template_environment()
@@ -185,7 +192,7 @@ def pages(
         "history": history,
         "evaluations": [each for each in evaluations if each.logits is not None],
         "left_out": [each for each in evaluations if each.logits is None],
-        "warnings": [SYNTHETIC_WARNING] if model.facts.get("data") == "synthetic" else [],
+        "warnings": [SYNTHETIC_WARNING] if "synthetic" in (data, model.facts.get("data")) else [],
         "classes": CLASSES,
         "plots": inline(drawn),
         "stems": [name.removesuffix(".svg") for name in drawn],

@@ -70,6 +70,7 @@ def template_environment() -> Environment:
         "ratio": ratio,
         "reached": reached,
         "points": points,
+        "judged": judged,
     }
     return environment
 
@@ -104,6 +105,13 @@ def reached(row: TrainedArm, goal: float) -> str:
     if typical is None:
         return "never" if seeds else "-"
     return number(typical / 1e9) + (f" ({count} of {seeds})" if count < seeds else "")
+
+
+def judged(row: TrainedArm) -> str:
+    """Return what is said of an arm's accuracy beside that of the arm which all are compared with."""
+    if row.difference is not None:
+        return row.difference.word
+    return "the others are compared with it" if row.is_reference else "-"
 
 
 def points(difference: Difference | None) -> str:
@@ -230,7 +238,8 @@ def _checks(run: Run) -> Any:
         yield "Longest wait for data of an arm, as a share of its epochs", percent(max(waits, default=None)), wanted
     unsteady = [each for every in run.checks.values() for each in every if not each.steady]
     total = sum(len(every) for every in run.checks.values())
-    yield "Processes that were timed without having reached a steady state", f"{len(unsteady)} of {total}", "0"
+    if total:
+        yield "Processes that were timed without having reached a steady state", f"{len(unsteady)} of {total}", "0"
     yield "How the run ended", _ending(run), "complete"
 
 

@@ -15,7 +15,7 @@ from matplotlib.ticker import AutoLocator, FuncFormatter, Locator, LogLocator, N
 from backends.protocol import PRECISIONS
 from bench.attribution import attributions
 from bench.checks import MIN_RELATIVE_ACCURACY
-from bench.records import LATENCY
+from bench.records import LATENCY, TRAINING
 from bench.tradeoff import tradeoffs
 from bench.trained import GOALS, learning_curve
 
@@ -94,7 +94,8 @@ def _speedup_panel(run: Run, axes: Any, case: Case, rows: list[Speedup]) -> None
                       textcoords="offset points", ha="center", color=colour)  # fmt: skip
     labels = [f"{row.pair.arm.label}\nagainst {row.pair.baseline.label}" for row in rows]
     axes.set(yticks=range(len(rows)), yticklabels=labels, ylim=(len(rows) - 0.4, -0.7), title=case.label)
-    axes.set_xlabel("speedup: baseline latency / arm latency (log scale; right of 1 is faster)")
+    what = "epoch time" if case.scenario == TRAINING else "latency"
+    axes.set_xlabel(f"speedup: baseline {what} / arm {what} (log scale; right of 1 is faster)")
     _log_ratio_axis(axes.xaxis)
     axes.margins(x=0.12)
 

@@ -30,7 +30,7 @@ from backends.protocol import Course, open_training, stacks
 from models import zoo
 from models.recipes import Recipe
 from models.spec import Dropout
-from models.weights import digest, load_weights, save_weights
+from models.weights import digest, load_arrays, load_weights, save_weights
 stack, precision, wishes, folder = sys.argv[1], sys.argv[2], json.loads(sys.argv[3]), Path(sys.argv[4])
 
 def begin(wish, weights):
@@ -52,7 +52,8 @@ def fulfil(key, wish):
     save_weights(folder / f"{precision}-{key}.safetensors", training.weights(), {})
     report["digest"] = digest(training.weights())
     if wish["resume"]:
-        state, weights = training.state(), training.weights()
+        save_weights(folder / "state.safetensors", training.state(), {})
+        state, weights = load_arrays(folder / "state.safetensors"), training.weights()
         training.begin_epoch(5)
         report["went_on"] = train(training, 3)
         again = begin(wish, weights)
@@ -73,6 +74,7 @@ PLAIN = {
 }  # fmt: skip
 LEARN = {"model": "cnn-bn", "optimizer": "adam", "rate": 3e-3, "steps": 40, "dropout": True, "size": 64}
 RESUMED = {
+    "plain": {"model": "cnn-bn", "rate": 1e-2, "steps": 5, "dropout": True, "size": 64},
     "adam": {"model": "cnn-bn", "optimizer": "adam", "rate": 1e-3, "steps": 5, "dropout": True, "size": 64},
     "sharp": {"model": "cnn-bn", "momentum": 0.9, "rate": 1e-2, "rho": 0.05, "steps": 5, "dropout": True, "size": 64},
 }
