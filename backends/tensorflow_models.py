@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from models.h5 import KERAS
 from models.spec import BatchNorm, Conv2d, Dense, Dropout, Flatten, MaxPool2d, ReLU
 
 if TYPE_CHECKING:
@@ -35,15 +36,7 @@ def operators(run: Callable[[], Any]) -> set[str]:
     return {name.decode() for trace in traces for name in OPERATOR.findall(trace)} - NO_OPERATORS
 
 
-# Keras's names of parameters, and ours.
-NAMES = {
-    "kernel": "weight",
-    "bias": "bias",
-    "gamma": "scale",
-    "beta": "shift",
-    "moving_mean": "mean",
-    "moving_variance": "variance",
-}
+NAMES = {keras.removesuffix(":0"): ours for ours, keras in KERAS.items()}  # Keras's names of parameters, and ours
 
 
 def build_model(network: Network, weights: Weights, *, training: bool = False) -> Any:

@@ -232,6 +232,10 @@ class RecordedRun:
             each.block: each.test_accuracy for each in epochs if each.round == last and each.test_accuracy is not None
         }
 
+    def trained_memory_bytes(self, arm: Arm, case: Case) -> int | None:
+        """Return the peak resident set of an arm's processes in training."""
+        return max((each.memory_bytes for each in self.epochs(arm, case)), default=None)
+
     def parity(self, pair: Pair) -> Parity | None:
         """Return how the arm's outputs compare with the baseline's."""
         wanted = (pair.arm.id, pair.baseline.id, pair.case.id)

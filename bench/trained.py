@@ -91,7 +91,7 @@ def _trained(run: RecordedRun, arm: Arm, case: Case) -> TrainedArm:
         first_epoch_ns=median(each.wall_ns for each in epochs if each.round == 0),
         images_per_s=run.images_per_turn(case) / typical * 1e9 if typical else None,
         wait_share=sum(each.wait_ns for each in timed) / sum(each.wall_ns for each in timed),
-        memory_bytes=max(each.memory_bytes for each in epochs),
+        memory_bytes=run.trained_memory_bytes(arm, case) or 0,
         goals={goal: _times_to(goal, epochs) for goal in GOALS},
         final=run.final_accuracies(arm, case),
         difference=_difference(run, arm, case),

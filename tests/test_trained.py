@@ -196,6 +196,7 @@ def test_an_arm_that_diverged_is_a_row_with_its_reason(story) -> None:
     assert row(run).verdict.word == checks.FAILED
     assert "diverged" in row(run).verdict.reason
     (ours,) = [each for each in tables.arm_rows(run)[CASE] if each["stack"] == "ipex"]
+    assert [each["peak_memory_bytes"] for each in tables.arm_rows(run)[CASE]] == [7, 7, None]
     assert (ours["status"], "diverged" in ours["reason"]) == ("failed", True)
 
 

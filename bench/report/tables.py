@@ -214,7 +214,7 @@ def _facts(run: Run, arm: Arm, case: Case) -> dict[str, Any]:
         "cold_start_s": _seconds(spent.cold_start_ns),
         "restart_s": _seconds(spent.restart_ns),
         "break_even_images": spent.break_even_images,
-        "peak_memory_bytes": spent.memory_bytes,
+        "peak_memory_bytes": spent.memory_bytes or run.trained_memory_bytes(arm, case),
         "installed_bytes": spent.installed_bytes,
         "saved_bytes": spent.saved_bytes,
         "accuracy": run.accuracy(arm, case),
