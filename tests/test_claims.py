@@ -5,7 +5,9 @@ import math
 from dataclasses import replace
 
 import pytest
+from rich.console import Console
 
+from bench import commands_claims
 from bench.checks import Estimate
 from bench.claims import (
     BN,
@@ -76,6 +78,39 @@ def test_every_ratio_is_measured_by_the_suite_that_it_names() -> None:
 def test_what_claims_need_is_named_once() -> None:
     assert needed(CLAIMS, Ratio) == ["claims-training", "claims-inference"]
     assert set(needed(CLAIMS, Accuracy)) == {"vgg", "bn", "adam", "small"}
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """Record what claims would measure and train; return the record and what counts as being there."""
+    record, there = [], {"runs": set(), "trainings": set()}
+
+    def run(choice, *_) -> int:
+        record.append(choice.suite)
+        there["runs"].add(choice.suite)
+        return 0
+
+    monkeypatch.setattr(commands_claims.commands, "run", run)
+    monkeypatch.setattr(commands_claims.commands_training, "train", lambda wish, *_: record.append(wish.recipe))
+    monkeypatch.setattr(commands_claims, "newest_runs", lambda _: dict.fromkeys(there["runs"]))
+    monkeypatch.setattr(commands_claims, "trainings", lambda _: dict.fromkeys(there["trainings"]))
+    monkeypatch.setattr(commands_claims, "_trainer", lambda _: "pytorch")
+    return record, there
+
+
+def test_what_is_missing_is_measured_and_trained_and_nothing_else(made, tmp_path) -> None:
+    record, there = made
+    there["runs"].add("claims-training")
+    there["trainings"] |= {"vgg", "bn"}
+    commands_claims._measure_missing("quick", tmp_path, "auto", Console(quiet=True), [])
+    assert record == ["claims-inference", "adam", "small"]
+
+
+def test_an_interrupted_run_ends_the_measuring(made, tmp_path, monkeypatch) -> None:
+    record, _ = made
+    monkeypatch.setattr(commands_claims.commands, "run", lambda choice, *_: record.append(choice.suite) or 1)
+    commands_claims._measure_missing("quick", tmp_path, "auto", Console(quiet=True), [])
+    assert record == ["claims-training"]
 
 
 def test_claims_are_not_measured_on_other_data(bench) -> None:
