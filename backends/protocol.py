@@ -13,7 +13,7 @@ import backends
 from models.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
     from types import ModuleType
 
@@ -235,6 +235,15 @@ def way_of(ways: Mapping[str, AnyWay], deployment: Deployment) -> AnyWay:
     if way is None or deployment.precision not in way.variant.precisions:
         raise UnsupportedError(f"no variant {deployment.variant} at {deployment.precision}")
     return way
+
+
+def require_evidence(ran: Iterable[str], evidence: tuple[str, ...], absent: tuple[str, ...] = ()) -> None:
+    """Raise ProofError unless a name begins with one of `evidence`, or if one begins with one of `absent`."""
+    names = list(ran)
+    if not any(name.startswith(evidence) for name in names):
+        raise ProofError(f"none of {', '.join(evidence)} ran")
+    if unwanted := [name for name in names if name.startswith(absent)]:
+        raise ProofError(f"{', '.join(unwanted)} ran")
 
 
 def variants_of(*ways: Mapping[str, Way]) -> dict[str, Variant]:

@@ -16,16 +16,16 @@ from backends.protocol import (
     Deployment,
     FileFormat,
     Proof,
-    ProofError,
     Session,
     Stack,
     Training,
     Variant,
     first_line,
+    require_evidence,
     variants_of,
     way_of,
 )
-from backends.pytorch_modules import as_nchw, build_module, read_pth, write_pth
+from backends.pytorch_modules import as_nchw, build_module, observed, read_pth, write_pth
 from backends.pytorch_training import TRAININGS, TorchTraining, TrainingWay
 
 if TYPE_CHECKING:
@@ -174,19 +174,14 @@ class TorchSession:
         """Profile one step, and listen to oneDNN during another; look for the variant's kernels."""
         import torch
 
-        # Not torch.profiler: its first use loads half of the compiler, for which an eager process has no use.
-        with torch.autograd.profiler.profile(use_kineto=False) as profile:
-            logits = self.step(batch)
-        names = tuple(sorted({event.name for event in profile.function_events}))
-        wanted = self._way.evidence[self._deployment.precision]
-        if not any(name.startswith(wanted) for name in names):
-            raise ProofError(f"none of {', '.join(wanted)} ran")
-        with onednn.standard_output() as lines, torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON):
-            self.step(batch)
+        names, lines = observed(lambda: self.step(batch))
+        require_evidence(names, self._way.evidence[self._deployment.precision])
         ran = onednn.kernels(lines)
         kernels = (*names, *sorted(map(str, ran)))
         versions = self._backend.versions() | onednn.information(lines)
-        return Proof(self._precision(onednn.precision(ran), logits), torch.get_num_threads(), kernels, versions)
+        return Proof(
+            self._precision(onednn.precision(ran), self.step(batch)), torch.get_num_threads(), kernels, versions
+        )
 
     def _precision(self, multiplied: str, logits: Any) -> str:
         """Return the precision of what oneDNN multiplied.

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from backends import onednn
 from models.spec import BatchNorm, Conv2d, Dense, Dropout, Flatten, MaxPool2d, ReLU
 from models.weights import WeightsError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from backends.protocol import F32
@@ -109,6 +111,19 @@ def _flattened(network: Network, name: str) -> tuple[int, ...] | None:
         if name.startswith(f"{layer.name}.") and isinstance(before.layer, Flatten):
             return before.input_shape
     return None
+
+
+def observed(run: Callable[[], Any]) -> tuple[tuple[str, ...], list[str]]:
+    """Profile one run, and listen to oneDNN during another; return the operators' names, and oneDNN's lines."""
+    import torch
+
+    # Not torch.profiler: its first use loads half of the compiler, for which an eager process has no use.
+    with torch.autograd.profiler.profile(use_kineto=False) as profile:
+        run()
+    names = tuple(sorted({event.name for event in profile.function_events}))
+    with onednn.standard_output() as lines, torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON):
+        run()
+    return names, lines
 
 
 def write_pth(path: Path, network: Network, weights: Weights) -> None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backends import onednn
-from backends.protocol import Proof, ProofError, Variant, first_line
-from backends.pytorch_modules import as_nchw, build_module, neutral_weights
+from backends.protocol import Proof, ProofError, Variant, first_line, require_evidence
+from backends.pytorch_modules import as_nchw, build_module, neutral_weights, observed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -192,13 +192,8 @@ class TorchTraining:
         """Profile one step that moves nothing, and listen to oneDNN during another."""
         import torch
 
-        with torch.autograd.profiler.profile(use_kineto=False) as profile:
-            self.step(images, labels, 0.0)
-        names = tuple(sorted({event.name for event in profile.function_events}))
-        if not any(name.startswith(self._way.evidence) for name in names):
-            raise ProofError(f"none of {', '.join(self._way.evidence)} ran")
-        with onednn.standard_output() as lines, torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON):
-            self.step(images, labels, 0.0)
+        names, lines = observed(lambda: self.step(images, labels, 0.0))
+        require_evidence(names, self._way.evidence)
         ran = onednn.kernels(lines)
         precision = onednn.precision(ran) or self._backend.reduced_arithmetic() or "fp32"
         kernels = (*names, *sorted(map(str, ran)))

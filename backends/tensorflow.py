@@ -12,16 +12,16 @@ from backends.protocol import (
     Course,
     Deployment,
     Proof,
-    ProofError,
     Session,
     Stack,
     Training,
     Variant,
     first_line,
+    require_evidence,
     variants_of,
     way_of,
 )
-from backends.tensorflow_models import HEAVY, PRECISIONS, build_model, operators
+from backends.tensorflow_models import build_model, operators, precision_of
 from backends.tensorflow_training import TRAININGS, TensorFlowTraining, TrainingWay
 
 if TYPE_CHECKING:
@@ -151,10 +151,7 @@ class TensorFlowSession:
     def prove(self, batch: Any) -> Proof:
         """Trace one step and look for the variant's operators."""
         ran = tuple(sorted(operators(lambda: self.step(batch))))
-        if not any(name.startswith(self._way.evidence) for name in ran):
-            raise ProofError(f"none of {', '.join(self._way.evidence)} ran")
-        if unwanted := [name for name in ran if name.startswith(self._way.absent or "-")]:
-            raise ProofError(f"{', '.join(unwanted)} ran")
+        require_evidence(ran, self._way.evidence, self._way.absent)
         kernels, versions = self._backend.observe(lambda: self.step(batch))
         precision = onednn.precision(kernels) or self._precision()
         names = (*ran, *sorted(map(str, kernels)))
@@ -165,8 +162,7 @@ class TensorFlowSession:
         import tensorflow as tf
 
         traced = tf.function(self._logits, input_signature=[self._signature]).get_concrete_function().graph
-        types = {each.outputs[0].dtype.name for each in traced.get_operations() if each.type in HEAVY}
-        return "+".join(sorted(PRECISIONS.get(each, each) for each in types))
+        return precision_of(traced)
 
     def save(self, folder: Path) -> None:
         """Write a SavedModel."""

@@ -24,6 +24,12 @@ HEAVY = ("Conv2D", "MatMul")
 PRECISIONS = {"float32": "fp32", "bfloat16": "bf16"}
 
 
+def precision_of(graph: Any) -> str:
+    """Return the type of what a graph multiplies."""
+    types = {each.outputs[0].dtype.name for each in graph.get_operations() if each.type in HEAVY}
+    return "+".join(sorted(PRECISIONS.get(each, each) for each in types))
+
+
 def operators(run: Callable[[], Any]) -> set[str]:
     """Return the operators that ran, by the names under which TensorFlow registers them."""
     import tensorflow as tf

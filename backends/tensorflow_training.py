@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backends import onednn
-from backends.protocol import Proof, ProofError, Variant, first_line
-from backends.tensorflow_models import HEAVY, NAMES, PRECISIONS, build_model, operators
+from backends.protocol import Proof, ProofError, Variant, first_line, require_evidence
+from backends.tensorflow_models import NAMES, build_model, operators, precision_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -216,10 +216,7 @@ class TensorFlowTraining:
     def prove(self, images: F32, labels: NDArray[np.int64]) -> Proof:
         """Trace one step that moves nothing and look for the variant's operators."""
         ran = tuple(sorted(operators(lambda: self.step(images, labels, 0.0))))
-        if not any(name.startswith(self._way.evidence) for name in ran):
-            raise ProofError(f"none of {', '.join(self._way.evidence)} ran")
-        if unwanted := [name for name in ran if name.startswith(self._way.absent or "-")]:
-            raise ProofError(f"{', '.join(unwanted)} ran")
+        require_evidence(ran, self._way.evidence, self._way.absent)
         kernels, versions = self._backend.observe(lambda: self.step(images, labels, 0.0))
         precision = onednn.precision(kernels) or self._precision(images, labels)
         names = (*ran, *sorted(map(str, kernels)))
@@ -227,6 +224,4 @@ class TensorFlowTraining:
 
     def _precision(self, images: F32, labels: NDArray[np.int64]) -> str:
         """Return the type of what is multiplied, as the graph has it."""
-        graph = self._step.get_concrete_function(images, labels).graph
-        types = {each.outputs[0].dtype.name for each in graph.get_operations() if each.type in HEAVY}
-        return "+".join(sorted(PRECISIONS.get(each, each) for each in types))
+        return precision_of(self._step.get_concrete_function(images, labels).graph)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import sqrt
 from statistics import mean
 from typing import TYPE_CHECKING, TypeAlias
 
 from bench.analysis import Run
+from bench.course import kept_epoch
 from bench.errors import UserError
-from bench.journal import RUN
+from bench.journal import RUN, read_run
+from bench.recipe import load_recipe, recipe_names
 from bench.records import LATENCY, TRAINING, Arm, Case, Pair
 from bench.train import TRAINING as TRAINING_FILE
 from bench.train import is_complete, read_history, read_training
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
     from bench.checks import Estimate
     from bench.course import Epoch
+    from models.recipes import Recipe
 
 REPRODUCED, NOT_REPRODUCED, NOT_TESTABLE, OPEN = "reproduced", "not reproduced", "not testable here", "not measured yet"
 INFERENCE_SUITE, TRAINING_SUITE = "claims-inference", "claims-training"
@@ -29,14 +32,13 @@ TEST_IMAGES = 10_000
 
 @dataclass(frozen=True)
 class Ratio:
-    """A claimed speedup of an arm over a baseline, at least `low`; `high` is for the record."""
+    """A claimed speedup of an arm over a baseline: at least `low`."""
 
     suite: str
     case: Case
     arm: Arm
     baseline: Arm
     low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -85,24 +87,24 @@ CLAIMS = (
     Claim(
         "recipe vgg",
         "ITEX: an epoch in 108-111 s instead of 917-941 s: 8.5x",
-        Ratio(TRAINING_SUITE, VGG_EPOCH, ITEX, TENSORFLOW, 8.3, 8.7),
+        Ratio(TRAINING_SUITE, VGG_EPOCH, ITEX, TENSORFLOW, 8.3),
     ),
     Claim("recipe vgg", "test accuracy 94.5-94.8 %", Accuracy("vgg", 0.945)),
     Claim(
         "recipe bn",
         "ITEX: an epoch in 40 s instead of 250 s: 6.25x",
-        Ratio(TRAINING_SUITE, BN_EPOCH, ITEX, TENSORFLOW, 6.25, 6.25),
+        Ratio(TRAINING_SUITE, BN_EPOCH, ITEX, TENSORFLOW, 6.25),
     ),
     Claim(
         "recipe bn",
         "OpenVINO: inference in 0.9 s instead of 5 s: 5.6x",
-        Ratio(INFERENCE_SUITE, BN, OPENVINO, Arm("tensorflow", "graph"), 5.55, 5.55),
+        Ratio(INFERENCE_SUITE, BN, OPENVINO, Arm("tensorflow", "graph"), 5.55),
     ),
     Claim("recipe bn", "test accuracy 92 %", Accuracy("bn", 0.92)),
     Claim(
         "recipe adam",
         "IPEX: the 10,000 test images in 0.914 s instead of 1.006 s: 1.10x",
-        Ratio(INFERENCE_SUITE, SMALL, Arm("ipex", "jit"), EAGER, 1.10, 1.10),
+        Ratio(INFERENCE_SUITE, SMALL, Arm("ipex", "jit"), EAGER, 1.10),
     ),
     Claim("recipe adam", "test accuracy 91.55 % without and 91.61 % with IPEX", Accuracy("adam", 0.9155)),
     Claim("recipe small", "test accuracy 0.91 with and without IPEX", Accuracy("small", 0.91)),
@@ -120,23 +122,23 @@ CLAIMS = (
     Claim(
         "TensorFlow",
         "oneDNN: about 2x for image models",
-        Ratio(INFERENCE_SUITE, BN, Arm("tensorflow", "graph"), Arm("tensorflow", "no-onednn"), 2.0, 2.0),
+        Ratio(INFERENCE_SUITE, BN, Arm("tensorflow", "graph"), Arm("tensorflow", "no-onednn"), 2.0),
     ),
     Claim("ITEX", "none for CPUs", Untestable("no number was given")),
     Claim(
         "OpenVINO",
         "int8 over fp32: 1.9-3.9x, depending on VNNI",
-        Ratio(INFERENCE_SUITE, BN, Arm("openvino", "latency", "int8"), OPENVINO, 1.9, 3.9),
+        Ratio(INFERENCE_SUITE, BN, Arm("openvino", "latency", "int8"), OPENVINO, 1.9),
     ),
     Claim(
         "OpenVINO",
         "fp32 over PyTorch: 1.02x on an Ice Lake server",
-        Ratio(INFERENCE_SUITE, BN, OPENVINO, EAGER, 1.02, 1.02),
+        Ratio(INFERENCE_SUITE, BN, OPENVINO, EAGER, 1.02),
     ),
     Claim(
         "OpenVINO",
         "fp32 over PyTorch: 3x (Ultralytics)",
-        Ratio(INFERENCE_SUITE, BN, OPENVINO, EAGER, 3.0, 3.0),
+        Ratio(INFERENCE_SUITE, BN, OPENVINO, EAGER, 3.0),
     ),
 )
 
@@ -151,20 +153,24 @@ def needed(claims: Iterable[Claim], kind: type[Ratio | Accuracy]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def newest_runs(results: Path) -> dict[str, Path]:
-    """Return the newest run of each suite that has come to its end, on the real data, with a preset that claims."""
-    found: dict[str, tuple[str, Path]] = {}
-    for file in sorted(results.glob(f"*/{RUN}")):
+def newest_runs(results: Path) -> dict[str, Run]:
+    """Return the newest run of each suite that claims need: whole, on the real data, with a preset that claims."""
+    suites, found = needed(CLAIMS, Ratio), dict[str, Run]()
+    for file in results.glob(f"*/{RUN}"):
         try:
-            run = Run(file.parent)
+            if read_run(file.parent)["suite"]["name"] in suites and not file.parent.is_symlink():
+                run = Run(file.parent)
+                name = run.info["suite"]["name"]
+                if _counts(run) and (name not in found or run.info["started"] > found[name].info["started"]):
+                    found[name] = run
         except UserError:
             continue
-        name, started = run.info["suite"]["name"], run.info["started"]
-        complete = run.end is not None and run.end.status != "interrupted" and run.data == "fashion-mnist"
-        complete = complete and run.preset.confidence is not None
-        if complete and not file.parent.is_symlink() and started > found.get(name, ("",))[0]:
-            found[name] = (started, file.parent)
-    return {name: path for name, (_, path) in found.items()}
+    return found
+
+
+def _counts(run: Run) -> bool:
+    ended = run.end is not None and run.end.status != "interrupted"
+    return ended and run.data == "fashion-mnist" and run.preset.confidence is not None
 
 
 def trainings(results: Path) -> dict[str, dict[str, list[Epoch]]]:
@@ -187,10 +193,6 @@ def trainings(results: Path) -> dict[str, dict[str, list[Epoch]]]:
 
 def _is_published(about: dict[str, object]) -> bool:
     """Tell whether a training kept to the recipe that comes with the project, apart from the number of epochs."""
-    from dataclasses import asdict
-
-    from bench.recipe import load_recipe, recipe_names
-
     recipe = about["recipe"]
     if not isinstance(recipe, dict) or recipe.get("name") not in recipe_names():
         return False
@@ -203,7 +205,7 @@ def judge(claim: Claim, runs: dict[str, Run], trained: dict[str, dict[str, list[
         case Untestable(reason):
             return Finding(claim, "", f"{NOT_TESTABLE}: {reason}", "")
         case Accuracy(recipe, low):
-            return _judge_accuracy(claim, low, trained.get(recipe, {}))
+            return _judge_accuracy(claim, load_recipe(recipe), low, trained.get(recipe, {}))
         case Ratio():
             return _judge_ratio(claim, claim.evidence, runs.get(claim.evidence.suite))
 
@@ -247,11 +249,11 @@ def _time(run: Run, arm: Arm, case: Case) -> str:
     return f"{typical * count / 1e9:.3g}"
 
 
-def _judge_accuracy(claim: Claim, low: float, histories: dict[str, list[Epoch]]) -> Finding:
+def _judge_accuracy(claim: Claim, recipe: Recipe, low: float, histories: dict[str, list[Epoch]]) -> Finding:
     """Compare the mean over trainings; what the test images' own chance may explain (two standard errors) counts."""
     if not histories:
         return Finding(claim, "", OPEN, "")
-    reached = [_final(history) for history in histories.values()]
+    reached = [history[kept_epoch(recipe, history)].test_accuracy for history in histories.values()]
     accuracy = mean(reached)
     allowance = 2 * sqrt(low * (1 - low) / TEST_IMAGES)
     spread = f", {min(reached):.2%} to {max(reached):.2%}" if len(reached) > 1 else ""
@@ -259,11 +261,3 @@ def _judge_accuracy(claim: Claim, low: float, histories: dict[str, list[Epoch]])
     measured = f"{accuracy:.2%} ({len(reached)} trained{spread}; {', '.join(map(str, epochs))} epochs)"
     verdict = REPRODUCED if accuracy >= low - allowance else NOT_REPRODUCED
     return Finding(claim, measured, verdict, ", ".join(histories))
-
-
-def _final(history: list[Epoch]) -> float:
-    """Return the test accuracy of the weights that were kept: of the best held-out loss, or of the last epoch."""
-    from bench.course import best_epoch
-
-    held_out = history[0].validation_loss is not None
-    return history[best_epoch(history) if held_out else -1].test_accuracy

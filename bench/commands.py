@@ -14,7 +14,7 @@ from rich.text import Text
 from backends.protocol import stacks
 from bench import cache
 from bench.errors import UserError, unknown
-from bench.journal import JOURNAL, write_whole
+from bench.journal import JOURNAL, write_pages
 from bench.options import LATEST, MAX_SEED, chosen_threads, git_commit, names_of, require_name
 from bench.plan import PRESETS, Plan, make_plan
 from bench.recipe import load_recipe, recipe_names
@@ -99,11 +99,7 @@ def _write_report(folder: Path, console: Console) -> int:
     measured = Run(folder)
     arms, drawn = tables.arm_rows(measured), plots.render(measured)
     texts = tables.render(measured, arms) | page.render(measured, arms, drawn)
-    (folder / "plots").mkdir(exist_ok=True)
-    for name, text in texts.items():
-        write_whole(folder / name, text)
-    for name, svg in drawn.items():
-        write_whole(folder / "plots" / name, svg)
+    write_pages(folder, texts, drawn)
     summary.closing(measured, console)
     return 1 if summary.troubles(measured) else 0
 

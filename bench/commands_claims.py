@@ -9,12 +9,11 @@ from rich.text import Text
 
 from backends.protocol import stacks
 from bench import commands, commands_training
-from bench.analysis import Run
 from bench.claims import CLAIMS, OPEN, Accuracy, Finding, Ratio, judge, needed, newest_runs, trainings
 from bench.errors import UserError
 from bench.journal import write_whole
 from bench.recipe import load_recipe
-from bench.stacks import MissingEnvironmentError, environment_of
+from bench.stacks import is_installed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,8 +36,7 @@ def claims(*, measure: bool, preset: str, results: Path, source: str, console: C
     if measure:
         _require_real_data(source)
         _measure_missing(preset, results, source, console, argv)
-    runs = {name: Run(path) for name, path in newest_runs(results).items()}
-    trained = trainings(results)
+    runs, trained = newest_runs(results), trainings(results)
     findings = [judge(claim, runs, trained) for claim in CLAIMS]
     results.mkdir(parents=True, exist_ok=True)
     write_whole(results / TABLE, _csv(findings))
@@ -77,11 +75,8 @@ def _require_real_data(source: str) -> None:
 
 def _trainer(recipe: str) -> str:
     for name in TRAINERS.get(recipe, OTHER_TRAINERS):
-        try:
-            environment_of(stacks()[name])
-        except MissingEnvironmentError:
-            continue
-        return name
+        if is_installed(stacks()[name]):
+            return name
     raise UserError("no stack that trains is installed; make an environment: tox -e vanilla --notest")
 
 

@@ -17,7 +17,7 @@ from bench import machine
 from bench.errors import UserError, unknown
 from bench.evaluate import default_arms
 from bench.evaluate import evaluate as evaluate_model
-from bench.journal import RUN, write_whole
+from bench.journal import RUN, write_pages
 from bench.model import export as export_model
 from bench.model import import_model, open_model
 from bench.options import chosen_threads, git_commit, names_of, require_name, require_seed
@@ -27,6 +27,7 @@ from bench.stacks import find_stack
 from bench.train import MODEL, TRAINING, Job, is_complete, read_history, read_training
 from bench.train import train as train_model
 from models.data import SYNTHETIC_WARNING
+from models.whole import whole
 from models.zoo import NETWORKS
 
 if TYPE_CHECKING:
@@ -70,9 +71,8 @@ def train(wish: Wish, results: Path, name: str, output: str, console: Console, c
     history = train_model(job, folder, describe(command), console)
     model = open_model(folder)
     if copy:
-        partial = copy.with_name(f".{copy.name}.partial")
-        shutil.copyfile(folder / MODEL, partial)
-        partial.replace(copy)
+        with whole(copy) as partial:
+            shutil.copyfile(folder / MODEL, partial)
     if not (folder / HTML).exists():
         answering = next(name for name, each in job.stack.variants.items() if not each.training)
         found = write_evaluation(model, [Arm(job.stack.name, answering)], job.data, job.threads, folder)
@@ -146,11 +146,7 @@ def write_evaluation(model: Model, arms: list[Arm], data: DataSet, threads: int,
     drawn = pages.plots(model, evaluations, history)
     texts = pages.tables(evaluations, history, data.name)
     texts |= pages.pages(model, evaluations, history, about, drawn, data.name)
-    (folder / "plots").mkdir(exist_ok=True)
-    for name, text in texts.items():
-        write_whole(folder / name, text)
-    for name, svg in drawn.items():
-        write_whole(folder / "plots" / name, svg)
+    write_pages(folder, texts, drawn)
     return evaluations
 
 

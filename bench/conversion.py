@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from backends.protocol import stacks
 from bench import cache, settings
 from bench.launch import Worker
@@ -15,10 +17,14 @@ from bench.records import DEFAULT_SETTINGS
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from bench.records import Arm
     from bench.stacks import Environment
+    from models.data import DataSet
 
 CONVERT_TIMEOUT_S = 600
+CALIBRATION_IMAGES, CALIBRATION_SEED = 300, 0  # as many as NNCF takes by itself
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,13 @@ class Converted:
     folder: Path
     convert_ns: int
     cached: bool
+
+
+def calibration_images(data: DataSet) -> NDArray[np.uint8]:
+    """Return the training images that int8 takes its ranges from."""
+    chosen = np.random.RandomState(CALIBRATION_SEED).permutation(len(data.train_images))[:CALIBRATION_IMAGES]
+    images: NDArray[np.uint8] = data.train_images[chosen]
+    return images
 
 
 def needs_conversion(arm: Arm) -> bool:

@@ -76,6 +76,11 @@ def best_epoch(history: Sequence[Epoch]) -> int:
     return losses.index(min(losses))
 
 
+def kept_epoch(recipe: Recipe, history: Sequence[Epoch]) -> int:
+    """Return the index of the epoch whose weights are kept: the best, where a recipe waits for it, else the last."""
+    return best_epoch(history) if recipe.patience else len(history) - 1
+
+
 def is_over(recipe: Recipe, epochs: int, history: Sequence[Epoch]) -> bool:
     """Tell whether all epochs are done, or `patience` of them in a row brought no better validation loss."""
     if len(history) >= epochs:

@@ -41,6 +41,9 @@ class TrainingBlock(LiveBlock):
         """Open the arm's training."""
         self.rig.train(team, arm, case, self.block.number)
 
+    def check(self, arm: Arm, case: Case) -> None:
+        """Leave warming up to the first epoch, and comparing to what all epochs leave behind."""
+
     def take_turn(self, number: int, position: int, arm: Arm, case: Case) -> None:
         """Time one epoch; judge it apart."""
         rig, team = self.rig, self.teams[arm.id]

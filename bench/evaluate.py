@@ -12,12 +12,12 @@ import numpy as np
 
 from backends.protocol import stacks
 from bench import settings
-from bench.conversion import Source, convert, needs_conversion
+from bench.conversion import Source, calibration_images, convert, needs_conversion
 from bench.errors import UserError
 from bench.launch import Worker, WorkerError
 from bench.records import LATENCY, Arm, Case
-from bench.run import CALIBRATION_IMAGES, CALIBRATION_SEED
-from bench.stacks import MissingEnvironmentError, environment_of
+from bench.rig import build_request
+from bench.stacks import MissingEnvironmentError, environment_of, is_installed
 from bench.suite import load_suite
 from models.data import CLASSES
 from models.weights import digest
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from models.data import DataSet
 
 BATCH_SIZE = 100
+IMAGES, CALIBRATION = "test-images.npy", "calibration.npy"
 TIMEOUT_S = 1800
 ROC_POINTS = 200  # of each curve that are stored
 
@@ -118,15 +119,7 @@ def default_arms() -> list[Arm]:
     suite = load_suite("inference")
     first = {arm.stack: arm for arm in reversed(suite.baselines)}
     arms = [Arm(arm.stack, arm.variant) for arm in (*reversed(first.values()), *suite.primary)]
-    return [arm for arm in arms if _is_there(arm)]
-
-
-def _is_there(arm: Arm) -> bool:
-    try:
-        environment_of(stacks()[arm.stack])
-    except MissingEnvironmentError:
-        return False
-    return True
+    return [arm for arm in arms if is_installed(stacks()[arm.stack])]
 
 
 def evaluate(model: Model, arms: list[Arm], data: DataSet, threads: int) -> list[Evaluation]:
@@ -134,9 +127,8 @@ def evaluate(model: Model, arms: list[Arm], data: DataSet, threads: int) -> list
     truth = data.test_labels.astype(np.int64)
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         scratch = Path(name)
-        chosen = np.random.RandomState(CALIBRATION_SEED).permutation(len(data.train_images))[:CALIBRATION_IMAGES]
-        np.save(scratch / "images.npy", data.test_images, allow_pickle=False)
-        np.save(scratch / "calibration.npy", data.train_images[chosen], allow_pickle=False)
+        np.save(scratch / IMAGES, data.test_images, allow_pickle=False)
+        np.save(scratch / CALIBRATION, calibration_images(data), allow_pickle=False)
         found = []
         for arm in arms:
             try:
@@ -148,26 +140,15 @@ def evaluate(model: Model, arms: list[Arm], data: DataSet, threads: int) -> list
 
 def _logits(model: Model, arm: Arm, images: int, threads: int, scratch: Path) -> NDArray[np.float64]:
     """Return an arm's logits of the test images; raises WorkerError or MissingEnvironmentError."""
-    stack = stacks()[arm.stack]
-    environment, case = environment_of(stack), Case(model.network.name, LATENCY, BATCH_SIZE)
-    files, file, log = "", scratch / "logits.npy", scratch / f"{arm.slug}.log"
+    environment, case = environment_of(stacks()[arm.stack]), Case(model.network.name, LATENCY, BATCH_SIZE)
+    file, log, converted = scratch / "logits.npy", scratch / f"{arm.slug}.log", None
+    weights, calibration = model.path.absolute(), scratch / CALIBRATION
     if needs_conversion(arm):
-        source = Source(
-            model.network.name,
-            model.network.digest,
-            digest(model.weights),
-            model.path.absolute(),
-            scratch / "calibration.npy",
-        )
-        files = str(convert(arm, environment, source, threads, log, scratch).folder)
-    variables = settings.variables(arm.settings, threads) | stack.variants[arm.variant].settings
-    variables |= {name: str(scratch / name.lower()) for name in stack.cache_variables}
-    request = {
-        "case": case.id, "stack": arm.stack, "variant": arm.variant, "model": model.network.name,
-        "precision": arm.precision, "batch_size": BATCH_SIZE, "weights": str(model.path.absolute()),
-        "images": str(scratch / "images.npy"), "calibration": str(scratch / "calibration.npy"), "files": files,
-        "threads": threads, "cores": None,
-    }  # fmt: skip
+        source = Source(model.network.name, model.network.digest, digest(model.weights), weights, calibration)
+        converted = convert(arm, environment, source, threads, log, scratch)
+    variables = settings.of_process(arm, threads, scratch)
+    request = build_request(arm, case, (weights, scratch / IMAGES, calibration), converted)
+    request |= {"threads": threads, "cores": None}
     with Worker(environment.python, variables, log, scratch) as worker:
         worker.wait_until_ready().request("build", TIMEOUT_S, **request)
         worker.request("predict", TIMEOUT_S, case=case.id, images=images, file=str(file))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from bench.errors import UserError
 from bench.records import DESCRIPTION, SCHEMA, Record, RecordError, from_line, to_line
+from models.whole import whole
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,13 +67,18 @@ def write_whole(path: Path, text: str) -> None:
 
     Raises UserError when the disk refuses.
     """
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
-        partial.replace(path)
+        with whole(path) as partial:
+            partial.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise disk_error(path, error) from error
+
+
+def write_pages(folder: Path, texts: dict[str, str], drawn: dict[str, str]) -> None:
+    """Write a report's files, each whole: texts by name, and plots into their own folder."""
+    (folder / "plots").mkdir(exist_ok=True)
+    for name, text in (texts | {f"plots/{name}": svg for name, svg in drawn.items()}).items():
+        write_whole(folder / name, text)
 
 
 def read_run(folder: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -30,7 +31,7 @@ T = TypeVar("T")
 SETTLE_STEP_NS, SETTLE_LIMIT_NS, SETTLED_SHARE = 6_000_000, 500_000_000, 0.05
 
 
-class LiveBlock:
+class LiveBlock(ABC):
     """One fresh team per arm for the cases of a model and scenario, all alive together."""
 
     def __init__(self, rig: Rig, block: Block, caches: Path) -> None:
@@ -134,16 +135,17 @@ class LiveBlock:
             return error
         return None
 
+    @abstractmethod
     def prepare(self, team: Team, arm: Arm, case: Case) -> None:
         """Let an arm's team build what it needs for a case; raises WorkerError."""
-        raise NotImplementedError
 
+    @abstractmethod
     def check(self, arm: Arm, case: Case) -> None:
         """Compare, and warm up, what was built; raises WorkerError."""
 
+    @abstractmethod
     def take_turn(self, number: int, position: int, arm: Arm, case: Case) -> None:
         """Let an arm have its turn in a round, and store it; raises WorkerError."""
-        raise NotImplementedError
 
     def _read_back(self, arm: Arm, case: Case) -> None:
         """Let the process prove what it ran, after its last turn, so that no profiler is on before."""
@@ -156,9 +158,9 @@ class LiveBlock:
         self.rig.journal.append(Evidence(*place, evidence["precision"], evidence["threads"], kernels))
         self._ready.remove((arm.id, case.id))  # it has proved its turns: no other case's fault is theirs
 
+    @abstractmethod
     def evidence(self, arm: Arm, case: Case) -> dict[str, Any]:
         """Return what an arm's process reads back; raises WorkerError."""
-        raise NotImplementedError
 
     def watched(self, arm: Arm, work: Callable[[], T]) -> tuple[T, dict[str, Any]]:
         """Do an arm's work when all others are quiet; account for what they and the machine did meanwhile."""

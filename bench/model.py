@@ -16,6 +16,7 @@ from bench.stacks import MissingEnvironmentError, environment_of
 from bench.train import MODEL
 from models.h5 import read_h5, write_h5
 from models.weights import Weights, load_arrays, load_weights, read_metadata, save_weights
+from models.whole import whole
 from models.zoo import NETWORKS
 
 if TYPE_CHECKING:
@@ -78,7 +79,8 @@ def export(model: Model, output: Path) -> None:
         case ".safetensors":
             save_weights(output, model.weights, model.facts)
         case ".pth":
-            _in_framework("write", model.network, output, model.path)
+            with whole(output) as partial:
+                _in_framework("write", model.network, partial, model.path)
         case ".xml":
             _write_ir(model, output)
         case _:
@@ -114,16 +116,8 @@ def _require_place(output: Path) -> None:
 
 
 def _in_framework(do: str, network: Network, file: Path, ours: Path) -> None:
-    """Let a stack's environment read or write its framework's format; a file appears whole or not at all."""
-    partial = file.with_name(f".{file.stem}.partial{file.suffix}") if do == "write" else file
-    request = {"file": str(partial.absolute()), "model": network.name, "weights": str(ours.absolute())}
-    try:
-        _ask(file.suffix, do, request)
-        if do == "write":
-            partial.replace(file)
-    finally:
-        if do == "write":
-            partial.unlink(missing_ok=True)
+    """Let a stack's environment read or write its framework's format."""
+    _ask(file.suffix, do, {"file": str(file.absolute()), "model": network.name, "weights": str(ours.absolute())})
 
 
 def _write_ir(model: Model, output: Path) -> None:

@@ -16,7 +16,6 @@ from bench.conversion import Converted, Source, convert, kind, needs_conversion
 from bench.course import learning_rates
 from bench.launch import Unsupported, Worker, WorkerError
 from bench.options import MAX_SEED
-from bench.recipe import load_recipe
 from bench.records import LATENCY, TRAINING, Failure
 from bench.team import Team
 from bench.train import training_request
@@ -98,15 +97,13 @@ class Rig:
 
         Raises WorkerError, or Unsupported when the environment lacks what the arm's settings need.
         """
-        stack, environment = stacks()[arm.stack], self.plan.environments[arm.stack]
+        environment = self.plan.environments[arm.stack]
         members, threads = self.members(arm, scenario)
         try:
             preloaded = settings.preloaded(arm.settings, environment.folder)
         except FileNotFoundError as error:
             raise Unsupported(str(error)) from error
-        variables = settings.variables(arm.settings, threads) | preloaded | dict(extra or {})
-        variables |= stack.variants[arm.variant].settings
-        variables |= {name: str(caches / name.lower()) for name in stack.cache_variables}
+        variables = preloaded | dict(extra or {}) | settings.of_process(arm, threads, caches)
         log = self.folder / "logs" / f"{arm.slug}.log"
         return Team([lambda: Worker(environment.python, variables, log, self.scratch)] * members)
 
@@ -131,23 +128,22 @@ class Rig:
         seed = self.seed_of(block)
         cores = sorted(os.sched_getaffinity(0))[: self.plan.threads]
         way = arm.stack, arm.variant, arm.precision
-        request = training_request(
-            way, self.recipe(case), seed, self.plan.threads, self.scratch, self.initial(case, block)
-        )
+        request = training_request(way, self.recipe(case), seed, self.plan.threads, self.scratch, self.initial(case))
         team.request("train", BUILD_TIMEOUT_S, **request | {"cores": cores})
 
-    def initial(self, case: Case, block: int) -> Path:
-        """Return the file of the weights that all arms of a block begin with."""
-        return self.scratch / f"initial-{case.model}-{self.seed_of(block)}.safetensors"
+    def initial(self, case: Case) -> Path:
+        """Return the file of the weights that all arms of the block under way begin with."""
+        return self.scratch / f"initial-{case.model}.safetensors"
 
     def draw_initial(self, case: Case, block: int) -> None:
-        """Write those weights."""
-        save_weights(self.initial(case, block), initial_weights(NETWORKS[case.model], self.seed_of(block)), {})
+        """Write those weights over the last block's."""
+        save_weights(self.initial(case), initial_weights(NETWORKS[case.model], self.seed_of(block)), {})
 
     def recipe(self, case: Case) -> Recipe:
         """Return the suite's recipe, for a case's model and batch size."""
-        recipe = load_recipe(self.plan.suite.recipe)
-        return replace(recipe, network=case.model, batch_size=case.batch_size)
+        if self.plan.suite.recipe is None:
+            raise ValueError(f"suite {self.plan.suite.name} does not train")
+        return replace(self.plan.suite.recipe, network=case.model, batch_size=case.batch_size)
 
     def rates(self, case: Case, epoch: int) -> list[float]:
         """Return the learning rate of each step of an epoch, numbered from 0."""
@@ -165,19 +161,8 @@ class Rig:
 
     def deployment(self, arm: Arm, case: Case) -> dict[str, Any]:
         """Return what a worker needs to know of an arm and a case."""
-        converted = self.converted(arm, case)
-        return {
-            "case": case.id,
-            "stack": arm.stack,
-            "variant": arm.variant,
-            "model": case.model,
-            "precision": arm.precision,
-            "batch_size": case.batch_size,
-            "weights": str(self.models[case.model].file),
-            "images": str(self.images),
-            "calibration": str(self.calibration),
-            "files": str(converted.folder) if converted else "",
-        }
+        files = self.models[case.model].file, self.images, self.calibration
+        return build_request(arm, case, files, self.converted(arm, case))
 
     def converted(self, arm: Arm, case: Case) -> Converted | None:
         """Return the files that an arm starts from, or None when it needs none; raises WorkerError."""
@@ -204,6 +189,23 @@ class Rig:
     def gives_up(self, arm: Arm, case: Case) -> bool:
         """Tell whether an arm has failed in so many blocks that its result is withheld anyway."""
         return self.failed_blocks[arm.id, case.id] > max(1, MAX_FAILED_SHARE * self.plan.preset.blocks)
+
+
+def build_request(arm: Arm, case: Case, files: tuple[Path, Path, Path], converted: Converted | None) -> dict[str, Any]:
+    """Return what a worker needs to know of an arm and a case; `files` are of weights, images, calibration images."""
+    weights, images, calibration = map(str, files)
+    return {
+        "case": case.id,
+        "stack": arm.stack,
+        "variant": arm.variant,
+        "model": case.model,
+        "precision": arm.precision,
+        "batch_size": case.batch_size,
+        "weights": weights,
+        "images": images,
+        "calibration": calibration,
+        "files": str(converted.folder) if converted else "",
+    }
 
 
 def predict(rig: Rig, team: Team, case: Case, images: int) -> list[NDArray[np.float32]]:

@@ -16,13 +16,13 @@ import numpy as np
 from backends.protocol import stacks
 from bench import cache, checks, machine, settings
 from bench.blocks import measure_blocks
+from bench.conversion import calibration_images
 from bench.errors import UserError
 from bench.journal import JOURNAL, Journal, write_run
 from bench.launch import Worker, WorkerError
 from bench.measure import now_ns
 from bench.plan import LEAD_IN, SLICE_NS, WARM_UP_SLICE_NS, planned_pairs
 from bench.prove import prove_all
-from bench.recipe import load_recipe
 from bench.records import SCHEMA, Arm, End, Failure, Overhead, Reference
 from bench.rig import BUILD_TIMEOUT_S, SLICE_TIMEOUT_S, Model, Rig, describe_models, load_models
 from bench.stacks import HARNESS, differences, environment_of
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 
 IMAGES, CALIBRATION, LOGITS = "test-images.npy", "calibration.npy", "logits.npy"
 REMEDY = "free space there, or set XDG_CACHE_HOME or TMPDIR to another folder"
-CALIBRATION_IMAGES, CALIBRATION_SEED = 300, 0  # as many as NNCF takes by itself
 
 
 def conduct(plan: Plan, data: DataSet, folder: Path, steps: Steps, description: dict[str, Any]) -> str:
@@ -73,12 +72,11 @@ def conduct(plan: Plan, data: DataSet, folder: Path, steps: Steps, description: 
 
 def _lay_out(plan: Plan, data: DataSet, scratch: Path) -> dict[str, Model]:
     """Write what every worker reads: weights, test images, and the training images that int8 is calibrated on."""
-    chosen = np.random.RandomState(CALIBRATION_SEED).permutation(len(data.train_images))[:CALIBRATION_IMAGES]
     try:
         np.save(scratch / IMAGES, data.test_images, allow_pickle=False)
         if plan.suite.recipe:
             split(data, 0.0).first(plan.epoch_images).lay_out(scratch)
-        np.save(scratch / CALIBRATION, data.train_images[chosen], allow_pickle=False)
+        np.save(scratch / CALIBRATION, calibration_images(data), allow_pickle=False)
         return load_models(plan.suite.answering_models, scratch)
     except OSError as error:
         raise UserError(f"{scratch}: {error}; free space there, or name another folder with TMPDIR") from error
@@ -225,8 +223,12 @@ def _training(plan: Plan) -> dict[str, Any] | None:
     suite = plan.suite
     if not suite.recipe:
         return None
-    recipe = asdict(load_recipe(suite.recipe))
-    return {"recipe": recipe, "epochs": suite.epochs, "images": plan.epoch_images, "seeds": plan.preset.seeds}
+    return {
+        "recipe": asdict(suite.recipe),
+        "epochs": suite.epochs,
+        "images": plan.epoch_images,
+        "seeds": plan.preset.seeds,
+    }
 
 
 def _used_settings(plan: Plan) -> list[str]:

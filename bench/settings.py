@@ -11,6 +11,8 @@ from bench.records import DEFAULT_SETTINGS
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from bench.records import Arm
+
 INTEL_OPENMP = "lib/libiomp5.so"  # where the package intel-openmp puts it in an environment
 
 
@@ -52,6 +54,13 @@ def variables(name: str, threads: int) -> dict[str, str]:
     }
     of_stacks = {name: value for stack in stacks().values() for name, value in stack.settings.items()}
     return common | SETTINGS[name].variables | of_stacks
+
+
+def of_process(arm: Arm, threads: int, caches: Path) -> dict[str, str]:
+    """Return the variables of an arm's processes: its settings', its variant's, and folders below `caches`."""
+    stack = stacks()[arm.stack]
+    own = stack.variants[arm.variant].settings
+    return variables(arm.settings, threads) | own | {name: str(caches / name.lower()) for name in stack.cache_variables}
 
 
 def preloaded(name: str, environment: Path) -> dict[str, str]:

@@ -93,6 +93,15 @@ def environment_of(stack: Stack) -> Environment:
     return environment
 
 
+def is_installed(stack: Stack) -> bool:
+    """Tell whether a stack's environment is there, with all that it needs."""
+    try:
+        environment_of(stack)
+    except MissingEnvironmentError:
+        return False
+    return True
+
+
 @cache
 def _environment(folder: Path) -> Environment:
     python = folder / "bin" / "python"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from backends.protocol import PRECISIONS, stacks
 from bench.errors import UserError, unknown
-from bench.recipe import MAX_EPOCHS, recipe_names
+from bench.recipe import MAX_EPOCHS, load_recipe, recipe_names
 from bench.records import DEFAULT_SETTINGS, LATENCY, THROUGHPUT, TRAINING, Arm, Case
 from bench.settings import SETTINGS
 from bench.toml import Source, read_toml
@@ -20,6 +20,8 @@ from models.zoo import NETWORKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+
+    from models.recipes import Recipe
 
 SUITES = Path(__file__).parent / "suites"
 SCENARIOS = (LATENCY, THROUGHPUT, TRAINING)
@@ -63,7 +65,7 @@ class Suite:
     baselines: tuple[Arm, ...]
     primary: tuple[Arm, ...]
     ladders: tuple[Ladder, ...] = ()
-    recipe: str = ""
+    recipe: Recipe | None = None
     epochs: int = 0
     images: int = 0
 
@@ -160,7 +162,7 @@ def _parse(source: Source, content: dict[str, Any]) -> Suite:
     }
     optional: dict[str, Callable[[Source, str, Any], Any]] = {
         "ladders": _ladders,
-        "recipe": _one_of(recipe_names()),
+        "recipe": _recipe,
         "epochs": _count(MIN_EPOCHS, MAX_EPOCHS),
         "images": _count(1, TRAINING_IMAGES),
     }
@@ -324,6 +326,10 @@ def _batch_sizes(source: Source, key: str, value: Any) -> tuple[int, ...]:
         if type(each) is not int or not 1 <= each <= MAX_BATCH_SIZE:
             raise source.error(key, f"{key} must be whole numbers from 1 to {MAX_BATCH_SIZE}, not {each!r}")
     return tuple(value)
+
+
+def _recipe(source: Source, key: str, value: Any) -> Recipe:
+    return load_recipe(_one_of(recipe_names())(source, key, value))
 
 
 def _count(low: int, high: int) -> Callable[[Source, str, Any], int]:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench import settings
-from bench.course import Epoch, best_epoch, is_over, learning_rates
+from bench.course import Epoch, is_over, kept_epoch, learning_rates
 from bench.errors import UserError
 from bench.journal import write_whole
 from bench.launch import Worker, WorkerError
 from bench.progress import duration, steps
-from bench.records import DEFAULT_SETTINGS
+from bench.records import Arm
 from bench.stacks import MissingEnvironmentError, environment_of
 from models.weights import initial_weights, load_arrays, read_metadata, save_weights
 from models.zoo import NETWORKS
@@ -149,7 +149,7 @@ def train(job: Job, folder: Path, description: dict[str, Any], console: Console)
         write_whole(folder / TRAINING, json.dumps({"schema": SCHEMA, **description, **job.identity}, indent=1) + "\n")
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         try:
-            with start(job.stack, job.variant, environment, job.threads, Path(name)) as worker:
+            with start(job, environment, Path(name)) as worker:
                 Run(job, folder, Path(name), worker.wait_until_ready()).to_the_end(history, console)
         except WorkerError as error:
             kept = f"; {len(history)} epochs are kept in {folder}" if history else ""
@@ -183,10 +183,9 @@ def write_history(folder: Path, history: list[Epoch]) -> None:
     write_whole(folder / HISTORY, json.dumps([asdict(each) for each in history], indent=1, allow_nan=False) + "\n")
 
 
-def start(stack: Stack, variant: str, environment: Environment, threads: int, scratch: Path) -> Worker:
+def start(job: Job, environment: Environment, scratch: Path) -> Worker:
     """Start a worker that will train; what it compiles is cached below `scratch`."""
-    variables = settings.variables(DEFAULT_SETTINGS, threads) | stack.trainings[variant].settings
-    variables |= {name: str(scratch / name.lower()) for name in stack.cache_variables}
+    variables = settings.of_process(Arm(job.stack.name, job.variant), job.threads, scratch)
     return Worker(environment.python, variables, scratch / "log", scratch)
 
 
@@ -242,11 +241,11 @@ class Run:
     def _store(self, history: list[Epoch]) -> None:
         """Write all that the next epoch needs, in one file that is there whole or not at all."""
         weights, state = self._scratch / "epoch.safetensors", self._scratch / "state.safetensors"
-        self._worker.request("checkpoint", BUILD_TIMEOUT_S, weights=str(weights), state=str(state), metadata={})
+        self._worker.request("checkpoint", BUILD_TIMEOUT_S, weights=str(weights), state=str(state))
         arrays = {"weights": load_arrays(weights), "state": load_arrays(state)}
         if self._job.recipe.patience:
-            before = {} if len(history) == 1 else _part(load_arrays(self._folder / CHECKPOINT), "best")
-            arrays["best"] = arrays["weights"] if best_epoch(history) == len(history) - 1 else before
+            newest = kept_epoch(self._job.recipe, history) == len(history) - 1
+            arrays["best"] = arrays["weights"] if newest else _part(load_arrays(self._folder / CHECKPOINT), "best")
         together = {f"{part}/{name}": array for part, each in arrays.items() for name, array in each.items()}
         told = json.dumps([asdict(each) for each in history], allow_nan=False)
         save_weights(self._folder / CHECKPOINT, together, {"history": told})
@@ -288,7 +287,7 @@ def _part(arrays: dict[str, Any], prefix: str) -> dict[str, Any]:
 
 def _finish(job: Job, folder: Path, history: list[Epoch]) -> None:
     """Write the model: the best epoch's weights where images were held out to tell, else the last one's."""
-    chosen = best_epoch(history) if job.recipe.patience else len(history) - 1
+    chosen = kept_epoch(job.recipe, history)
     weights = _part(load_arrays(folder / CHECKPOINT), "best" if job.recipe.patience else "weights")
     save_weights(folder / MODEL, weights, metadata(job, history, chosen))
     (folder / CHECKPOINT).unlink(missing_ok=True)

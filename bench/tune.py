@@ -82,7 +82,9 @@ def tune(search: Search, folder: Path, console: Console) -> dict[str, Any]:
 def _open(search: Search, folder: Path) -> Study:
     """Open the study, new or begun before; what an interruption left unfinished counts as failed."""
     import optuna
+    from optuna.exceptions import OptunaError
     from optuna.trial import TrialState
+    from sqlalchemy.exc import SQLAlchemyError
 
     job = search.job
     identity = json.dumps(job.identity | {"seed": job.seed}, sort_keys=True)
@@ -93,7 +95,7 @@ def _open(search: Search, folder: Path) -> Study:
             storage=storage, study_name=job.recipe.name, direction="maximize", sampler=sampler, load_if_exists=True
         )
         before = study.user_attrs.get(IDENTITY)
-    except Exception as error:
+    except (SQLAlchemyError, OptunaError, RuntimeError) as error:
         raise UserError(f"{folder / STUDY}: not a search that can go on ({type(error).__name__})") from error
     if before not in (None, identity):
         raise UserError(f"{folder}: holds a search with other settings; choose another --name")
@@ -118,7 +120,7 @@ def _attempt(job: Job, study: Study, trial: Trial, scratch: Path) -> None:
     recipe = replace(job.recipe, **trial.params)
     try:
         environment = environment_of(job.stack)
-        with start(job.stack, job.variant, environment, job.threads, scratch) as worker:
+        with start(job, environment, scratch) as worker:
             accuracy = _validation_accuracy(replace(job, recipe=recipe), worker.wait_until_ready(), scratch)
     except MissingEnvironmentError as error:
         raise UserError(str(error)) from error

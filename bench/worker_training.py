@@ -91,10 +91,8 @@ class TrainingWorker:
 
     def checkpoint(self, request: dict[str, Any]) -> dict[str, Any]:
         """Write the weights, and what the optimiser remembers, each into its file."""
-        metadata = {name: str(value) for name, value in request["metadata"].items()}
-        save_weights(Path(request["weights"]), self._training.weights(), metadata)
-        if request["state"]:
-            save_weights(Path(request["state"]), self._training.state(), metadata)
+        save_weights(Path(request["weights"]), self._training.weights(), {})
+        save_weights(Path(request["state"]), self._training.state(), {})
         return {}
 
     def restore(self, request: dict[str, Any]) -> dict[str, Any]:

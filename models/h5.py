@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from models.weights import Weights, WeightsError, require_fit
+from models.whole import whole
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,22 +29,17 @@ def write_h5(path: Path, network: Network, weights: Weights) -> None:
     """Write the weights under a temporary name, then rename the file; Keras's `load_weights` reads it."""
     import h5py
 
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with h5py.File(partial, "w") as file:
-            layers = [placed.name for placed in network.place() if placed.parameter_shapes]
-            file.attrs["layer_names"] = [name.encode() for name in layers]
-            file.attrs["backend"], file.attrs["keras_version"] = b"tensorflow", b"2.15.0"
-            for placed in network.place():
-                names = {f"{placed.name}/{KERAS[each.rpartition('.')[2]]}": each for each in placed.parameter_shapes}
-                if names:
-                    group = file.create_group(placed.name)
-                    group.attrs["weight_names"] = [name.encode() for name in names]
-                    for name, ours in names.items():
-                        group.create_dataset(name, data=weights[ours])
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole(path) as partial, h5py.File(partial, "w") as file:
+        layers = [placed.name for placed in network.place() if placed.parameter_shapes]
+        file.attrs["layer_names"] = [name.encode() for name in layers]
+        file.attrs["backend"], file.attrs["keras_version"] = b"tensorflow", b"2.15.0"
+        for placed in network.place():
+            names = {f"{placed.name}/{KERAS[each.rpartition('.')[2]]}": each for each in placed.parameter_shapes}
+            if names:
+                group = file.create_group(placed.name)
+                group.attrs["weight_names"] = [name.encode() for name in names]
+                for name, ours in names.items():
+                    group.create_dataset(name, data=weights[ours])
 
 
 def read_h5(path: Path, network: Network) -> Weights:

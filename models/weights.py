@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import InputError
+from models.whole import whole
 
 if TYPE_CHECKING:
     from models.spec import Network, Shape
@@ -58,14 +59,10 @@ def save_weights(path: Path, weights: Weights, metadata: dict[str, str]) -> None
     """Write a safetensors file under a temporary name, then rename it, so that a half file never bears the name."""
     from safetensors.numpy import save
 
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        # The format knows no strides: what it writes is the memory as it lies.
-        arrays = {name: np.asarray(array, order="C") for name, array in weights.items()}
+    # The format knows no strides: what it writes is the memory as it lies.
+    arrays = {name: np.asarray(array, order="C") for name, array in weights.items()}
+    with whole(path) as partial:
         partial.write_bytes(save(arrays, metadata or None))
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def load_arrays(path: Path) -> Weights:

@@ -29,7 +29,7 @@ from bench.records import Arm
 from bench.stats import Interval
 from bench.suite import load_suite
 
-RATIO = Ratio("s", SMALL, OPENVINO, Arm("pytorch", "eager"), 2.0, 3.0)
+RATIO = Ratio("s", SMALL, OPENVINO, Arm("pytorch", "eager"), 2.0)
 EPOCH = Epoch(1, 0.1, 10, 1.0, 5, 5, 0, "", 1, 0, 0.92, 1.0, None, None)
 
 

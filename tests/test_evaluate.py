@@ -88,6 +88,6 @@ def test_what_is_not_allowed_is_refused_in_one_line(bench, tmp_path, arguments, 
 
 
 def test_by_default_every_installed_stack_takes_part_once(monkeypatch) -> None:
-    monkeypatch.setattr("bench.evaluate._is_there", lambda _: True)
+    monkeypatch.setattr("bench.evaluate.is_installed", lambda _: True)
     arms = [arm.id for arm in default_arms()]
     assert arms == ["pytorch/eager", "tensorflow/graph", "ipex/jit", "itex/frozen", "openvino/latency"]
