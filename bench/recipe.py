@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from bench.errors import UserError, unknown
 from bench.toml import Source, read_toml
 from models.recipes import CONSTANT, COSINE, OPTIMIZERS, PLATEAU, RECIPES, Augmentation, Recipe
+from models.weights import INITIAL
 from models.zoo import NETWORKS
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "batch_size": _number(1, MAX_BATCH_SIZE, int),
     "optimizer": _one_of(*OPTIMIZERS),
     "learning_rate": _number(0, 100),
+    "initial": _one_of(*INITIAL),
     "momentum": _number(0, 0.9999),
     "rho": _number(0, 100),
     "schedule": _one_of(CONSTANT, COSINE, PLATEAU),

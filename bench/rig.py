@@ -137,7 +137,11 @@ class Rig:
 
     def draw_initial(self, case: Case, block: int) -> None:
         """Write those weights over the last block's."""
-        save_weights(self.initial(case), initial_weights(NETWORKS[case.model], self.seed_of(block)), {})
+        save_weights(
+            self.initial(case),
+            initial_weights(NETWORKS[case.model], self.seed_of(block), self.recipe(case).initial),
+            {},
+        )
 
     def recipe(self, case: Case) -> Recipe:
         """Return the suite's recipe, for a case's model and batch size."""

@@ -211,7 +211,7 @@ class Run:
     def _build(self, *, resumed: bool) -> None:
         job, file = self._job, self._scratch / "weights.safetensors"
         found = load_arrays(self._folder / CHECKPOINT) if resumed else {}
-        weights = _part(found, "weights") if resumed else initial_weights(job.network, job.seed)
+        weights = _part(found, "weights") if resumed else initial_weights(job.network, job.seed, job.recipe.initial)
         save_weights(file, weights, {})
         way = job.stack.name, job.variant, job.precision
         request = training_request(way, job.recipe, job.seed, job.threads, self._scratch, file)

@@ -134,7 +134,7 @@ def _attempt(job: Job, study: Study, trial: Trial, scratch: Path) -> None:
 def _validation_accuracy(job: Job, worker: Worker, scratch: Path) -> float:
     """Return the accuracy on the held-out images after the last epoch."""
     file, labels = scratch / "weights.safetensors", np.load(scratch / "train-labels.npy", allow_pickle=False)
-    save_weights(file, initial_weights(job.network, job.seed), {})
+    save_weights(file, initial_weights(job.network, job.seed, job.recipe.initial), {})
     way = job.stack.name, job.variant, job.precision
     request = training_request(way, job.recipe, job.seed, job.threads, scratch, file)
     worker.request("train", BUILD_TIMEOUT_S, **request)

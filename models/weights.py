@@ -25,19 +25,23 @@ class WeightsError(InputError):
     """A checkpoint that can't be read or does not fit the network."""
 
 
-def initial_weights(network: Network, seed: int) -> Weights:
-    """Draw He-uniform kernels (He et al. 2015) from a RandomState, whose streams never change.
+# Kernels are uniform up to the root of this over their fan-in: He et al. 2015, and what PyTorch's modules begin with.
+INITIAL = {"he": 6, "pytorch": 1}
+
+
+def initial_weights(network: Network, seed: int, initial: str = "he") -> Weights:
+    """Draw uniform kernels, by a name of INITIAL, from a RandomState, whose streams never change.
 
     Biases, shifts and running means begin at zero, scales and running variances at one.
     """
     random = np.random.RandomState(seed)
-    return {name: _initial(name, shape, random) for name, shape in network.parameter_shapes.items()}
+    return {name: _initial(name, shape, random, INITIAL[initial]) for name, shape in network.parameter_shapes.items()}
 
 
-def _initial(name: str, shape: Shape, random: np.random.RandomState) -> NDArray[np.float32]:
+def _initial(name: str, shape: Shape, random: np.random.RandomState, spread: int) -> NDArray[np.float32]:
     if len(shape) == 1:
         return np.full(shape, name.endswith((".scale", ".variance")), np.float32)
-    limit = sqrt(6 / prod(shape[:-1]))
+    limit = sqrt(spread / prod(shape[:-1]))
     return random.uniform(-limit, limit, shape).astype(np.float32)
 
 

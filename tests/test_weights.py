@@ -22,6 +22,12 @@ def test_seeds_give_different_weights() -> None:
     assert digest(initial_weights(CNN_SMALL, 0)) != digest(initial_weights(CNN_SMALL, 1))
 
 
+def test_kernels_begin_within_the_bound_of_their_name_and_fill_it() -> None:
+    for initial, bound in (("he", (6 / 1568) ** 0.5), ("pytorch", 1568**-0.5)):
+        kernel = initial_weights(CNN_SMALL, 0, initial)["dense1.kernel"]
+        assert 0.999 * bound < np.abs(kernel).max() <= np.float32(bound)
+
+
 def test_digest_depends_on_values_and_names_not_on_order(weights) -> None:
     backwards = dict(reversed(weights.items()))
     assert digest(backwards) == digest(weights)

@@ -37,6 +37,7 @@ class Augmentation:
 class Recipe:
     """Training settings.
 
+    `initial` names how the kernels are drawn (models/weights.py, INITIAL).
     `rho` is the radius of sharpness-aware minimisation over the optimiser; None trains without it. `validation` is the
     share of the training images that is held out; on it `patience` epochs without a better loss end the training and
     bring the best weights back (0: never), and `plateau_patience` of them multiply the learning rate by
@@ -50,6 +51,7 @@ class Recipe:
     batch_size: int
     optimizer: str
     learning_rate: float
+    initial: str = "he"
     momentum: float = 0.0
     rho: float | None = None
     schedule: str = CONSTANT
