@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import sqrt
 from statistics import mean
 from typing import TYPE_CHECKING, TypeAlias
@@ -16,6 +15,7 @@ from bench.recipe import load_recipe, recipe_names
 from bench.records import LATENCY, TRAINING, Arm, Case, Pair
 from bench.train import TRAINING as TRAINING_FILE
 from bench.train import is_complete, read_history, read_training
+from models.recipes import from_dict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -196,7 +196,10 @@ def _is_published(about: dict[str, object]) -> bool:
     recipe = about["recipe"]
     if not isinstance(recipe, dict) or recipe.get("name") not in recipe_names():
         return False
-    return bool(recipe == json.loads(json.dumps(asdict(load_recipe(recipe["name"])))))
+    try:
+        return from_dict(recipe) == load_recipe(recipe["name"])
+    except (TypeError, KeyError):
+        return False
 
 
 def judge(claim: Claim, runs: dict[str, Run], trained: dict[str, dict[str, list[Epoch]]]) -> Finding:

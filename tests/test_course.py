@@ -41,9 +41,9 @@ def test_a_constant_rate_is_constant() -> None:
     ((1.0, 1.1, 0.9, 1.1, 1.1), 1),
     ((1.0, 0.99995, 0.99991), 1),  # too little to be better
 ])  # fmt: skip
-def test_a_plateau_of_two_epochs_halves_the_rate(losses, reductions) -> None:
+def test_a_plateau_of_two_epochs_reduces_the_rate(losses, reductions) -> None:
     rates = learning_rates(VGG, 50, 2, len(losses), history(*losses))
-    assert rates == [VGG.learning_rate * 0.5**reductions] * 2
+    assert rates == [pytest.approx(VGG.learning_rate * VGG.plateau_factor**reductions)] * 2
 
 
 def test_a_training_is_over_after_its_epochs_or_when_its_patience_is() -> None:

@@ -24,7 +24,7 @@ def test_seeds_give_different_weights() -> None:
 
 def test_kernels_begin_within_the_bound_of_their_name_and_fill_it() -> None:
     for initial, bound in (("he", (6 / 1568) ** 0.5), ("pytorch", 1568**-0.5)):
-        kernel = initial_weights(CNN_SMALL, 0, initial)["dense1.kernel"]
+        kernel = initial_weights(CNN_SMALL, 0, initial)["dense1.weight"]
         assert 0.999 * bound < np.abs(kernel).max() <= np.float32(bound)
 
 
