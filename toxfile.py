@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tox.config.sets import EnvConfigSet
     from tox.session.state import State
 
-NOT_A_STACK = {"tests", "benchmark"}
+NO_STACKS = re.compile("tests|benchmark.*")
 
 
 def selected_environments(state: State) -> list[str]:
@@ -39,7 +39,7 @@ def selected_environments(state: State) -> list[str]:
 def tox_add_env_config(env_conf: EnvConfigSet, state: State) -> None:
     """Give each selected stack environment its commands."""
     selected = selected_environments(state)
-    stacks = [name for name in selected if name not in NOT_A_STACK]
+    stacks = [name for name in selected if not NO_STACKS.fullmatch(name)]
     if env_conf.name not in stacks:
         return
     if len(stacks) < len(selected):

@@ -12,6 +12,7 @@ from models import oracle
 from models.weights import save_weights
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from models.spec import Network
@@ -23,6 +24,7 @@ STACK = Stack(
     environment=None,
     packages=("numpy",),
     variants={"numpy": Variant("Multiply and add in float64")},
+    products=("fp32",),
     internal=True,
 )
 
@@ -62,6 +64,11 @@ class OracleBackend:
     def inference(self, deployment: Deployment) -> Session:
         """Build the session; every batch size will do."""
         return OracleSession(deployment.network, deployment.weights)
+
+    def product(self, precision: str, order: int) -> Callable[[], object]:
+        """Return a product by the BLAS that NumPy comes with."""
+        one, other, product = (np.full((order, order), value, np.float32) for value in (1, 2, 0))
+        return lambda: np.matmul(one, other, out=product)
 
 
 def open_backend(threads: int) -> OracleBackend:

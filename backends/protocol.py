@@ -66,6 +66,7 @@ class Stack:
 
     `settings` are environment variables that all arms of all stacks run under; `restart_settings` shorten the start of
     a block's processes, never of the start that is reported. `cache_variables` name folders of compiled code.
+    `products` are the precisions in which its backend is a Multiplier.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Stack:
     settings: dict[str, str] = field(default_factory=dict)
     restart_settings: dict[str, str] = field(default_factory=dict)
     cache_variables: tuple[str, ...] = ()
+    products: tuple[str, ...] = ()
     internal: bool = False
 
     @property
@@ -203,6 +205,13 @@ class Backend(Protocol):
         """
 
 
+class Multiplier(Backend, Protocol):
+    """A framework that multiplies large matrices: that of a stack with `products`."""
+
+    def product(self, precision: str, order: int) -> Callable[[], object]:
+        """Return a product of two square matrices, as fast as the framework can."""
+
+
 class Trainer(Backend, Protocol):
     """A framework that trains: that of a stack with `trainings`."""
 
@@ -269,6 +278,11 @@ def open_training(stack: str, threads: int, course: Course) -> Training:
         offered = ", ".join(trainings) if trainings else "none: it does not train"
         raise UnsupportedError(f"{stack} has no training {course.variant} at {course.precision}; it has {offered}")
     return cast("Trainer", open_backend(stack, threads)).training(course)
+
+
+def open_product(stack: str, threads: int, precision: str, order: int) -> Callable[[], object]:
+    """Import the framework of `stack` and return a product of two square matrices of this order."""
+    return cast("Multiplier", open_backend(stack, threads)).product(precision, order)
 
 
 def convert(stack: str, conversion: str, deployment: Deployment, folder: Path) -> None:

@@ -123,6 +123,7 @@ STACK = Stack(
     settings={"TORCHINDUCTOR_COMPILE_THREADS": "1"},  # no pool of compiler processes beside the arm
     restart_settings={"TORCHINDUCTOR_VEC_ISA_OK": "1"},  # the proof pass has compiled with this machine's ISA before
     cache_variables=("TORCHINDUCTOR_CACHE_DIR",),
+    products=("fp32", "bf16", "int8"),
 )
 
 
@@ -263,6 +264,16 @@ class PyTorch:
     def training(self, course: Course) -> Training:
         """Build a training."""
         return TorchTraining(self, course)
+
+    def product(self, precision: str, order: int) -> Callable[[], object]:
+        """Return a product of square matrices; that of int8 has sums of int32."""
+        import torch
+
+        kind = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}[precision]
+        one, other = (torch.ones(order, order, dtype=kind) for _ in range(2))
+        multiply = torch._int_mm if precision == "int8" else torch.mm
+        product = torch.empty(order, order, dtype=torch.int32 if precision == "int8" else kind)
+        return lambda: multiply(one, other, out=product)
 
 
 @cache

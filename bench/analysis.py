@@ -84,7 +84,7 @@ class Run(RecordedRun):
             pair=pair,
             verdict=self._verdict(pair, estimate),
             estimate=estimate,
-            unmarked=self.estimate(pair, marked=False),
+            unmarked=self.estimate(pair, marked=False) if self.marked_rounds else estimate,
             matched=self.matched(pair),
             primary=primary,
         )

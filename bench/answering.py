@@ -11,7 +11,7 @@ from bench import checks
 from bench.launch import WorkerError
 from bench.live import LiveBlock
 from bench.measure import is_level, now_ns
-from bench.plan import LEAD_IN, SLICE_NS, WARM_UP_SLICE_NS
+from bench.plan import LEAD_IN, WARM_UP_SLICE_NS
 from bench.records import LATENCY, Check, Slice, batch_interval_ns
 from bench.rig import SLICE_TIMEOUT_S, compare, predict, read_back
 
@@ -27,7 +27,7 @@ class AnsweringBlock(LiveBlock):
 
     def prepare(self, team: Team, arm: Arm, case: Case) -> None:
         """Build the arm's session."""
-        self.rig.build(team, arm, case)
+        self.rig.build(team, arm, case, self.cores)
 
     def check(self, arm: Arm, case: Case) -> None:
         """Compare the outputs with the oracle's and with those of the proof pass, and warm up."""
@@ -76,14 +76,14 @@ class AnsweringBlock(LiveBlock):
             "case": case.id,
             "asynchronous": asynchronous,
             "budget_ns": budget_ns,
-            "lead_in": max(lead_in, 2 * self.rig.plan.threads) if asynchronous else lead_in,
+            "lead_in": max(lead_in, 2 * self.rig.plan.threads_of(case)) if asynchronous else lead_in,
             "begin_ns": now_ns() + BEGIN_TOGETHER_NS if len(team.members) > 1 else 0,
         }
         return team.request("slice", SLICE_TIMEOUT_S, **request)
 
     def take_turn(self, number: int, position: int, arm: Arm, case: Case) -> None:
         """Time one slice."""
-        answers, meanwhile = self.watched(arm, lambda: self._slice(arm, case, SLICE_NS, LEAD_IN))
+        answers, meanwhile = self.watched(arm, lambda: self._slice(arm, case, self.rig.plan.preset.slice_ns, LEAD_IN))
         self.store(
             Slice(
                 arm=arm.id,

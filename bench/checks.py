@@ -25,6 +25,7 @@ MAX_FAILED_SHARE = 0.05
 EQUIVALENCE = (math.log(0.98), math.log(1.02))  # MLPerf's threshold for "materially different"
 # A round is marked when more than this share of the cores' time was stolen or throttled.
 MAX_TAKEN_SHARE = 0.02
+MAX_FOREIGN_SHARE = 0.05  # or than this used by processes that are not ours
 MAX_CORES_SHARE = 1.1  # of the threads asked for: what a process may use of the CPU while it is timed
 CHECK_IMAGES = 1024  # test images that every process of every block predicts before it is timed
 

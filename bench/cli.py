@@ -42,7 +42,9 @@ def run(
     model: Annotated[str, typer.Option(metavar="NAME[,NAME...]", help="Replace the suite's models")] = "",
     batch_size: Annotated[str, typer.Option(metavar="N[,N...]", help="Replace the suite's batch sizes")] = "",
     precision: Annotated[str, typer.Option(metavar="NAME[,NAME...]", help="Replace the suite's precisions")] = "",
-    threads: ThreadsOption = 0,
+    threads: Annotated[
+        str, typer.Option(metavar="N[,N...]", help="Threads of every arm; default: all usable cores")
+    ] = "",
     data: DataOption = "auto",
     seed: Annotated[int, typer.Option(help="Of the schedule; drawn and stored when not given")] = -1,
     results: ResultsOption = RESULTS,
@@ -181,6 +183,26 @@ def claims(
         measure=not only_read, preset=preset, results=results, source=data, console=console, argv=sys.argv
     )
     raise typer.Exit(status)
+
+
+@app.command()
+def selftest(
+    stack: Annotated[str, typer.Option(help="Measured against itself; default: the first vanilla one there is")] = "",
+    results: ResultsOption = RESULTS,
+    name: Annotated[str, typer.Option(help="Name of this run's folder; default: selftest and time")] = "",
+) -> None:
+    """Prove the instrument on this machine: equal arms are equal, and known differences are recovered."""
+    from bench import commands_selftest as commands
+
+    raise typer.Exit(commands.selftest(stack, results, name, PatientConsole(), sys.argv))
+
+
+@app.command()
+def doctor() -> None:
+    """Show what this machine is, what disturbs measuring on it, and what to do about that."""
+    from bench.doctor import show
+
+    show(PatientConsole())
 
 
 class PatientConsole(Console):

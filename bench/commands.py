@@ -16,7 +16,7 @@ from bench import cache
 from bench.errors import UserError, unknown
 from bench.journal import JOURNAL, write_pages
 from bench.options import LATEST, MAX_SEED, chosen_threads, git_commit, names_of, require_name
-from bench.plan import PRESETS, Plan, make_plan
+from bench.plan import PRESETS, Plan, find_preset, make_plan
 from bench.recipe import load_recipe, recipe_names
 from bench.settings import SETTINGS
 from bench.stacks import environment_names, find_stack
@@ -46,35 +46,44 @@ class Choice:
     models: str
     batch_sizes: str
     precisions: str
-    threads: int
+    threads: str
     data: str
     seed: int
 
 
 def run(choice: Choice, results: Path, name: str, console: Console, command: Sequence[str]) -> int:
     """Measure, report, and return the exit status: 0 when all was measured, 1 when something failed."""
+    plan = _plan(choice)
+    folder = new_folder(results, name or f"{plan.suite.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
+    return measure(plan, choice.data, folder, console, command)
+
+
+def measure(
+    plan: Plan, source: str, folder: Path, console: Console, command: Sequence[str], *, newest: bool = True
+) -> int:
+    """Measure into a new folder, report, and return the exit status; `newest` makes it what results/latest names."""
+    from bench.doctor import advice_line, disturbances
     from bench.progress import steps
     from bench.report import summary
     from bench.run import conduct, describe, first_interrupt_only
     from models import data
 
-    plan = _plan(choice)
-    cache.require_writable()
     started = datetime.now(UTC)
-    folder = _new_folder(results, name or f"{plan.suite.name}-{started:%Y%m%d-%H%M%S}")
     with first_interrupt_only():
         try:
-            data_set = data.load(choice.data)
-            summary.opening(plan, data_set, console)
+            cache.require_writable()
+            data_set = data.load(source)
+            advice = [advice_line(each) for each in disturbances()]
+            summary.opening(plan, data_set, advice, console)
             typed, when = ["bench", *command[1:]], started.isoformat(timespec="seconds")
             description = describe(plan, data_set, typed, when, git_commit())
             with steps(console, plan.weight) as progress:
-                status = conduct(plan, data_set, folder, progress, description)
+                status = conduct(plan, data_set, folder, progress, description | {"advice": advice})
         except BaseException:
             _remove_if_empty(folder)
             raise
-        if status in COMPLETE:
-            _point_latest(results, folder)
+        if status in COMPLETE and newest:
+            _point_latest(folder.parent, folder)
         tripped = _write_report(folder, console)
     return 1 if tripped or status not in COMPLETE else 0
 
@@ -169,13 +178,12 @@ def _layer_table(network: Network) -> Table:
 
 
 def _plan(choice: Choice) -> Plan:
-    if choice.preset not in PRESETS:
-        raise unknown("preset", choice.preset, PRESETS)
+    preset = find_preset(choice.preset)
     if not -1 <= choice.seed <= MAX_SEED:
         raise UserError(f"--seed {choice.seed}: allowed: 0 to {MAX_SEED}, or -1 to draw one")
     suite = _suite(choice)
     seed = choice.seed if choice.seed >= 0 else secrets.randbelow(MAX_SEED)
-    plan = make_plan(suite, PRESETS[choice.preset], seed, chosen_threads(choice.threads))
+    plan = make_plan(suite, preset, seed, max(_threads(choice)))
     if not plan.environments:
         raise UserError("no stack can be measured: " + "; ".join(plan.missing.values()))
     if not any(takes_part(arm, case) for arm in suite.measured for case in suite.cases):
@@ -199,7 +207,14 @@ def _suite(choice: Choice) -> Suite:
     if environments and not inside:
         raise UserError(f"suite {suite.name} has no stack in the environments {', '.join(environments)}")
     models, precisions = names_of("--model", choice.models), names_of("--precision", choice.precisions)
-    return narrow(suite, models, _numbers("--batch-size", choice.batch_sizes), precisions, wanted or inside)
+    batch_sizes, threads = _numbers("--batch-size", choice.batch_sizes), _threads(choice)
+    sweep = threads if len(threads) > 1 else []
+    return narrow(suite, models, batch_sizes, precisions, wanted or inside, sweep)
+
+
+def _threads(choice: Choice) -> list[int]:
+    """Return the counts of threads to measure with, each once; several are a sweep."""
+    return list(dict.fromkeys(map(chosen_threads, _numbers("--threads", choice.threads) or [0])))
 
 
 def _numbers(option: str, text: str) -> list[int]:
@@ -209,7 +224,8 @@ def _numbers(option: str, text: str) -> list[int]:
         raise UserError(f"{option} {text}: allowed: whole numbers, separated by commas") from error
 
 
-def _new_folder(results: Path, name: str) -> Path:
+def new_folder(results: Path, name: str) -> Path:
+    """Make the folder of a run; raises UserError when there is one of that name, or when it can't be made."""
     require_name(name)
     folder, link = results / name, results / LATEST
     if link.exists() and not link.is_symlink():

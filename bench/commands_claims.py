@@ -52,7 +52,7 @@ def _measure_missing(preset: str, results: Path, source: str, console: Console, 
     for suite in needed(CLAIMS, Ratio):
         if suite not in present:
             console.print(f"measuring suite {suite}, preset {preset}", style="bold", highlight=False)
-            choice = commands.Choice(suite, preset, "", "", "", "", "", 0, source, -1)
+            choice = commands.Choice(suite, preset, "", "", "", "", "", "", source, -1)
             commands.run(choice, results, "", console, argv)
             if suite not in newest_runs(results):  # interrupted, or with a preset that claims nothing
                 return

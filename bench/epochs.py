@@ -39,7 +39,7 @@ class TrainingBlock(LiveBlock):
 
     def prepare(self, team: Team, arm: Arm, case: Case) -> None:
         """Open the arm's training."""
-        self.rig.train(team, arm, case, self.block.number)
+        self.rig.train(team, arm, case, self.block.number, self.cores)
 
     def check(self, arm: Arm, case: Case) -> None:
         """Leave warming up to the first epoch, and comparing to what all epochs leave behind."""

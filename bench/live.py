@@ -10,7 +10,7 @@ from itertools import product
 from statistics import median
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from bench import checks, machine, settings
+from bench import checks, contention, machine, settings
 from bench.launch import WorkerError
 from bench.measure import cpu_ns, cpu_ns_of, now_ns, pause
 from bench.records import Evidence
@@ -39,8 +39,9 @@ class LiveBlock(ABC):
         self._cases = {case.id: case for case in rig.plan.suite.cases if case.id in block.cases}
         self._arms = {arm.id: arm for arm in rig.plan.arms}
         self.teams: dict[str, Team] = {}
+        self.cores: list[int] = []  # the same for all arms of the block
         self._ready: set[tuple[str, str]] = set()  # (arm, case) that may be timed
-        self._cores: dict[tuple[str, str], list[float]] = defaultdict(list)
+        self._used: dict[tuple[str, str], list[float]] = defaultdict(list)  # cores' worth of CPU time, by turn
 
     @property
     def cases(self) -> list[Case]:
@@ -49,6 +50,7 @@ class LiveBlock(ABC):
 
     def measure(self) -> None:
         """Build all arms, alternate them in slices, and let each prove what it ran."""
+        self.cores = self.rig.quiet_cores(self.cases[0])
         try:
             self._bring_up()
             for turn in self.block.rounds:
@@ -111,9 +113,9 @@ class LiveBlock(ABC):
 
     def _start(self, arm_id: str) -> WorkerError | None:
         """Start an arm's team, in the main thread: workers die with the thread that has started them."""
-        arm, scenario = self._arms[arm_id], self.cases[0].scenario
+        arm = self._arms[arm_id]
         try:
-            self.teams[arm_id] = self.rig.start(arm, scenario, self._caches, settings.restart_variables())
+            self.teams[arm_id] = self.rig.start(arm, self.cases[0], self._caches, settings.restart_variables())
         except WorkerError as error:
             return error
         return None
@@ -150,7 +152,7 @@ class LiveBlock(ABC):
     def _read_back(self, arm: Arm, case: Case) -> None:
         """Let the process prove what it ran, after its last turn, so that no profiler is on before."""
         evidence = self.evidence(arm, case)
-        cores, threads = median(self._cores[arm.id, case.id]), self.rig.plan.threads
+        cores, threads = median(self._used[arm.id, case.id]), self.rig.plan.threads_of(case)
         if cores > checks.MAX_CORES_SHARE * threads:
             raise WorkerError(f"proof failed: used {cores:.2f} cores, asked for {threads} threads")
         kernels = tuple(evidence["kernels"])
@@ -164,23 +166,26 @@ class LiveBlock(ABC):
 
     def watched(self, arm: Arm, work: Callable[[], T]) -> tuple[T, dict[str, Any]]:
         """Do an arm's work when all others are quiet; account for what they and the machine did meanwhile."""
+        own = self.teams[arm.id].pids
         others = [pid for name, team in self.teams.items() if name != arm.id for pid in team.pids]
         _let_settle(others)
-        idle_before, harness_before, before = _cpu_ns(others), cpu_ns(), machine.counters()
+        before, spent_before = contention.counters(self.cores), (_cpu_ns(own), _cpu_ns(others), cpu_ns())
         result = work()
-        after, harness_after, idle_after = machine.counters(), cpu_ns(), _cpu_ns(others)
+        after, spent_after = contention.counters(self.cores), (_cpu_ns(own), _cpu_ns(others), cpu_ns())
+        spent = [now - then for now, then in zip(spent_after, spent_before, strict=True)]
         return result, {
-            "idle_cpu_ns": idle_after - idle_before,
-            "harness_cpu_ns": harness_after - harness_before,
+            "idle_cpu_ns": spent[1],
+            "harness_cpu_ns": spent[2],
             "steal_ns": after.steal_ns - before.steal_ns,
             "throttled_ns": after.throttled_ns - before.throttled_ns,
+            "foreign_ns": after.busy_ns - before.busy_ns - sum(spent),
             "load": machine.load(),
             "frequency_hz": machine.frequency_hz(),
         }
 
     def store(self, turn: Turn) -> None:
         """Append a turn to the journal."""
-        self._cores[turn.arm, turn.case].append(turn.cpu_ns / turn.wall_ns)
+        self._used[turn.arm, turn.case].append(turn.cpu_ns / turn.wall_ns)
         self.rig.journal.append(turn)
 
 

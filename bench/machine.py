@@ -1,32 +1,18 @@
-"""Describe the machine, and read what it does while something is measured. Linux."""
+"""Describe the machine. Linux."""
 
 from __future__ import annotations
 
 import os
 import platform
 import resource
-from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-CPU = Path("/sys/devices/system/cpu")
-TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+CPU, NODES = Path("/sys/devices/system/cpu"), Path("/sys/devices/system/node")
+CLOCK_SOURCE = Path("/sys/devices/system/clocksource/clocksource0/current_clocksource")
 # The instruction sets that the optimised kernels dispatch on, by their flag in /proc/cpuinfo.
 INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8")
-
-
-@dataclass(frozen=True)
-class Counters:
-    """What the machine has counted until now: stolen and throttled time in ns, over all cores."""
-
-    steal_ns: int
-    throttled_ns: int
-
-
-def counters() -> Counters:
-    """Read steal from /proc/stat (field 8 of proc_stat(5)) and throttling from the control group."""
-    steal = int(Path("/proc/stat").read_text().split("\n", 1)[0].split()[8])
-    return Counters(steal * TICK_NS, _throttled_ns())
 
 
 def load() -> float:
@@ -42,8 +28,7 @@ def frequency_hz() -> int | None:
 
 def require_memory(size: int) -> None:
     """Raise MemoryError when a process of `size` bytes would not fit into what is available."""
-    fields = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
-    available = next(int(each[1]) * 1024 for each in fields if each[0] == "MemAvailable:")
+    available = memory_available_bytes()
     if available < size:
         raise MemoryError(f"{size / 1e9:.1f} GB needed and {available / 1e9:.1f} GB of memory available")
 
@@ -57,7 +42,7 @@ def allow_many_files() -> None:
 def usable_cores() -> int:
     """Return how many cores this process may use: its affinity mask, or its control group's quota if that is less."""
     mask = len(os.sched_getaffinity(0))
-    quota = _quota_cores()
+    quota = quota_cores()
     return mask if quota is None else max(1, min(mask, int(quota)))
 
 
@@ -68,12 +53,69 @@ def instruction_sets() -> list[str]:
     return [name for name in INSTRUCTION_SETS if name in flags]
 
 
+def threads_per_core() -> int:
+    """Return how many logical cores share the first physical one (SMT): 1 where none do."""
+    return len(siblings(0))
+
+
+def siblings(core: int) -> list[int]:
+    """Return the logical cores of the physical one that `core` is of, itself included."""
+    return _cores_in(_text(CPU / f"cpu{core}/topology/thread_siblings_list") or str(core))
+
+
+def node_of(core: int) -> int:
+    """Return the memory node that a core is of."""
+    nodes = (int(path.name.removeprefix("node")) for path in NODES.glob("node[0-9]*"))
+    return next((node for node in nodes if core in _cores_in(_text(NODES / f"node{node}/cpulist") or "")), 0)
+
+
+def _cores_in(text: str) -> list[int]:
+    """Read a list of cores as the kernel writes it: 0-3,8."""
+    bounds = (part.partition("-") for part in text.split(",") if part)
+    return [core for first, _, last in bounds for core in range(int(first), int(last or first) + 1)]
+
+
+def numa_nodes() -> int:
+    """Return how many memory nodes there are."""
+    return max(1, len(list(NODES.glob("node[0-9]*"))))
+
+
+def turbo() -> bool | None:
+    """Tell whether the clock may rise above its base, or None where the kernel does not tell."""
+    off, boost = _text(CPU / "intel_pstate/no_turbo"), _text(CPU / "cpufreq/boost")
+    return off == "0" if off is not None else None if boost is None else boost == "1"
+
+
+def governor() -> str | None:
+    """Return the first core's frequency governor, or None where the kernel does not tell."""
+    return _text(CPU / "cpu0/cpufreq/scaling_governor")
+
+
+def container() -> str | None:
+    """Return what kind of container this runs in, or None."""
+    if "KUBERNETES_SERVICE_HOST" in os.environ:
+        return "kubernetes"
+    marks = {"docker": Path("/.dockerenv"), "podman": Path("/run/.containerenv")}
+    return _text(Path("/run/systemd/container")) or next((kind for kind, mark in marks.items() if mark.exists()), None)
+
+
+def memory_available_bytes() -> int:
+    """Return how much memory new processes can have without swapping."""
+    fields = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
+    return next(int(each[1]) * 1024 for each in fields if each[0] == "MemAvailable:")
+
+
+def quota_cores() -> float | None:
+    """Return the smallest CPU quota that applies, in cores, or None."""
+    quotas = [_quota(file) for file in control_group_files("cpu.max", "cpu.cfs_quota_us")]
+    return min((quota for quota in quotas if quota is not None), default=None)
+
+
 def describe() -> dict[str, Any]:
     """Return the facts that a reader needs to judge whether a result concerns him."""
-    import cpuinfo
     import psutil
 
-    cpu = cpuinfo.get_cpu_info()
+    cpu = _cpu_info()
     flags = set(cpu.get("flags", ()))
     return {
         "cpu": cpu.get("brand_raw", platform.processor()),
@@ -84,9 +126,14 @@ def describe() -> dict[str, Any]:
         "virtual": "hypervisor" in flags,
         "cores": os.cpu_count(),
         "usable_cores": usable_cores(),
-        "quota_cores": _quota_cores(),
+        "quota_cores": quota_cores(),
         "memory_bytes": psutil.virtual_memory().total,
-        "governor": _text(CPU / "cpu0/cpufreq/scaling_governor"),
+        "threads_per_core": threads_per_core(),
+        "numa_nodes": numa_nodes(),
+        "turbo": turbo(),
+        "container": container(),
+        "clock_source": _text(CLOCK_SOURCE),
+        "governor": governor(),
         "transparent_huge_pages": _text(Path("/sys/kernel/mm/transparent_hugepage/enabled")),
         "kernel": platform.release(),
         "system": platform.platform(),
@@ -95,11 +142,19 @@ def describe() -> dict[str, Any]:
     }
 
 
+@cache
+def _cpu_info() -> dict[str, Any]:
+    """Ask for the name of the CPU once: it takes a process of its own."""
+    import cpuinfo
+
+    return dict(cpuinfo.get_cpu_info())
+
+
 def _text(path: Path) -> str | None:
     return path.read_text().strip() if path.exists() else None
 
 
-def _control_group_files(version_2: str, version_1: str) -> list[Path]:
+def control_group_files(version_2: str, version_1: str) -> list[Path]:
     """Return the files of this process's CPU control group and of those around it, in either hierarchy.
 
     In a container the mount's root is the container's own group.
@@ -120,25 +175,9 @@ def _upwards(mount: Path, path: str, name: str) -> list[Path]:
     return [group / name for group in groups if (group / name).is_file()]
 
 
-def _quota_cores() -> float | None:
-    """Return the smallest CPU quota that applies, in cores, or None."""
-    quotas = [_quota(file) for file in _control_group_files("cpu.max", "cpu.cfs_quota_us")]
-    return min((quota for quota in quotas if quota is not None), default=None)
-
-
 def _quota(file: Path) -> float | None:
     if file.name == "cpu.max":
         quota, period = file.read_text().split()
         return None if quota == "max" else int(quota) / int(period)
     quota_us = int(file.read_text())
     return None if quota_us < 0 else quota_us / int(file.with_name("cpu.cfs_period_us").read_text())
-
-
-def _throttled_ns() -> int:
-    """Return how long the control groups around this process were throttled, all added up."""
-    return sum(map(_throttled, _control_group_files("cpu.stat", "cpu.stat")))
-
-
-def _throttled(file: Path) -> int:
-    stat = dict(line.split() for line in file.read_text().splitlines())
-    return int(stat.get("throttled_usec", 0)) * 1000 or int(stat.get("throttled_time", 0))

@@ -6,7 +6,7 @@ import gc
 import math
 import time
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
@@ -31,6 +31,12 @@ def cpu_ns_of(pid: int) -> int:
 def pause(duration_ns: int) -> None:
     """Sleep; burns nothing."""
     time.sleep(duration_ns / 1e9)
+
+
+def timer_resolution_ns(clock: Clock = now_ns, readings: int = 10_000) -> int:
+    """Return the least step between two readings of a clock that differ, in ns; 0 when none do."""
+    read = [clock() for _ in range(readings)]
+    return min((after - before for before, after in pairwise(read) if after != before), default=0)
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,21 @@ def time_slice(
     finally:
         gc.enable()
     return Timing(tuple(samples), end - before, cpu_after - cpu_before)
+
+
+def delayed(step: Callable[[Any], Any], share: float, clock: Clock = now_ns) -> Callable[[Any], Any]:
+    """Return `step`, followed by a wait that is busy for this share of its time."""
+
+    def slower(batch: Any) -> Any:
+        before = clock()
+        result = step(batch)
+        after = clock()
+        end = after + int((after - before) * share)
+        while clock() < end:
+            pass
+        return result
+
+    return slower
 
 
 def time_pipeline(

@@ -8,6 +8,7 @@ from itertools import combinations, product
 from typing import TYPE_CHECKING, TypeAlias
 
 from backends.protocol import stacks
+from bench.errors import unknown
 from bench.machine import instruction_sets
 from bench.records import TRAINING, Pair
 from bench.stacks import Environment, MissingEnvironmentError, environment_of
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from bench.records import Arm, Case
     from bench.suite import Suite
 
-SLICE_NS = 200_000_000
 LEAD_IN = 3  # untimed iterations at the start of a slice
 WARM_UP_SLICE_NS = 50_000_000
 # How long the parts of a run take, relative to each other, for the progress display: seconds on two cores.
@@ -44,6 +44,7 @@ class Preset:
     blocks: int
     rounds: int
     confidence: float | None
+    slice_ns: int = 200_000_000
     minimum_effect: float = 0.0
     looks: tuple[int, ...] = ()
     seeds: int = 5
@@ -60,10 +61,19 @@ PRESETS = {
         Preset(
             "quick", "8 blocks; a first look, claims no difference under 10 %", 8, 3, 0.95, minimum_effect=0.10, seeds=3
         ),
+        Preset("selftest", "12 blocks, 99.9 % intervals; that of `bench selftest`", 12, 3, 0.999),
         Preset("standard", "20 blocks, 95 % intervals", 20, 3, 0.95),
         Preset("publish", "up to 64 blocks, 98.33 % intervals, stops early at 16 or 32", 64, 3, 0.9833, looks=(16, 32)),
     )
 }
+
+
+def find_preset(name: str) -> Preset:
+    """Return a preset by name; raises UserError when there is none."""
+    if name not in PRESETS:
+        raise unknown("preset", name, PRESETS)
+    return PRESETS[name]
+
 
 Order: TypeAlias = tuple[str, ...]
 
@@ -154,6 +164,10 @@ class Plan:
     missing: dict[str, str]
     instruction_sets: tuple[str, ...]
 
+    def threads_of(self, case: Case) -> int:
+        """Return how many threads an arm has on a case, all of its processes together."""
+        return case.threads or self.threads
+
     @property
     def arms(self) -> tuple[Arm, ...]:
         """Return the arms that can be measured here."""
@@ -165,9 +179,11 @@ class Plan:
             return self.missing[arm.stack]
         if not has_precision(arm):
             return f"{arm.stack} has no {arm.precision}"
-        needed = [each for each in (stacks()[arm.stack].needs, NEEDED[arm.precision]) if each]
-        lacking = [each for each in needed if not set(each) & set(self.instruction_sets)]
-        return f"this CPU has none of {', '.join(lacking[0])}" if lacking else None
+        if not runs_here(arm.precision, self.instruction_sets):
+            return f"this CPU has none of {', '.join(NEEDED[arm.precision])}"
+        needs = stacks()[arm.stack].needs
+        met = not needs or set(needs) & set(self.instruction_sets)
+        return None if met else f"this CPU has none of {', '.join(needs)}"
 
     @property
     def groups(self) -> tuple[Group, ...]:
@@ -198,14 +214,14 @@ class Plan:
     @property
     def weight(self) -> float:
         """Return the expected duration in the progress display's unit."""
-        proven = [arm for group in self.groups if not group.epochs for arm in group.arms if not arm.replica]
+        proven = [arm for group in self.groups if not group.epochs for arm in group.arms if arm == arm.original]
         proofs = len(proven) * PROOF_WEIGHT
         return proofs + sum(map(self.block_weight, self.schedule))
 
     def block_weight(self, block: Block) -> float:
         """Return the expected duration of one block."""
         trains = any(case.id in block.cases and case.scenario == TRAINING for case in self.suite.cases)
-        turn = EPOCH_WEIGHT * self.epoch_images / TRAINING_IMAGES if trains else SLICE_NS / 1e9
+        turn = EPOCH_WEIGHT * self.epoch_images / TRAINING_IMAGES if trains else self.preset.slice_ns / 1e9
         return len(block.start) * START_WEIGHT + sum(len(each.order) for each in block.rounds) * turn
 
     @property
@@ -220,6 +236,11 @@ NEEDED = {
     "bf16": ("avx512_bf16", "amx_bf16"),
     "int8": ("avx512_vnni", "avx_vnni", "amx_int8"),
 }
+
+
+def runs_here(precision: str, instruction_sets: Sequence[str]) -> bool:
+    """Tell whether a CPU with these instruction sets has anything for a precision."""
+    return not NEEDED[precision] or bool(set(NEEDED[precision]) & set(instruction_sets))
 
 
 def make_plan(suite: Suite, preset: Preset, seed: int, threads: int) -> Plan:

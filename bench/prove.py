@@ -32,7 +32,7 @@ def prove_all(rig: Rig) -> None:
     for group in answering_groups(rig):
         logits: dict[Case, Logits] = {case: {} for case in group.cases}
         for arm in group.arms:
-            if not arm.replica:
+            if arm == arm.original:
                 _prove(rig, arm, group, logits)
                 rig.steps.step(PROOF_WEIGHT, f"{arm.label}: proof, {', '.join(group.cases[0].group)}")
         _compare(rig, logits)
@@ -61,8 +61,9 @@ def _read_files(rig: Rig) -> None:
         first = {arm.stack: arm for arm in reversed(group.arms)}
         compiling = [arm for arm in group.arms if _compiles(arm)]
         for arm in dict.fromkeys((*first.values(), *compiling)):
-            with suppress(WorkerError), _start(rig, arm, group.cases[0].scenario, _empty(rig)) as team:
-                rig.build(team, arm, group.cases[0])  # its own start will tell what is wrong with it
+            with suppress(WorkerError), _start(rig, arm, group.cases[0], _empty(rig)) as team:
+                # What is wrong with it, its own start will tell.
+                rig.build(team, arm, group.cases[0], rig.quiet_cores(group.cases[0]))
 
 
 def _compiles(arm: Arm) -> bool:
@@ -74,8 +75,8 @@ def _empty(rig: Rig) -> Path:
     return Path(tempfile.mkdtemp(dir=rig.scratch))
 
 
-def _start(rig: Rig, arm: Arm, scenario: str, caches: Path) -> Team:
-    team = rig.start(arm, scenario, caches)
+def _start(rig: Rig, arm: Arm, case: Case, caches: Path) -> Team:
+    team = rig.start(arm, case, caches)
     try:
         return team.wait_until_ready()
     except BaseException:
@@ -98,17 +99,18 @@ def _prove(rig: Rig, arm: Arm, group: Group, logits: dict[Case, Logits]) -> None
 def _prove_cases(rig: Rig, arm: Arm, left: list[Case], caches: Path, logits: dict[Case, Logits]) -> None:
     """Prove one case after the other in one process, and take those that are proven from `left`."""
     _store_conversion(rig, arm, left[0])
-    with _start(rig, arm, left[0].scenario, caches) as team:
+    with _start(rig, arm, left[0], caches) as team:
+        cores = rig.quiet_cores(left[0])
         while left:
-            rig.journal.append(Start(arm.id, left[0].id, cached=False, **rig.build(team, arm, left[0])))
+            rig.journal.append(Start(arm.id, left[0].id, cached=False, **rig.build(team, arm, left[0], cores)))
             _prove_case(rig, team, arm, left[0], logits[left[0]])
             left.pop(0)
 
 
 def _restart(rig: Rig, arm: Arm, case: Case, caches: Path) -> None:
     """Store a second start, which finds compiled what the first has compiled."""
-    with suppress(WorkerError), _start(rig, arm, case.scenario, caches) as team:  # else there is no such figure
-        rig.journal.append(Start(arm.id, case.id, cached=True, **rig.build(team, arm, case)))
+    with suppress(WorkerError), _start(rig, arm, case, caches) as team:  # else there is no such figure
+        rig.journal.append(Start(arm.id, case.id, cached=True, **rig.build(team, arm, case, rig.quiet_cores(case))))
 
 
 def _store_conversion(rig: Rig, arm: Arm, case: Case) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
 if TYPE_CHECKING:
@@ -13,6 +13,7 @@ SCHEMA = 2
 REPLICA = "@A/A"
 LATENCY, THROUGHPUT, TRAINING = "latency", "throughput", "training"
 DEFAULT_SETTINGS = "bound"
+PRODUCT, TRAFFIC = "product", "traffic"
 # What run.json holds beside the schema.
 DESCRIPTION = frozenset({
     "command", "started", "git_commit", "suite", "preset", "seed", "threads", "arms", "cases", "pairs", "ladders",
@@ -25,7 +26,8 @@ DESCRIPTION = frozenset({
 class Arm:
     """One stack used in one way, at one precision, under one set of environment settings (their name).
 
-    A replica is the baseline a second time, the A/A arm.
+    A replica is the baseline a second time, the A/A arm. An arm with a `delay` waits after each call for that share of
+    its time: a difference that is known.
     """
 
     stack: str
@@ -33,55 +35,66 @@ class Arm:
     precision: str = "fp32"
     settings: str = DEFAULT_SETTINGS
     replica: bool = False
+    delay: float = 0.0
 
     @property
     def id(self) -> str:
-        """Return `stack/variant`, with precision and settings where they are not the usual, marked when a replica."""
+        """Return `stack/variant`, with precision and settings where not the usual, marked when a replica or delayed."""
         precision = "" if self.precision == "fp32" else f"/{self.precision}"
         settings = "" if self.settings == DEFAULT_SETTINGS else f"+{self.settings}"
-        return f"{self.stack}/{self.variant}{precision}{settings}" + (REPLICA if self.replica else "")
+        marks = (REPLICA if self.replica else "") + (f"@slower{self.delay * 100:g}" if self.delay else "")
+        return f"{self.stack}/{self.variant}{precision}{settings}{marks}"
 
     @property
     def label(self) -> str:
         """Return the name for tables and plots."""
         precision = "" if self.precision == "fp32" else f" {self.precision}"
         settings = "" if self.settings == DEFAULT_SETTINGS else f" ({self.settings} settings)"
-        return f"{self.stack} {self.variant}{precision}{settings}" + (" (A/A)" if self.replica else "")
+        marks = (" (A/A)" if self.replica else "") + (f" (slower by {self.delay * 100:g} %)" if self.delay else "")
+        return f"{self.stack} {self.variant}{precision}{settings}{marks}"
 
     @property
     def slug(self) -> str:
         """Return the name for files."""
-        return self.id.replace(REPLICA, "-aa").replace("/", "-").replace("+", "-")
+        return self.id.replace(REPLICA, "-aa").replace("/", "-").replace("+", "-").replace("@", "-")
 
     @property
     def original(self) -> Arm:
-        """Return what a replica is a replica of; any other arm itself."""
-        return replace(self, replica=False)
+        """Return what a replica or a delayed arm is one of; any other arm itself."""
+        return replace(self, replica=False, delay=0.0)
 
 
 @dataclass(frozen=True)
 class Case:
-    """The work on which arms are compared; at equal precision, except where trade-offs are shown."""
+    """The work on which arms are compared; at equal precision, except where trade-offs are shown.
+
+    `threads` is 0 where all cases of a run have as many as the run.
+    """
 
     model: str
     scenario: str
     batch_size: int
+    threads: int = 0
 
     @property
     def id(self) -> str:
         """Return the name for journals and files' contents."""
-        return f"{self.model}/{self.scenario}/b{self.batch_size}"
+        return f"{self.model}/{self.scenario}/b{self.batch_size}" + (f"/t{self.threads}" if self.threads else "")
 
     @property
     def label(self) -> str:
         """Return the name for tables and plots."""
-        return f"{self.model}, {self.scenario}, batch {self.batch_size}"
+        return ", ".join((self.model, self.scenario, f"batch {self.batch_size}", *self._threads))
 
     @property
     def group(self) -> tuple[str, ...]:
         """Return what the cases have in common that one process of an arm serves; one that trains serves one."""
         alone = (f"batch {self.batch_size}",) if self.scenario == TRAINING else ()
-        return self.model, self.scenario, *alone
+        return self.model, self.scenario, *alone, *self._threads
+
+    @property
+    def _threads(self) -> tuple[str, ...]:
+        return (f"{self.threads} thread{'s' if self.threads > 1 else ''}",) if self.threads else ()
 
 
 @dataclass(frozen=True)
@@ -204,7 +217,8 @@ class Slice:
 
     A team's samples stand one member's after the other's: `counts` are how many each has, `walls_ns` how long each
     took. `idle_cpu_ns` is what all other workers burned, `harness_cpu_ns` what the orchestrator did. `steal_ns` and
-    `throttled_ns` are the machine's and the control group's, over all cores.
+    `throttled_ns` are the machine's and the control group's, over all cores. `foreign_ns` is what others used of the
+    arm's cores: as ticks are coarse, it may fall below zero in one turn (None in runs that did not record it).
     """
 
     arm: str
@@ -223,6 +237,7 @@ class Slice:
     throttled_ns: int
     load: float
     frequency_hz: int | None
+    foreign_ns: int | None = None
 
     @property
     def wall_ns(self) -> int:
@@ -264,6 +279,7 @@ class TrainedEpoch:
     throttled_ns: int
     load: float
     frequency_hz: int | None
+    foreign_ns: int | None = None
 
 
 Turn: TypeAlias = Slice | TrainedEpoch
@@ -288,6 +304,24 @@ class Overhead:
 
 
 @dataclass(frozen=True)
+class Roof:
+    """What bounds every arm: products of matrices (`size` is their order), or traffic (of a working set in bytes).
+
+    Members of a team of `threads` did `work` in each call: floating-point or integer operations, or bytes read and
+    written. They worked at the same time; `counts` are their calls, `walls_ns` how long each took for them.
+    """
+
+    what: str
+    stack: str
+    precision: str
+    threads: int
+    size: int
+    work: int
+    counts: tuple[int, ...]
+    walls_ns: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class End:
     """How the run ended: `complete`, `settled` (a planned look stopped it) or `interrupted`."""
 
@@ -296,11 +330,24 @@ class End:
 
 
 Record: TypeAlias = (
-    Reference | Conversion | Start | Proof | Parity | Check | Evidence | Slice | TrainedEpoch | Failure | Overhead | End
+    Reference
+    | Conversion
+    | Start
+    | Proof
+    | Parity
+    | Check
+    | Evidence
+    | Slice
+    | TrainedEpoch
+    | Failure
+    | Overhead
+    | Roof
+    | End
 )
 KINDS: dict[str, type[Record]] = {kind.__name__.lower(): kind for kind in get_args(Record)}
 
 
+REQUIRED = {kind: {field.name for field in fields(kind) if field.default is MISSING} for kind in KINDS.values()}
 FIELD_TYPES = {kind: {field.name: str(field.type) for field in fields(kind)} for kind in KINDS.values()}
 VALID: dict[str, Callable[[Any], bool]] = {
     "bool": lambda value: type(value) is bool,
@@ -342,7 +389,7 @@ def from_line(line: str) -> Record:
     if kind is None:
         raise RecordError(f"not a record; the kinds are {', '.join(KINDS)}")
     types = FIELD_TYPES[kind]
-    if types.keys() != content.keys():
+    if not types.keys() >= content.keys() >= REQUIRED[kind]:
         raise RecordError(f"a {kind.__name__.lower()} has the fields {', '.join(types)}")
     for name, value in content.items():
         if not VALID[types[name]](value):

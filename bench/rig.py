@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from backends.protocol import stacks
-from bench import settings
+from bench import contention, settings
 from bench.checks import MAX_FAILED_SHARE
 from bench.conversion import Converted, Source, convert, kind, needs_conversion
 from bench.course import learning_rates
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from bench.records import Arm, Case
     from models.data import DataSet
     from models.recipes import Recipe
+    from models.spec import Network
 
 BUILD_TIMEOUT_S, PREDICT_TIMEOUT_S, SLICE_TIMEOUT_S = 600, 600, 60
 UNTRAINED_SEED = 0
@@ -65,10 +66,24 @@ def load_models(names: Sequence[str], scratch: Path) -> dict[str, Model]:
 
 
 def describe_models(models: dict[str, Model]) -> dict[str, Any]:
-    """Return what run.json holds of each model: digests, and whether its weights are trained."""
+    """Return what run.json holds of each model: digests, whether its weights are trained, and the work of an image."""
     return {
-        name: {"spec": NETWORKS[name].digest, "weights": digest_of(model.weights), "trained": model.trained}
+        name: {
+            "spec": NETWORKS[name].digest,
+            "weights": digest_of(model.weights),
+            "trained": model.trained,
+            "work": _work(NETWORKS[name]),
+        }
         for name, model in models.items()
+    }
+
+
+def _work(network: Network) -> dict[str, int]:
+    return {
+        "multiply_adds": network.multiply_adds,
+        "parameters": network.parameters,
+        "input_elements": prod(network.input_shape),
+        "output_elements": CLASSES,
     }
 
 
@@ -92,13 +107,13 @@ class Rig:
     failed_blocks: dict[tuple[str, str], int] = field(default_factory=lambda: defaultdict(int))
     _converted: dict[tuple[str, ...], Converted] = field(default_factory=dict)
 
-    def start(self, arm: Arm, scenario: str, caches: Path, extra: Mapping[str, str] | None = None) -> Team:
+    def start(self, arm: Arm, case: Case, caches: Path, extra: Mapping[str, str] | None = None) -> Team:
         """Start a team in the arm's environment; what it compiles is cached below `caches`.
 
         Raises WorkerError, or Unsupported when the environment lacks what the arm's settings need.
         """
         environment = self.plan.environments[arm.stack]
-        members, threads = self.members(arm, scenario)
+        members, threads = self.members(arm, case)
         try:
             preloaded = settings.preloaded(arm.settings, environment.folder)
         except FileNotFoundError as error:
@@ -107,29 +122,33 @@ class Rig:
         log = self.folder / "logs" / f"{arm.slug}.log"
         return Team([lambda: Worker(environment.python, variables, log, self.scratch)] * members)
 
-    def members(self, arm: Arm, scenario: str) -> tuple[int, int]:
+    def members(self, arm: Arm, case: Case) -> tuple[int, int]:
         """Return how many processes an arm is measured with, and how many threads each has.
 
         For throughput there is one of one thread for each core, except where one process keeps all of them busy.
         """
-        alone = scenario in (LATENCY, TRAINING) or stacks()[arm.stack].variants[arm.variant].asynchronous
-        return (1, self.plan.threads) if alone else (self.plan.threads, 1)
+        alone = case.scenario in (LATENCY, TRAINING) or stacks()[arm.stack].variants[arm.variant].asynchronous
+        threads = self.plan.threads_of(case)
+        return (1, threads) if alone else (threads, 1)
 
-    def build(self, team: Team, arm: Arm, case: Case) -> dict[str, Any]:
-        """Build the arm's session for a case; return the figures of the slowest member."""
-        cores = sorted(os.sched_getaffinity(0))[: self.plan.threads]
+    def build(self, team: Team, arm: Arm, case: Case, cores: list[int]) -> dict[str, Any]:
+        """Build the arm's session for a case, on these cores; return the figures of the slowest member."""
         places = [[core] for core in cores] if len(team.members) > 1 else [cores]
-        request = self.deployment(arm, case) | {"threads": self.members(arm, case.scenario)[1]}
+        request = self.deployment(arm, case) | {"threads": self.members(arm, case)[1]}
         answers = team.request_each("build", BUILD_TIMEOUT_S, [request | {"cores": place} for place in places])
         return {name: max(answer[name] for answer in answers) for name in answers[0]}
 
-    def train(self, team: Team, arm: Arm, case: Case, block: int) -> None:
-        """Let a team open its training, from the weights that all arms of the block begin with; raises WorkerError."""
+    def train(self, team: Team, arm: Arm, case: Case, block: int, cores: list[int]) -> None:
+        """Let a team, on these cores, open its training from the block's initial weights; raises WorkerError."""
         seed = self.seed_of(block)
-        cores = sorted(os.sched_getaffinity(0))[: self.plan.threads]
+        threads = self.plan.threads_of(case)
         way = arm.stack, arm.variant, arm.precision
-        request = training_request(way, self.recipe(case), seed, self.plan.threads, self.scratch, self.initial(case))
+        request = training_request(way, self.recipe(case), seed, threads, self.scratch, self.initial(case))
         team.request("train", BUILD_TIMEOUT_S, **request | {"cores": cores})
+
+    def quiet_cores(self, case: Case) -> list[int]:
+        """Return as many cores as an arm has threads on a case, those on which least is going on now."""
+        return contention.quiet_cores(self.plan.threads_of(case))
 
     def initial(self, case: Case) -> Path:
         """Return the file of the weights that all arms of the block under way begin with."""
@@ -209,6 +228,7 @@ def build_request(arm: Arm, case: Case, files: tuple[Path, Path, Path], converte
         "images": images,
         "calibration": calibration,
         "files": str(converted.folder) if converted else "",
+        "delay": arm.delay,
     }
 
 
@@ -245,7 +265,7 @@ def read_back(rig: Rig, team: Team, arm: Arm, case: Case) -> dict[str, Any]:
 
 def proven(rig: Rig, found: list[dict[str, Any]], arm: Arm, case: Case) -> dict[str, Any]:
     """Return the first member's evidence, with the memory of all; raises WorkerError as `read_back` does."""
-    threads = rig.members(arm, case.scenario)[1]
+    threads = rig.members(arm, case)[1]
     for evidence in found:
         if not evidence.keys() >= {"precision", "threads", "kernels", "versions", "memory_bytes"}:
             raise WorkerError("proof failed: it is not complete")

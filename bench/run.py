@@ -21,10 +21,11 @@ from bench.errors import UserError
 from bench.journal import JOURNAL, Journal, write_run
 from bench.launch import Worker, WorkerError
 from bench.measure import now_ns
-from bench.plan import LEAD_IN, SLICE_NS, WARM_UP_SLICE_NS, planned_pairs
+from bench.plan import LEAD_IN, WARM_UP_SLICE_NS, planned_pairs
 from bench.prove import prove_all
 from bench.records import SCHEMA, Arm, End, Failure, Overhead, Reference
 from bench.rig import BUILD_TIMEOUT_S, SLICE_TIMEOUT_S, Model, Rig, describe_models, load_models
+from bench.roof import measure_roofs
 from bench.stacks import HARNESS, differences, environment_of
 from bench.suite import takes_part
 from bench.train import split
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from bench.progress import Steps
     from models.data import DataSet
 
+OVERHEAD_NS = 10_000_000  # how long the backend that does nothing is timed
 IMAGES, CALIBRATION, LOGITS = "test-images.npy", "calibration.npy", "logits.npy"
 REMEDY = "free space there, or set XDG_CACHE_HOME or TMPDIR to another folder"
 
@@ -110,6 +112,7 @@ def _measure(rig: Rig) -> str:
         _measure_overhead(rig)
         _consult_oracle(rig)
         prove_all(rig)
+        measure_roofs(rig)
     return measure_blocks(rig)
 
 
@@ -130,7 +133,7 @@ def _measure_overhead(rig: Rig) -> None:
         with Worker(environment.python, variables, log, rig.scratch) as worker:
             request = rig.deployment(null, case) | {"threads": rig.plan.threads, "cores": None}
             worker.wait_until_ready().request("build", BUILD_TIMEOUT_S, **request)
-            work = {"asynchronous": False, "budget_ns": SLICE_NS // 20, "lead_in": 1000, "begin_ns": 0}
+            work = {"asynchronous": False, "budget_ns": OVERHEAD_NS, "lead_in": 1000, "begin_ns": 0}
             timing = worker.request("slice", SLICE_TIMEOUT_S, case=case.id, **work)
         rig.journal.append(Overhead(tuple(timing["samples_ns"])))
     except WorkerError as error:
@@ -182,7 +185,7 @@ def describe(plan: Plan, data: DataSet, command: Sequence[str], started: str, gi
         },
         "schedule": [asdict(block) for block in plan.schedule],
         "protocol": {
-            "slice_ns": SLICE_NS,
+            "slice_ns": plan.preset.slice_ns,
             "lead_in": LEAD_IN,
             "warm_up_slice_ns": WARM_UP_SLICE_NS,
             "warm_up_limit_ns": plan.preset.warm_up_limit_ns,

@@ -28,6 +28,7 @@ from bench.records import (
     Parity,
     Proof,
     Reference,
+    Roof,
     Slice,
     Start,
     TrainedEpoch,
@@ -36,7 +37,7 @@ from bench.records import (
 from bench.stats import hodges_lehmann, sign_interval, wilcoxon_interval, wilcoxon_p
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
 EQUIVALENCE_CONFIDENCE = 0.90
@@ -106,6 +107,11 @@ class RecordedRun:
         """Return the failures by (arm, case)."""
         return _grouped((each.arm, each.case, each) for each in self.of(Failure))
 
+    @cached_property
+    def roofs(self) -> list[Roof]:
+        """Return what was measured of the machine itself."""
+        return self.of(Roof)
+
     @property
     def overhead(self) -> Overhead | None:
         """Return the null backend's samples, if they were taken."""
@@ -150,13 +156,18 @@ class RecordedRun:
     @cached_property
     def marked_rounds(self) -> set[tuple[str, int, int]]:
         """Return (case, block, round) of the rounds in which the machine was taken away."""
-        machine = self.info["machine"]
-        taken, wall = defaultdict[Any, float](float), defaultdict[Any, int](int)
+        machine, threads = self.info["machine"], {case.id: self.threads(case) for case in self.cases}
+        taken, foreign, wall = (defaultdict[Any, float](float) for _ in range(3))
         for each in self.taken:
             key = (each.case, each.block, each.round)
             taken[key] += each.steal_ns / machine["cores"] + each.throttled_ns / machine["usable_cores"]
+            foreign[key] += (each.foreign_ns or 0) / threads[each.case]
             wall[key] += each.wall_ns
-        return {key for key in taken if taken[key] > checks.MAX_TAKEN_SHARE * wall[key]}
+        return {
+            key
+            for key in wall
+            if taken[key] > checks.MAX_TAKEN_SHARE * wall[key] or foreign[key] > checks.MAX_FOREIGN_SHARE * wall[key]
+        }
 
     def log_ratios(self, pair: Pair, *, marked: bool = True) -> dict[int, float]:
         """Return {block: median over its rounds of log(latency of the baseline / latency of the arm)}.
@@ -196,21 +207,11 @@ class RecordedRun:
     def estimate(self, pair: Pair, *, marked: bool = True) -> Estimate | None:
         """Return the speedup of a comparison with its intervals, or None when no block has both arms."""
         log_ratios = self.log_ratios(pair, marked=marked)
-        ratios = list(log_ratios.values())
-        if not ratios:
-            return None
-        confidence = self.preset.confidence
-        return Estimate(
-            blocks=len(ratios),
-            log_speedup=hodges_lehmann(ratios),
-            interval=wilcoxon_interval(ratios, confidence) if confidence else None,
-            sign_interval=sign_interval(ratios, confidence) if confidence else None,
-            equivalence_intervals=(
-                wilcoxon_interval(ratios, EQUIVALENCE_CONFIDENCE),
-                sign_interval(ratios, EQUIVALENCE_CONFIDENCE),
-            ),
-            p_value=wilcoxon_p(ratios) if confidence else None,
-        )
+        return estimate_of(list(log_ratios.values()), self.preset.confidence) if log_ratios else None
+
+    def threads(self, case: Case) -> int:
+        """Return how many threads each arm had on a case, all of its processes together."""
+        return case.threads or int(self.info["threads"])
 
     def images_per_turn(self, case: Case) -> int:
         """Return how many images the time of a turn is for: a batch's, or an epoch's."""
@@ -238,17 +239,22 @@ class RecordedRun:
 
     def parity(self, pair: Pair) -> Parity | None:
         """Return how the arm's outputs compare with the baseline's."""
-        wanted = (pair.arm.id, pair.baseline.id, pair.case.id)
-        return next((each for each in self.of(Parity) if (each.arm, each.baseline, each.case) == wanted), None)
+        return self._parities.get((pair.arm.id, pair.baseline.id, pair.case.id))
+
+    @cached_property
+    def _parities(self) -> dict[tuple[str, str, str], Parity]:
+        return {(each.arm, each.baseline, each.case): each for each in reversed(self.of(Parity))}
 
     def band(self, pair: Pair) -> float | None:
         """Return the largest absolute log ratio inside the interval of the same case's A/A comparison."""
-        if self.preset.confidence is None:
-            return None
-        twin = next((each for each in self.pairs if each.arm.replica and each.case == pair.case), None)
-        ratios = list(self.log_ratios(twin).values()) if twin else []
-        interval = wilcoxon_interval(ratios, self.preset.confidence) if ratios else None
-        return max(abs(interval.low), abs(interval.high)) if interval else None
+        return self._bands.get(pair.case)
+
+    @cached_property
+    def _bands(self) -> dict[Case, float]:
+        """Return the A/A bands by case, where there is an interval."""
+        twins = {pair.case: self.estimate(pair) for pair in reversed(self.pairs) if pair.arm.replica}
+        intervals = {case: twin.interval for case, twin in twins.items() if twin and twin.interval}
+        return {case: max(abs(each.low), abs(each.high)) for case, each in intervals.items()}
 
     def matched(self, pair: Pair) -> bool | None:
         """Tell whether both arms' environments share the versions of all shared packages; None if one is missing."""
@@ -257,6 +263,21 @@ class RecordedRun:
             return None
         mismatches = self.info["mismatches"]
         return not (mismatches.get(f"{ours} {theirs}") or mismatches.get(f"{theirs} {ours}"))
+
+
+def estimate_of(log_ratios: Sequence[float], confidence: float | None) -> Estimate:
+    """Return what follows from the log ratios of blocks, at least one; intervals only with a confidence."""
+    return Estimate(
+        blocks=len(log_ratios),
+        log_speedup=hodges_lehmann(log_ratios),
+        interval=wilcoxon_interval(log_ratios, confidence) if confidence else None,
+        sign_interval=sign_interval(log_ratios, confidence) if confidence else None,
+        equivalence_intervals=(
+            wilcoxon_interval(log_ratios, EQUIVALENCE_CONFIDENCE),
+            sign_interval(log_ratios, EQUIVALENCE_CONFIDENCE),
+        ),
+        p_value=wilcoxon_p(log_ratios) if confidence else None,
+    )
 
 
 def _time_ns(turn: Turn, scenario: str) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from itertools import combinations_with_replacement
 from statistics import median
 from typing import TYPE_CHECKING
@@ -37,9 +37,14 @@ class Interval:
         return low <= self.low and self.high <= high
 
 
-def walsh_averages(values: Sequence[float]) -> list[float]:
+def walsh_averages(values: Sequence[float]) -> tuple[float, ...]:
     """Return the sorted means of all pairs, each value paired with itself included: n (n + 1) / 2 of them."""
-    return sorted((one + other) / 2 for one, other in combinations_with_replacement(values, 2))
+    return _walsh_averages(tuple(values))
+
+
+@lru_cache(maxsize=16)  # an estimate asks for those of the same values several times
+def _walsh_averages(values: tuple[float, ...]) -> tuple[float, ...]:
+    return tuple(sorted((one + other) / 2 for one, other in combinations_with_replacement(values, 2)))
 
 
 def hodges_lehmann(values: Sequence[float]) -> float:

@@ -52,7 +52,7 @@ class Suite:
     """What is measured: arms on cases, the baselines they are held against, and the primary comparisons.
 
     An arm whose precision is EVERY stands for one at each of the suite's `precisions`. What trains does so by `recipe`,
-    on the first `images` of the training set (0: all), for `epochs`.
+    on the first `images` of the training set (0: all), for `epochs`. `threads` are the counts of a sweep over them.
     """
 
     name: str
@@ -68,6 +68,7 @@ class Suite:
     recipe: Recipe | None = None
     epochs: int = 0
     images: int = 0
+    threads: tuple[int, ...] = ()
 
     @property
     def answering_models(self) -> tuple[str, ...]:
@@ -77,8 +78,8 @@ class Suite:
     @property
     def cases(self) -> tuple[Case, ...]:
         """Return every case; the first is the one that primary comparisons are made in."""
-        combinations = product(self.models, self.scenarios, self.batch_sizes)
-        return tuple(Case(model, scenario, batch) for model, scenario, batch in combinations)
+        combinations = product(self.models, self.scenarios, self.threads or (0,), self.batch_sizes)
+        return tuple(Case(model, scenario, batch, threads) for model, scenario, threads, batch in combinations)
 
     @cached_property
     def arms(self) -> tuple[Arm, ...]:
@@ -243,6 +244,7 @@ def narrow(
     batch_sizes: Sequence[int] = (),
     precisions: Sequence[str] = (),
     chosen_stacks: Sequence[str] = (),
+    threads: Sequence[int] = (),
 ) -> Suite:
     """Replace what the user named on the command line, and keep the arms of the stacks he chose.
 
@@ -275,6 +277,7 @@ def narrow(
         models=_distinct(models) or suite.models,
         batch_sizes=_distinct(batch_sizes) or suite.batch_sizes,
         precisions=_distinct(precisions) or suite.precisions,
+        threads=_distinct(threads),
     )
 
 

@@ -186,7 +186,7 @@ def _plot(trials: list[FrozenTrial], names: list[str]) -> str:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    from bench.report.plots import COLOURS, STYLE, svg_of
+    from bench.report.axes import COLOURS, STYLE, svg_of
 
     accuracies = [(each.value or 0.0) * 100 for each in trials]
     with mpl.rc_context(STYLE):

@@ -15,7 +15,7 @@ import signal
 import sys
 import tempfile
 from dataclasses import dataclass
-from itertools import cycle
+from itertools import cycle, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -27,10 +27,11 @@ from backends.protocol import (
     UnsupportedError,
     convert,
     open_backend,
+    open_product,
     read_model,
     write_model,
 )
-from bench.measure import DivergedError, now_ns, time_pipeline, time_slice
+from bench.measure import DivergedError, delayed, now_ns, time_pipeline, time_slice
 from bench.process import (
     involuntary_switches,
     peak_memory_bytes,
@@ -54,14 +55,15 @@ if TYPE_CHECKING:
 PR_SET_PDEATHSIG = 1
 POOL_BYTES = 8 << 20  # distinct input batches kept ready: about a last-level cache's share, two batches at the least
 POOL_BATCHES = 256
-REQUESTS = ("build", "convert", "slice", "predict", "prove", "save", "write", "read")
+REQUESTS = ("build", "convert", "slice", "predict", "prove", "save", "write", "read", "roof")
 
 
 @dataclass(frozen=True)
 class Built:
-    """A session for one case, with the distinct batches that it is timed on."""
+    """A session for one case, the step that is timed, and the distinct batches that it is timed on."""
 
     session: Session
+    step: Callable[[Any], Any]
     batch_size: int
     batches: Iterator[Any]
 
@@ -72,6 +74,7 @@ class Worker:
     def __init__(self) -> None:
         self._built: dict[str, Built] = {}
         self._import_ns: int | None = None
+        self._roof: tuple[tuple[Any, ...], Callable[[], object]] | None = None
 
     def build(self, request: dict[str, Any]) -> dict[str, Any]:
         """Import once, build a case's session and make the first call; each timed apart, in ns."""
@@ -90,7 +93,9 @@ class Worker:
         before = now_ns()
         session.step(batch)
         after = now_ns()
-        self._built[request["case"]] = Built(session, deployment.batch_size, cycle(self._pool(session, deployment)))
+        step = delayed(session.step, request["delay"]) if request["delay"] else session.step
+        pool = cycle(self._pool(session, deployment))
+        self._built[request["case"]] = Built(session, step, deployment.batch_size, pool)
         gc.collect()
         gc.freeze()  # what is built stays: the collection before each slice has little left to look at
         return {
@@ -114,7 +119,7 @@ class Worker:
             timing = time_pipeline(work.submit, work.drain, built.batches, request["budget_ns"], request["lead_in"])
         else:
             plan = request["budget_ns"], request["lead_in"]
-            timing = time_slice(built.session.step, built.batches, *plan, begin_ns=request["begin_ns"])
+            timing = time_slice(built.step, built.batches, *plan, begin_ns=request["begin_ns"])
         switches = involuntary_switches() - before
         return {**vars(timing), "involuntary_switches": switches}
 
@@ -152,6 +157,19 @@ class Worker:
         save_weights(Path(request["weights"]), weights, {})
         return {}
 
+    def roof(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Time products of large matrices, or additions of arrays; count the calls."""
+        take_place(request["cores"])
+        wanted = request["stack"], request["threads"], request["precision"], request["order"]
+        if self._roof is None or self._roof[0] != wanted:
+            self._roof = None  # frees the last one's arrays first
+            stack, threads, precision, order = wanted
+            self._roof = wanted, open_product(stack, threads, precision, order) if precision else addition(order)
+        work = self._roof[1]
+        plan = request["budget_ns"], request["lead_in"]
+        timing = time_slice(lambda _: work(), repeat(None), *plan, begin_ns=request["begin_ns"])
+        return {"calls": len(timing.samples_ns), "wall_ns": timing.wall_ns}
+
     def _deployment(self, request: dict[str, Any]) -> Deployment:
         self.network = NETWORKS[request["model"]]
         calibration = np.load(request["calibration"], allow_pickle=False)
@@ -179,6 +197,12 @@ class Worker:
         size = batch_size * int(np.prod(self.network.input_shape)) * 4
         count = max(2, min(POOL_BATCHES, POOL_BYTES // size))
         return [session.prepare(self._batch(index * batch_size, batch_size)) for index in range(count)]
+
+
+def addition(size: int) -> Callable[[], object]:
+    """Return the sum of two arrays into a third; all three together have `size` bytes, which each call moves."""
+    one, other, total = (np.ones(size // 12, np.float32) for _ in range(3))
+    return lambda: np.add(one, other, out=total)
 
 
 def answer(handle: Callable[[dict[str, Any]], dict[str, Any]], request: dict[str, Any]) -> dict[str, Any]:

@@ -137,6 +137,20 @@ def test_a_ratio_is_taken_within_its_round(tmp_path) -> None:
     assert told_run.band(row(told_run, JIT, EAGER).pair) == 0
 
 
+@pytest.mark.parametrize(("foreign_ns", "marked"), [(150_000, {(CASE.id, 3, 1)}), (90_000, set())])
+def test_a_round_in_which_others_used_over_5_percent_of_the_cores_is_marked(story, foreign_ns, marked) -> None:
+    """Turns of a millisecond on two cores each."""
+    story.change(Slice, lambda each: (each.block, each.round) == (3, 1), foreign_ns=foreign_ns)
+    assert story.read().marked_rounds == marked
+
+
+def test_coarse_ticks_cancel_within_a_round(story) -> None:
+    run = story.change(Slice, lambda each: each.arm == JIT.id, foreign_ns=300_000).change(
+        Slice, lambda each: each.arm != JIT.id, foreign_ns=-100_000
+    )
+    assert run.read().marked_rounds == set()
+
+
 def test_a_process_that_did_not_prove_its_work_contributes_no_time(story) -> None:
     story.change(Slice, lambda each: each.arm == JIT.id and each.block == 3, samples_ns=(1,))
     story.records = [

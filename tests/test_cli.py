@@ -176,7 +176,7 @@ def test_the_page_is_self_contained_and_escapes_what_it_shows(measured) -> None:
     page = (measured[0] / "report.html").read_text()
     assert "<script" not in page
     assert "&lt;script&gt;alert(1)" in page
-    assert page.count("<svg") == 5
+    assert page.count("<svg") == len(list((measured[0] / "plots").glob("*.svg"))) == 6
     assert not re.search(r'(src|href)="(?!#)', page)
     assert not re.search(r"@import|url\((?!#)", page)
 
@@ -255,7 +255,7 @@ def test_an_interrupt_leaves_a_whole_journal_a_report_and_no_worker(tmp_path, mo
         (["run", "--suite", "speed"], "unknown suite 'speed'; allowed: claims-inference, claims-training, inference"),
         (["run", "--stack", "jax"], "unknown stack 'jax'; allowed: pupil, pytorch, tensorflow, ipex"),
         (["run", "--model", "resnet"], "unknown model 'resnet'; allowed: cnn-small"),
-        (["run", "--preset", "fast"], "unknown preset 'fast'; allowed: smoke, quick, standard, publish"),
+        (["run", "--preset", "fast"], "unknown preset 'fast'; allowed: smoke, quick, selftest, standard, publish"),
         (["run", "--precision", "fp8"], "unknown precision 'fp8'; allowed: fp32, bf16, int8"),
         (["run", "--environments", "conda"], "unknown environment 'conda'; allowed: ipex, itex, latest, openvino"),
         (["run", "--batch-size", "1,x"], "--batch-size 1,x: allowed: whole numbers"),
@@ -266,7 +266,7 @@ def test_an_interrupt_leaves_a_whole_journal_a_report_and_no_worker(tmp_path, mo
         (["run", "--suite", "./toys.toml", "--results", "odd"], "odd/latest: is not a link to a run"),
         (["run", "--suite", "./toys.toml", "--data", ""], "--data '': allowed: auto"),
         (["run", "--fast"], "No such option: --fast"),
-        (["run", "--threads", "x"], "Invalid value for '--threads'"),
+        (["run", "--threads", "x"], "--threads x: allowed: whole numbers, separated by commas"),
         (["run", "--seed", "-2"], "--seed -2: allowed"),
         (["fly"], "No such command 'fly'"),
         (["run", "--seed", "99999999999"], "--seed 99999999999: allowed"),

@@ -28,8 +28,8 @@ def start(tmp_path, monkeypatch):
         worker.wait_until_ready()
         worker.send(
             "build", case="c", stack=stack, variant=variant, model="cnn-small", precision="fp32", batch_size=4,
-            threads=1, cores=None, weights=str(checkpoint_path(CNN_SMALL)), images=str(tmp_path / "images.npy"),
-            calibration=str(tmp_path / "images.npy"), files="",
+            threads=1, delay=0.0, cores=None, weights=str(checkpoint_path(CNN_SMALL)),
+            images=str(tmp_path / "images.npy"), calibration=str(tmp_path / "images.npy"), files="",
         )  # fmt: skip
         return worker
 

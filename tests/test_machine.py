@@ -22,20 +22,23 @@ def test_the_machine_is_described() -> None:
 def test_the_quota_of_a_control_group_is_read_in_both_versions(tmp_path, monkeypatch, name, text, other, cores) -> None:
     (tmp_path / name).write_text(text)
     (tmp_path / "cpu.cfs_period_us").write_text(other)
-    monkeypatch.setattr(machine, "_control_group_files", lambda *_: [tmp_path / name])
-    assert machine._quota_cores() == cores
+    monkeypatch.setattr(machine, "control_group_files", lambda *_: [tmp_path / name])
+    assert machine.quota_cores() == cores
     assert machine.usable_cores() >= 1
 
 
-@pytest.mark.parametrize(
-    ("text", "throttled_ns"),
-    [("nr_throttled 1\nthrottled_usec 7\n", 7000), ("throttled_time 9\n", 9), ("nr_periods 0\n", 0)],
-)
-def test_throttling_is_read_in_both_versions(tmp_path, monkeypatch, text, throttled_ns) -> None:
-    (tmp_path / "cpu.stat").write_text(text)
-    monkeypatch.setattr(machine, "_control_group_files", lambda *_: [tmp_path / "cpu.stat"])
-    assert machine.counters().throttled_ns == throttled_ns
+@pytest.mark.parametrize(("siblings", "count"), [("0", 1), ("0,64", 2), ("0-1", 2), ("0-3", 4)])
+def test_the_threads_of_a_core_are_counted(tmp_path, monkeypatch, siblings, count) -> None:
+    (tmp_path / "cpu0/topology").mkdir(parents=True)
+    (tmp_path / "cpu0/topology/thread_siblings_list").write_text(siblings + "\n")
+    monkeypatch.setattr(machine, "CPU", tmp_path)
+    assert machine.threads_per_core() == count
 
 
-def test_steal_never_runs_backwards() -> None:
-    assert machine.counters().steal_ns <= machine.counters().steal_ns
+@pytest.mark.parametrize(("file", "text", "on"), [("intel_pstate/no_turbo", "0", True), ("cpufreq/boost", "0", False)])
+def test_turbo_is_read_from_either_driver(tmp_path, monkeypatch, file, text, on) -> None:
+    monkeypatch.setattr(machine, "CPU", tmp_path)
+    assert machine.turbo() is None
+    (tmp_path / file).parent.mkdir()
+    (tmp_path / file).write_text(text)
+    assert machine.turbo() is on

@@ -3,7 +3,7 @@ from itertools import count, cycle
 
 import pytest
 
-from bench.measure import Timing, cpu_ns_of, is_level, time_pipeline, time_slice
+from bench.measure import Timing, cpu_ns_of, delayed, is_level, time_pipeline, time_slice, timer_resolution_ns
 
 
 class FakeClock:
@@ -88,3 +88,25 @@ def test_a_pipeline_is_timed_while_it_is_full() -> None:
     timing = time_pipeline(submit, drain, iter(range(99)), 7, 1, lambda: time[0], lambda: time[0])
     assert timing == Timing(samples_ns=(3, 3, 3), wall_ns=9, cpu_ns=9)
     assert done == [0, 1, 2, 3]
+
+
+def test_a_delayed_step_takes_its_share_longer_and_returns_what_it_returned() -> None:
+    clock = FakeClock()
+
+    def step(batch):
+        clock.now += 100
+        return batch
+
+    def reading():
+        clock.now += 1
+        return clock.now
+
+    before = clock.now
+    assert delayed(step, 0.5, reading)("batch") == "batch"
+    assert clock.now - before == pytest.approx(153, abs=2)
+
+
+def test_the_resolution_of_a_clock_is_its_least_step() -> None:
+    readings = iter([0, 0, 40, 40, 120, 120])
+    assert timer_resolution_ns(lambda: next(readings), 6) == 40
+    assert timer_resolution_ns(lambda: 7, 6) == 0

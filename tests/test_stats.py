@@ -31,7 +31,7 @@ def test_signed_rank_counts_equal_brute_force(n: int) -> None:
 
 
 def test_hodges_lehmann_by_hand() -> None:
-    assert walsh_averages([1, 2, 6]) == [1, 1.5, 2, 3.5, 4, 6]
+    assert walsh_averages([1, 2, 6]) == (1, 1.5, 2, 3.5, 4, 6)
     assert hodges_lehmann([1, 2, 6]) == 2.75
 
 

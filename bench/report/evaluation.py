@@ -10,8 +10,8 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
+from bench.report.axes import COLOURS, LINES, STYLE, svg_of
 from bench.report.page import HTML, MARKDOWN, inline, template_environment
-from bench.report.plots import COLOURS, LINES, STYLE, svg_of
 from models.data import CLASSES, SYNTHETIC_WARNING
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bench import checks
 from bench.attribution import attributions
 from bench.progress import duration
-from bench.records import LATENCY, TRAINING, Arm, Evidence
+from bench.records import LATENCY, TRAINING, Evidence
 from bench.report.summary import (
     attribution_sentence,
     case_title,
@@ -19,7 +19,9 @@ from bench.report.summary import (
     interval_text,
     troubles,
 )
-from bench.report.tables import harness_share, idle_share, speedup_rows
+from bench.report.tables import foreign_share, harness_share, idle_share, speedup_rows
+from bench.roofline import reaches
+from bench.scaling import BATCH_SIZE, sweeps
 from bench.stats import percentile
 from bench.tradeoff import tradeoffs
 from bench.trained import GOALS, trained_arms
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 
     from bench.analysis import Run, Speedup
     from bench.checks import Estimate
-    from bench.records import Case, Proof
+    from bench.records import Arm, Case, Proof
     from bench.trained import Difference, TrainedArm
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -66,7 +68,6 @@ def template_environment() -> Environment:
         "percent": percent,
         "cell": markdown_cell,
         "interval": interval_text,
-        "named": named,
         "ratio": ratio,
         "reached": reached,
         "points": points,
@@ -84,11 +85,6 @@ def number(value: float | None, digits: int = 3) -> str:
     if abs(value) >= 10**digits:
         return f"{value:,.0f}"
     return f"{value:.{digits}g}" if abs(value) < TINY else f"{value:#.{digits}g}".rstrip(".")
-
-
-def named(row: dict[str, Any]) -> str:
-    """Return the label of the arm that a row of the table of arms is about."""
-    return Arm(**{field: row[field] for field in ("stack", "variant", "precision", "settings", "replica")}).label
 
 
 def ratio(estimate: Estimate | None) -> str:
@@ -136,11 +132,15 @@ def markdown_cell(value: object) -> str:
 
 def _content(run: Run, arms: dict[Case, list[dict[str, Any]]]) -> dict[str, Any]:
     rows = list(zip(run.speedups, speedup_rows(run), strict=True))
-    ladders = attributions(run)
+    ladders, labels = attributions(run), {arm.id: arm.label for arm in run.arms}
     return {
         "run": run,
+        "named": lambda row: labels[row["arm"]],
         "attributions": [(each, attribution_sentence(each)) for each in ladders],
         "tradeoffs": {case: crossed for case in run.cases if (crossed := tradeoffs(run, case))},
+        "reaches": {case: reached_by for case in run.cases if (reached_by := reaches(run, case))},
+        "sweeps": sweeps(run),
+        "BATCH_SIZE": BATCH_SIZE,
         "LATENCY": LATENCY,
         "costs": _costs(run, arms),
         "info": run.info,
@@ -198,6 +198,7 @@ def _warnings(run: Run) -> list[str]:
     for pair, found in run.info["mismatches"].items():
         listed = ", ".join(f"{package} {ours} / {theirs}" for package, (ours, theirs) in found.items())
         warnings.append(f"UNMATCHED environments {' and '.join(pair.split())}: {listed}")
+    warnings += map(str, run.info.get("advice", []))
     return warnings + doubtful_twins(run) + troubles(run)
 
 
@@ -224,11 +225,16 @@ def _checks(run: Run) -> Any:
             yield f"A/A ratio, {row.pair.case.label}", _with_interval(row), "1, inside the interval"
     yield "CPU burned by all idle workers while an arm was measured", percent(idle_share(run)), "about 0 % of one core"
     yield "CPU burned by the orchestrator meanwhile", percent(harness_share(run)), "about 0 % of one core"
+    if (foreign := foreign_share(run)) is not None:
+        yield "CPU used by other processes meanwhile", percent(foreign), "about 0 % of the arms' cores"
     if run.overhead is not None or not run.info["suite"].get("training"):
         yield "Harness overhead per timed call (null backend)", _overhead(run), "under 1 us"
     slices = {(each.case, each.block, each.round) for every in run.turns.values() for each in every}
     yield (
-        f"Rounds in which over {checks.MAX_TAKEN_SHARE:.0%} of the cores' time was stolen or throttled",
+        (
+            f"Rounds in which over {checks.MAX_TAKEN_SHARE:.0%} of the cores' time was stolen or throttled, or over "
+            f"{checks.MAX_FOREIGN_SHARE:.0%} used by other processes"
+        ),
         f"{len(run.marked_rounds)} of {len(slices)}",
         "0; the column `without marked` leaves them out",
     )

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from io import StringIO
-from itertools import cycle, product
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import AutoLocator, FuncFormatter, Locator, LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator
 
 from backends.protocol import PRECISIONS
 from bench.attribution import attributions
 from bench.checks import MIN_RELATIVE_ACCURACY
 from bench.records import LATENCY, TRAINING
+from bench.report.axes import COLOURS, MARKERS, STYLE, log_ratio_axis, plain_log_axis, styles, svg_of
+from bench.report.curves import roofline, scaling
 from bench.tradeoff import tradeoffs
 from bench.trained import GOALS, learning_curve
 
@@ -29,24 +29,10 @@ if TYPE_CHECKING:
 
 SPEEDUPS, LATENCIES, BLOCKS = "speedups.svg", "latencies.svg", "blocks.svg"
 ATTRIBUTION, TRADEOFFS, TRAINING_CURVES = "attribution.svg", "tradeoffs.svg", "training.svg"
-# Okabe & Ito (2008): told apart by readers with any colour vision.
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442", "#000000")
-LINES = ("-", "--", ":", "-.")
-MARKERS = "os^D"  # the next one where the colours begin anew
+SCALING, ROOFLINE = "scaling.svg", "roofline.svg"
 VERDICT_COLOURS = {"FASTER": "#009E73", "SLOWER": "#D55E00", "EQUIVALENT": "#0072B2"}
 OTHER_VERDICT = "#777777"
-STYLE: Any = {
-    "svg.hashsalt": "bench",  # the same journal gives the same file
-    "svg.fonttype": "none",
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans", "Arial", "sans-serif"],
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-    "figure.constrained_layout.use": True,
-}
+MOST_ROWS = 60  # of a panel: more can't be told apart; the tables have them all
 QUANTILES = np.linspace(0, 0.999, 400)
 
 
@@ -57,18 +43,13 @@ def render(run: Run) -> dict[str, str]:
         ATTRIBUTION: attribution,
         TRADEOFFS: accuracy_against_speed,
         TRAINING_CURVES: accuracy_against_time,
+        SCALING: scaling,
+        ROOFLINE: roofline,
         LATENCIES: latencies,
         BLOCKS: blocks,
     }
     with mpl.rc_context(STYLE):
         return {name: svg_of(figure) for name, draw in plots.items() if (figure := draw(run))}
-
-
-def svg_of(figure: Figure) -> str:
-    """Return a figure as SVG, the same at every call."""
-    stream = StringIO()
-    figure.savefig(stream, format="svg", metadata={"Date": None})
-    return stream.getvalue()
 
 
 def speedups(run: Run) -> Figure | None:
@@ -96,7 +77,7 @@ def _speedup_panel(run: Run, axes: Any, case: Case, rows: list[Speedup]) -> None
     axes.set(yticks=range(len(rows)), yticklabels=labels, ylim=(len(rows) - 0.4, -0.7), title=case.label)
     what = "epoch time" if case.scenario == TRAINING else "latency"
     axes.set_xlabel(f"speedup: baseline {what} / arm {what} (log scale; right of 1 is faster)")
-    _log_ratio_axis(axes.xaxis)
+    log_ratio_axis(axes.xaxis)
     axes.margins(x=0.12)
 
 
@@ -133,7 +114,7 @@ def _waterfall(axes: Any, found: Attribution) -> None:
     axes.set(yticks=range(len(labels)), ylim=(len(labels) - 0.4, -0.6), title=f"{found.name}: {found.case.label}")
     axes.set_yticklabels(labels, fontsize=7.5)
     axes.set_xlabel("speed over the first step (log scale; thin line: interval of the step)")
-    _log_ratio_axis(axes.xaxis)
+    log_ratio_axis(axes.xaxis)
     axes.margins(x=0.2)
 
 
@@ -159,7 +140,7 @@ def _tradeoff_panel(run: Run, axes: Any, case: Case, rows: list[Tradeoff]) -> No
     axes.axhline(gate, color="black", lw=0.8, ls=":", label="99 % of fp32")
     axes.set(title=case.label, ylabel="test accuracy, %")
     axes.set_xlabel(f"speed over {rows[0].against.label} (log scale); circle fp32, square bf16, triangle int8")
-    _log_ratio_axis(axes.xaxis)
+    log_ratio_axis(axes.xaxis)
     axes.legend(frameon=False, fontsize=7.5, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
@@ -170,8 +151,7 @@ def accuracy_against_time(run: Run) -> Figure | None:
 
 
 def _training_panel(run: Run, axes: Any, case: Case) -> None:
-    styles = cycle(product(LINES, COLOURS))
-    for (style, colour), arm in zip(styles, (each for each in run.lineup(case) if not each.replica), strict=False):
+    for (style, colour), arm in zip(styles(), (each for each in run.lineup(case) if not each.replica), strict=False):
         curve = learning_curve(run, arm, case)
         if curve:
             seconds, accuracies = zip(*curve, strict=True)
@@ -189,13 +169,13 @@ def latencies(run: Run) -> Figure | None:
 
 
 def _latency_panel(run: Run, axes: Any, case: Case) -> None:
-    for (style, colour), arm in zip(cycle(product(LINES, COLOURS)), run.lineup(case)):
+    for (style, colour), arm in zip(styles(), run.lineup(case)[:MOST_ROWS], strict=False):
         slices = run.slices(arm, case)
         if slices:
             samples = np.concatenate([each.samples_ns for each in slices]) / 1e3
             axes.plot(np.quantile(samples, QUANTILES), QUANTILES * 100, style, color=colour, lw=1.5, label=arm.label)
     axes.set(xscale="log", title=case.label, xlabel="latency, us (log scale)", ylabel="share of iterations, %")
-    _plain_log_axis(axes.xaxis, LogLocator(subs=(1, 2, 5)))
+    plain_log_axis(axes.xaxis, LogLocator(subs=(1, 2, 5)))
     axes.legend(frameon=False, fontsize=7.5, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
@@ -214,7 +194,7 @@ def _block_panel(run: Run, axes: Any, case: Case, rows: list[Speedup]) -> None:
         axes.plot(list(ratios), np.exp(list(ratios.values())), f"{marker}-", color=colour, ms=3, lw=0.8, label=label)
     axes.set(yscale="log", title=case.label, xlabel="block", ylabel="ratio of the block (log scale)")
     axes.xaxis.get_major_locator().set_params(integer=True)
-    _log_ratio_axis(axes.yaxis)
+    log_ratio_axis(axes.yaxis)
     axes.legend(frameon=False, fontsize=7.5, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
@@ -226,8 +206,8 @@ def _panels(
     *,
     sharex: bool = False,
 ) -> Figure | None:
-    """Lay out one panel below the other for each case that has rows."""
-    groups = {case: [row for row in rows if row.pair.case == case] for case in run.cases}
+    """Lay out one panel below the other for each case that has rows; of very many, it has the first."""
+    groups = {case: [row for row in rows if row.pair.case == case][:MOST_ROWS] for case in run.cases}
     groups = {case: group for case, group in groups.items() if group}
     if not groups:
         return None
@@ -238,15 +218,3 @@ def _panels(
         draw(axes, case, group)
         axes.tick_params(labelbottom=True)
     return figure
-
-
-def _log_ratio_axis(axis: Any) -> None:
-    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
-    _plain_log_axis(axis, AutoLocator())
-
-
-def _plain_log_axis(axis: Any, ticks: Locator) -> None:
-    """Write 0.5, 1, 2 instead of powers of ten."""
-    axis.set_major_locator(ticks)
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter(NullFormatter())

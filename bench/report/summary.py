@@ -14,6 +14,8 @@ from bench.report.tables import failed, withheld
 from models.data import SYNTHETIC_WARNING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
 
     from bench.analysis import Run, Speedup
@@ -31,18 +33,20 @@ VERDICT_STYLES = {
 }
 
 
-def opening(plan: Plan, data: DataSet, console: Console) -> None:
+def opening(plan: Plan, data: DataSet, advice: Sequence[str], console: Console) -> None:
     """Say what is about to be measured, and what can't be."""
     from bench.stacks import differences
 
-    say = console.print
+    say, threads = console.print, ", ".join(map(str, plan.suite.threads)) or plan.threads
     say(f"suite {plan.suite.name}, preset {plan.preset.name} ({plan.preset.summary})", highlight=False, soft_wrap=True)
     say(
-        f"{len(plan.arms)} arms, {len(plan.suite.cases)} cases, {plan.threads} threads, data: {data.name}",
+        f"{len(plan.arms)} arms, {len(plan.suite.cases)} cases, {threads} threads, data: {data.name}",
         highlight=False,
     )
     if data.name == "synthetic":
         say(SYNTHETIC_WARNING, style="bold yellow", soft_wrap=True)
+    for line in advice:
+        say(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
     for name, reason in plan.missing.items():
         say(f"{name} is not measured: {reason}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     for ours, theirs in plan.environment_pairs:

@@ -10,6 +10,8 @@ from bench import checks
 from bench.attribution import attributions
 from bench.costs import cost
 from bench.records import LATENCY
+from bench.roofline import reaches
+from bench.scaling import sweeps
 from bench.stats import percentile
 from bench.tradeoff import tradeoffs
 from bench.trained import GOALS, trained_arms
@@ -19,11 +21,13 @@ if TYPE_CHECKING:
     from bench.attribution import Attribution, Rung
     from bench.checks import Estimate
     from bench.records import Arm, Case, Turn
+    from bench.roofline import Reach
+    from bench.scaling import Curve, Sweep
     from bench.tradeoff import Tradeoff
     from bench.trained import TrainedArm
 
 ARMS, SPEEDUPS, ATTRIBUTION, TRADEOFFS = "arms.csv", "speedups.csv", "attribution.csv", "tradeoffs.csv"
-TRAINING_TABLE = "training.csv"
+TRAINING_TABLE, SCALING = "training.csv", "scaling.csv"
 PERCENTILES = (90, 95, 99, 99.9)
 
 
@@ -36,6 +40,7 @@ def render(run: Run, arms: dict[Case, list[dict[str, Any]]]) -> dict[str, str]:
         SPEEDUPS: speedup_rows(run),
         ATTRIBUTION: [_rung_row(run, each, rung) for each in attributions(run) for rung in each.rungs],
         TRAINING_TABLE: [_trained_row(run, case, each) for case in run.cases for each in trained_arms(run, case)],
+        SCALING: [row for sweep in sweeps(run) for curve in sweep.curves for row in _curve_rows(run, sweep, curve)],
         TRADEOFFS: [_tradeoff_row(run, case, each) for case in run.cases for each in tradeoffs(run, case)],
     }
     tables = {name: rows for name, rows in tables.items() if rows or name in (ARMS, SPEEDUPS)}
@@ -87,7 +92,7 @@ def _speedup_columns(run: Run, row: Speedup) -> dict[str, Any]:
         "ci_low_without_marked_rounds": unmarked.low if unmarked else None,
         "ci_high_without_marked_rounds": unmarked.high if unmarked else None,
         "settings": pair.arm.settings,
-        "threads": run.info["threads"],
+        "threads": run.threads(pair.case),
     }
 
 
@@ -109,6 +114,18 @@ def _tradeoff_row(run: Run, case: Case, row: Tradeoff) -> dict[str, Any]:
         | {"accuracy": row.accuracy, "relative_accuracy": row.relative_accuracy}
         | {"lost": row.lost, "won": row.won, "mcnemar_p": row.p_value, "fault": row.fault or ""}
     )
+
+
+def _curve_rows(run: Run, sweep: Sweep, curve: Curve) -> list[dict[str, Any]]:
+    arm = {"stack": curve.arm.stack, "variant": curve.arm.variant, "settings": curve.arm.settings}
+    return [
+        {"over": sweep.over}
+        | _case_columns(run, point.case, curve.arm)
+        | {"threads": run.threads(point.case), **arm}
+        | {"latency_us": point.latency_ns / 1e3, "images_per_s": point.images_per_s}
+        | _estimate_columns("gain", point.gain)
+        for point in curve.points
+    ]
 
 
 def _trained_row(run: Run, case: Case, row: TrainedArm) -> dict[str, Any]:
@@ -152,11 +169,17 @@ def matching(row: Speedup) -> str:
 
 def arm_rows(run: Run) -> dict[Case, list[dict[str, Any]]]:
     """Return the rows of each case's arms, the failed and skipped ones included."""
-    return {case: [_arm_row(run, arm, case) for arm in run.lineup(case)] for case in run.cases}
+    return {case: _rows_of(run, case) for case in run.cases}
+
+
+def _rows_of(run: Run, case: Case) -> list[dict[str, Any]]:
+    reached = {each.arm: each for each in reaches(run, case)}
+    return [_arm_row(run, arm, case) | _reach_columns(reached.get(arm)) for arm in run.lineup(case)]
 
 
 def _arm_row(run: Run, arm: Arm, case: Case) -> dict[str, Any]:
-    identity = {"stack": arm.stack, "variant": arm.variant, "settings": arm.settings, "replica": arm.replica}
+    names = ("stack", "variant", "settings", "replica")
+    identity = {"arm": arm.id} | {name: getattr(arm, name) for name in names}
     turns = run.turns.get((arm.id, case.id), [])
     return (
         _case_columns(run, case, arm)
@@ -194,7 +217,14 @@ def _times(run: Run, arm: Arm, case: Case, turns: list[Turn]) -> dict[str, Any]:
         "throughput_images_per_s": run.images_per_turn(case) / typical * 1e9 if typical else None,
         "cores_used": sum(each.cpu_ns for each in turns) / wall if turns else None,
         "involuntary_switches_per_s": _rate(turns),
+        "stolen_cores": sum(each.steal_ns for each in turns) / wall if turns else None,
+        "foreign_cores": _foreign_cores(turns),
     }
+
+
+def _foreign_cores(turns: list[Turn]) -> float | None:
+    used = [each.foreign_ns for each in turns if each.foreign_ns is not None]
+    return max(0, sum(used)) / sum(each.wall_ns for each in turns) if used else None
 
 
 def _rate(turns: list[Turn]) -> float | None:
@@ -220,10 +250,21 @@ def _facts(run: Run, arm: Arm, case: Case) -> dict[str, Any]:
         "accuracy": run.accuracy(arm, case),
         "oracle_max_abs_logit_diff": proof.max_abs_logit_diff if proof else None,
         "oracle_agreement": proof.agreement if proof else None,
+        "threads": run.threads(case),
         "threads_read_back": proof.threads if proof else None,
         "precision_read_back": proof.precision if proof else None,
         "blocks_without_steady_state": sum(not each.steady for each in seen),
         "data": run.data,
+    }
+
+
+def _reach_columns(reach: Reach | None) -> dict[str, Any]:
+    """Return how near an arm comes to what the machine can do."""
+    return {
+        "gflop_per_s": reach.operations_per_s / 1e9 if reach else None,
+        "limit_gflop_per_s": reach.limit.operations / reach.limit.time_ns if reach else None,
+        "limit_is": reach.limit.bound if reach else "",
+        "share_of_limit": reach.share if reach else None,
     }
 
 
@@ -235,6 +276,17 @@ def idle_share(run: Run) -> float | None:
 def harness_share(run: Run) -> float | None:
     """Return the share of one core that the orchestrator burned while an arm was measured."""
     return _share(run, "harness_cpu_ns")
+
+
+def foreign_share(run: Run) -> float | None:
+    """Return the share of the arms' cores that other processes used meanwhile; None where it was not recorded."""
+    turns = [(run.threads(case), each) for case in run.cases for each in _turns_on(run, case)]
+    used = [turn.foreign_ns for _, turn in turns if turn.foreign_ns is not None]
+    return max(0, sum(used)) / sum(turn.wall_ns * threads for threads, turn in turns) if used else None
+
+
+def _turns_on(run: Run, case: Case) -> list[Turn]:
+    return [each for arm in run.lineup(case) for each in run.turns.get((arm.id, case.id), [])]
 
 
 def _share(run: Run, field: str) -> float | None:

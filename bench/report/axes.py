@@ -1,0 +1,56 @@
+"""What the plots have in common: style, colours, lines, axes."""
+
+from __future__ import annotations
+
+from io import StringIO
+from itertools import cycle, product
+from typing import TYPE_CHECKING, Any
+
+from matplotlib.ticker import AutoLocator, FuncFormatter, Locator, NullFormatter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from matplotlib.figure import Figure
+
+# Okabe & Ito (2008): told apart by readers with any colour vision.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442", "#000000")
+LINES = ("-", "--", ":", "-.")
+MARKERS = "os^D"  # the next one where the colours begin anew
+STYLE: Any = {
+    "svg.hashsalt": "bench",  # the same journal gives the same file
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans", "Arial", "sans-serif"],
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "figure.constrained_layout.use": True,
+}
+
+
+def svg_of(figure: Figure) -> str:
+    """Return a figure as SVG, the same at every call."""
+    stream = StringIO()
+    figure.savefig(stream, format="svg", metadata={"Date": None})
+    return stream.getvalue()
+
+
+def styles() -> Iterator[tuple[str, str]]:
+    """Yield lines and colours, no two alike until all are used."""
+    return cycle(product(LINES, COLOURS))
+
+
+def log_ratio_axis(axis: Any) -> None:
+    """Let an axis be for ratios."""
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    plain_log_axis(axis, AutoLocator())
+
+
+def plain_log_axis(axis: Any, ticks: Locator) -> None:
+    """Write 0.5, 1, 2 instead of powers of ten."""
+    axis.set_major_locator(ticks)
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())

@@ -1,0 +1,99 @@
+"""The plots of what is swept and of what bounds it: scaling, roofline."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, LogLocator
+
+from backends.protocol import PRECISIONS
+from bench.records import TRAINING
+from bench.report.axes import COLOURS, MARKERS, plain_log_axis, styles
+from bench.roofline import peak_operations_per_s, reaches, traffic_rates
+from bench.scaling import BATCH_SIZE, sweeps, value
+
+if TYPE_CHECKING:
+    from bench.analysis import Run
+    from bench.records import Case
+    from bench.scaling import Sweep
+
+LEGEND: Any = {"frameon": False, "fontsize": 7.5, "loc": "center left", "bbox_to_anchor": (1, 0.5)}
+
+
+def scaling(run: Run) -> Figure | None:
+    """Draw throughput against the batch size, and latency against the number of threads, one panel a sweep."""
+    found = sweeps(run)
+    if not found:
+        return None
+    figure = Figure(figsize=(8.5, 3.6 * len(found)))
+    for axes, sweep in zip(figure.subplots(len(found), 1, squeeze=False).flat, found, strict=True):
+        _scaling_panel(axes, sweep)
+    return figure
+
+
+def _scaling_panel(axes: Any, sweep: Sweep) -> None:
+    by_batch = sweep.over == BATCH_SIZE
+    for (style, colour), curve in zip(styles(), sweep.curves, strict=False):
+        places = [value(point.case, sweep.over) for point in curve.points]
+        heights = [point.images_per_s if by_batch else point.latency_ns / 1e3 for point in curve.points]
+        axes.plot(places, heights, f"o{style}", color=colour, ms=3, lw=1.2, label=curve.arm.label)
+    axes.set(xscale="log", yscale="log", title=sweep.label)
+    axes.set(xlabel="batch size (log scale)" if by_batch else "threads (log scale)")
+    seconds = "epoch, us (log scale)" if sweep.cases[0].scenario == TRAINING else "time per batch, us (log scale)"
+    axes.set_ylabel("images/s (log scale)" if by_batch else seconds)
+    plain_log_axis(axes.xaxis, FixedLocator([value(case, sweep.over) for case in sweep.cases]))
+    plain_log_axis(axes.yaxis, LogLocator(subs=(1, 2, 5)))
+    axes.legend(**LEGEND)
+
+
+def roofline(run: Run) -> Figure | None:
+    """Draw what arms reach under the roofs of the machine, one panel for each number of threads and scenario."""
+    groups: dict[tuple[int, str], list[Case]] = {}
+    for case in run.cases:
+        if reaches(run, case):
+            groups.setdefault((run.threads(case), case.scenario), []).append(case)
+    if not groups:
+        return None
+    figure = Figure(figsize=(8.5, 4.4 * len(groups)))
+    panels = figure.subplots(len(groups), 1, squeeze=False).flat
+    for axes, ((threads, scenario), cases) in zip(panels, groups.items(), strict=True):
+        _roofline_panel(run, axes, cases, threads)
+        axes.set_title(f"{scenario}, {threads} thread{'s' if threads > 1 else ''}")
+    return figure
+
+
+def _roofline_panel(run: Run, axes: Any, cases: list[Case], threads: int) -> None:
+    found = {case: reaches(run, case) for case in cases}
+    rows = [row for each in found.values() for row in each]
+    stacks = list(dict.fromkeys(arm.stack for arm in run.arms))
+    intensities = [row.limit.intensity for row in rows]
+    span = np.geomspace(min(intensities) / 3, max(intensities) * 3, 100)
+    precisions = [each for each in PRECISIONS if any(row.arm.precision == each for row in rows)]
+    _draw_roofs(run, axes, span, precisions, threads)
+    for row in rows:
+        marker = MARKERS[PRECISIONS.index(row.arm.precision) % len(MARKERS)]
+        colour = COLOURS[stacks.index(row.arm.stack) % len(COLOURS)]
+        axes.plot([row.limit.intensity], [row.operations_per_s / 1e9], marker, color=colour, ms=5)
+    for stack in dict.fromkeys(row.arm.stack for row in rows):
+        axes.plot([], [], "o", color=COLOURS[stacks.index(stack) % len(COLOURS)], ms=5, label=stack)
+    axes.set(xscale="log", yscale="log", ylabel="GFLOP/s (log scale)")
+    axes.set_xlabel("operations per byte (log scale); circle fp32, square bf16, triangle int8")
+    for axis in (axes.xaxis, axes.yaxis):
+        plain_log_axis(axis, LogLocator(subs=(1, 2, 5)))
+    axes.legend(**LEGEND)
+
+
+def _draw_roofs(run: Run, axes: Any, span: Any, precisions: list[str], threads: int) -> None:
+    """Draw the fastest product of each precision, and the traffic to the smallest and the largest working set."""
+    peaks = {each: peak for each in precisions if (peak := peak_operations_per_s(run, each, threads))}
+    for precision, peak in peaks.items():
+        axes.axhline(peak / 1e9, color="black", lw=0.9)
+        axes.annotate(f"{precision}, {peak / 1e9:,.0f} GFLOP/s", (span[0], peak / 1e9), (2, 2), fontsize=7.5,
+                      textcoords="offset points")  # fmt: skip
+    rates = traffic_rates(run, threads)
+    for size, style in ((min(rates), "--"), (max(rates), ":")):
+        bound = np.minimum(span * rates[size], max(peaks.values())) / 1e9
+        label = f"{rates[size] / 1e9:.0f} GB/s in {size / 2**20:g} MiB"
+        axes.plot(span, bound, style, color="black", lw=0.9, label=label)

@@ -1,0 +1,266 @@
+"""Set this harness beside other tools: the same pair of arms, the same wall time, repeated, quiet and with a busy core.
+
+`tox -e benchmark-peers -- [--budget SECONDS] [--repeats N]` prints, and writes as CSV and plot, how far each tool's
+ratio is from the truth: 1 for an arm and itself, 1.05 for an arm and itself slowed down by 5 %. A false alarm is a
+difference that a tool claims of equal arms: by its own test where it has one, else one over 2 %.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from statistics import mean
+from typing import TYPE_CHECKING, Any
+
+from noise import ARM, loaded
+from subject import BATCH_SIZE
+
+from bench import settings
+from bench.machine import usable_cores
+from bench.measure import now_ns
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+HERE = Path(__file__).parent
+TRUTHS = (0.0, 0.05)
+NOTEWORTHY = math.log(1.02)
+CALLS, CALLS_S = 1500, 4.5  # of a process that hyperfine times, and about what they take
+START_S = 3.5  # what a process that imports the framework and warms up takes
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a tool reports: slow time / base time; whether it claims a difference; the wall time that it took."""
+
+    tool: str
+    condition: str
+    delay: float
+    repeat: int
+    ratio: float
+    claims: bool
+    wall_s: float
+
+    @property
+    def error(self) -> float:
+        """Return the log distance from the truth."""
+        return math.log(self.ratio / (1 + self.delay))
+
+
+def call(*command: object) -> str:
+    """Run a command under the settings that our arms have; return what it printed."""
+    variables = settings.variables("bound", usable_cores())
+    environment = os.environ | variables | {"PYTHONPATH": str(HERE)}
+    done = subprocess.run([str(each) for each in command], env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{command[0]} failed: {done.stderr[-2000:] or done.stdout[-2000:]}")
+    return done.stdout
+
+
+def by_looks(ratio: float) -> bool:
+    """Tell whether a reader without a test would see a difference."""
+    return abs(math.log(ratio)) > NOTEWORTHY
+
+
+def naive(delay: float, budget: float, folder: Path) -> tuple[float, bool]:
+    """Two loops with a stopwatch, one after the other."""
+    call(sys.executable, HERE / "subject.py", "--delay", delay, "--seconds", (budget - START_S) / 2,
+         "--output", folder / "ratio")  # fmt: skip
+    ratio = float((folder / "ratio").read_text())
+    return ratio, by_looks(ratio)
+
+
+def torch_benchmark(delay: float, budget: float, _: Path) -> tuple[float, bool]:
+    """torch.utils.benchmark: two blocked autoranges; ratio of the medians."""
+    code = (
+        "import sys; from torch.utils.benchmark import Timer; from subject import work\n"
+        "seconds, threads = float(sys.argv[1]), int(sys.argv[2])\n"
+        "for delay in map(float, sys.argv[3:]):\n"
+        "    timer = Timer('f()', globals={'f': work(delay)}, num_threads=threads)\n"
+        "    print(timer.blocked_autorange(min_run_time=seconds).median)\n"
+    )
+    printed = call(sys.executable, "-c", code, (budget - START_S) / 2, usable_cores(), 0.0, delay)
+    base, slow = map(float, printed.split()[-2:])
+    return slow / base, by_looks(slow / base)
+
+
+def pytest_benchmark(delay: float, budget: float, folder: Path) -> tuple[float, bool]:
+    """pytest-benchmark: two tests in one session; ratio of the medians."""
+    (folder / "test_pair.py").write_text(
+        "from subject import work\n"
+        f"def test_base(benchmark): benchmark(work(0.0))\ndef test_slow(benchmark): benchmark(work({delay}))\n",
+        encoding="utf-8",
+    )
+    output = folder / "benchmark.json"
+    call(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", folder, "-c", os.devnull,
+         f"--benchmark-max-time={(budget - START_S) / 2}", f"--benchmark-json={output}", folder)  # fmt: skip
+    found = {each["name"]: each["stats"]["median"] for each in json.loads(output.read_text())["benchmarks"]}
+    ratio = found["test_slow"] / found["test_base"]
+    return ratio, by_looks(ratio)
+
+
+def pyperf(delay: float, budget: float, folder: Path) -> tuple[float, bool]:
+    """pyperf: a set of processes for one arm, then for the other; means, and its own significance test."""
+    script = folder / "runner.py"
+    script.write_text(
+        "import pyperf\nfrom subject import work\n"
+        "def add(command, args): command.extend(['--delay', str(args.delay)])\n"
+        "runner = pyperf.Runner(add_cmdline_args=add)\n"
+        "runner.argparser.add_argument('--delay', type=float)\n"
+        "delay = runner.parse_args().delay\nruns = runner.args.worker\n"
+        "runner.bench_func('step', work(delay) if runs else (lambda: None))\n",
+        encoding="utf-8",
+    )
+    processes = max(2, round(budget / 2 / (START_S + 1.5)) - 1)
+    files = [folder / f"{name}.json" for name in ("base", "slow")]
+    for each, file in zip((0.0, delay), files, strict=True):
+        call(sys.executable, script, "--delay", each, "-o", file, "-p", processes, "--inherit-environ",
+             "PYTHONPATH," + ",".join(settings.variables("bound", usable_cores())))  # fmt: skip
+    import pyperf as library
+
+    base, slow = (library.Benchmark.load(str(file)).mean() for file in files)
+    printed = call(sys.executable, "-m", "pyperf", "compare_to", *files)
+    return slow / base, "not significant" not in printed
+
+
+def hyperfine(delay: float, budget: float, folder: Path) -> tuple[float, bool]:
+    """hyperfine: whole processes, one command after the other; ratio of the means, less that of a start alone."""
+    commands = [f"{sys.executable} {HERE / 'subject.py'} --calls {calls} --delay {each}"
+                for calls, each in ((1, 0.0), (CALLS, 0.0), (CALLS, delay))]  # fmt: skip
+    runs = max(2, round(budget / (3 * START_S + 2 * CALLS_S)))
+    call("hyperfine", "-N", "--runs", runs, "--export-json", folder / "hyperfine.json", *commands)
+    start, base, slow = (each["mean"] for each in json.loads((folder / "hyperfine.json").read_text())["results"])
+    ratio = (slow - start) / (base - start)
+    return ratio, by_looks(ratio)
+
+
+def ours(delay: float, budget: float, folder: Path) -> tuple[float, bool]:
+    """Measure with this harness, its proof pass and its A/A arm inside the same time."""
+    printed = call(sys.executable, HERE / "pair.py", "--delay", delay, "--budget", budget, "--folder", folder)
+    ratio, claims = printed.split()[-2:]
+    return float(ratio), claims == "True"
+
+
+TOOLS: dict[str, Callable[[float, float, Path], tuple[float, bool]]] = {
+    "this harness": ours,
+    "pytest-benchmark": pytest_benchmark,
+    "pyperf compare_to": pyperf,
+    "hyperfine": hyperfine,
+    "torch.utils.benchmark": torch_benchmark,
+    "naive loop": naive,
+}
+
+
+def available() -> dict[str, Callable[[float, float, Path], tuple[float, bool]]]:
+    """Return the tools that are there."""
+    if shutil.which("hyperfine"):
+        return TOOLS
+    print("hyperfine is not there: install it with the system's packages to have it compared")
+    return {name: tool for name, tool in TOOLS.items() if name != "hyperfine"}
+
+
+def compare(budget: float, repeats: int, output: Path) -> list[Outcome]:
+    """Let every tool report, in turn; each outcome is stored at once."""
+    outcomes: list[Outcome] = []
+    with (output / "peers.csv").open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, [field.name for field in fields(Outcome)])
+        writer.writeheader()
+        for repeat in range(repeats):
+            for condition in ("quiet", "busy core"):
+                for delay in TRUTHS:
+                    for name, tool in available().items():
+                        found = _one(name, tool, condition, delay, repeat, budget)
+                        outcomes.append(found)
+                        writer.writerow(asdict(found))
+                        stream.flush()
+                        print(
+                            f"{name}, {condition}, truth {1 + delay}: {found.ratio:.4f} in {found.wall_s:.0f} s",
+                            flush=True,
+                        )
+    return outcomes
+
+
+def _one(name: str, tool: Any, condition: str, delay: float, repeat: int, budget: float) -> Outcome:
+    with tempfile.TemporaryDirectory() as folder, loaded() if condition != "quiet" else nullcontext():
+        start = now_ns()
+        ratio, claims = tool(delay, budget, Path(folder))
+        return Outcome(name, condition, delay, repeat, ratio, claims, (now_ns() - start) / 1e9)
+
+
+def table(outcomes: list[Outcome]) -> str:
+    """Return the root-mean-square errors and false alarms as Markdown."""
+    lines = [
+        "| Tool | Condition | Error of 1, rms | Error of 1.05, rms | False alarms | Wall time, s |",
+        "|---|---|--:|--:|--:|--:|",
+    ]
+    for condition in ("quiet", "busy core"):
+        for tool in TOOLS:
+            own = [each for each in outcomes if (each.tool, each.condition) == (tool, condition)]
+            if own:
+                lines.append(_row(tool, condition, own))
+    return "\n".join(lines)
+
+
+def _row(tool: str, condition: str, own: list[Outcome]) -> str:
+    errors = [math.sqrt(mean(each.error**2 for each in own if each.delay == delay)) for delay in TRUTHS]
+    equal = [each for each in own if not each.delay]
+    alarms = f"{sum(each.claims for each in equal)} of {len(equal)}"
+    told = " | ".join(f"{error:.2%}" for error in errors)
+    return f"| {tool} | {condition} | {told} | {alarms} | {mean(each.wall_s for each in own):.0f} |"
+
+
+def plot(outcomes: list[Outcome], path: Path) -> None:
+    """Draw every reported ratio beside the truth."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    from bench.report.axes import COLOURS, STYLE, svg_of
+
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(8.5, 4.2))
+        panels = figure.subplots(1, 2, sharey=True, sharex=True)
+        for axes, delay in zip(panels, TRUTHS, strict=True):
+            for place, tool in enumerate(TOOLS):
+                for shift, condition, marker in ((-0.12, "quiet", "o"), (0.12, "busy core", "x")):
+                    own = [each.error * 100 for each in outcomes
+                           if (each.tool, each.condition, each.delay) == (tool, condition, delay)]  # fmt: skip
+                    axes.plot(own, [place + shift] * len(own), marker, ms=4, alpha=0.8,
+                              color=COLOURS[0 if condition == "quiet" else 4])  # fmt: skip
+            axes.axvline(0, color="black", lw=0.8)
+            axes.set_xscale("symlog", linthresh=1)
+            axes.set(title=f"truth {1 + delay}", xlabel="error of the reported ratio, %")
+        panels[0].set(yticks=range(len(TOOLS)), yticklabels=list(TOOLS))
+        panels[0].invert_yaxis()
+        panels[1].plot([], [], "o", color=COLOURS[0], label="quiet")
+        panels[1].plot([], [], "x", color=COLOURS[4], label="busy core")
+        panels[1].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+        path.write_text(svg_of(figure), encoding="utf-8")
+
+
+def main() -> None:
+    """Compare, print the table, and write table and plot."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--budget", type=float, default=60)
+    parser.add_argument("--repeats", type=int, default=4)
+    parser.add_argument("--output", type=Path, default=Path("results/peers"))
+    wanted = parser.parse_args()
+    wanted.output.mkdir(parents=True, exist_ok=True)
+    print(f"{ARM.label}, batch {BATCH_SIZE}, {usable_cores()} threads, {wanted.budget:g} s for each pair")
+    outcomes = compare(wanted.budget, wanted.repeats, wanted.output)
+    print(table(outcomes))
+    (wanted.output / "peers.md").write_text(table(outcomes) + "\n", encoding="utf-8")
+    plot(outcomes, wanted.output / "peers.svg")
+
+
+if __name__ == "__main__":
+    main()

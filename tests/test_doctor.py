@@ -1,0 +1,92 @@
+"""What disturbs measuring is named, with what to do about it; what does not is only told."""
+
+import subprocess
+import sys
+
+import pytest
+
+from bench import contention, doctor, machine
+from bench.contention import Counters
+
+
+@pytest.fixture
+def calm(monkeypatch):
+    """Stand for a machine on which nothing goes on; return a function that changes what two looks at it count."""
+
+    def count(*, steal_ns=0, throttled_ns=0, busy_ns=0, share=1.0):
+        looks = iter([Counters(0, 0, 0), Counters(steal_ns, throttled_ns, busy_ns)])
+        clock = iter([0, int(1e9 * share)])
+        monkeypatch.setattr(contention, "counters", lambda: next(looks))
+        monkeypatch.setattr(doctor, "now_ns", lambda: next(clock))
+        monkeypatch.setattr(doctor, "pause", lambda _: None)
+        monkeypatch.setattr(doctor.os, "cpu_count", lambda: 2)
+        return {finding.what: finding for finding in doctor.passing()}
+
+    return count
+
+
+def test_a_calm_machine_asks_for_nothing(calm) -> None:
+    found = calm()
+    assert not [each for each in found.values() if each.advice and each.what != "Memory available"]
+
+
+def test_other_work_is_named_with_its_share(calm) -> None:
+    busy = calm(busy_ns=500_000_000)["Cores busy with other work"]
+    assert busy.found.startswith("25.0%")
+    assert busy.advice == "stop it, or expect wider intervals"
+
+
+def test_steal_and_throttling_are_told_with_what_to_do(calm) -> None:
+    found = calm(steal_ns=100_000_000, throttled_ns=3_000_000)
+    assert found["Stolen by the host"].found == "5.0%"
+    assert "--preset publish" in found["Stolen by the host"].advice
+    assert "stop what else runs" in found["Throttled by the control group"].advice
+
+
+@pytest.mark.parametrize(
+    ("finding", "advice"),
+    [
+        (doctor._governor("powersave"), "cpupower frequency-set -g performance"),
+        (doctor._governor("performance"), ""),
+        (doctor._governor(None), ""),
+        (doctor._turbo(True), "switch it off in the firmware"),
+        (doctor._turbo(False), ""),
+        (doctor._numa(2), "numactl --cpunodebind=0 --membind=0"),
+        (doctor._numa(1), ""),
+        (doctor._clock("hpet"), "clocksource=tsc"),
+        (doctor._clock("tsc"), ""),
+        (doctor._memory(2_000_000_000), "fewer arms"),
+        (doctor._memory(64_000_000_000), ""),
+        (doctor._instruction_sets([]), "need AVX2"),
+        (doctor._instruction_sets(["avx2"]), ""),
+    ],
+)  # fmt: skip
+def test_every_advice_says_what_to_do(finding, advice) -> None:
+    assert (advice in finding.advice) if advice else not finding.advice
+
+
+def test_siblings_and_fractions_of_cores_are_advised_against(monkeypatch) -> None:
+    monkeypatch.setattr(machine, "threads_per_core", lambda: 2)
+    monkeypatch.setattr(machine, "usable_cores", lambda: 8)
+    monkeypatch.setattr(machine, "quota_cores", lambda: 2.5)
+    cores, quota = doctor._cores()
+    assert "--threads 4" in cores.advice
+    assert "whole cores" in quota.advice
+
+
+def test_the_command_shows_the_machine_and_the_environments(bench, tmp_path) -> None:
+    done = bench("doctor", BENCH_ENVIRONMENTS_DIR=str(tmp_path / "none"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Instruction sets" in done.stdout
+    assert "tox -r -e ipex --notest" in done.stdout.replace("\n", " ")
+
+
+def test_a_process_that_keeps_a_core_busy_is_found_and_named() -> None:
+    busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        found = next(each for each in doctor.passing() if each.what == "Cores busy with other work")
+    finally:
+        busy.kill()
+        busy.wait()
+    assert found.advice
+    assert "most of it python" in found.found
