@@ -94,7 +94,12 @@ class Case:
 
     @property
     def _threads(self) -> tuple[str, ...]:
-        return (f"{self.threads} thread{'s' if self.threads > 1 else ''}",) if self.threads else ()
+        return (threads_told(self.threads),) if self.threads else ()
+
+
+def threads_told(count: int) -> str:
+    """Return `1 thread` or `2 threads`, or nothing for none."""
+    return f"{count} thread{'s' if count > 1 else ''}" if count else ""
 
 
 @dataclass(frozen=True)

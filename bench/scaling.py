@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import TYPE_CHECKING
 
-from bench.records import Case
+from bench.records import Case, threads_told
 from bench.runs import estimate_of
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Sweep:
     def label(self) -> str:
         """Return what the cases have in common."""
         case = self.cases[0]
-        same = {BATCH_SIZE: f"batch {case.batch_size}", THREADS: f"{case.threads} threads" if case.threads else ""}
+        same = {BATCH_SIZE: f"batch {case.batch_size}", THREADS: threads_told(case.threads)}
         del same[self.over]
         return ", ".join(filter(None, (case.model, case.scenario, *same.values())))
 

@@ -39,7 +39,7 @@ def test_they_are_as_published() -> None:
     adam, vgg, sam = (load_recipe(name) for name in ("adam", "vgg", "sam"))
     assert (adam.optimizer, adam.learning_rate, adam.epochs, adam.batch_size) == ("adam", 0.001, 12, 64)
     assert (vgg.optimizer, vgg.batch_size, vgg.epochs, vgg.validation) == ("adam", 32, 50, 0.1)
-    assert vgg.augmentation == Augmentation(rotation=20, shift=0.2, flip=True)
+    assert vgg.augmentation == Augmentation(rotation=20, shift=0.2, flip=True, share=0.3)
     assert vgg.patience
     assert vgg.schedule == "plateau"
     assert sam.rho

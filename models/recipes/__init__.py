@@ -51,7 +51,6 @@ class Recipe:
     batch_size: int
     optimizer: str
     learning_rate: float
-    initial: str = "he"
     momentum: float = 0.0
     rho: float | None = None
     schedule: str = CONSTANT
@@ -60,6 +59,7 @@ class Recipe:
     validation: float = 0.0
     patience: int = 0
     augmentation: Augmentation = field(default_factory=Augmentation)
+    initial: str = "he"
 
 
 def from_dict(content: dict[str, Any]) -> Recipe:
