@@ -27,6 +27,17 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent
 TOYS = ROOT / "tests" / "toys"
+SMALL = """\
+name = "small"
+summary = "two that work"
+scenarios = ["latency"]
+models = ["cnn-small"]
+batch_sizes = [64]
+precisions = ["fp32"]
+arms = ["oracle/numpy", "toy/good"]
+baselines = ["oracle/numpy"]
+primary = ["toy/good"]
+"""
 
 
 @pytest.fixture(scope="session")

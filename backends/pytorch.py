@@ -175,14 +175,12 @@ class TorchSession:
         """Profile one step, and listen to oneDNN during another; look for the variant's kernels."""
         import torch
 
-        names, lines = observed(lambda: self.step(batch))
+        names, lines, logits = observed(lambda: self.step(batch))
         require_evidence(names, self._way.evidence[self._deployment.precision])
         ran = onednn.kernels(lines)
         kernels = (*names, *sorted(map(str, ran)))
         versions = self._backend.versions() | onednn.information(lines)
-        return Proof(
-            self._precision(onednn.precision(ran), self.step(batch)), torch.get_num_threads(), kernels, versions
-        )
+        return Proof(self._precision(onednn.precision(ran), logits), torch.get_num_threads(), kernels, versions)
 
     def _precision(self, multiplied: str, logits: Any) -> str:
         """Return the precision of what oneDNN multiplied.

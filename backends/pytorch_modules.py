@@ -113,17 +113,17 @@ def _flattened(network: Network, name: str) -> tuple[int, ...] | None:
     return None
 
 
-def observed(run: Callable[[], Any]) -> tuple[tuple[str, ...], list[str]]:
-    """Profile one run, and listen to oneDNN during another; return the operators' names, and oneDNN's lines."""
+def observed(run: Callable[[], Any]) -> tuple[tuple[str, ...], list[str], Any]:
+    """Profile one run, and listen to oneDNN during another; return operators, oneDNN's lines, the first's result."""
     import torch
 
     # Not torch.profiler: its first use loads half of the compiler, for which an eager process has no use.
     with torch.autograd.profiler.profile(use_kineto=False) as profile:
-        run()
+        result = run()
     names = tuple(sorted({event.name for event in profile.function_events}))
     with onednn.standard_output() as lines, torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON):
         run()
-    return names, lines
+    return names, lines, result
 
 
 def write_pth(path: Path, network: Network, weights: Weights) -> None:

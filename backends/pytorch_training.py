@@ -192,7 +192,7 @@ class TorchTraining:
         """Profile one step that moves nothing, and listen to oneDNN during another."""
         import torch
 
-        names, lines = observed(lambda: self.step(images, labels, 0.0))
+        names, lines, _ = observed(lambda: self.step(images, labels, 0.0))
         require_evidence(names, self._way.evidence)
         ran = onednn.kernels(lines)
         precision = onednn.precision(ran) or self._backend.reduced_arithmetic() or "fp32"

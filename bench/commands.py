@@ -54,8 +54,7 @@ class Choice:
 def run(choice: Choice, results: Path, name: str, console: Console, command: Sequence[str]) -> int:
     """Measure, report, and return the exit status: 0 when all was measured, 1 when something failed."""
     plan = _plan(choice)
-    folder = new_folder(results, name or f"{plan.suite.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
-    return measure(plan, choice.data, folder, console, command)
+    return measure(plan, choice.data, new_folder(results, name, plan.suite), console, command)
 
 
 def measure(
@@ -224,8 +223,12 @@ def _numbers(option: str, text: str) -> list[int]:
         raise UserError(f"{option} {text}: allowed: whole numbers, separated by commas") from error
 
 
-def new_folder(results: Path, name: str) -> Path:
-    """Make the folder of a run; raises UserError when there is one of that name, or when it can't be made."""
+def new_folder(results: Path, name: str, suite: Suite) -> Path:
+    """Make the folder of a run, named after its suite and the time unless it has a name.
+
+    Raises UserError when there is one of that name, or when it can't be made.
+    """
+    name = name or f"{suite.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     require_name(name)
     folder, link = results / name, results / LATEST
     if link.exists() and not link.is_symlink():

@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 import secrets
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
 
 from bench import commands
-from bench.errors import UserError
 from bench.options import MAX_SEED, chosen_threads
 from bench.plan import PRESETS, make_plan
-from bench.stacks import MissingEnvironmentError, environment_of, find_stack
+from bench.stacks import environment_of, find_stack
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,11 +33,11 @@ def selftest(stack: str, results: Path, name: str, console: Console, command: Se
     from bench.selftest import default_arm, default_stack, make_suite, trials
 
     stack = stack or default_stack()
-    _require_environment(stack)
+    environment_of(find_stack(stack))  # there, before anything is written
     threads = list(dict.fromkeys((1, chosen_threads(0))))
     suite, seed = make_suite(default_arm(stack), threads), secrets.randbelow(MAX_SEED)
     plan = make_plan(suite, PRESETS[PRESET], seed, max(threads))
-    folder = commands.new_folder(results, name or f"selftest-{datetime.now(UTC):%Y%m%d-%H%M%S}")
+    folder = commands.new_folder(results, name, suite)
     status = commands.measure(plan, "synthetic", folder, console, command, newest=False)
     run = Run(folder)
     found = trials(run)
@@ -48,13 +46,6 @@ def selftest(stack: str, results: Path, name: str, console: Console, command: Se
     console.print(_table(found))
     console.print(f"stored: {folder / TABLE}", markup=False, highlight=False, soft_wrap=True)
     return max(status, int(not all(each.passed for each in found)))
-
-
-def _require_environment(stack: str) -> None:
-    try:
-        environment_of(find_stack(stack))
-    except MissingEnvironmentError as error:
-        raise UserError(str(error)) from error
 
 
 def _table(found: list[Trial]) -> Table:

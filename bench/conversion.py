@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from models.data import DataSet
 
 CONVERT_TIMEOUT_S = 600
+IMAGES, CALIBRATION = "test-images.npy", "calibration.npy"
 CALIBRATION_IMAGES, CALIBRATION_SEED = 300, 0  # as many as NNCF takes by itself
 
 
@@ -52,6 +53,12 @@ def calibration_images(data: DataSet) -> NDArray[np.uint8]:
     chosen = np.random.RandomState(CALIBRATION_SEED).permutation(len(data.train_images))[:CALIBRATION_IMAGES]
     images: NDArray[np.uint8] = data.train_images[chosen]
     return images
+
+
+def lay_out_images(data: DataSet, scratch: Path) -> None:
+    """Write the images that workers read: those to predict, and those that int8 is calibrated on."""
+    np.save(scratch / IMAGES, data.test_images, allow_pickle=False)
+    np.save(scratch / CALIBRATION, calibration_images(data), allow_pickle=False)
 
 
 def needs_conversion(arm: Arm) -> bool:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from backends.protocol import stacks
 from bench import contention, machine
-from bench.measure import now_ns, pause, timer_resolution_ns
+from bench.measure import MAX_RESOLUTION_NS, now_ns, pause, timer_resolution_ns
 from bench.stacks import MissingEnvironmentError, environment_of
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ LOOK_NS, GLANCE_NS = 1_000_000_000, 250_000_000
 MAX_BUSY_SHARE, MAX_STEAL_SHARE = 0.05, 0.01  # of all cores, while nothing of ours runs
 MEMORY_PER_ARM_BYTES = 1_500_000_000  # what the process of a large framework takes, as a rule
 USUAL_ARMS = 6
-MAX_RESOLUTION_NS = 1_000
 GOOD_CLOCKS = ("tsc", "kvm-clock", "arch_sys_counter", "hyperv_clocksource_tsc_page")
 
 
@@ -68,7 +67,7 @@ def standing() -> Iterator[Finding]:
     yield from _cores()
     yield _numa(facts["numa_nodes"])
     yield _governor(facts["governor"])
-    yield _turbo(facts["turbo"])
+    yield _turbo(on=facts["turbo"])
     yield _clock(facts["clock_source"])
     yield Finding("Transparent huge pages", facts["transparent_huge_pages"] or "the kernel does not tell")
     yield _surroundings(virtual=facts["virtual"], container=facts["container"])
@@ -100,7 +99,7 @@ def _governor(name: str | None) -> Finding:
     return Finding("Frequency governor", name or "out of sight", advice)
 
 
-def _turbo(on: bool | None) -> Finding:  # noqa: FBT001 - None is that the kernel does not tell
+def _turbo(*, on: bool | None) -> Finding:
     advice = "the clock follows the temperature; switch it off in the firmware, or with the driver, for steadier times"
     return Finding("Turbo", {True: "on", False: "off", None: "out of sight"}[on], advice if on else "")
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from backends.protocol import stacks
 from bench import settings
-from bench.conversion import Source, calibration_images, convert, needs_conversion
+from bench.conversion import CALIBRATION, IMAGES, Source, convert, lay_out_images, needs_conversion
 from bench.errors import UserError
 from bench.launch import Worker, WorkerError
 from bench.records import LATENCY, Arm, Case
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from models.data import DataSet
 
 BATCH_SIZE = 100
-IMAGES, CALIBRATION = "test-images.npy", "calibration.npy"
 TIMEOUT_S = 1800
 ROC_POINTS = 200  # of each curve that are stored
 
@@ -127,8 +126,7 @@ def evaluate(model: Model, arms: list[Arm], data: DataSet, threads: int) -> list
     truth = data.test_labels.astype(np.int64)
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         scratch = Path(name)
-        np.save(scratch / IMAGES, data.test_images, allow_pickle=False)
-        np.save(scratch / CALIBRATION, calibration_images(data), allow_pickle=False)
+        lay_out_images(data, scratch)
         found = []
         for arm in arms:
             try:

@@ -86,11 +86,6 @@ def turbo() -> bool | None:
     return off == "0" if off is not None else None if boost is None else boost == "1"
 
 
-def governor() -> str | None:
-    """Return the first core's frequency governor, or None where the kernel does not tell."""
-    return _text(CPU / "cpu0/cpufreq/scaling_governor")
-
-
 def container() -> str | None:
     """Return what kind of container this runs in, or None."""
     if "KUBERNETES_SERVICE_HOST" in os.environ:
@@ -133,7 +128,7 @@ def describe() -> dict[str, Any]:
         "turbo": turbo(),
         "container": container(),
         "clock_source": _text(CLOCK_SOURCE),
-        "governor": governor(),
+        "governor": _text(CPU / "cpu0/cpufreq/scaling_governor"),
         "transparent_huge_pages": _text(Path("/sys/kernel/mm/transparent_hugepage/enabled")),
         "kernel": platform.release(),
         "system": platform.platform(),

@@ -17,6 +17,7 @@ Clock: TypeAlias = "Callable[[], int]"
 now_ns: Clock = time.perf_counter_ns
 cpu_ns: Clock = time.process_time_ns
 
+MAX_RESOLUTION_NS = 1_000  # a clock of longer steps can't time calls of tens of microseconds
 CPUCLOCK_SCHED = 2  # Linux: the process-wide CPU clock of a process, see clock_getcpuclockid(3)
 
 

@@ -169,6 +169,11 @@ class Plan:
         return case.threads or self.threads
 
     @property
+    def thread_counts(self) -> tuple[int, ...]:
+        """Return each number of threads that arms have on some case."""
+        return tuple(dict.fromkeys(map(self.threads_of, self.suite.cases)))
+
+    @property
     def arms(self) -> tuple[Arm, ...]:
         """Return the arms that can be measured here."""
         return tuple(arm for arm in self.suite.measured if self.obstacle(arm) is None)

@@ -61,9 +61,9 @@ def _read_files(rig: Rig) -> None:
         first = {arm.stack: arm for arm in reversed(group.arms)}
         compiling = [arm for arm in group.arms if _compiles(arm)]
         for arm in dict.fromkeys((*first.values(), *compiling)):
-            with suppress(WorkerError), _start(rig, arm, group.cases[0], _empty(rig)) as team:
+            with suppress(WorkerError), rig.start(arm, group.cases[0], _empty(rig)) as team:
                 # What is wrong with it, its own start will tell.
-                rig.build(team, arm, group.cases[0], rig.quiet_cores(group.cases[0]))
+                rig.build(team.wait_until_ready(), arm, group.cases[0], rig.quiet_cores(group.cases[0]))
 
 
 def _compiles(arm: Arm) -> bool:
@@ -73,15 +73,6 @@ def _compiles(arm: Arm) -> bool:
 
 def _empty(rig: Rig) -> Path:
     return Path(tempfile.mkdtemp(dir=rig.scratch))
-
-
-def _start(rig: Rig, arm: Arm, case: Case, caches: Path) -> Team:
-    team = rig.start(arm, case, caches)
-    try:
-        return team.wait_until_ready()
-    except BaseException:
-        team.stop()
-        raise
 
 
 def _prove(rig: Rig, arm: Arm, group: Group, logits: dict[Case, Logits]) -> None:
@@ -99,7 +90,8 @@ def _prove(rig: Rig, arm: Arm, group: Group, logits: dict[Case, Logits]) -> None
 def _prove_cases(rig: Rig, arm: Arm, left: list[Case], caches: Path, logits: dict[Case, Logits]) -> None:
     """Prove one case after the other in one process, and take those that are proven from `left`."""
     _store_conversion(rig, arm, left[0])
-    with _start(rig, arm, left[0], caches) as team:
+    with rig.start(arm, left[0], caches) as team:
+        team.wait_until_ready()
         cores = rig.quiet_cores(left[0])
         while left:
             rig.journal.append(Start(arm.id, left[0].id, cached=False, **rig.build(team, arm, left[0], cores)))
@@ -109,7 +101,8 @@ def _prove_cases(rig: Rig, arm: Arm, left: list[Case], caches: Path, logits: dic
 
 def _restart(rig: Rig, arm: Arm, case: Case, caches: Path) -> None:
     """Store a second start, which finds compiled what the first has compiled."""
-    with suppress(WorkerError), _start(rig, arm, case, caches) as team:  # else there is no such figure
+    with suppress(WorkerError), rig.start(arm, case, caches) as team:  # else there is no such figure
+        team.wait_until_ready()
         rig.journal.append(Start(arm.id, case.id, cached=True, **rig.build(team, arm, case, rig.quiet_cores(case))))
 
 

@@ -32,7 +32,7 @@ TIMEOUT_S = 120
 
 def measure_roofs(rig: Rig) -> None:
     """Store the roofs for each number of threads; what can't be measured stays out."""
-    for threads in rig.plan.suite.threads or (rig.plan.threads,):
+    for threads in rig.plan.thread_counts:
         for stack, environment in _multipliers(rig).items():
             with suppress(WorkerError):
                 _measure_products(rig, stack, environment, threads)
@@ -53,6 +53,7 @@ def _multipliers(rig: Rig) -> dict[str, Environment]:
 def _measure_products(rig: Rig, stack: str, environment: Environment, threads: int) -> None:
     able = [each for each in stacks()[stack].products if runs_here(each, rig.plan.instruction_sets)]
     with _team(rig, environment, threads, 1) as team:
+        team.wait_until_ready()
         places = [contention.quiet_cores(threads)]
         for precision in able:
             with suppress(WorkerError):
@@ -62,6 +63,7 @@ def _measure_products(rig: Rig, stack: str, environment: Environment, threads: i
 def _measure_traffic(rig: Rig, threads: int) -> None:
     """Let one process per thread add arrays, all at the same time, as bandwidth is shared."""
     with _team(rig, environment_of(stacks()[OWN]), 1, threads) as team:
+        team.wait_until_ready()
         places = [[core] for core in contention.quiet_cores(threads)]
         for size in WORKING_SETS_BYTES:
             share = size // threads // ELEMENT_BYTES * ELEMENT_BYTES
@@ -73,9 +75,8 @@ def _measure(rig: Rig, team: Team, places: list[list[int]], roof: Roof) -> None:
     order = roof.size if roof.what == PRODUCT else roof.work
     request = {"stack": roof.stack, "threads": roof.threads, "precision": roof.precision, "order": order}
     for number in range(REPEATS):
-        begin_ns = (
-            now_ns() + BEGIN_TOGETHER_NS + (0 if number or roof.what == PRODUCT else roof.work // FILLED_BYTES_PER_NS)
-        )
+        filling_ns = roof.work // FILLED_BYTES_PER_NS if roof.what == TRAFFIC and not number else 0
+        begin_ns = now_ns() + BEGIN_TOGETHER_NS + filling_ns
         common = request | {"budget_ns": BUDGET_NS, "lead_in": LEAD_IN, "begin_ns": begin_ns}
         answers = team.request_each("roof", TIMEOUT_S, [common | {"cores": place} for place in places])
         counts, walls = (tuple(answer[name] for answer in answers) for name in ("calls", "wall_ns"))
@@ -85,9 +86,4 @@ def _measure(rig: Rig, team: Team, places: list[list[int]], roof: Roof) -> None:
 def _team(rig: Rig, environment: Environment, threads: int, members: int) -> Team:
     variables = settings.variables(DEFAULT_SETTINGS, threads)
     log = rig.folder / "logs" / "roof.log"
-    team = Team([lambda: Worker(environment.python, variables, log, rig.scratch)] * members)
-    try:
-        return team.wait_until_ready()
-    except BaseException:
-        team.stop()
-        raise
+    return Team([lambda: Worker(environment.python, variables, log, rig.scratch)] * members)

@@ -16,7 +16,7 @@ import numpy as np
 from backends.protocol import stacks
 from bench import cache, checks, machine, settings
 from bench.blocks import measure_blocks
-from bench.conversion import calibration_images
+from bench.conversion import CALIBRATION, IMAGES, lay_out_images
 from bench.errors import UserError
 from bench.journal import JOURNAL, Journal, write_run
 from bench.launch import Worker, WorkerError
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from models.data import DataSet
 
 OVERHEAD_NS = 10_000_000  # how long the backend that does nothing is timed
-IMAGES, CALIBRATION, LOGITS = "test-images.npy", "calibration.npy", "logits.npy"
+LOGITS = "logits.npy"
 REMEDY = "free space there, or set XDG_CACHE_HOME or TMPDIR to another folder"
 
 
@@ -75,10 +75,9 @@ def conduct(plan: Plan, data: DataSet, folder: Path, steps: Steps, description: 
 def _lay_out(plan: Plan, data: DataSet, scratch: Path) -> dict[str, Model]:
     """Write what every worker reads: weights, test images, and the training images that int8 is calibrated on."""
     try:
-        np.save(scratch / IMAGES, data.test_images, allow_pickle=False)
+        lay_out_images(data, scratch)
         if plan.suite.recipe:
             split(data, 0.0).first(plan.epoch_images).lay_out(scratch)
-        np.save(scratch / CALIBRATION, calibration_images(data), allow_pickle=False)
         return load_models(plan.suite.answering_models, scratch)
     except OSError as error:
         raise UserError(f"{scratch}: {error}; free space there, or name another folder with TMPDIR") from error

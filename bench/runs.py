@@ -34,7 +34,7 @@ from bench.records import (
     TrainedEpoch,
     Turn,
 )
-from bench.stats import hodges_lehmann, sign_interval, wilcoxon_interval, wilcoxon_p
+from bench.stats import hodges_lehmann, percentile, sign_interval, wilcoxon_interval, wilcoxon_p
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -118,6 +118,11 @@ class RecordedRun:
         return next(iter(self.of(Overhead)), None)
 
     @property
+    def overhead_ns(self) -> float | None:
+        """Return the typical one of the null backend's samples; None when there are none."""
+        return percentile(sorted(self.overhead.samples_ns), 50) if self.overhead else None
+
+    @property
     def end(self) -> End | None:
         """Return how the run ended; None when it was killed."""
         return next(iter(self.of(End)), None)
@@ -199,10 +204,15 @@ class RecordedRun:
 
     def typical_latency_ns(self, arm: Arm, case: Case) -> float | None:
         """Return the median over blocks of the median over rounds of the slices' latencies."""
+        blocks = self.block_latencies_ns(arm, case)
+        return median(blocks.values()) if blocks else None
+
+    def block_latencies_ns(self, arm: Arm, case: Case) -> dict[int, float]:
+        """Return {block: median over its rounds of the slices' latencies}."""
         blocks = defaultdict[int, list[float]](list)
         for (block, _), latency in self.latencies.get((arm.id, case.id), {}).items():
             blocks[block].append(latency)
-        return median(median(rounds) for rounds in blocks.values()) if blocks else None
+        return {block: median(rounds) for block, rounds in blocks.items()}
 
     def estimate(self, pair: Pair, *, marked: bool = True) -> Estimate | None:
         """Return the speedup of a comparison with its intervals, or None when no block has both arms."""

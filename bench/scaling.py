@@ -24,8 +24,8 @@ LEAST = {BATCH_SIZE: 3, THREADS: 2}  # as many values make a sweep
 class Point:
     """An arm on one case of a sweep.
 
-    `gain` is its rate in images/s over that on the sweep's first case, paired by block; None on
-    the first, and for an arm that was not measured there.
+    `gain` is its rate in images/s over that on the sweep's first case, paired by block; None on the first, and for an
+    arm that was not measured there.
     """
 
     case: Case
@@ -57,6 +57,10 @@ class Sweep:
         same = {BATCH_SIZE: f"batch {case.batch_size}", THREADS: threads_told(case.threads)}
         del same[self.over]
         return ", ".join(filter(None, (case.model, case.scenario, *same.values())))
+
+    def heading(self, case: Case) -> str:
+        """Return what a case is among the others: its batch size, or its threads."""
+        return str(case.batch_size) if self.over == BATCH_SIZE else threads_told(case.threads)
 
 
 def sweeps(run: Run) -> list[Sweep]:
@@ -99,7 +103,5 @@ def _points(run: Run, arm: Arm, cases: list[Case]) -> tuple[Point, ...]:
 
 def _times_per_image_ns(run: Run, arm: Arm, case: Case) -> dict[int, float]:
     """Return {block: median over its rounds of the time per image}."""
-    blocks = defaultdict[int, list[float]](list)
-    for (block, _), latency in run.latencies.get((arm.id, case.id), {}).items():
-        blocks[block].append(latency / run.images_per_turn(case))
-    return {block: median(times) for block, times in blocks.items()}
+    images = run.images_per_turn(case)
+    return {block: latency / images for block, latency in run.block_latencies_ns(arm, case).items()}

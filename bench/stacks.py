@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backends.protocol import stacks
-from bench.errors import unknown
+from bench.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from backends.protocol import Stack
@@ -51,7 +51,7 @@ class Environment:
         return sum(sizes)
 
 
-class MissingEnvironmentError(Exception):
+class MissingEnvironmentError(UserError):
     """An environment that is not there or lacks its stack; the message tells the command that makes it."""
 
 

@@ -17,7 +17,7 @@ from bench.journal import write_whole
 from bench.launch import Worker, WorkerError
 from bench.progress import duration, steps
 from bench.records import Arm
-from bench.stacks import MissingEnvironmentError, environment_of
+from bench.stacks import environment_of
 from models.weights import initial_weights, load_arrays, read_metadata, save_weights
 from models.zoo import NETWORKS
 
@@ -136,10 +136,7 @@ def train(job: Job, folder: Path, description: dict[str, Any], console: Console)
     Raises UserError when the folder holds another training, when the stack is missing or can't train so, or when the
     training diverges; what was reached before stays.
     """
-    try:
-        environment = environment_of(job.stack)
-    except MissingEnvironmentError as error:
-        raise UserError(str(error)) from error
+    environment = environment_of(job.stack)
     history = _resumable(job, folder)
     if is_complete(folder):
         if not history:

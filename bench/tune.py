@@ -16,7 +16,7 @@ from bench.journal import write_whole
 from bench.launch import WorkerError
 from bench.progress import steps
 from bench.recipe import to_toml
-from bench.stacks import MissingEnvironmentError, environment_of
+from bench.stacks import environment_of
 from bench.train import BUILD_TIMEOUT_S, EPOCH_TIMEOUT_S, EVALUATE_TIMEOUT_S, Job, split, start, training_request
 from models.weights import initial_weights, save_weights
 
@@ -122,8 +122,6 @@ def _attempt(job: Job, study: Study, trial: Trial, scratch: Path) -> None:
         environment = environment_of(job.stack)
         with start(job, environment, scratch) as worker:
             accuracy = _validation_accuracy(replace(job, recipe=recipe), worker.wait_until_ready(), scratch)
-    except MissingEnvironmentError as error:
-        raise UserError(str(error)) from error
     except WorkerError as error:
         trial.set_user_attr("reason", str(error))
         study.tell(trial, state=TrialState.PRUNED)

@@ -17,7 +17,7 @@ import pytest
 from bench.analysis import Run
 from bench.journal import read_journal
 from bench.records import End, Slice
-from conftest import TOYS, run_bench
+from conftest import SMALL, TOYS, run_bench
 
 SUITE = """\
 name = "toys"
@@ -35,17 +35,6 @@ primary = ["toy/good"]
 name = "toy"
 steps = [["as it is", "oracle/numpy+plain"], ["settings", "oracle/numpy"], ["toy", "toy/good"],
          ["int8", "toy/rounded/int8"], ["what is not there", "toy/dies"]]
-"""
-SMALL = """\
-name = "small"
-summary = "two that work"
-scenarios = ["latency"]
-models = ["cnn-small"]
-batch_sizes = [64]
-precisions = ["fp32"]
-arms = ["oracle/numpy", "toy/good"]
-baselines = ["oracle/numpy"]
-primary = ["toy/good"]
 """
 IDENTITY = ["suite", "model", "scenario", "batch_size", "precision", "stack", "variant"]
 CONTRACT = [

@@ -7,26 +7,14 @@ import pytest
 
 from bench.analysis import Run
 from bench.scaling import sweeps
-from conftest import run_bench
-
-SUITE = """\
-name = "sweep"
-summary = "two arms that answer"
-scenarios = ["latency"]
-models = ["cnn-small"]
-batch_sizes = [1]
-precisions = ["fp32"]
-arms = ["oracle/numpy", "toy/good"]
-baselines = ["oracle/numpy"]
-primary = ["toy/good"]
-"""
+from conftest import SMALL, run_bench
 
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
     """Measure three batch sizes, on one thread and on two where there are as many cores; return the folder."""
     folder = tmp_path_factory.mktemp("sweep")
-    (folder / "sweep.toml").write_text(SUITE)
+    (folder / "sweep.toml").write_text(SMALL)
     arguments = ["--suite", "./sweep.toml", "--preset", "smoke", "--data", "synthetic", "--name", "r"]
     threads = "1,2" if len(os.sched_getaffinity(0)) > 1 else "1"
     done = run_bench(folder, "run", *arguments, "--batch-size", "256,64,128", "--threads", threads)

@@ -21,8 +21,8 @@ ARM = Arm("oracle", "numpy")
 class Told:
     """Stands for a run: the rows and figures that the selftest looks at."""
 
-    def __init__(self, rows=(), overhead=None, confidence=0.999):
-        self.speedups, self.overhead, self.turns, self.info = list(rows), overhead, {}, {"machine": {"cores": 2}}
+    def __init__(self, rows=(), overhead_ns=None, confidence=0.999):
+        self.speedups, self.overhead_ns, self.turns, self.info = list(rows), overhead_ns, {}, {"machine": {"cores": 2}}
         self.preset = type("P", (), {"confidence": confidence})()
 
 

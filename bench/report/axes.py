@@ -8,15 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 from matplotlib.ticker import AutoLocator, FuncFormatter, Locator, NullFormatter
 
+from backends.protocol import PRECISIONS
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from matplotlib.figure import Figure
+
+    from bench.records import Arm
 
 # Okabe & Ito (2008): told apart by readers with any colour vision.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442", "#000000")
 LINES = ("-", "--", ":", "-.")
 MARKERS = "os^D"  # the next one where the colours begin anew
+LEGEND: Any = {"frameon": False, "fontsize": 7.5, "loc": "center left", "bbox_to_anchor": (1, 0.5)}
 STYLE: Any = {
     "svg.hashsalt": "bench",  # the same journal gives the same file
     "svg.fonttype": "none",
@@ -41,6 +46,13 @@ def svg_of(figure: Figure) -> str:
 def styles() -> Iterator[tuple[str, str]]:
     """Yield lines and colours, no two alike until all are used."""
     return cycle(product(LINES, COLOURS))
+
+
+def look_of(arm: Arm, arms: Sequence[Arm]) -> tuple[str, str]:
+    """Return the marker of an arm's precision, and the colour of its stack among those of `arms`."""
+    stacks = list(dict.fromkeys(each.stack for each in arms))
+    marker = MARKERS[PRECISIONS.index(arm.precision) % len(MARKERS)]
+    return marker, COLOURS[stacks.index(arm.stack) % len(COLOURS)]
 
 
 def log_ratio_axis(axis: Any) -> None:

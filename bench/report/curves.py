@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,17 +10,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogLocator
 
 from backends.protocol import PRECISIONS
-from bench.records import TRAINING
-from bench.report.axes import COLOURS, MARKERS, plain_log_axis, styles
-from bench.roofline import peak_operations_per_s, reaches, traffic_rates
+from bench.records import TRAINING, threads_told
+from bench.report.axes import LEGEND, look_of, plain_log_axis, styles
+from bench.roofline import Reach, peak_operations_per_s, reaches, traffic_rates
 from bench.scaling import BATCH_SIZE, sweeps, value
 
 if TYPE_CHECKING:
     from bench.analysis import Run
-    from bench.records import Case
     from bench.scaling import Sweep
-
-LEGEND: Any = {"frameon": False, "fontsize": 7.5, "loc": "center left", "bbox_to_anchor": (1, 0.5)}
 
 
 def scaling(run: Run) -> Figure | None:
@@ -50,34 +48,30 @@ def _scaling_panel(axes: Any, sweep: Sweep) -> None:
 
 def roofline(run: Run) -> Figure | None:
     """Draw what arms reach under the roofs of the machine, one panel for each number of threads and scenario."""
-    groups: dict[tuple[int, str], list[Case]] = {}
+    groups = defaultdict[tuple[int, str], list[Reach]](list)
     for case in run.cases:
-        if reaches(run, case):
-            groups.setdefault((run.threads(case), case.scenario), []).append(case)
-    if not groups:
+        groups[run.threads(case), case.scenario] += reaches(run, case)
+    found = {key: rows for key, rows in groups.items() if rows}
+    if not found:
         return None
-    figure = Figure(figsize=(8.5, 4.4 * len(groups)))
-    panels = figure.subplots(len(groups), 1, squeeze=False).flat
-    for axes, ((threads, scenario), cases) in zip(panels, groups.items(), strict=True):
-        _roofline_panel(run, axes, cases, threads)
-        axes.set_title(f"{scenario}, {threads} thread{'s' if threads > 1 else ''}")
+    figure = Figure(figsize=(8.5, 4.4 * len(found)))
+    panels = figure.subplots(len(found), 1, squeeze=False).flat
+    for axes, ((threads, scenario), rows) in zip(panels, found.items(), strict=True):
+        _roofline_panel(run, axes, rows, threads)
+        axes.set_title(f"{scenario}, {threads_told(threads)}")
     return figure
 
 
-def _roofline_panel(run: Run, axes: Any, cases: list[Case], threads: int) -> None:
-    found = {case: reaches(run, case) for case in cases}
-    rows = [row for each in found.values() for row in each]
-    stacks = list(dict.fromkeys(arm.stack for arm in run.arms))
+def _roofline_panel(run: Run, axes: Any, rows: list[Reach], threads: int) -> None:
     intensities = [row.limit.intensity for row in rows]
     span = np.geomspace(min(intensities) / 3, max(intensities) * 3, 100)
     precisions = [each for each in PRECISIONS if any(row.arm.precision == each for row in rows)]
     _draw_roofs(run, axes, span, precisions, threads)
     for row in rows:
-        marker = MARKERS[PRECISIONS.index(row.arm.precision) % len(MARKERS)]
-        colour = COLOURS[stacks.index(row.arm.stack) % len(COLOURS)]
+        marker, colour = look_of(row.arm, run.arms)
         axes.plot([row.limit.intensity], [row.operations_per_s / 1e9], marker, color=colour, ms=5)
-    for stack in dict.fromkeys(row.arm.stack for row in rows):
-        axes.plot([], [], "o", color=COLOURS[stacks.index(stack) % len(COLOURS)], ms=5, label=stack)
+    for arm in {row.arm.stack: row.arm for row in rows}.values():
+        axes.plot([], [], "o", color=look_of(arm, run.arms)[1], ms=5, label=arm.stack)
     axes.set(xscale="log", yscale="log", ylabel="GFLOP/s (log scale)")
     axes.set_xlabel("operations per byte (log scale); circle fp32, square bf16, triangle int8")
     for axis in (axes.xaxis, axes.yaxis):

@@ -22,7 +22,6 @@ from bench.report.summary import (
 from bench.report.tables import foreign_share, harness_share, idle_share, speedup_rows
 from bench.roofline import reaches
 from bench.scaling import BATCH_SIZE, sweeps
-from bench.stats import percentile
 from bench.tradeoff import tradeoffs
 from bench.trained import GOALS, trained_arms
 from models.data import SYNTHETIC_WARNING
@@ -258,8 +257,7 @@ def _with_interval(row: Speedup) -> str:
 def _overhead(run: Run) -> str:
     if run.overhead is None:
         return "not measured"
-    typical = percentile(sorted(run.overhead.samples_ns), 50)
-    return f"{number((typical or 0) / MICRO)} us (median of {len(run.overhead.samples_ns):,} calls)"
+    return f"{number((run.overhead_ns or 0) / MICRO)} us (median of {len(run.overhead.samples_ns):,} calls)"
 
 
 def _ending(run: Run) -> str:

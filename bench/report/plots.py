@@ -10,11 +10,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from backends.protocol import PRECISIONS
 from bench.attribution import attributions
 from bench.checks import MIN_RELATIVE_ACCURACY
 from bench.records import LATENCY, TRAINING
-from bench.report.axes import COLOURS, MARKERS, STYLE, log_ratio_axis, plain_log_axis, styles, svg_of
+from bench.report.axes import COLOURS, LEGEND, MARKERS, STYLE, log_ratio_axis, look_of, plain_log_axis, styles, svg_of
 from bench.report.curves import roofline, scaling
 from bench.tradeoff import tradeoffs
 from bench.trained import GOALS, learning_curve
@@ -130,18 +129,16 @@ def accuracy_against_speed(run: Run) -> Figure | None:
 
 
 def _tradeoff_panel(run: Run, axes: Any, case: Case, rows: list[Tradeoff]) -> None:
-    stacks = list(dict.fromkeys(arm.stack for arm in run.arms))
     for row in rows:
         speed = row.estimate.speedup if row.estimate else 1.0
-        marker = MARKERS[PRECISIONS.index(row.arm.precision) % len(MARKERS)]
-        colour = COLOURS[stacks.index(row.arm.stack) % len(COLOURS)]
+        marker, colour = look_of(row.arm, run.arms)
         axes.plot([speed], [row.accuracy * 100], marker, color=colour, ms=6, label=row.arm.label)
     gate = MIN_RELATIVE_ACCURACY * rows[0].accuracy / rows[0].relative_accuracy * 100
     axes.axhline(gate, color="black", lw=0.8, ls=":", label="99 % of fp32")
     axes.set(title=case.label, ylabel="test accuracy, %")
     axes.set_xlabel(f"speed over {rows[0].against.label} (log scale); circle fp32, square bf16, triangle int8")
     log_ratio_axis(axes.xaxis)
-    axes.legend(frameon=False, fontsize=7.5, loc="center left", bbox_to_anchor=(1, 0.5))
+    axes.legend(**LEGEND)
 
 
 def accuracy_against_time(run: Run) -> Figure | None:
@@ -159,7 +156,7 @@ def _training_panel(run: Run, axes: Any, case: Case) -> None:
     for goal in GOALS:
         axes.axhline(goal * 100, color="black", lw=0.6, ls=":")
     axes.set(title=case.label, xlabel="time of the epochs, s", ylabel="test accuracy, % (mean over seeds)")
-    axes.legend(frameon=False, fontsize=7.5, loc="center left", bbox_to_anchor=(1, 0.5))
+    axes.legend(**LEGEND)
 
 
 def latencies(run: Run) -> Figure | None:
@@ -176,7 +173,7 @@ def _latency_panel(run: Run, axes: Any, case: Case) -> None:
             axes.plot(np.quantile(samples, QUANTILES), QUANTILES * 100, style, color=colour, lw=1.5, label=arm.label)
     axes.set(xscale="log", title=case.label, xlabel="latency, us (log scale)", ylabel="share of iterations, %")
     plain_log_axis(axes.xaxis, LogLocator(subs=(1, 2, 5)))
-    axes.legend(frameon=False, fontsize=7.5, loc="center left", bbox_to_anchor=(1, 0.5))
+    axes.legend(**LEGEND)
 
 
 def blocks(run: Run) -> Figure | None:
@@ -195,7 +192,7 @@ def _block_panel(run: Run, axes: Any, case: Case, rows: list[Speedup]) -> None:
     axes.set(yscale="log", title=case.label, xlabel="block", ylabel="ratio of the block (log scale)")
     axes.xaxis.get_major_locator().set_params(integer=True)
     log_ratio_axis(axes.yaxis)
-    axes.legend(frameon=False, fontsize=7.5, loc="center left", bbox_to_anchor=(1, 0.5))
+    axes.legend(**LEGEND)
 
 
 def _panels(

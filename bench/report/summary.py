@@ -37,7 +37,7 @@ def opening(plan: Plan, data: DataSet, advice: Sequence[str], console: Console) 
     """Say what is about to be measured, and what can't be."""
     from bench.stacks import differences
 
-    say, threads = console.print, ", ".join(map(str, plan.suite.threads)) or plan.threads
+    say, threads = console.print, ", ".join(map(str, plan.thread_counts))
     say(f"suite {plan.suite.name}, preset {plan.preset.name} ({plan.preset.summary})", highlight=False, soft_wrap=True)
     say(
         f"{len(plan.arms)} arms, {len(plan.suite.cases)} cases, {threads} threads, data: {data.name}",

@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,6 +26,9 @@ from models import data
 from models.data import standardise
 from models.weights import checkpoint_path, load_weights
 from models.zoo import CNN_SMALL
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 BATCH_SIZES, ROUNDS, SECONDS = (1, 64), 8, 4
 
@@ -79,12 +82,14 @@ def compare(batch_size: int, folder: Path) -> None:
     options = {"NUM_STREAMS": "1", "INFERENCE_NUM_THREADS": str(threads), "INFERENCE_PRECISION_HINT": "f32"}
     compiled = ov.Core().compile_model(read_ir(ov.Core(), deployment), "CPU", options)
     batch = session.prepare(images)
+    turns: dict[str, Callable[[], float]] = {
+        "app": lambda: app_us(folder / "model.xml", batch_size, threads),
+        "runtime": lambda: runtime_us(compiled, batch),
+    }
     rounds = []
     for number in range(ROUNDS):
-        turns = [lambda: app_us(folder / "model.xml", batch_size, threads), lambda: runtime_us(compiled, batch)]
-        order = turns if number % 2 else turns[::-1]
-        found = [turn() for turn in order]
-        rounds.append((*(found if number % 2 else found[::-1]), ours_us(session, batch)))
+        found = {name: turns[name]() for name in sorted(turns, reverse=bool(number % 2))}
+        rounds.append((found["app"], found["runtime"], ours_us(session, batch)))
     ratios = [math.log(app / runtime) for app, runtime, _ in rounds]
     interval = wilcoxon_interval(ratios, 0.95)
     sure = f" ({math.exp(interval.low):.3f} to {math.exp(interval.high):.3f})" if interval else ""
