@@ -34,7 +34,7 @@ from bench.records import (
     TrainedEpoch,
     Turn,
 )
-from bench.stats import hodges_lehmann, percentile, sign_interval, wilcoxon_interval, wilcoxon_p
+from bench.stats import hodges_lehmann, percentile, sign_interval, trimmed_mean, wilcoxon_interval, wilcoxon_p
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -177,8 +177,8 @@ class RecordedRun:
     def log_ratios(self, pair: Pair, *, marked: bool = True) -> dict[int, float]:
         """Return {block: median over its rounds of log(latency of the baseline / latency of the arm)}.
 
-        The latency of a slice is the median of its samples; for throughput, the time per batch of all members together.
-        `marked` says whether marked rounds count.
+        The latency of a slice is the trimmed mean of its samples; for throughput, the time per batch of all members
+        together. `marked` says whether marked rounds count.
         """
         arm, baseline = (self.latencies.get((each.id, pair.case.id), {}) for each in (pair.arm, pair.baseline))
         rounds = defaultdict[int, list[float]](list)
@@ -294,7 +294,7 @@ def _time_ns(turn: Turn, scenario: str) -> float | None:
     """Return what a turn says of its arm's speed, or None when it is a warm-up."""
     if isinstance(turn, TrainedEpoch):
         return turn.wall_ns if turn.round else None
-    return median(turn.samples_ns) if scenario == LATENCY else turn.batch_interval_ns
+    return trimmed_mean(turn.samples_ns) if scenario == LATENCY else turn.batch_interval_ns
 
 
 def _grouped(triples: Iterable[tuple[str, str, T]]) -> dict[tuple[str, str], list[T]]:

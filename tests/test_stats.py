@@ -16,6 +16,7 @@ from bench.stats import (
     percentile,
     sign_interval,
     signed_rank_counts,
+    trimmed_mean,
     walsh_averages,
     wilcoxon_interval,
     wilcoxon_p,
@@ -125,3 +126,23 @@ def test_further_blocks_shrink_the_interval_to_its_target() -> None:
 @pytest.mark.parametrize(("lost", "won", "p"), [(0, 0, 1.0), (5, 5, 1.0), (10, 0, 2 / 2**10), (1, 3, 0.625)])
 def test_mcnemar_is_the_binomial_test_of_the_discordant(lost, won, p) -> None:
     assert mcnemar_p(lost, won) == pytest.approx(p)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([7.0], 7.0),
+        ([1.0, 3.0], 2.0),
+        ([1.0, 3.0, 100.0], 3.0),
+        ([1.0, 2.0, 4.0, 100.0], 3.0),
+        ([*range(10), 1000.0], 5.0),
+        ([5.0] * 8 + [0.0, 1000.0], 5.0),
+    ],
+)
+def test_a_trimmed_mean_leaves_out_a_tenth_at_each_end_and_at_least_one(values, expected) -> None:
+    assert trimmed_mean(values) == expected
+
+
+@given(st.lists(st.floats(1, 1e9), min_size=10, max_size=200).filter(lambda values: len(values) % 10 == 0))
+def test_a_trimmed_mean_is_that_of_scipy(values) -> None:
+    assert trimmed_mean(values) == pytest.approx(float(scipy_stats.trim_mean(values, 0.1)))
