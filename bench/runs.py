@@ -6,7 +6,7 @@ import math
 from collections import defaultdict
 from functools import cached_property
 from statistics import median
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from bench import checks
 from bench.checks import Estimate
@@ -143,7 +143,14 @@ class RecordedRun:
 
     def of(self, kind: type[T]) -> list[T]:
         """Return the records of one kind."""
-        return [record for record in self.records if isinstance(record, kind)]
+        return cast("list[T]", self._by_kind[kind])
+
+    @cached_property
+    def _by_kind(self) -> dict[type, list[Any]]:
+        kinds = defaultdict[type, list[Any]](list)
+        for record in self.records:
+            kinds[type(record)].append(record)
+        return kinds
 
     def proof(self, arm: Arm, case: Case) -> Proof | None:
         """Return the proof of an arm; a replica's is its original's."""
@@ -181,11 +188,12 @@ class RecordedRun:
         together. `marked` says whether marked rounds count.
         """
         arm, baseline = (self.latencies.get((each.id, pair.case.id), {}) for each in (pair.arm, pair.baseline))
-        rounds = defaultdict[int, list[float]](list)
-        for block, number in sorted(arm.keys() & baseline.keys()):
-            if marked or (pair.case.id, block, number) not in self.marked_rounds:
-                rounds[block].append(math.log(baseline[block, number] / arm[block, number]))
-        return {block: median(ratios) for block, ratios in rounds.items()}
+        counted = (
+            each
+            for each in sorted(arm.keys() & baseline.keys())
+            if marked or (pair.case.id, *each) not in self.marked_rounds
+        )
+        return _medians({each: math.log(baseline[each] / arm[each]) for each in counted})
 
     @cached_property
     def latencies(self) -> dict[tuple[str, str], dict[tuple[int, int], float]]:
@@ -209,10 +217,11 @@ class RecordedRun:
 
     def block_latencies_ns(self, arm: Arm, case: Case) -> dict[int, float]:
         """Return {block: median over its rounds of the slices' latencies}."""
-        blocks = defaultdict[int, list[float]](list)
-        for (block, _), latency in self.latencies.get((arm.id, case.id), {}).items():
-            blocks[block].append(latency)
-        return {block: median(rounds) for block, rounds in blocks.items()}
+        return self._block_latencies_ns.get((arm.id, case.id), {})
+
+    @cached_property
+    def _block_latencies_ns(self) -> dict[tuple[str, str], dict[int, float]]:
+        return {key: _medians(latencies) for key, latencies in self.latencies.items()}
 
     def estimate(self, pair: Pair, *, marked: bool = True) -> Estimate | None:
         """Return the speedup of a comparison with its intervals, or None when no block has both arms."""
@@ -288,6 +297,14 @@ def estimate_of(log_ratios: Sequence[float], confidence: float | None) -> Estima
         ),
         p_value=wilcoxon_p(log_ratios) if confidence else None,
     )
+
+
+def _medians(by_round: dict[tuple[int, int], float]) -> dict[int, float]:
+    """Return {block: median over its rounds} of what is known by (block, round)."""
+    blocks = defaultdict[int, list[float]](list)
+    for (block, _), each in by_round.items():
+        blocks[block].append(each)
+    return {block: median(rounds) for block, rounds in blocks.items()}
 
 
 def _time_ns(turn: Turn, scenario: str) -> float | None:

@@ -81,8 +81,13 @@ def wilcoxon_interval(values: Sequence[float], confidence: float) -> Interval | 
     k-th smallest to the k-th largest average (Hollander, Wolfe & Chicken 2014, 3.2). None when n is too small for it.
     """
     averages = walsh_averages(values)
-    k = _largest_tail(signed_rank_counts(len(values)), (1 - confidence) / 2)
+    k = _wilcoxon_order(len(values), confidence)
     return Interval(averages[k - 1], averages[-k]) if k else None
+
+
+@cache
+def _wilcoxon_order(n: int, confidence: float) -> int:
+    return _largest_tail(signed_rank_counts(n), (1 - confidence) / 2)
 
 
 def sign_interval(values: Sequence[float], confidence: float) -> Interval | None:

@@ -43,6 +43,11 @@ def svg_of(figure: Figure) -> str:
     return stream.getvalue()
 
 
+def panel_height(least: float, legend_entries: int) -> float:
+    """Return the height of a panel in inches, so that its legend, one entry below the other, has room beside it."""
+    return max(least, 0.8 + 0.16 * legend_entries)
+
+
 def styles() -> Iterator[tuple[str, str]]:
     """Yield lines and colours, no two alike until all are used."""
     return cycle(product(LINES, COLOURS))

@@ -11,7 +11,7 @@ from matplotlib.ticker import FixedLocator, LogLocator
 
 from backends.protocol import PRECISIONS
 from bench.records import TRAINING, threads_told
-from bench.report.axes import LEGEND, look_of, plain_log_axis, styles
+from bench.report.axes import LEGEND, look_of, panel_height, plain_log_axis, styles
 from bench.roofline import Reach, peak_operations_per_s, reaches, traffic_rates
 from bench.scaling import BATCH_SIZE, sweeps, value
 
@@ -25,8 +25,10 @@ def scaling(run: Run) -> Figure | None:
     found = sweeps(run)
     if not found:
         return None
-    figure = Figure(figsize=(8.5, 3.6 * len(found)))
-    for axes, sweep in zip(figure.subplots(len(found), 1, squeeze=False).flat, found, strict=True):
+    heights = [panel_height(3.6, len(sweep.curves)) for sweep in found]
+    figure = Figure(figsize=(8.5, sum(heights)))
+    grid = figure.subplots(len(found), 1, squeeze=False, gridspec_kw={"height_ratios": heights})
+    for axes, sweep in zip(grid.flat, found, strict=True):
         _scaling_panel(axes, sweep)
     return figure
 

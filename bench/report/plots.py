@@ -13,7 +13,18 @@ from matplotlib.ticker import LogLocator
 from bench.attribution import attributions
 from bench.checks import MIN_RELATIVE_ACCURACY
 from bench.records import LATENCY, TRAINING
-from bench.report.axes import COLOURS, LEGEND, MARKERS, STYLE, log_ratio_axis, look_of, plain_log_axis, styles, svg_of
+from bench.report.axes import (
+    COLOURS,
+    LEGEND,
+    MARKERS,
+    STYLE,
+    log_ratio_axis,
+    look_of,
+    panel_height,
+    plain_log_axis,
+    styles,
+    svg_of,
+)
 from bench.report.curves import roofline, scaling
 from bench.tradeoff import tradeoffs
 from bench.trained import GOALS, learning_curve
@@ -208,7 +219,7 @@ def _panels(
     groups = {case: group for case, group in groups.items() if group}
     if not groups:
         return None
-    heights = [height or 1.2 + 0.42 * len(group) for group in groups.values()]
+    heights = [panel_height(height, len(group)) if height else 1.2 + 0.42 * len(group) for group in groups.values()]
     figure = Figure(figsize=(8.5, sum(heights)))
     grid = figure.subplots(len(groups), 1, squeeze=False, sharex=sharex, gridspec_kw={"height_ratios": heights})
     for axes, (case, group) in zip(grid.flat, groups.items(), strict=True):
