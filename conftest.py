@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
+from models import data
 from models.weights import checkpoint_path, initial_weights, load_weights
 from models.zoo import CNN_SMALL
 
@@ -67,10 +69,10 @@ def bench(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
 def run_bench(cwd: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run `python -m bench` with the toy stacks installed; return its status and output.
 
-    On synthetic data nothing is wanted from the user's cache, and nothing is left in it.
+    On synthetic data nothing is wanted from the user's cache, and nothing is left in it: the tests share another.
     """
     if "synthetic" in arguments:
-        variables = {"XDG_CACHE_HOME": str(cwd / ".cache")} | variables
+        variables = {"XDG_CACHE_HOME": str(cwd.parent / "cache")} | variables
     return subprocess.run(  # noqa: S603 - our own interpreter
         [sys.executable, "-m", "bench", *arguments],
         cwd=cwd,
@@ -80,3 +82,11 @@ def run_bench(cwd: Path, *arguments: str, **variables: str) -> subprocess.Comple
         check=False,
         timeout=300,
     )
+
+
+def let_images_be_few(patched: pytest.MonkeyPatch, count: int = 500) -> None:
+    """Let what this process measures be proved on so many of the synthetic set's test images, for speed."""
+    whole = data.load("synthetic")
+    test = {"test_images": whole.test_images[:count], "test_labels": whole.test_labels[:count]}
+    few = replace(whole, digest=f"{whole.digest}-{count}", **test)
+    patched.setattr(data, "load", lambda _: few)

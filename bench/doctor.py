@@ -69,6 +69,7 @@ def standing() -> Iterator[Finding]:
     yield _governor(facts["governor"])
     yield _turbo(on=facts["turbo"])
     yield _clock(facts["clock_source"])
+    yield _priority(facts["nice"])
     yield Finding("Transparent huge pages", facts["transparent_huge_pages"] or "the kernel does not tell")
     yield _surroundings(virtual=facts["virtual"], container=facts["container"])
 
@@ -102,6 +103,13 @@ def _governor(name: str | None) -> Finding:
 def _turbo(*, on: bool | None) -> Finding:
     advice = "the clock follows the temperature; switch it off in the firmware, or with the driver, for steadier times"
     return Finding("Turbo", {True: "on", False: "off", None: "out of sight"}[on], advice if on else "")
+
+
+def _priority(nice: int) -> Finding:
+    urgent = nice == machine.MOST_URGENT
+    found = f"{'the highest' if urgent else 'not the highest'} (nice {nice})"
+    advice = "allow it (CAP_SYS_NICE, or a limit: ulimit -e 40), so that other work takes no core from an arm"
+    return Finding("Priority of measured processes", found, "" if urgent else advice)
 
 
 def _clock(source: str | None) -> Finding:

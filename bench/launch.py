@@ -10,6 +10,7 @@ import subprocess
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
+from bench.machine import raise_priority
 from bench.measure import now_ns
 
 if TYPE_CHECKING:
@@ -33,10 +34,13 @@ class Unsupported(WorkerError):  # noqa: N818 - it is an outcome, not a fault
 class Worker:
     """One live process in a stack's environment."""
 
-    def __init__(self, python: Path, settings: Mapping[str, str], log: Path, cwd: Path) -> None:
+    def __init__(
+        self, python: Path, settings: Mapping[str, str], log: Path, cwd: Path, *, urgent: bool = False
+    ) -> None:
         """Start the process; it becomes the leader of its own group, so that Ctrl-C reaches the orchestrator alone.
 
-        `python` must not be resolved: the environment is found through the link.
+        `python` must not be resolved: the environment is found through the link. An `urgent` one has priority over the
+        other work of the machine, where that is allowed.
         """
         environment = {name: os.environ[name] for name in INHERITED if name in os.environ} | dict(settings)
         environment["TMPDIR"] = str(cwd)  # a worker is killed, and what it leaves goes with its folder
@@ -63,6 +67,8 @@ class Worker:
                 os.close(incoming)
                 os.close(outgoing)
         self.pid = self._process.pid
+        if urgent:
+            raise_priority(self.pid)  # before it has threads: they inherit it
 
     def __enter__(self) -> Self:
         return self

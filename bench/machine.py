@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import platform
 import resource
+import subprocess
+import sys
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 CPU, NODES = Path("/sys/devices/system/cpu"), Path("/sys/devices/system/node")
+MOST_URGENT, NICE_AT_LIMIT_0 = -20, 20  # setpriority(2), and what RLIMIT_NICE counts from, getrlimit(2)
 CLOCK_SOURCE = Path("/sys/devices/system/clocksource/clocksource0/current_clocksource")
 # The instruction sets that the optimised kernels dispatch on, by their flag in /proc/cpuinfo.
 INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8")
@@ -106,6 +110,38 @@ def quota_cores() -> float | None:
     return min((quota for quota in quotas if quota is not None), default=None)
 
 
+def raise_priority(pid: int) -> None:
+    """Give a process, leader of its session, the highest priority that is allowed: CAP_SYS_NICE, or RLIMIT_NICE."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NICE)
+    for nice in (MOST_URGENT, min(0, NICE_AT_LIMIT_0 - limit)):
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, pid, nice)
+            _autogroup(pid).write_text(str(nice))
+            break
+
+
+def nice_of(pid: int) -> int:
+    """Return how a process stands against those of other sessions: its nice value, or that of its session."""
+    own, group = os.getpriority(os.PRIO_PROCESS, pid), _text(_autogroup(pid))
+    return max(own, int(group.split()[-1])) if group else own
+
+
+def _autogroup(pid: int) -> Path:
+    """Return the file of the priority among sessions, which hides that among processes where there is one, sched(7)."""
+    return Path(f"/proc/{pid}/autogroup")
+
+
+@cache
+def allowed_nice() -> int:
+    """Return the nice value that measured processes can have, found out with one that does nothing."""
+    command = [sys.executable, "-I", "-S", "-c", "input()"]
+    with subprocess.Popen(  # noqa: S603 - our own interpreter
+        command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as idle:
+        raise_priority(idle.pid)
+        return nice_of(idle.pid)
+
+
 def describe() -> dict[str, Any]:
     """Return the facts that a reader needs to judge whether a result concerns him."""
     import psutil
@@ -127,6 +163,7 @@ def describe() -> dict[str, Any]:
         "numa_nodes": numa_nodes(),
         "turbo": turbo(),
         "container": container(),
+        "nice": allowed_nice(),
         "clock_source": _text(CLOCK_SOURCE),
         "governor": _text(CPU / "cpu0/cpufreq/scaling_governor"),
         "transparent_huge_pages": _text(Path("/sys/kernel/mm/transparent_hugepage/enabled")),

@@ -120,7 +120,7 @@ class Rig:
             raise Unsupported(str(error)) from error
         variables = preloaded | dict(extra or {}) | settings.of_process(arm, threads, caches)
         log = self.folder / "logs" / f"{arm.slug}.log"
-        return Team([lambda: Worker(environment.python, variables, log, self.scratch)] * members)
+        return Team([lambda: Worker(environment.python, variables, log, self.scratch, urgent=True)] * members)
 
     def members(self, arm: Arm, case: Case) -> tuple[int, int]:
         """Return how many processes an arm is measured with, and how many threads each has.

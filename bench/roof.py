@@ -86,4 +86,4 @@ def _measure(rig: Rig, team: Team, places: list[list[int]], roof: Roof) -> None:
 def _team(rig: Rig, environment: Environment, threads: int, members: int) -> Team:
     variables = settings.variables(DEFAULT_SETTINGS, threads)
     log = rig.folder / "logs" / "roof.log"
-    return Team([lambda: Worker(environment.python, variables, log, rig.scratch)] * members)
+    return Team([lambda: Worker(environment.python, variables, log, rig.scratch, urgent=True)] * members)

@@ -129,7 +129,7 @@ def _measure_overhead(rig: Rig) -> None:
     log = rig.folder / "logs" / "null.log"
     variables = settings.variables(null.settings, rig.plan.threads)
     try:
-        with Worker(environment.python, variables, log, rig.scratch) as worker:
+        with Worker(environment.python, variables, log, rig.scratch, urgent=True) as worker:
             request = rig.deployment(null, case) | {"threads": rig.plan.threads, "cores": None}
             worker.wait_until_ready().request("build", BUILD_TIMEOUT_S, **request)
             work = {"asynchronous": False, "budget_ns": OVERHEAD_NS, "lead_in": 1000, "begin_ns": 0}

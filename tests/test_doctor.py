@@ -53,6 +53,8 @@ def test_steal_and_throttling_are_told_with_what_to_do(calm) -> None:
         (doctor._turbo(on=False), ""),
         (doctor._numa(2), "numactl --cpunodebind=0 --membind=0"),
         (doctor._numa(1), ""),
+        (doctor._priority(0), "CAP_SYS_NICE"),
+        (doctor._priority(-20), ""),
         (doctor._clock("hpet"), "clocksource=tsc"),
         (doctor._clock("tsc"), ""),
         (doctor._memory(2_000_000_000), "fewer arms"),

@@ -7,6 +7,7 @@ import numpy as np
 import psutil
 import pytest
 
+from bench import machine
 from bench.launch import Unsupported, Worker, WorkerError
 from bench.measure import now_ns
 from models.weights import checkpoint_path
@@ -45,6 +46,14 @@ def test_a_good_worker_builds_predicts_and_times(start, tmp_path) -> None:
     timing = worker.request("slice", 60, case="c", asynchronous=False, budget_ns=1_000_000, lead_in=1, begin_ns=0)
     assert len(timing["samples_ns"]) >= 1
     assert timing["wall_ns"] >= sum(timing["samples_ns"])
+
+
+def test_an_urgent_process_has_the_priority_that_is_allowed(tmp_path) -> None:
+    found = []
+    for urgent in (False, True):
+        with Worker(Path(sys.executable), {}, tmp_path / "log", tmp_path, urgent=urgent) as worker:
+            found.append(machine.nice_of(worker.pid))
+    assert found == [machine.nice_of(os.getpid()), machine.allowed_nice()]
 
 
 def test_an_asynchronous_session_is_timed_by_its_submissions(start) -> None:

@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from bench import machine
@@ -42,3 +44,16 @@ def test_turbo_is_read_from_either_driver(tmp_path, monkeypatch, file, text, on)
     (tmp_path / file).parent.mkdir()
     (tmp_path / file).write_text(text)
     assert machine.turbo() is on
+
+
+def test_priority_is_raised_as_far_as_is_allowed_and_no_process_suffers_where_it_is_not(monkeypatch) -> None:
+    def refuse(*_: int) -> None:
+        raise PermissionError
+
+    assert machine.MOST_URGENT <= machine.allowed_nice() <= machine.nice_of(os.getpid())
+    machine.allowed_nice.cache_clear()
+    monkeypatch.setattr(os, "setpriority", refuse)
+    try:
+        assert machine.allowed_nice() == machine.nice_of(os.getpid())
+    finally:
+        machine.allowed_nice.cache_clear()

@@ -14,6 +14,7 @@ from bench.checks import Verdict
 from bench.plan import PRESETS
 from bench.records import Arm, Case, Pair
 from bench.runs import estimate_of
+from conftest import let_images_be_few
 
 ARM = Arm("oracle", "numpy")
 
@@ -88,6 +89,7 @@ def test_the_command_prints_every_trial_and_stores_it(tmp_path, monkeypatch) -> 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / ".cache"))
     monkeypatch.setitem(PRESETS, "selftest", replace(PRESETS["selftest"], blocks=2, rounds=1))
     monkeypatch.setattr(selftest, "BATCH_SIZES", (1,))
+    let_images_be_few(monkeypatch)
     console = Console(record=True, width=200, file=StringIO())
     assert commands_selftest.selftest("oracle", tmp_path / "results", "s", console, ["bench", "selftest"]) == 1
     folder = tmp_path / "results" / "s"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +13,27 @@ from subject import BATCH_SIZE
 
 from bench.analysis import Run
 from bench.machine import usable_cores
+from bench.measure import now_ns
 from bench.selftest import make_suite
 
-FIXED_S, ARM_START_S, TURN_S = 24.0, 1.9, 0.02  # what a run costs beside its blocks; an arm in a block; a turn
+BUILD_S, TURN_S = 0.35, 0.02  # of a process in a block, beside the framework's import; of a turn, beside its slice
+PROOF_S, PROOF_IMPORTS = 3.0, 4  # what a run costs before its blocks: seconds, and imports of the framework
+
+
+def import_s() -> float:
+    """Return how long the framework's import takes just now, on which the cost of a block depends most."""
+    moments = [now_ns()]
+    for _ in range(2):  # the first may read from disk
+        subprocess.run([sys.executable, "-c", "import torch"], check=True)
+        moments.append(now_ns())
+    return (moments[2] - moments[1]) / 1e9
+
+
+def affordable_blocks(budget: float, arms: int) -> int:
+    """Return how many blocks fit into a budget; at least as many as an interval needs."""
+    start_s = import_s()
+    block_s = arms * (start_s + BUILD_S + USUAL.rounds * (USUAL.slice_ns / 1e9 + TURN_S))
+    return max(6, int((budget - PROOF_S - (2 + PROOF_IMPORTS) * start_s) / block_s))
 
 
 def main() -> None:
@@ -24,8 +44,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path)
     wanted = parser.parse_args()
     arms = 3 if wanted.delay else 2
-    block_s = arms * (ARM_START_S + USUAL.rounds * (USUAL.slice_ns / 1e9 + TURN_S))
-    preset = replace(USUAL, blocks=max(6, round((wanted.budget - FIXED_S) / block_s)))
+    preset = replace(USUAL, blocks=affordable_blocks(wanted.budget, arms))
     uses = (ARM, replace(ARM, delay=wanted.delay)) if wanted.delay else (ARM,)
     suite = replace(make_suite(ARM, [usable_cores()]), uses=uses, batch_sizes=(BATCH_SIZE,))
     folder = wanted.folder / "run"

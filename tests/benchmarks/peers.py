@@ -36,7 +36,7 @@ HERE = Path(__file__).parent
 TRUTHS = (0.0, 0.05)
 NOTEWORTHY = math.log(1.02)
 CALLS, CALLS_S = 1500, 4.5  # of a process that hyperfine times, and about what they take
-START_S = 3.5  # what a process that imports the framework and warms up takes
+START_S = 2.6  # what a process that imports the framework and warms up takes
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,7 @@ def call(*command: object) -> str:
     """Run a command under the settings that our arms have; return what it printed."""
     variables = settings.variables("bound", usable_cores())
     environment = os.environ | variables | {"PYTHONPATH": str(HERE)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # no tool's start shall pay for compiling
     done = subprocess.run([str(each) for each in command], env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{command[0]} failed: {done.stderr[-2000:] or done.stdout[-2000:]}")
@@ -121,7 +122,7 @@ def pyperf(delay: float, budget: float, folder: Path) -> tuple[float, bool]:
         "runner.bench_func('step', work(delay) if runs else (lambda: None))\n",
         encoding="utf-8",
     )
-    processes = max(2, round(budget / 2 / (START_S + 1.5)) - 1)
+    processes = max(2, round(budget / 2 / (START_S + 0.3)) - 1)
     files = [folder / f"{name}.json" for name in ("base", "slow")]
     for each, file in zip((0.0, delay), files, strict=True):
         call(sys.executable, script, "--delay", each, "-o", file, "-p", processes, "--inherit-environ",

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 BATCH_SIZE, BATCHES, WARM_UP = 64, 8, 10
+THREADS = usable_cores()  # before a framework binds this thread, and with it all that is asked later, to one core
 
 
 def work(delay: float) -> Callable[[], object]:
@@ -31,7 +32,7 @@ def work(delay: float) -> Callable[[], object]:
     images = standardise(CNN_SMALL, data.load("synthetic").test_images[: BATCH_SIZE * BATCHES])
     weights = load_weights(checkpoint_path(CNN_SMALL), CNN_SMALL)
     deployment = Deployment(CNN_SMALL, weights, "eager", "fp32", BATCH_SIZE, images[:BATCH_SIZE])
-    session = open_backend("pytorch", usable_cores()).inference(deployment)
+    session = open_backend("pytorch", THREADS).inference(deployment)
     batches = cycle([session.prepare(batch) for batch in np.split(images, BATCHES)])
     step = delayed(session.step, delay) if delay else session.step
     for _ in range(WARM_UP):
