@@ -18,9 +18,10 @@ import sys
 import tempfile
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields
+from itertools import product
 from pathlib import Path
 from statistics import mean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from noise import ARM, loaded
 from subject import BATCH_SIZE
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 HERE = Path(__file__).parent
-TRUTHS = (0.0, 0.05)
+OURS, QUIET, LOADED = "this harness", "quiet", "busy core"
+CONDITIONS, TRUTHS = (QUIET, LOADED), (0.0, 0.05)
 NOTEWORTHY = math.log(1.02)
 CALLS, CALLS_S = 1500, 4.5  # of a process that hyperfine times, and about what they take
 START_S = 2.6  # what a process that imports the framework and warms up takes
@@ -153,7 +155,7 @@ def ours(delay: float, budget: float, folder: Path) -> tuple[float, bool]:
 
 
 TOOLS: dict[str, Callable[[float, float, Path], tuple[float, bool]]] = {
-    "this harness": ours,
+    OURS: ours,
     "pytest-benchmark": pytest_benchmark,
     "pyperf compare_to": pyperf,
     "hyperfine": hyperfine,
@@ -171,53 +173,80 @@ def available() -> dict[str, Callable[[float, float, Path], tuple[float, bool]]]
 
 
 def compare(budget: float, repeats: int, output: Path) -> list[Outcome]:
-    """Let every tool report, in turn; each outcome is stored at once."""
-    outcomes: list[Outcome] = []
-    with (output / "peers.csv").open("w", newline="", encoding="utf-8") as stream:
+    """Let every tool report, in turn; each outcome is stored at once, and none that is stored is asked for again."""
+    file = output / "peers.csv"
+    outcomes = stored(file)
+    known = {(each.repeat, each.condition, each.delay, each.tool) for each in outcomes}
+    with file.open("a", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, [field.name for field in fields(Outcome)])
-        writer.writeheader()
-        for repeat in range(repeats):
-            for condition in ("quiet", "busy core"):
-                for delay in TRUTHS:
-                    for name, tool in available().items():
-                        found = _one(name, tool, condition, delay, repeat, budget)
-                        outcomes.append(found)
-                        writer.writerow(asdict(found))
-                        stream.flush()
-                        print(
-                            f"{name}, {condition}, truth {1 + delay}: {found.ratio:.4f} in {found.wall_s:.0f} s",
-                            flush=True,
-                        )
+        if not outcomes:
+            writer.writeheader()
+        for wanted in product(range(repeats), CONDITIONS, TRUTHS, available()):
+            if wanted not in known:
+                found = _one(*wanted, budget)
+                outcomes.append(found)
+                writer.writerow(asdict(found))
+                stream.flush()
+                print(f"{found.tool}, {found.condition}, truth {1 + found.delay}: "
+                      f"{found.ratio:.4f} in {found.wall_s:.0f} s", flush=True)  # fmt: skip
     return outcomes
 
 
-def _one(name: str, tool: Any, condition: str, delay: float, repeat: int, budget: float) -> Outcome:
-    with tempfile.TemporaryDirectory() as folder, loaded() if condition != "quiet" else nullcontext():
+def stored(file: Path) -> list[Outcome]:
+    """Return the outcomes of an earlier call."""
+    if not file.exists():
+        return []
+    with file.open(newline="", encoding="utf-8") as stream:
+        return [
+            Outcome(row["tool"], row["condition"], float(row["delay"]), int(row["repeat"]), float(row["ratio"]),
+                    row["claims"] == "True", float(row["wall_s"]))
+            for row in csv.DictReader(stream)
+        ]  # fmt: skip
+
+
+def _one(repeat: int, condition: str, delay: float, name: str, budget: float) -> Outcome:
+    with tempfile.TemporaryDirectory() as folder, loaded() if condition == LOADED else nullcontext():
         start = now_ns()
-        ratio, claims = tool(delay, budget, Path(folder))
+        ratio, claims = TOOLS[name](delay, budget, Path(folder))
         return Outcome(name, condition, delay, repeat, ratio, claims, (now_ns() - start) / 1e9)
 
 
 def table(outcomes: list[Outcome]) -> str:
     """Return the root-mean-square errors and false alarms as Markdown."""
     lines = [
-        "| Tool | Condition | Error of 1, rms | Error of 1.05, rms | False alarms | Wall time, s |",
-        "|---|---|--:|--:|--:|--:|",
+        "| Tool | Condition | Error of 1, rms | Error of 1.05, rms | Both | False alarms | Wall time, s |",
+        "|---|---|--:|--:|--:|--:|--:|",
     ]
-    for condition in ("quiet", "busy core"):
-        for tool in TOOLS:
-            own = [each for each in outcomes if (each.tool, each.condition) == (tool, condition)]
-            if own:
-                lines.append(_row(tool, condition, own))
-    return "\n".join(lines)
+    for condition, tool in product(CONDITIONS, TOOLS):
+        own = [each for each in outcomes if (each.tool, each.condition) == (tool, condition)]
+        if own:
+            lines.append(_row(tool, condition, own))
+    return "\n".join([*lines, "", *(_lead(outcomes, condition) for condition in CONDITIONS)])
 
 
 def _row(tool: str, condition: str, own: list[Outcome]) -> str:
-    errors = [math.sqrt(mean(each.error**2 for each in own if each.delay == delay)) for delay in TRUTHS]
-    equal = [each for each in own if not each.delay]
+    equal, slowed = ([each for each in own if bool(each.delay) == slow] for slow in (False, True))
     alarms = f"{sum(each.claims for each in equal)} of {len(equal)}"
-    told = " | ".join(f"{error:.2%}" for error in errors)
+    told = " | ".join(f"{rms(each):.2%}" for each in (equal, slowed, own) if each)
     return f"| {tool} | {condition} | {told} | {alarms} | {mean(each.wall_s for each in own):.0f} |"
+
+
+def rms(outcomes: list[Outcome]) -> float:
+    """Return the root-mean-square error."""
+    return math.sqrt(mean(each.error**2 for each in outcomes))
+
+
+def _lead(outcomes: list[Outcome], condition: str) -> str:
+    """Return how many times as large the error of the best of the others is."""
+    errors = {
+        tool: rms(own)
+        for tool in TOOLS
+        if (own := [each for each in outcomes if (each.tool, each.condition) == (tool, condition)])
+    }
+    ours = errors.pop(OURS, math.nan)
+    best = min(errors, key=lambda tool: errors[tool])
+    times = errors[best] / ours
+    return f"{condition.capitalize()}: the error of {best}, the best of the others, is {times:.1f} times ours."
 
 
 def plot(outcomes: list[Outcome], path: Path) -> None:
@@ -232,18 +261,18 @@ def plot(outcomes: list[Outcome], path: Path) -> None:
         panels = figure.subplots(1, 2, sharey=True, sharex=True)
         for axes, delay in zip(panels, TRUTHS, strict=True):
             for place, tool in enumerate(TOOLS):
-                for shift, condition, marker in ((-0.12, "quiet", "o"), (0.12, "busy core", "x")):
+                for shift, condition, marker in ((-0.12, QUIET, "o"), (0.12, LOADED, "x")):
                     own = [each.error * 100 for each in outcomes
                            if (each.tool, each.condition, each.delay) == (tool, condition, delay)]  # fmt: skip
                     axes.plot(own, [place + shift] * len(own), marker, ms=4, alpha=0.8,
-                              color=COLOURS[0 if condition == "quiet" else 4])  # fmt: skip
+                              color=COLOURS[0 if condition == QUIET else 4])  # fmt: skip
             axes.axvline(0, color="black", lw=0.8)
             axes.set_xscale("symlog", linthresh=1)
             axes.set(title=f"truth {1 + delay}", xlabel="error of the reported ratio, %")
         panels[0].set(yticks=range(len(TOOLS)), yticklabels=list(TOOLS))
         panels[0].invert_yaxis()
-        panels[1].plot([], [], "o", color=COLOURS[0], label="quiet")
-        panels[1].plot([], [], "x", color=COLOURS[4], label="busy core")
+        panels[1].plot([], [], "o", color=COLOURS[0], label=QUIET)
+        panels[1].plot([], [], "x", color=COLOURS[4], label=LOADED)
         panels[1].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
         path.write_text(svg_of(figure), encoding="utf-8")
 
