@@ -14,12 +14,11 @@ from bench.measure import is_level, now_ns
 from bench.plan import LEAD_IN, WARM_UP_SLICE_NS
 from bench.records import LATENCY, Check, Slice, batch_interval_ns
 from bench.rig import SLICE_TIMEOUT_S, compare, predict, read_back
+from bench.team import BEGIN_TOGETHER_NS
 
 if TYPE_CHECKING:
     from bench.records import Arm, Case
     from bench.team import Team
-
-BEGIN_TOGETHER_NS = 20_000_000  # from a request to a team until its members begin: all have got it by then
 
 
 class AnsweringBlock(LiveBlock):

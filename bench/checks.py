@@ -23,6 +23,7 @@ MAX_LOSS_DIFF = 0.05  # of the first epoch, relative: equal weights, batches and
 LEAK_ACCURACY = 0.97  # the record on Fashion-MNIST is 96.91 %
 MAX_FAILED_SHARE = 0.05
 EQUIVALENCE = (math.log(0.98), math.log(1.02))  # MLPerf's threshold for "materially different"
+MAX_OVERHEAD_NS = 1_000  # what the harness may add to a timed call
 # A round is marked when more than this share of the cores' time was stolen or throttled.
 MAX_TAKEN_SHARE = 0.02
 MAX_FOREIGN_SHARE = 0.05  # or than this used by processes that are not ours

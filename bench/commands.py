@@ -72,7 +72,7 @@ def measure(
         try:
             cache.require_writable()
             data_set = data.load(source)
-            advice = [advice_line(each) for each in disturbances()]
+            advice = [advice_line(each) for each in disturbances(plan.threads)]
             summary.opening(plan, data_set, advice, console)
             typed, when = ["bench", *command[1:]], started.isoformat(timespec="seconds")
             description = describe(plan, data_set, typed, when, git_commit())

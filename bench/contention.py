@@ -23,7 +23,7 @@ LOOK_NS = 100_000_000
 
 @dataclass(frozen=True)
 class Counters:
-    """What the machine has counted until now, in ns: stolen and throttled time over all cores, busy time of some."""
+    """What the machine has counted until now, in ns: of some cores, and throttled time of the control groups."""
 
     steal_ns: int
     throttled_ns: int
@@ -31,10 +31,11 @@ class Counters:
 
 
 def counters(cores: Sequence[int] = ()) -> Counters:
-    """Read steal and throttling, and what `cores` (all, where none are named) were busy with, whoever with."""
+    """Read throttling, and for how long `cores` (all, where none are named) were stolen or busy, whoever with."""
     ticks = _ticks()
-    busy = [ticks[f"cpu{core}"] for core in cores if f"cpu{core}" in ticks] or [ticks["cpu"]]
-    return Counters(ticks["cpu"]["steal"] * TICK_NS, _throttled_ns(), sum(_sum(each, BUSY) for each in busy))
+    read = [ticks[f"cpu{core}"] for core in cores if f"cpu{core}" in ticks] or [ticks["cpu"]]
+    stolen, busy = (sum(_sum(each, names) for each in read) for names in (("steal",), BUSY))
+    return Counters(stolen, _throttled_ns(), busy)
 
 
 def quiet_cores(count: int, look_ns: int = LOOK_NS) -> list[int]:

@@ -49,9 +49,9 @@ def show(console: Console) -> None:
             console.print(advice_line(each), style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
-def disturbances() -> list[Finding]:
-    """Return what disturbs measuring, after a short look."""
-    return [each for each in (*standing(), *passing(GLANCE_NS)) if each.advice]
+def disturbances(threads: int = 0) -> list[Finding]:
+    """Return what disturbs measuring with so many threads (0: as many as there are cores), after a short look."""
+    return [each for each in (*standing(threads), *passing(GLANCE_NS)) if each.advice]
 
 
 def advice_line(finding: Finding) -> str:
@@ -59,13 +59,13 @@ def advice_line(finding: Finding) -> str:
     return f"{finding.what}: {finding.found}; {finding.advice}"
 
 
-def standing() -> Iterator[Finding]:
-    """Yield what does not change from one moment to the next."""
+def standing(threads: int = 0) -> Iterator[Finding]:
+    """Yield what does not change from one moment to the next, for so many threads (0: as many as there are cores)."""
     facts = machine.describe()
     yield Finding("CPU", f"{facts['cpu']} (family {facts['family']}, model {facts['model']})")
     yield _instruction_sets(facts["instruction_sets"])
-    yield from _cores()
-    yield _numa(facts["numa_nodes"])
+    yield from _cores(threads or machine.usable_cores())
+    yield _numa(machine.usable_nodes())
     yield _governor(facts["governor"])
     yield _turbo(on=facts["turbo"])
     yield _clock(facts["clock_source"])
@@ -81,10 +81,10 @@ def _instruction_sets(found: list[str]) -> Finding:
     return Finding("Instruction sets", (", ".join(found) or "none of those that matter") + without, advice)
 
 
-def _cores() -> Iterator[Finding]:
-    usable, quota, shared = machine.usable_cores(), machine.quota_cores(), machine.threads_per_core()
-    advice = f"siblings share a core: measure with --threads {max(1, usable // shared)}" if shared > 1 else ""
-    yield Finding("Usable cores", f"{usable}, {shared} to a physical one", advice)
+def _cores(threads: int) -> Iterator[Finding]:
+    usable, quota, physical = machine.usable_cores(), machine.quota_cores(), machine.physical_cores()
+    advice = f"siblings share a core: measure with --threads {physical}" if threads > physical else ""
+    yield Finding("Usable cores", f"{usable}, of {physical} physical ones", advice)
     if quota is not None:
         advice = "a fraction of a core is throttled: set the quota to whole cores" if quota != int(quota) else ""
         yield Finding("CPU quota of the control group", f"{quota:g} cores", advice)
@@ -92,7 +92,7 @@ def _cores() -> Iterator[Finding]:
 
 def _numa(nodes: int) -> Finding:
     advice = "bind everything to one: numactl --cpunodebind=0 --membind=0 python -m bench ..." if nodes > 1 else ""
-    return Finding("NUMA nodes", str(nodes), advice)
+    return Finding("NUMA nodes of the usable cores", str(nodes), advice)
 
 
 def _governor(name: str | None) -> Finding:
@@ -131,23 +131,27 @@ def passing(look_ns: int = LOOK_NS) -> Iterator[Finding]:
     processes = list(psutil.process_iter(["name"]))
     for each in processes:
         _cpu_share(each)
-    before, start = contention.counters(), now_ns()
+    cores = sorted(os.sched_getaffinity(0))
+    before, start = contention.counters(cores), now_ns()
     pause(look_ns)
-    after, cores = contention.counters(), (now_ns() - start) * (os.cpu_count() or 1)
-    yield _busy((after.busy_ns - before.busy_ns) / cores, [(_cpu_share(each), each) for each in processes])
-    yield _steal((after.steal_ns - before.steal_ns) / cores)
+    after, looked_ns = contention.counters(cores), now_ns() - start
+    used = (after.busy_ns - before.busy_ns) / looked_ns
+    yield _busy(used, len(cores), [(_cpu_share(each), each) for each in processes])
+    yield _steal((after.steal_ns - before.steal_ns) / looked_ns / len(cores))
     throttled = after.throttled_ns - before.throttled_ns
     advice = "the quota is used up already: stop what else runs in this container" if throttled else ""
     yield Finding("Throttled by the control group", f"{throttled / 1e6:.0f} ms of the last {look_ns / 1e9:g} s", advice)
     yield _memory(machine.memory_available_bytes())
 
 
-def _busy(share: float, processes: list[tuple[float, psutil.Process]]) -> Finding:
+def _busy(used: float, cores: int, processes: list[tuple[float, psutil.Process]]) -> Finding:
+    """Judge how many of the usable cores others used; name the process that used most, where one stands out."""
+    share = used / cores
     if share <= MAX_BUSY_SHARE:
         return Finding("Cores busy with other work", f"{share:.1%}")
     busiest, process = max(processes, key=lambda each: each[0])
     name = "".join(filter(str.isprintable, process.info["name"] or "?"))
-    who = f", most of it {name}" if busiest > 1 else ""
+    who = f", most of it {name}" if busiest / 100 > used / 2 else ""
     return Finding("Cores busy with other work", f"{share:.1%}{who}", "stop it, or expect wider intervals")
 
 

@@ -169,11 +169,13 @@ class LiveBlock(ABC):
         own = self.teams[arm.id].pids
         others = [pid for name, team in self.teams.items() if name != arm.id for pid in team.pids]
         _let_settle(others)
+        start = now_ns()
         before, spent_before = contention.counters(self.cores), (_cpu_ns(own), _cpu_ns(others), cpu_ns())
         result = work()
         after, spent_after = contention.counters(self.cores), (_cpu_ns(own), _cpu_ns(others), cpu_ns())
         spent = [now - then for now, then in zip(spent_after, spent_before, strict=True)]
         return result, {
+            "watched_ns": now_ns() - start,
             "idle_cpu_ns": spent[1],
             "harness_cpu_ns": spent[2],
             "steal_ns": after.steal_ns - before.steal_ns,

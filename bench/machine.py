@@ -12,8 +12,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from bench.measure import pause
+
 CPU, NODES = Path("/sys/devices/system/cpu"), Path("/sys/devices/system/node")
 MOST_URGENT, NICE_AT_LIMIT_0 = -20, 20  # setpriority(2), and what RLIMIT_NICE counts from, getrlimit(2)
+# The kernel takes one priority of a session in 100 ms, of all processes that are not the administrator's together.
+SESSION_RETRY_NS, SESSION_TRIES = 110_000_000, 20
 CLOCK_SOURCE = Path("/sys/devices/system/clocksource/clocksource0/current_clocksource")
 # The instruction sets that the optimised kernels dispatch on, by their flag in /proc/cpuinfo.
 INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8")
@@ -57,6 +61,11 @@ def instruction_sets() -> list[str]:
     return [name for name in INSTRUCTION_SETS if name in flags]
 
 
+def physical_cores() -> int:
+    """Return how many physical cores those that this process may use belong to."""
+    return len({tuple(siblings(core)) for core in os.sched_getaffinity(0)})
+
+
 def threads_per_core() -> int:
     """Return how many logical cores share the first physical one (SMT): 1 where none do."""
     return len(siblings(0))
@@ -79,6 +88,11 @@ def _cores_in(text: str) -> list[int]:
     return [core for first, _, last in bounds for core in range(int(first), int(last or first) + 1)]
 
 
+def usable_nodes() -> int:
+    """Return how many memory nodes the cores belong to that this process may use."""
+    return len({node_of(core) for core in os.sched_getaffinity(0)})
+
+
 def numa_nodes() -> int:
     """Return how many memory nodes there are."""
     return max(1, len(list(NODES.glob("node[0-9]*"))))
@@ -99,9 +113,20 @@ def container() -> str | None:
 
 
 def memory_available_bytes() -> int:
-    """Return how much memory new processes can have without swapping."""
+    """Return how much memory new processes can have without swapping, and within the limits of the control groups."""
     fields = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
-    return next(int(each[1]) * 1024 for each in fields if each[0] == "MemAvailable:")
+    free = next(int(each[1]) * 1024 for each in fields if each[0] == "MemAvailable:")
+    groups = control_group_files("memory.max", "memory.limit_in_bytes", "memory")
+    return max(0, min([free, *map(_room_bytes, groups)]))
+
+
+def _room_bytes(file: Path) -> int:
+    """Return what a control group's limit leaves; cached files that nobody uses can be dropped."""
+    if (limit := file.read_text().strip()) == "max":
+        return sys.maxsize
+    used = file.with_name("memory.current" if file.name == "memory.max" else "memory.usage_in_bytes").read_text()
+    stat = dict(line.split() for line in file.with_name("memory.stat").read_text().splitlines())
+    return int(limit) - int(used) + int(stat.get("inactive_file", 0))
 
 
 def quota_cores() -> float | None:
@@ -116,8 +141,21 @@ def raise_priority(pid: int) -> None:
     for nice in (MOST_URGENT, min(0, NICE_AT_LIMIT_0 - limit)):
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, pid, nice)
+            _raise_session(pid, nice)
+            return
+
+
+def _raise_session(pid: int, nice: int) -> None:
+    """Give a process's session a priority; raises nothing where sessions have none, or where that is not allowed."""
+    for _ in range(SESSION_TRIES):
+        try:
             _autogroup(pid).write_text(str(nice))
-            break
+        except BlockingIOError:
+            pause(SESSION_RETRY_NS)
+        except OSError:
+            return
+        else:
+            return
 
 
 def nice_of(pid: int) -> int:
@@ -186,8 +224,8 @@ def _text(path: Path) -> str | None:
     return path.read_text().strip() if path.exists() else None
 
 
-def control_group_files(version_2: str, version_1: str) -> list[Path]:
-    """Return the files of this process's CPU control group and of those around it, in either hierarchy.
+def control_group_files(version_2: str, version_1: str, controller: str = "cpu") -> list[Path]:
+    """Return the files of a controller's group that this process is in and of those around it, in either hierarchy.
 
     In a container the mount's root is the container's own group.
     """
@@ -196,8 +234,8 @@ def control_group_files(version_2: str, version_1: str) -> list[Path]:
         _, controllers, path = line.split(":", 2)
         if controllers == "":
             found += _upwards(Path("/sys/fs/cgroup"), path, version_2)
-        elif "cpu" in controllers.split(","):
-            found += _upwards(Path("/sys/fs/cgroup/cpu"), path, version_1)
+        elif controller in controllers.split(","):
+            found += _upwards(Path("/sys/fs/cgroup") / controller, path, version_1)
     return found
 
 

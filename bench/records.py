@@ -222,8 +222,9 @@ class Slice:
 
     A team's samples stand one member's after the other's: `counts` are how many each has, `walls_ns` how long each
     took. `idle_cpu_ns` is what all other workers burned, `harness_cpu_ns` what the orchestrator did. `steal_ns` and
-    `throttled_ns` are the machine's and the control group's, over all cores. `foreign_ns` is what others used of the
-    arm's cores: as ticks are coarse, it may fall below zero in one turn (None in runs that did not record it).
+    `throttled_ns` are those of the arm's cores and of the control group. `foreign_ns` is what others used of the arm's
+    cores: as ticks are coarse, it may fall below zero in one turn. All of that is of `watched_ns`, which is longer than
+    the timed part. (Each is None in runs that did not record it.)
     """
 
     arm: str
@@ -243,6 +244,7 @@ class Slice:
     load: float
     frequency_hz: int | None
     foreign_ns: int | None = None
+    watched_ns: int | None = None
 
     @property
     def wall_ns(self) -> int:
@@ -285,9 +287,15 @@ class TrainedEpoch:
     load: float
     frequency_hz: int | None
     foreign_ns: int | None = None
+    watched_ns: int | None = None
 
 
 Turn: TypeAlias = Slice | TrainedEpoch
+
+
+def watched_ns(turn: Turn) -> int:
+    """Return for how long the machine was watched while an arm had its turn."""
+    return turn.watched_ns or turn.wall_ns
 
 
 @dataclass(frozen=True)

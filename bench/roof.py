@@ -13,7 +13,7 @@ from bench.measure import now_ns
 from bench.plan import runs_here
 from bench.records import DEFAULT_SETTINGS, PRODUCT, TRAFFIC, Roof
 from bench.stacks import environment_of, is_installed
-from bench.team import Team
+from bench.team import BEGIN_TOGETHER_NS, Team
 
 if TYPE_CHECKING:
     from bench.rig import Rig
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
 ORDER = 2048  # of the matrices
 BUDGET_NS, LEAD_IN, REPEATS = 50_000_000, 1, 3
-# From a request until the members of a team begin: all have got it by then, and at first their arrays as well.
-BEGIN_TOGETHER_NS, FILLED_BYTES_PER_NS = 20_000_000, 1
+FILLED_BYTES_PER_NS = 1  # how fast members make their arrays, before the first of their additions
 # What all threads together read and write over and over: from what fits into a core's cache to what fits into none.
 WORKING_SETS_BYTES = tuple(1 << power for power in (18, 20, 22, 25, 28))
 ELEMENT_BYTES = 3 * 4  # of one number in each of three arrays

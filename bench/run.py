@@ -190,7 +190,7 @@ def describe(plan: Plan, data: DataSet, command: Sequence[str], started: str, gi
             "warm_up_limit_ns": plan.preset.warm_up_limit_ns,
             "check_images": checks.CHECK_IMAGES,
         },
-        "settings": {name: settings.variables(name, plan.threads) for name in _used_settings(plan)},
+        "settings": {name: _variables(name, plan.thread_counts) for name in _used_settings(plan)},
         "restart_settings": settings.restart_variables(),
         "machine": machine.describe(),
         "stacks": {
@@ -218,6 +218,12 @@ def describe(plan: Plan, data: DataSet, command: Sequence[str], started: str, gi
         },
         "data": {"name": data.name, "digest": data.digest},
     }
+
+
+def _variables(name: str, thread_counts: Sequence[int]) -> dict[str, str]:
+    """Return the environment variables of settings; those that differ between numbers of threads, with all values."""
+    every = [settings.variables(name, threads) for threads in thread_counts]
+    return {variable: " or ".join(dict.fromkeys(each[variable] for each in every)) for variable in every[0]}
 
 
 def _training(plan: Plan) -> dict[str, Any] | None:

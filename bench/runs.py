@@ -33,6 +33,7 @@ from bench.records import (
     Start,
     TrainedEpoch,
     Turn,
+    watched_ns,
 )
 from bench.stats import hodges_lehmann, percentile, sign_interval, trimmed_mean, wilcoxon_interval, wilcoxon_p
 
@@ -172,9 +173,9 @@ class RecordedRun:
         taken, foreign, wall = (defaultdict[Any, float](float) for _ in range(3))
         for each in self.taken:
             key = (each.case, each.block, each.round)
-            taken[key] += each.steal_ns / machine["cores"] + each.throttled_ns / machine["usable_cores"]
+            taken[key] += each.steal_ns / threads[each.case] + each.throttled_ns / machine["usable_cores"]
             foreign[key] += (each.foreign_ns or 0) / threads[each.case]
-            wall[key] += each.wall_ns
+            wall[key] += watched_ns(each)
         return {
             key
             for key in wall

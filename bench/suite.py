@@ -223,8 +223,11 @@ def _written(use: Arm) -> str:
 def baselines_of(suite: Suite, arm: Arm) -> list[Arm]:
     """Return what `arm` is held against, at its own precision and settings.
 
-    An Intel arm against each baseline of its vanilla stacks, a vanilla arm against the first of its own.
+    An Intel arm against each baseline of its vanilla stacks, a vanilla arm against the first of its own, and one that
+    is slowed down against itself as it is.
     """
+    if arm.delay:
+        return [replace(arm, delay=0.0)]
     stack = stacks()[arm.stack]
     alike = [each for each in suite.arms if (each.precision, each.settings) == (arm.precision, arm.settings)]
     uses = [replace(use, settings=arm.settings) for use in suite.baselines]

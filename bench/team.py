@@ -9,6 +9,8 @@ if TYPE_CHECKING:
 
     from bench.launch import Worker
 
+BEGIN_TOGETHER_NS = 20_000_000  # from a request to a team until its members begin: all have got it by then
+
 
 class Team:
     """Live workers that get the same requests; most teams have one member."""

@@ -144,6 +144,11 @@ def test_a_round_in_which_others_used_over_5_percent_of_the_cores_is_marked(stor
     assert story.read().marked_rounds == marked
 
 
+def test_what_others_used_is_a_share_of_the_time_in_which_the_machine_was_watched(story) -> None:
+    story.change(Slice, lambda each: (each.block, each.round) == (3, 1), foreign_ns=150_000, watched_ns=2_000_000)
+    assert story.read().marked_rounds == set()
+
+
 def test_coarse_ticks_cancel_within_a_round(story) -> None:
     run = story.change(Slice, lambda each: each.arm == JIT.id, foreign_ns=300_000).change(
         Slice, lambda each: each.arm != JIT.id, foreign_ns=-100_000

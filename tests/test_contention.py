@@ -73,7 +73,9 @@ def test_all_cores_are_taken_without_a_look(monkeypatch) -> None:
 
 
 def test_the_work_of_some_cores_is_counted_apart(monkeypatch) -> None:
-    monkeypatch.setattr(contention, "STAT", type("Stat", (), {"read_text": lambda _: stat(1, 2, 4)})())
+    monkeypatch.setattr(contention, "STAT", type("Stat", (), {"read_text": lambda _: stat(1, 2, 4, steal={1: 3})})())
+    assert contention.counters([1]).steal_ns == 3 * contention.TICK_NS
+    assert contention.counters([0]).steal_ns == 0
     assert contention.counters([1]).busy_ns == 2 * contention.TICK_NS
     assert contention.counters().busy_ns == 7 * contention.TICK_NS
     assert contention.counters([77]).busy_ns == 7 * contention.TICK_NS

@@ -16,10 +16,10 @@ def calm(monkeypatch):
     def count(*, steal_ns=0, throttled_ns=0, busy_ns=0, share=1.0):
         looks = iter([Counters(0, 0, 0), Counters(steal_ns, throttled_ns, busy_ns)])
         clock = iter([0, int(1e9 * share)])
-        monkeypatch.setattr(contention, "counters", lambda: next(looks))
+        monkeypatch.setattr(contention, "counters", lambda _: next(looks))
         monkeypatch.setattr(doctor, "now_ns", lambda: next(clock))
         monkeypatch.setattr(doctor, "pause", lambda _: None)
-        monkeypatch.setattr(doctor.os, "cpu_count", lambda: 2)
+        monkeypatch.setattr(doctor.os, "sched_getaffinity", lambda _: {0, 1})
         return {finding.what: finding for finding in doctor.passing()}
 
     return count
@@ -68,11 +68,12 @@ def test_every_advice_says_what_to_do(finding, advice) -> None:
 
 
 def test_siblings_and_fractions_of_cores_are_advised_against(monkeypatch) -> None:
-    monkeypatch.setattr(machine, "threads_per_core", lambda: 2)
+    monkeypatch.setattr(machine, "physical_cores", lambda: 4)
     monkeypatch.setattr(machine, "usable_cores", lambda: 8)
     monkeypatch.setattr(machine, "quota_cores", lambda: 2.5)
-    cores, quota = doctor._cores()
+    cores, quota = doctor._cores(8)
     assert "--threads 4" in cores.advice
+    assert not next(doctor._cores(4)).advice
     assert "whole cores" in quota.advice
 
 

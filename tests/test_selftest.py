@@ -11,7 +11,7 @@ from rich.console import Console
 from bench import commands_selftest, selftest
 from bench.analysis import Run
 from bench.checks import Verdict
-from bench.plan import PRESETS
+from bench.plan import PRESETS, planned_pairs
 from bench.records import Arm, Case, Pair
 from bench.runs import estimate_of
 from conftest import let_images_be_few
@@ -22,7 +22,7 @@ ARM = Arm("oracle", "numpy")
 class Told:
     """Stands for a run: the rows and figures that the selftest looks at."""
 
-    def __init__(self, rows=(), overhead_ns=None, confidence=0.999):
+    def __init__(self, rows=(), overhead_ns=None, confidence=0.9995):
         self.speedups, self.overhead_ns, self.turns, self.info = list(rows), overhead_ns, {}, {"machine": {"cores": 2}}
         self.preset = type("P", (), {"confidence": confidence})()
 
@@ -32,7 +32,7 @@ class Row:
 
     def __init__(self, arm, ratio, scatter=0.001):
         self.pair, self.verdict = Pair(arm, ARM, Case("cnn-small", "latency", 1)), Verdict("UNRESOLVED")
-        estimate = estimate_of([math.log(ratio) + scatter * (block - 5.5) for block in range(12)], 0.999)
+        estimate = estimate_of([math.log(ratio) + scatter * (block - 5.5) for block in range(12)], 0.9995)
         self.speedup, self.interval = estimate.speedup, estimate.ratio_interval
 
 
@@ -42,6 +42,13 @@ def test_the_suite_holds_an_arm_against_itself_and_itself_slowed_down() -> None:
         "oracle/numpy", "oracle/numpy@A/A", "oracle/numpy@slower2", "oracle/numpy@slower5", "oracle/numpy@slower20",
     ]  # fmt: skip
     assert {case.threads for case in suite.cases} == {1, 2}
+
+
+def test_an_intel_arm_is_held_against_itself_too() -> None:
+    suite = selftest.make_suite(Arm("ipex", "eager"), [1])
+    held = {(pair.arm.label, pair.baseline.label) for pair in planned_pairs(suite)}
+    assert {arm for arm, _ in held} == {arm.label for arm in suite.measured} - {"ipex eager"}
+    assert {baseline for _, baseline in held} == {"ipex eager"}
 
 
 @pytest.mark.parametrize(

@@ -227,7 +227,11 @@ def _checks(run: Run) -> Any:
     if (foreign := foreign_share(run)) is not None:
         yield "CPU used by other processes meanwhile", percent(foreign), "about 0 % of the arms' cores"
     if run.overhead is not None or not run.info["suite"].get("training"):
-        yield "Harness overhead per timed call (null backend)", _overhead(run), "under 1 us"
+        yield (
+            "Harness overhead per timed call (null backend)",
+            _overhead(run),
+            f"at most {checks.MAX_OVERHEAD_NS / MICRO:g} us",
+        )
     slices = {(each.case, each.block, each.round) for every in run.turns.values() for each in every}
     yield (
         (

@@ -215,8 +215,8 @@ def _panels(
     sharex: bool = False,
 ) -> Figure | None:
     """Lay out one panel below the other for each case that has rows; of very many, it has the first."""
-    groups = {case: [row for row in rows if row.pair.case == case][:MOST_ROWS] for case in run.cases}
-    groups = {case: group for case, group in groups.items() if group}
+    every = {case: [row for row in rows if row.pair.case == case] for case in run.cases}
+    groups = {case: group[:MOST_ROWS] for case, group in every.items() if group}
     if not groups:
         return None
     heights = [panel_height(height, len(group)) if height else 1.2 + 0.42 * len(group) for group in groups.values()]
@@ -224,5 +224,7 @@ def _panels(
     grid = figure.subplots(len(groups), 1, squeeze=False, sharex=sharex, gridspec_kw={"height_ratios": heights})
     for axes, (case, group) in zip(grid.flat, groups.items(), strict=True):
         draw(axes, case, group)
+        if len(group) < len(every[case]):
+            axes.set_title(f"{axes.get_title()}, the first {len(group)} of {len(every[case])} comparisons")
         axes.tick_params(labelbottom=True)
     return figure

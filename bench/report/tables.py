@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from bench import checks
 from bench.attribution import attributions
 from bench.costs import cost
-from bench.records import LATENCY
+from bench.records import LATENCY, watched_ns
 from bench.roofline import reaches
 from bench.scaling import sweeps
 from bench.stats import percentile
@@ -217,14 +217,14 @@ def _times(run: Run, arm: Arm, case: Case, turns: list[Turn]) -> dict[str, Any]:
         "throughput_images_per_s": run.images_per_turn(case) / typical * 1e9 if typical else None,
         "cores_used": sum(each.cpu_ns for each in turns) / wall if turns else None,
         "involuntary_switches_per_s": _rate(turns),
-        "stolen_cores": sum(each.steal_ns for each in turns) / wall if turns else None,
+        "stolen_cores": sum(each.steal_ns for each in turns) / sum(map(watched_ns, turns)) if turns else None,
         "foreign_cores": _foreign_cores(turns),
     }
 
 
 def _foreign_cores(turns: list[Turn]) -> float | None:
     used = [each.foreign_ns for each in turns if each.foreign_ns is not None]
-    return max(0, sum(used)) / sum(each.wall_ns for each in turns) if used else None
+    return max(0, sum(used)) / sum(map(watched_ns, turns)) if used else None
 
 
 def _rate(turns: list[Turn]) -> float | None:
@@ -282,7 +282,7 @@ def foreign_share(run: Run) -> float | None:
     """Return the share of the arms' cores that other processes used meanwhile; None where it was not recorded."""
     turns = [(run.threads(case), each) for case in run.cases for each in _turns_on(run, case)]
     used = [turn.foreign_ns for _, turn in turns if turn.foreign_ns is not None]
-    return max(0, sum(used)) / sum(turn.wall_ns * threads for threads, turn in turns) if used else None
+    return max(0, sum(used)) / sum(watched_ns(turn) * threads for threads, turn in turns) if used else None
 
 
 def _turns_on(run: Run, case: Case) -> list[Turn]:
@@ -291,8 +291,8 @@ def _turns_on(run: Run, case: Case) -> list[Turn]:
 
 def _share(run: Run, field: str) -> float | None:
     turns = [each for every in run.turns.values() for each in every]
-    wall = sum(each.wall_ns for each in turns)
-    return sum(getattr(each, field) for each in turns) / wall if wall else None
+    watched = sum(map(watched_ns, turns))
+    return sum(getattr(each, field) for each in turns) / watched if watched else None
 
 
 def failed(run: Run) -> list[tuple[Arm, Case, dict[str, Any]]]:
