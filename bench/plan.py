@@ -24,6 +24,7 @@ LEAD_IN = 3  # untimed iterations at the start of a slice
 WARM_UP_SLICE_NS = 50_000_000
 # How long the parts of a run take, relative to each other, for the progress display: seconds on two cores.
 PROOF_WEIGHT, START_WEIGHT, EPOCH_WEIGHT = 6.8, 2.2, 7.0
+ORACLE_WEIGHT, ROOF_WEIGHT = 20.0, 15.0  # of a model, where the cache does not have it; of a number of threads
 SHORT_EPOCHS = 2  # a warm-up and one that is timed
 
 
@@ -220,8 +221,9 @@ class Plan:
     def weight(self) -> float:
         """Return the expected duration in the progress display's unit."""
         proven = [arm for group in self.groups if not group.epochs for arm in group.arms if arm == arm.original]
-        proofs = len(proven) * PROOF_WEIGHT
-        return proofs + sum(map(self.block_weight, self.schedule))
+        models = self.suite.answering_models
+        before = len(models) * ORACLE_WEIGHT + (len(self.thread_counts) * ROOF_WEIGHT if models else 0)
+        return before + len(proven) * PROOF_WEIGHT + sum(map(self.block_weight, self.schedule))
 
     def block_weight(self, block: Block) -> float:
         """Return the expected duration of one block."""

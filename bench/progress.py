@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 
 FEW = 90  # seconds or minutes that are not yet written as minutes or hours
+EARLY = 0.05  # the share of the work that has to be done before it tells how long the rest will take
 
 
 class Steps:
@@ -32,21 +33,24 @@ class Steps:
     def step(self, weight: float, what: str) -> None:
         """Say that `what` of `weight` is done."""
         self._done += weight
-        left = f"about {duration(self._seconds_left())} left"
+        left = self._left()
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=self._done, description=what, left=left)
             self._bar.refresh()
         else:
             self._console.print(
-                f"[{self._done / (self._total or 1):4.0%}] {what}, {left}",
+                ", ".join(filter(None, [f"[{self._done / (self._total or 1):4.0%}] {what}", left])),
                 markup=False,
                 highlight=False,
                 soft_wrap=True,
             )
 
-    def _seconds_left(self) -> float:
+    def _left(self) -> str:
+        """Say how long the rest takes if it goes on like this; nothing as long as little is done."""
+        if self._done <= EARLY * self._total:
+            return ""
         elapsed = (now_ns() - self._start) / 1e9
-        return elapsed * max(0.0, self._total / self._done - 1) if self._done else 0.0
+        return f"about {duration(elapsed * max(0.0, self._total / self._done - 1))} left"
 
 
 @contextmanager

@@ -10,8 +10,8 @@ from backends.protocol import stacks
 from bench import contention, settings
 from bench.launch import Worker, WorkerError
 from bench.measure import now_ns
-from bench.plan import runs_here
-from bench.records import DEFAULT_SETTINGS, PRODUCT, TRAFFIC, Roof
+from bench.plan import ROOF_WEIGHT, runs_here
+from bench.records import DEFAULT_SETTINGS, PRODUCT, TRAFFIC, Roof, threads_told
 from bench.stacks import environment_of, is_installed
 from bench.team import BEGIN_TOGETHER_NS, Team
 
@@ -37,6 +37,7 @@ def measure_roofs(rig: Rig) -> None:
                 _measure_products(rig, stack, environment, threads)
         with suppress(WorkerError):
             _measure_traffic(rig, threads)
+        rig.steps.step(ROOF_WEIGHT, f"limits of the machine, {threads_told(threads)}")
 
 
 def _multipliers(rig: Rig) -> dict[str, Environment]:

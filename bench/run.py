@@ -21,7 +21,7 @@ from bench.errors import UserError
 from bench.journal import JOURNAL, Journal, write_run
 from bench.launch import Worker, WorkerError
 from bench.measure import now_ns
-from bench.plan import LEAD_IN, WARM_UP_SLICE_NS, planned_pairs
+from bench.plan import LEAD_IN, ORACLE_WEIGHT, WARM_UP_SLICE_NS, planned_pairs
 from bench.prove import prove_all
 from bench.records import SCHEMA, Arm, End, Failure, Overhead, Reference
 from bench.rig import BUILD_TIMEOUT_S, SLICE_TIMEOUT_S, Model, Rig, describe_models, load_models
@@ -149,6 +149,7 @@ def _consult_oracle(rig: Rig) -> None:
         rig.oracle[name] = logits
         labels, truth = ("".join(map(str, each)) for each in (logits.argmax(axis=1), rig.data.test_labels))
         rig.journal.append(Reference(name, labels, truth))
+        rig.steps.step(ORACLE_WEIGHT, f"{name}: what the oracle says of the test images")
 
 
 def _compute_oracle(rig: Rig, name: str, folder: Path) -> dict[str, Any]:
