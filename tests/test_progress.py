@@ -18,4 +18,3 @@ def test_what_is_left_is_told_when_enough_is_done(monkeypatch) -> None:
         "[ 40%] block 1, about 15 s left",
         "[100%] block 2, about 0 s left",
     ]
-
