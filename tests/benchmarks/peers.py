@@ -37,6 +37,7 @@ HERE = Path(__file__).parent
 OURS, QUIET, LOADED = "this harness", "quiet", "busy core"
 CONDITIONS, TRUTHS = (QUIET, LOADED), (0.0, 0.05)
 NOTEWORTHY = math.log(1.02)
+TICKS = (-10, -1, 0, 1, 10)  # of the plot, in percent
 CALLS, CALLS_S = 1500, 4.5  # of a process that hyperfine times, and about what they take
 START_S = 2.6  # what a process that imports the framework and warms up takes
 
@@ -268,6 +269,7 @@ def plot(outcomes: list[Outcome], path: Path) -> None:
                               color=COLOURS[0 if condition == QUIET else 4])  # fmt: skip
             axes.axvline(0, color="black", lw=0.8)
             axes.set_xscale("symlog", linthresh=1)
+            axes.set_xticks(TICKS, [f"{each:+}" if each else "0" for each in TICKS])
             axes.set(title=f"truth {1 + delay}", xlabel="error of the reported ratio, %")
         panels[0].set(yticks=range(len(TOOLS)), yticklabels=list(TOOLS))
         panels[0].invert_yaxis()
