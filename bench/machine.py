@@ -121,12 +121,13 @@ def memory_available_bytes() -> int:
 
 
 def _room_bytes(file: Path) -> int:
-    """Return what a control group's limit leaves; cached files that nobody uses can be dropped."""
+    """Return what a control group's limit leaves; cached files can be dropped."""
     if (limit := file.read_text().strip()) == "max":
         return sys.maxsize
     used = file.with_name("memory.current" if file.name == "memory.max" else "memory.usage_in_bytes").read_text()
     stat = dict(line.split() for line in file.with_name("memory.stat").read_text().splitlines())
-    return int(limit) - int(used) + int(stat.get("inactive_file", 0))
+    cached = (int(stat.get(f"total_{name}", stat.get(name, 0))) for name in ("inactive_file", "active_file"))
+    return int(limit) - int(used) + sum(cached)
 
 
 def quota_cores() -> float | None:

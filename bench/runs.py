@@ -173,7 +173,8 @@ class RecordedRun:
         taken, foreign, wall = (defaultdict[Any, float](float) for _ in range(3))
         for each in self.taken:
             key = (each.case, each.block, each.round)
-            taken[key] += each.steal_ns / threads[each.case] + each.throttled_ns / machine["usable_cores"]
+            stolen_of = threads[each.case] if each.watched_ns is not None else machine["cores"]  # of all, in older runs
+            taken[key] += each.steal_ns / stolen_of + each.throttled_ns / machine["usable_cores"]
             foreign[key] += (each.foreign_ns or 0) / threads[each.case]
             wall[key] += watched_ns(each)
         return {

@@ -58,7 +58,7 @@ ALTERNATIVES = {  # none that lets threads of waiting processes spin: they would
 }
 LONG_NS, MANY = 400_000_000, 10  # the slices and rounds of which protocols are parts
 SLICES_MS, ROUNDS = (25, 50, 100, 200, 400), (1, 2, 3, 5, 10)
-CROWD, CROWD_PROTOCOLS = 8, ((200, 3), (100, 6), (67, 9))  # arms; ms of a slice, rounds of a block
+CROWD, CROWD_PROTOCOLS = 8, ((200, 3), (100, 6), (67, 9), (50, 10))  # arms; ms of a slice, rounds of a block
 SUMMARIES: dict[str, Callable[[Sequence[float]], float]] = {
     "median": median,
     "mean": mean,
