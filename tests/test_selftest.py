@@ -59,6 +59,8 @@ def test_an_intel_arm_is_held_against_itself_too() -> None:
         (replace(ARM, delay=0.05), 1 / 1.05, True),
         (replace(ARM, delay=0.05), 1.0, False),
         (replace(ARM, delay=0.2), 1 / 1.2, True),
+        (replace(ARM, delay=0.2), 1 / 1.21, True),
+        (replace(ARM, delay=0.2), 1 / 1.25, False),
     ],
 )
 def test_a_known_ratio_must_lie_inside_the_interval(arm, ratio, passed) -> None:
