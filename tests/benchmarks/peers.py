@@ -177,7 +177,7 @@ TOOLS: dict[str, Callable[[float, float, Path], tuple[float, bool]]] = {
 
 
 def available() -> dict[str, Callable[[float, float, Path], tuple[float, bool]]]:
-    """Return the tools that are there, and what they say of themselves."""
+    """Return the tools that are there and have something to add."""
     lacking = {EVEN} if allowed_nice() == nice_of(os.getpid()) else set()
     if not shutil.which("hyperfine"):
         print("hyperfine is not there: install it with the system's packages to have it compared")
@@ -250,7 +250,7 @@ def rms(outcomes: list[Outcome]) -> float:
 
 
 def _lead(outcomes: list[Outcome], condition: str) -> str:
-    """Return how many times as large the error of the best of the others is."""
+    """Return the error of the best of the others, and ours."""
     errors = {
         tool: rms(own)
         for tool in TOOLS
