@@ -86,19 +86,36 @@ def time_slice(
     return Timing(tuple(samples), end - before, cpu_after - cpu_before)
 
 
-def delayed(step: Callable[[Any], Any], share: float, clock: Clock = now_ns) -> Callable[[Any], Any]:
-    """Return `step`, followed by a wait that is busy for this share of its time."""
+def delayed(
+    step: Callable[[Any], Any], batches: Iterator[Any], delay: float, wait: float, clock: Clock = now_ns
+) -> tuple[Callable[[Any], Any], Iterator[Any]]:
+    """Return a step and batches that keep busy after each call for the share `wait` of its time, in all.
+
+    The share `delay` of it belongs to the call and is timed with it; the rest passes before the next batch is there.
+    Arms of one `wait` begin each call alike, however much of it is timed: their ratio is known.
+    """
+    end_ns = 0
 
     def slower(batch: Any) -> Any:
+        nonlocal end_ns
         before = clock()
         result = step(batch)
         after = clock()
-        end = after + int((after - before) * share)
-        while clock() < end:
-            pass
+        end_ns = after + int((after - before) * wait)
+        _keep_busy(after + int((after - before) * delay), clock)
         return result
 
-    return slower
+    def late() -> Iterator[Any]:
+        for batch in batches:
+            _keep_busy(end_ns, clock)
+            yield batch
+
+    return slower, late()
+
+
+def _keep_busy(end_ns: int, clock: Clock) -> None:
+    while clock() < end_ns:
+        pass
 
 
 def time_pipeline(

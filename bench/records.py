@@ -26,8 +26,8 @@ DESCRIPTION = frozenset({
 class Arm:
     """One stack used in one way, at one precision, under one set of environment settings (their name).
 
-    A replica is the baseline a second time, the A/A arm. An arm with a `delay` waits after each call for that share of
-    its time: a difference that is known.
+    A replica is the baseline a second time, the A/A arm. To each call of an arm with a `delay` a wait for that share of
+    its time is added: a difference that is known.
     """
 
     stack: str

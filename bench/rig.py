@@ -185,7 +185,7 @@ class Rig:
     def deployment(self, arm: Arm, case: Case) -> dict[str, Any]:
         """Return what a worker needs to know of an arm and a case."""
         files = self.models[case.model].file, self.images, self.calibration
-        return build_request(arm, case, files, self.converted(arm, case))
+        return build_request(arm, case, files, self.converted(arm, case), self.plan.suite.wait)
 
     def converted(self, arm: Arm, case: Case) -> Converted | None:
         """Return the files that an arm starts from, or None when it needs none; raises WorkerError."""
@@ -214,7 +214,9 @@ class Rig:
         return self.failed_blocks[arm.id, case.id] > max(1, MAX_FAILED_SHARE * self.plan.preset.blocks)
 
 
-def build_request(arm: Arm, case: Case, files: tuple[Path, Path, Path], converted: Converted | None) -> dict[str, Any]:
+def build_request(
+    arm: Arm, case: Case, files: tuple[Path, Path, Path], converted: Converted | None, wait: float = 0.0
+) -> dict[str, Any]:
     """Return what a worker needs to know of an arm and a case; `files` are of weights, images, calibration images."""
     weights, images, calibration = map(str, files)
     return {
@@ -229,6 +231,7 @@ def build_request(arm: Arm, case: Case, files: tuple[Path, Path, Path], converte
         "calibration": calibration,
         "files": str(converted.folder) if converted else "",
         "delay": arm.delay,
+        "wait": wait,
     }
 
 

@@ -65,6 +65,7 @@ def make_suite(arm: Arm, threads: Sequence[int]) -> Suite:
         baselines=(arm,),
         primary=(),
         threads=tuple(threads) if len(threads) > 1 else (),
+        wait=max(DELAYS),
     )
 
 

@@ -53,6 +53,7 @@ class Suite:
 
     An arm whose precision is EVERY stands for one at each of the suite's `precisions`. What trains does so by `recipe`,
     on the first `images` of the training set (0: all), for `epochs`. `threads` are the counts of a sweep over them.
+    After each call all arms keep busy for the share `wait` of its time, of which an arm's `delay` is timed.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Suite:
     epochs: int = 0
     images: int = 0
     threads: tuple[int, ...] = ()
+    wait: float = 0.0
 
     @property
     def answering_models(self) -> tuple[str, ...]:

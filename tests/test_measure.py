@@ -1,5 +1,5 @@
 import gc
-from itertools import count, cycle
+from itertools import count, cycle, pairwise
 
 import pytest
 
@@ -90,20 +90,32 @@ def test_a_pipeline_is_timed_while_it_is_full() -> None:
     assert done == [0, 1, 2, 3]
 
 
-def test_a_delayed_step_takes_its_share_longer_and_returns_what_it_returned() -> None:
-    clock = FakeClock()
+class RunningClock(FakeClock):
+    """A clock that each reading takes a step of."""
+
+    def __call__(self) -> int:
+        self.now += 1
+        return self.now
+
+
+@pytest.mark.parametrize(("delay", "wait"), [(0.0, 0.2), (0.05, 0.2), (0.2, 0.2), (0.05, 0.05), (0.0, 0.0)])
+def test_a_delay_is_timed_and_the_rest_of_the_wait_is_not(delay, wait) -> None:
+    """Calls begin equally long after each other, however much of the wait is timed."""
+    clock, begins, seen = RunningClock(), [], []
 
     def step(batch):
-        clock.now += 100
+        begins.append(clock.now)
+        seen.append(batch)
+        clock.now += 10_000
         return batch
 
-    def reading():
-        clock.now += 1
-        return clock.now
-
-    before = clock.now
-    assert delayed(step, 0.5, reading)("batch") == "batch"
-    assert clock.now - before == pytest.approx(153, abs=2)
+    slower, batches = delayed(step, count(), delay, wait, clock)
+    assert slower(next(batches)) == 0
+    timing = time_slice(slower, batches, 50_000, 0, clock, clock)
+    assert timing.samples_ns == pytest.approx([10_000 * (1 + delay)] * len(timing.samples_ns), abs=10)
+    periods = [after - before for before, after in pairwise(begins[1:])]
+    assert periods == pytest.approx([10_000 * (1 + wait)] * len(periods), abs=10)
+    assert seen == list(range(len(seen)))
 
 
 def test_the_resolution_of_a_clock_is_its_least_step() -> None:

@@ -46,7 +46,7 @@ def main() -> None:
     arms = 3 if wanted.delay else 2
     preset = replace(USUAL, blocks=affordable_blocks(wanted.budget, arms))
     uses = (ARM, replace(ARM, delay=wanted.delay)) if wanted.delay else (ARM,)
-    suite = replace(make_suite(ARM, [usable_cores()]), uses=uses, batch_sizes=(BATCH_SIZE,))
+    suite = replace(make_suite(ARM, [usable_cores()]), uses=uses, batch_sizes=(BATCH_SIZE,), wait=0.0)
     folder = wanted.folder / "run"
     measure(suite, preset, usable_cores(), folder)
     row = next(row for row in Run(folder).speedups if row.pair.arm.replica != bool(wanted.delay))

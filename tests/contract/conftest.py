@@ -99,7 +99,7 @@ class Use:
             "stack": self.stack, "variant": self.variant, "precision": self.precision, "model": model,
             "batch_size": batch_size, "threads": usable_cores(), "cores": None,
             "images": str(self.folder / "images.npy"), "calibration": str(self.folder / "images.npy"),
-            "weights": str(self.folder / f"{model}.safetensors"), "delay": 0.0,
+            "weights": str(self.folder / f"{model}.safetensors"), "delay": 0.0, "wait": 0.0,
         }  # fmt: skip
 
     def converted(self, model: str) -> str:
