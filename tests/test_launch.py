@@ -29,7 +29,7 @@ def start(tmp_path, monkeypatch):
         worker.wait_until_ready()
         worker.send(
             "build", case="c", stack=stack, variant=variant, model="cnn-small", precision="fp32", batch_size=4,
-            threads=1, delay=0.0, cores=None, weights=str(checkpoint_path(CNN_SMALL)),
+            threads=1, delay=0.0, wait=0.0, cores=None, weights=str(checkpoint_path(CNN_SMALL)),
             images=str(tmp_path / "images.npy"), calibration=str(tmp_path / "images.npy"), files="",
         )  # fmt: skip
         return worker
