@@ -130,7 +130,7 @@ def _measure_overhead(rig: Rig) -> None:
     variables = settings.variables(null.settings, rig.plan.threads)
     try:
         with Worker(environment.python, variables, log, rig.scratch, urgent=True) as worker:
-            request = rig.deployment(null, case) | {"threads": rig.plan.threads, "cores": None}
+            request = rig.deployment(null, case) | {"threads": rig.plan.threads, "cores": None, "wait": 0.0}
             worker.wait_until_ready().request("build", BUILD_TIMEOUT_S, **request)
             work = {"asynchronous": False, "budget_ns": OVERHEAD_NS, "lead_in": 1000, "begin_ns": 0}
             timing = worker.request("slice", SLICE_TIMEOUT_S, case=case.id, **work)
