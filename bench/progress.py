@@ -27,7 +27,7 @@ class Steps:
 
     def __init__(self, console: Console, total: float, bar: Progress | None) -> None:
         self._console, self._total, self._bar = console, total, bar
-        self._done, self._start = 0.0, now_ns()
+        self._done, self._past = 0.0, [(now_ns(), 0.0)]
         self._task = bar.add_task("", total=total, left="") if bar else None
 
     def step(self, weight: float, what: str) -> None:
@@ -46,11 +46,14 @@ class Steps:
             )
 
     def _left(self) -> str:
-        """Say how long the rest takes if it goes on like this; nothing as long as little is done."""
+        """Say how long the rest takes at the rate of the later half of the time; nothing as long as little is done."""
+        now, (start, _) = now_ns(), self._past[0]
+        self._past.append((now, self._done))
         if self._done <= EARLY * self._total:
             return ""
-        elapsed = (now_ns() - self._start) / 1e9
-        return f"about {duration(elapsed * max(0.0, self._total / self._done - 1))} left"
+        since, before = max(each for each in self._past if each[0] <= (start + now) // 2 and each[1] < self._done)
+        rest = max(0.0, self._total - self._done) / (self._done - before)
+        return f"about {duration((now - since) / 1e9 * rest)} left"
 
 
 @contextmanager

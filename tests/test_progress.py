@@ -8,13 +8,25 @@ from bench import progress
 
 
 def test_what_is_left_is_told_when_enough_is_done(monkeypatch) -> None:
-    clock, out = iter([0, 10_000_000_000, 20_000_000_000]), StringIO()
-    monkeypatch.setattr(progress, "now_ns", lambda: next(clock))
-    with progress.steps(Console(file=out), 100) as steps:
-        for weight, what in ((4, "proof"), (36, "block 1"), (60, "block 2")):
-            steps.step(weight, what)
-    assert out.getvalue().splitlines() == [
+    assert lines(monkeypatch, [(1, 4, "proof"), (10, 36, "block 1"), (20, 60, "block 2")]) == [
         "[  4%] proof",
         "[ 40%] block 1, about 15 s left",
         "[100%] block 2, about 0 s left",
     ]
+
+
+def test_what_went_fast_at_first_does_not_shorten_what_is_left(monkeypatch) -> None:
+    assert lines(monkeypatch, [(10, 40, "proof"), (30, 20, "block 1"), (50, 20, "block 2")])[1:] == [
+        "[ 60%] block 1, about 40 s left",
+        "[ 80%] block 2, about 20 s left",
+    ]
+
+
+def lines(monkeypatch, steps) -> list[str]:
+    """Return what is printed of steps, of 100 in all, which end at so many seconds and have such weights."""
+    clock, out = iter([0, *(second * 10**9 for second, _, _ in steps)]), StringIO()
+    monkeypatch.setattr(progress, "now_ns", lambda: next(clock))
+    with progress.steps(Console(file=out), 100) as shown:
+        for _, weight, what in steps:
+            shown.step(weight, what)
+    return out.getvalue().splitlines()

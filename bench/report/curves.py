@@ -74,7 +74,7 @@ def _roofline_panel(run: Run, axes: Any, rows: list[Reach], threads: int) -> Non
         axes.plot([row.limit.intensity], [row.operations_per_s / 1e9], marker, color=colour, ms=5)
     for arm in {row.arm.stack: row.arm for row in rows}.values():
         axes.plot([], [], "o", color=look_of(arm, run.arms)[1], ms=5, label=arm.stack)
-    axes.set(xscale="log", yscale="log", ylabel="GFLOP/s (log scale)")
+    axes.set(xscale="log", yscale="log", ylabel="GFLOP/s, of int8 GOP/s (log scale)")
     axes.set_xlabel("operations per byte (log scale); circle fp32, square bf16, triangle int8")
     for axis in (axes.xaxis, axes.yaxis):
         plain_log_axis(axis, LogLocator(subs=(1, 2, 5)))
@@ -86,7 +86,8 @@ def _draw_roofs(run: Run, axes: Any, span: Any, precisions: list[str], threads: 
     peaks = {each: peak for each in precisions if (peak := peak_operations_per_s(run, each, threads))}
     for precision, peak in peaks.items():
         axes.axhline(peak / 1e9, color="black", lw=0.9)
-        axes.annotate(f"{precision}, {peak / 1e9:,.0f} GFLOP/s", (span[0], peak / 1e9), (2, 2), fontsize=7.5,
+        unit = "GOP/s" if precision == "int8" else "GFLOP/s"
+        axes.annotate(f"{precision}, {peak / 1e9:,.0f} {unit}", (span[0], peak / 1e9), (2, 2), fontsize=7.5,
                       textcoords="offset points")  # fmt: skip
     rates = traffic_rates(run, threads)
     for size, style in ((min(rates), "--"), (max(rates), ":")):
