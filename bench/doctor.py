@@ -145,13 +145,14 @@ def passing(look_ns: int = LOOK_NS) -> Iterator[Finding]:
 
 
 def _busy(used: float, cores: int, processes: list[tuple[float, psutil.Process]]) -> Finding:
-    """Judge how many of the usable cores others used; name the process that used most, where one stands out."""
+    """Judge how many of the usable cores others used; name the process that used most, where one used much."""
     share = used / cores
     if share <= MAX_BUSY_SHARE:
         return Finding("Cores busy with other work", f"{share:.1%}")
     busiest, process = max(processes, key=lambda each: each[0])
     name = "".join(filter(str.isprintable, process.info["name"] or "?"))
-    who = f", most of it {name}" if busiest / 100 > used / 2 else ""
+    word = "most of it" if busiest / 100 > used / 2 else "most by"
+    who = f", {word} {name}" if busiest / 100 > MAX_BUSY_SHARE else ""
     return Finding("Cores busy with other work", f"{share:.1%}{who}", "stop it, or expect wider intervals")
 
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -92,4 +93,18 @@ def test_a_process_that_keeps_a_core_busy_is_found_and_named() -> None:
         busy.kill()
         busy.wait()
     assert found.advice
-    assert "most of it python" in found.found
+    assert ", most " in found.found  # of it, or by one of several
+
+
+@pytest.mark.parametrize(
+    ("shares", "found"),
+    [
+        ((90, 5), "50.0%, most of it a"),
+        ((40, 35), "50.0%, most by a"),
+        ((1, 2), "50.0%"),
+        ((5, 99), "50.0%, most of it b"),
+    ],
+)
+def test_the_process_that_used_most_is_named(shares, found) -> None:
+    processes = [(share, SimpleNamespace(info={"name": name})) for share, name in zip(shares, "ab", strict=True)]
+    assert doctor._busy(1.0, 2, processes).found == found
