@@ -54,18 +54,27 @@ def default_stack() -> str:
 
 def make_suite(arm: Arm, threads: Sequence[int]) -> Suite:
     """Return the suite: an arm, itself again, and itself slowed down by known shares."""
+    return replace(
+        equal_suite(arm, threads),
+        summary=f"{arm.label} against itself, and against itself slowed down",
+        uses=(arm, *(replace(arm, delay=delay) for delay in DELAYS)),
+        wait=max(DELAYS),
+    )
+
+
+def equal_suite(arm: Arm, threads: Sequence[int]) -> Suite:
+    """Return the suite of an arm and itself again."""
     return Suite(
         name="selftest",
-        summary=f"{arm.label} against itself, and against itself slowed down",
+        summary=f"{arm.label} against itself",
         scenarios=(LATENCY,),
         models=("cnn-small",),
         batch_sizes=BATCH_SIZES,
         precisions=("fp32",),
-        uses=(arm, *(replace(arm, delay=delay) for delay in DELAYS)),
+        uses=(arm,),
         baselines=(arm,),
         primary=(),
         threads=tuple(threads) if len(threads) > 1 else (),
-        wait=max(DELAYS),
     )
 
 

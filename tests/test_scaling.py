@@ -13,7 +13,7 @@ from bench.machine import usable_cores
 from bench.plan import PRESETS, make_plan
 from bench.records import Arm
 from bench.scaling import sweeps
-from bench.selftest import make_suite
+from bench.selftest import equal_suite
 from conftest import let_images_be_few
 
 ARM = Arm("oracle", "numpy")
@@ -24,7 +24,7 @@ ARMS = (ARM, replace(ARM, settings="plain"))
 def swept(tmp_path_factory):
     """Measure three batch sizes, on one thread and on two where there are as many cores; return the folder."""
     folder = tmp_path_factory.mktemp("sweep")
-    suite = replace(make_suite(ARM, range(1, min(2, usable_cores()) + 1)), uses=ARMS, batch_sizes=(4, 1, 2))
+    suite = replace(equal_suite(ARM, range(1, min(2, usable_cores()) + 1)), uses=ARMS, batch_sizes=(4, 1, 2))
     target = commands.new_folder(folder / "results", "r", suite)
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("XDG_CACHE_HOME", str(folder / ".cache"))

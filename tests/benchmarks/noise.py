@@ -37,7 +37,7 @@ from bench.plan import PRESETS, make_plan
 from bench.progress import Steps
 from bench.records import DEFAULT_SETTINGS, Arm, Pair
 from bench.run import conduct, describe
-from bench.selftest import make_suite
+from bench.selftest import equal_suite
 from bench.stats import trimmed_mean, wilcoxon_interval
 from models import data
 
@@ -126,11 +126,6 @@ def loaded() -> Iterator[None]:
         busy.wait()
 
 
-def equal_suite(threads: int) -> Suite:
-    """Return the suite of one arm and itself, at batch 1 and 64."""
-    return replace(make_suite(ARM, [threads]), uses=(ARM,))
-
-
 def half_width(ratios: Sequence[float], block_s: float) -> float:
     """Return the half-width of the interval, scaled to the blocks that fit into the budget."""
     interval = wilcoxon_interval(ratios, 0.95)
@@ -142,7 +137,7 @@ def alternate(sets: dict[str, dict[str, str]], preset: Preset, threads: int, fol
     usual = settings.SETTINGS[DEFAULT_SETTINGS]
     added = {name: replace(usual, variables=usual.variables | variables) for name, variables in sets.items()}
     arms = [replace(ARM, settings=name) for name in sets]
-    suite = replace(make_suite(ARM, [threads]), uses=tuple(arms), baselines=())
+    suite = replace(equal_suite(ARM, [threads]), uses=tuple(arms), baselines=())
     with mock.patch.dict(settings.SETTINGS, added):
         return measure(suite, preset, threads, folder), arms
 
@@ -202,7 +197,7 @@ def compare_crowd(threads: int, blocks: int, folder: Path) -> None:
 def compare_protocols(threads: int, blocks: int, folder: Path) -> None:
     """Print how narrow the interval gets with parts of the slices and rounds that were measured."""
     watched = measure(
-        equal_suite(threads), replace(USUAL, blocks=blocks, rounds=MANY, slice_ns=LONG_NS), threads, folder
+        equal_suite(ARM, [threads]), replace(USUAL, blocks=blocks, rounds=MANY, slice_ns=LONG_NS), threads, folder
     )
     run = Run(folder)
     start_s = (watched.blocks_s - sum(watched.turns_s)) / blocks / 2
@@ -248,7 +243,7 @@ def _first(samples_ns: Sequence[int], budget_ns: int) -> list[int]:
 
 def reach(threads: int, folder: Path, condition: str) -> None:
     """Print what the usual protocol comes to in the budget, for a whole run with both batch sizes in it."""
-    suite, start = equal_suite(threads), now_ns()
+    suite, start = equal_suite(ARM, [threads]), now_ns()
     trial = measure(suite, replace(USUAL, blocks=3), threads, folder / "trial")
     fixed_s, block_s = (now_ns() - start) / 1e9 - trial.blocks_s, trial.blocks_s / 3
     start = now_ns()

@@ -14,7 +14,7 @@ from subject import BATCH_SIZE
 from bench.analysis import Run
 from bench.machine import usable_cores
 from bench.measure import now_ns
-from bench.selftest import make_suite
+from bench.selftest import equal_suite
 
 BUILD_S, TURN_S = 0.35, 0.02  # of a process in a block, beside the framework's import; of a turn, beside its slice
 PROOF_S, PROOF_IMPORTS = 3.0, 4  # what a run costs before its blocks: seconds, and imports of the framework
@@ -46,7 +46,7 @@ def main() -> None:
     arms = 3 if wanted.delay else 2
     preset = replace(USUAL, blocks=affordable_blocks(wanted.budget, arms))
     uses = (ARM, replace(ARM, delay=wanted.delay)) if wanted.delay else (ARM,)
-    suite = replace(make_suite(ARM, [usable_cores()]), uses=uses, batch_sizes=(BATCH_SIZE,), wait=0.0)
+    suite = replace(equal_suite(ARM, [usable_cores()]), uses=uses, batch_sizes=(BATCH_SIZE,))
     folder = wanted.folder / "run"
     measure(suite, preset, usable_cores(), folder)
     row = next(row for row in Run(folder).speedups if row.pair.arm.replica != bool(wanted.delay))
