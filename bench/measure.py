@@ -89,10 +89,11 @@ def time_slice(
 def delayed(
     step: Callable[[Any], Any], batches: Iterator[Any], delay: float, wait: float, clock: Clock = now_ns
 ) -> tuple[Callable[[Any], Any], Iterator[Any]]:
-    """Return a step and batches that keep busy after each call for the share `wait` of its time, in all.
+    """Return a step and batches that keep busy after each call for the larger of two shares of its time.
 
-    The share `delay` of it belongs to the call and is timed with it; the rest passes before the next batch is there.
-    Arms of one `wait` begin each call alike, however much of it is timed: their ratio is known.
+    The share `delay` belongs to the call and is timed with it; what `wait` has beyond it passes before the next batch
+    is there. Arms of one `wait` begin each call alike, however much of it is timed, and do the same bookkeeping in it:
+    they differ by `delay` of the call's own time.
     """
     end_ns = 0
 
@@ -100,9 +101,11 @@ def delayed(
         nonlocal end_ns
         before = clock()
         result = step(batch)
-        after = clock()
-        end_ns = after + int((after - before) * wait)
-        _keep_busy(after + int((after - before) * delay), clock)
+        spent = clock() - before
+        timed, whole = int(spent * delay), int(spent * max(delay, wait))
+        begin = clock()
+        end_ns = begin + whole
+        _keep_busy(begin + timed, clock)
         return result
 
     def late() -> Iterator[Any]:

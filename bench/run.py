@@ -166,7 +166,12 @@ def describe(plan: Plan, data: DataSet, command: Sequence[str], started: str, gi
         "command": list(command),
         "started": started,
         "git_commit": git_commit,
-        "suite": {"name": plan.suite.name, "summary": plan.suite.summary, "training": _training(plan)},
+        "suite": {
+            "name": plan.suite.name,
+            "summary": plan.suite.summary,
+            "training": _training(plan),
+            "wait": plan.suite.wait,
+        },
         "preset": plan.preset.name,
         "seed": plan.seed,
         "threads": plan.threads,

@@ -56,7 +56,7 @@ def make_suite(arm: Arm, threads: Sequence[int]) -> Suite:
     """Return the suite: an arm, itself again, and itself slowed down by known shares."""
     return replace(
         equal_suite(arm, threads),
-        summary=f"{arm.label} against itself, and against itself slowed down",
+        summary=f"{arm.label} against itself, and against itself slowed down; all keep busy between calls",
         uses=(arm, *(replace(arm, delay=delay) for delay in DELAYS)),
         wait=max(DELAYS),
     )

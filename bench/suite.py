@@ -53,7 +53,8 @@ class Suite:
 
     An arm whose precision is EVERY stands for one at each of the suite's `precisions`. What trains does so by `recipe`,
     on the first `images` of the training set (0: all), for `epochs`. `threads` are the counts of a sweep over them.
-    After each call all arms keep busy for the share `wait` of its time, of which an arm's `delay` is timed.
+    After each call for latency all arms keep busy for the share `wait` of its time, or for their own `delay` if that is
+    larger; the share that is timed is their `delay`.
     """
 
     name: str

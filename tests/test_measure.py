@@ -100,7 +100,7 @@ class RunningClock(FakeClock):
 
 @pytest.mark.parametrize(("delay", "wait"), [(0.0, 0.2), (0.05, 0.2), (0.2, 0.2), (0.05, 0.05), (0.0, 0.0)])
 def test_a_delay_is_timed_and_the_rest_of_the_wait_is_not(delay, wait) -> None:
-    """Calls begin equally long after each other, however much of the wait is timed."""
+    """Calls begin equally long after each other, however much of the wait is timed; bookkeeping is timed alike."""
     clock, begins, seen = RunningClock(), [], []
 
     def step(batch):

@@ -42,6 +42,7 @@ def test_the_suite_holds_an_arm_against_itself_and_itself_slowed_down() -> None:
         "oracle/numpy", "oracle/numpy@A/A", "oracle/numpy@slower2", "oracle/numpy@slower5", "oracle/numpy@slower20",
     ]  # fmt: skip
     assert {case.threads for case in suite.cases} == {1, 2}
+    assert (suite.wait, selftest.equal_suite(ARM, [1]).wait) == (0.2, 0)
 
 
 def test_an_intel_arm_is_held_against_itself_too() -> None:
@@ -117,4 +118,5 @@ def test_the_command_prints_every_trial_and_stores_it(tmp_path, monkeypatch) -> 
     assert slowed
     for pair in slowed:
         assert 0.03 < run.estimate(pair).speedup < 0.3
+    assert all(each.walls_ns[0] > 5 * sum(each.samples_ns) for each in run.turns[ARM.id, slowed[0].case.id])  # it waits
     assert {roof.what for roof in run.roofs} == {"product", "traffic"}

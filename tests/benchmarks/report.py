@@ -28,7 +28,7 @@ from bench.records import (
     to_line,
 )
 from bench.run import describe
-from bench.selftest import OWN, make_suite
+from bench.selftest import OWN, equal_suite
 from models import data
 
 ARMS, BLOCKS, SAMPLES, IMAGES = 1000, 64, 16, 10_000
@@ -42,7 +42,7 @@ def write(folder: Path) -> int:
     chance = random.Random(0)
     arms = [Arm("oracle", f"v{index}") for index in range(ARMS - 1)]
     every = [arms[0], Arm("oracle", "v0", replica=True), *arms[1:]]
-    plan = make_plan(make_suite(OWN, [1]), PRESETS["publish"], 1, 1)
+    plan = make_plan(equal_suite(OWN, [1]), PRESETS["publish"], 1, 1)
     content = describe(plan, data.load("synthetic"), ["bench"], "", None) | {
         "arms": [asdict(arm) for arm in every],
         "cases": [asdict(CASE)],

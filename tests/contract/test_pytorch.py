@@ -28,7 +28,7 @@ def test_a_batch_of_one_channel_has_the_strides_of_its_memory_format(images, mem
 def test_our_latency_agrees_with_torch_utils_benchmark(weights, images, capsys) -> None:
     """Alternate both timers on one module in one process; the median of the ratios must be within 2 % of 1.
 
-    Turns are of few milliseconds and in both orders: shorter than the moods of a noisy machine.
+    Turns are of ten milliseconds, in both orders and on one thread: shorter than the moods of a noisy machine.
     """
     module, batch = build_module(CNN_SMALL, weights).eval(), as_nchw(images[:16], torch.channels_last)
     timer = Timer("module(batch)", globals={"module": module, "batch": batch}, num_threads=1)
@@ -42,11 +42,13 @@ def test_our_latency_agrees_with_torch_utils_benchmark(weights, images, capsys) 
     gc.freeze()  # as a worker does: our loop collects garbage before each turn
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    with torch.no_grad():
-        calls = len(time_slice(module, repeat(batch), 10_000_000, 50).samples_ns)
-        ratios = [ratio for _ in range(150) for ratio in (ours() / theirs(), 1 / (theirs() / ours()))]
-    torch.set_num_threads(threads)
-    gc.unfreeze()
+    try:
+        with torch.no_grad():
+            calls = len(time_slice(module, repeat(batch), 10_000_000, 50).samples_ns)
+            ratios = [each for _ in range(150) for each in (ours() / theirs(), 1 / (theirs() / ours()))]
+    finally:
+        torch.set_num_threads(threads)
+        gc.unfreeze()
     ratio = statistics.median(ratios)
     with capsys.disabled():
         print(f"\nlatency by our loop / by torch.utils.benchmark: {ratio:.4f}")  # noqa: T201 - the figure is the point
