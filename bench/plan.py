@@ -62,7 +62,7 @@ PRESETS = {
         Preset(
             "quick", "8 blocks; a first look, claims no difference under 10 %", 8, 3, 0.95, minimum_effect=0.10, seeds=3
         ),
-        Preset("selftest", "12 blocks, 99.95 % intervals; that of `bench selftest`", 12, 3, 0.9995),
+        Preset("selftest", "16 blocks, 99.95 % intervals; that of `bench selftest`", 16, 3, 0.9995),
         Preset("standard", "20 blocks, 95 % intervals", 20, 3, 0.95),
         Preset("publish", "up to 64 blocks, 98.33 % intervals, stops early at 16 or 32", 64, 3, 0.9833, looks=(16, 32)),
     )

@@ -55,7 +55,7 @@ def test_presets_are_those_of_the_protocol() -> None:
     assert found == {
         "smoke": (2, None, ()),
         "quick": (8, 0.95, ()),
-        "selftest": (12, 0.9995, ()),
+        "selftest": (16, 0.9995, ()),
         "standard": (20, 0.95, ()),
         "publish": (64, 0.9833, (16, 32)),
     }
