@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 LOOK_NS, GLANCE_NS = 1_000_000_000, 250_000_000
 MAX_BUSY_SHARE, MAX_STEAL_SHARE = 0.05, 0.01  # of all cores, while nothing of ours runs
-MUCH = 0.2  # of one core, for a process to be named
+MIN_NAMED_CORES = 0.2  # a process that uses less is not named
 MEMORY_PER_ARM_BYTES = 1_500_000_000  # what the process of a large framework takes, as a rule
 USUAL_ARMS = 6
 GOOD_CLOCKS = ("tsc", "kvm-clock", "arch_sys_counter", "hyperv_clocksource_tsc_page")
@@ -153,7 +153,7 @@ def _busy(used: float, cores: int, processes: list[tuple[float, psutil.Process]]
     busiest, process = max(processes, key=lambda each: each[0])
     name = "".join(filter(str.isprintable, process.info["name"] or "?"))
     word = "most of it" if busiest / 100 > used / 2 else "most by"
-    who = f", {word} {name}" if busiest / 100 > MUCH else ""
+    who = f", {word} {name}" if busiest / 100 > MIN_NAMED_CORES else ""
     return Finding("Cores busy with other work", f"{share:.1%}{who}", "stop it, or expect wider intervals")
 
 

@@ -93,8 +93,10 @@ def delayed(
 
     The share `delay` belongs to the call and is timed with it; what `wait` has beyond it passes before the next batch
     is there. Arms of one `wait` begin each call alike, however much of it is timed, and do the same bookkeeping in it:
-    they differ by `delay` of the call's own time.
+    they differ by `delay` of the call's own time. Without either share both are returned as they are.
     """
+    if not (delay or wait):
+        return step, batches
     end_ns = 0
 
     def slower(batch: Any) -> Any:

@@ -95,7 +95,7 @@ class Worker:
         session.step(batch)
         after = now_ns()
         batches = cycle(self._pool(session, deployment))
-        step, pool = _slowed(session.step, batches, request["delay"], request["wait"])
+        step, pool = delayed(session.step, batches, request["delay"], request["wait"])
         self._built[request["case"]] = Built(session, step, deployment.batch_size, pool)
         gc.collect()
         gc.freeze()  # what is built stays: the collection before each slice has little left to look at
@@ -204,12 +204,6 @@ class Worker:
         size = batch_size * int(np.prod(self.network.input_shape)) * 4
         count = max(2, min(POOL_BATCHES, POOL_BYTES // size))
         return [session.prepare(self._batch(index * batch_size, batch_size)) for index in range(count)]
-
-
-def _slowed(
-    step: Callable[[Any], Any], batches: Iterator[Any], delay: float, wait: float
-) -> tuple[Callable[[Any], Any], Iterator[Any]]:
-    return delayed(step, batches, delay, wait) if delay or wait else (step, batches)
 
 
 def addition(size: int) -> Callable[[], object]:

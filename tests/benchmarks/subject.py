@@ -34,7 +34,7 @@ def work(delay: float) -> Callable[[], object]:
     deployment = Deployment(CNN_SMALL, weights, "eager", "fp32", BATCH_SIZE, images[:BATCH_SIZE])
     session = open_backend("pytorch", THREADS).inference(deployment)
     batches = cycle([session.prepare(batch) for batch in np.split(images, BATCHES)])
-    step, batches = delayed(session.step, batches, delay, delay) if delay else (session.step, batches)
+    step, batches = delayed(session.step, batches, delay, wait=0.0)
     for _ in range(WARM_UP):
         step(next(batches))
     return lambda: step(next(batches))
