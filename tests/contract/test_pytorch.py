@@ -6,6 +6,7 @@ from itertools import repeat
 
 import pytest
 
+from bench.machine import usable_cores
 from bench.measure import time_slice
 from models.zoo import CNN_SMALL
 
@@ -28,10 +29,10 @@ def test_a_batch_of_one_channel_has_the_strides_of_its_memory_format(images, mem
 def test_our_latency_agrees_with_torch_utils_benchmark(weights, images, capsys) -> None:
     """Alternate both timers on one module in one process; the median of the ratios must be within 2 % of 1.
 
-    Turns are of ten milliseconds, in both orders and on one thread: shorter than the moods of a noisy machine.
+    Turns are of ten milliseconds and in both orders: shorter than the moods of a noisy machine.
     """
     module, batch = build_module(CNN_SMALL, weights).eval(), as_nchw(images[:16], torch.channels_last)
-    timer = Timer("module(batch)", globals={"module": module, "batch": batch}, num_threads=1)
+    timer = Timer("module(batch)", globals={"module": module, "batch": batch}, num_threads=usable_cores())
 
     def ours() -> float:
         return statistics.fmean(time_slice(module, repeat(batch), 10_000_000, 5).samples_ns)
@@ -41,7 +42,7 @@ def test_our_latency_agrees_with_torch_utils_benchmark(weights, images, capsys) 
 
     gc.freeze()  # as a worker does: our loop collects garbage before each turn
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(usable_cores())
     try:
         with torch.no_grad():
             calls = len(time_slice(module, repeat(batch), 10_000_000, 50).samples_ns)
