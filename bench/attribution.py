@@ -29,7 +29,7 @@ class Rung:
 
 @dataclass(frozen=True)
 class Attribution:
-    """A ladder on one case.
+    """A ladder on one case, under the name of its stack where only arms of one stack were measured of it.
 
     `extension` is the comparison of the highest Intel arm in fp32 with the strongest vanilla arm: what is the
     extension's own. `missing` are the steps that were not measured.
@@ -40,6 +40,11 @@ class Attribution:
     rungs: tuple[Rung, ...]
     extension: Speedup | None
     missing: tuple[str, ...]
+
+    @property
+    def arms(self) -> list[Arm]:
+        """Return the arms that were measured, from the lowest."""
+        return [rung.arm for rung in self.rungs]
 
     @property
     def fp32_total(self) -> Estimate | None:
@@ -57,11 +62,20 @@ class Attribution:
 
 
 def attributions(run: Run) -> list[Attribution]:
-    """Return every ladder of the run, on each case in which at least two of its rungs were measured."""
+    """Return every ladder of the run, on each case in which at least two of its rungs were measured.
+
+    What one ladder tells and another begins with is told once.
+    """
     found = [
         _attribution(run, ladder["name"], ladder["steps"], case) for ladder in run.info["ladders"] for case in run.cases
     ]
-    return [each for each in found if len(each.rungs) > 1]
+    return [each for each in found if len(each.rungs) > 1 and _telling(found, each) is each]
+
+
+def _telling(found: list[Attribution], each: Attribution) -> Attribution:
+    """Return the longest attribution on the same case that begins with the same arms: itself, if there is no other."""
+    alike = [other for other in found if other.case == each.case and other.arms[: len(each.arms)] == each.arms]
+    return max(alike, key=lambda other: len(other.arms))
 
 
 def _attribution(run: Run, name: str, steps: list[dict[str, str]], case: Case) -> Attribution:
@@ -85,7 +99,15 @@ def _attribution(run: Run, name: str, steps: list[dict[str, str]], case: Case) -
             )
         )
         skipped.clear()
-    return Attribution(name, case, tuple(rungs), _extension(run, [rung.arm for rung in rungs], case), tuple(missing))
+    measured = [rung.arm for rung in rungs]
+    title = _title(name, steps, measured)
+    return Attribution(title, case, tuple(rungs), _extension(run, measured, case), tuple(missing))
+
+
+def _title(name: str, steps: list[dict[str, str]], measured: list[Arm]) -> str:
+    """Return the ladder's name, or the stack's where the ladder leads to others of which none was measured."""
+    stacks = {arm.stack for arm in measured}
+    return stacks.pop() if len(stacks) == 1 < len({step["arm"].partition("/")[0] for step in steps}) else name
 
 
 def _extension(run: Run, arms: list[Arm], case: Case) -> Speedup | None:

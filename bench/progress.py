@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 FEW = 90  # seconds or minutes that are not yet written as minutes or hours
 EARLY = 0.05  # the share of the work that has to be done before it tells how long the rest will take
+FIRST = 2  # moments that are known after the first step, which may be unlike all others: the start and its end
 
 
 class Steps:
@@ -46,10 +47,10 @@ class Steps:
             )
 
     def _left(self) -> str:
-        """Say how long the rest takes at the rate of the later half of the time; nothing as long as little is done."""
+        """Say how long the rest takes at the rate of the later half of the time; nothing at the first step or early."""
         now, (start, _) = now_ns(), self._past[0]
         self._past.append((now, self._done))
-        if self._done <= EARLY * self._total:
+        if len(self._past) == FIRST or self._done <= EARLY * self._total:
             return ""
         since, before = max(each for each in self._past if each[0] <= (start + now) // 2 and each[1] < self._done)
         rest = max(0.0, self._total - self._done) / (self._done - before)

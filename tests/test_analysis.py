@@ -295,6 +295,22 @@ def test_a_ladder_shares_the_gain_out(climbed) -> None:
     assert "42% of the gain" in attribution_sentence(found)
 
 
+def test_a_ladder_that_never_left_its_stack_is_told_under_the_name_of_that_stack(story) -> None:
+    steps = [{"name": name, "arm": arm.id} for name, arm in (*LADDER[:3], ("extension", Arm("ipex", "eager")))]
+    story.info["ladders"] = [{"name": "extension", "steps": steps}]
+    (found,) = attributions(story.read())
+    assert found.name == "pytorch"
+    assert found.arms == [EAGER, COMPILE]
+
+
+def test_what_another_ladder_begins_with_is_told_once(climbed) -> None:
+    (whole,) = climbed.info["ladders"]
+    begun = {"name": "begun", "steps": whole["steps"][:3]}
+    for ladders in ([begun, whole], [whole, begun], [whole, whole]):
+        climbed.info["ladders"] = ladders
+        assert [found.name for found in attributions(climbed)] == ["ladder"]
+
+
 def test_where_nothing_is_gained_nothing_is_shared_out(tmp_path) -> None:
     told = Story(tmp_path / "run").measure(eager=1e5, twin=1e5, compile=1e5, jit=1e5)
     told.info["ladders"] = [{"name": "flat", "steps": [{"name": name, "arm": arm.id} for name, arm in LADDER]}]
