@@ -1,14 +1,16 @@
 """Measure the noise floor: arms that are equal, and how narrow an interval a protocol gives in ten minutes.
 
-`tox -e benchmark-noise -- settings|crowd|protocols|reached [--blocks N] [--threads 1,2] [--loaded]` compares
+`tox -e benchmark-noise -- settings|crowd|processes|protocols|reached [--blocks N] [--threads 1,2] [--loaded]` compares
 
 - crowd: protocols where many arms are alternated: a baseline's slice is then far from that of an arm;
+- processes: several of them for each arm in a block, their ratios averaged;
 - settings: environment variables, each set on a pair of equal arms, all pairs alternated in one run;
 - protocols: lengths of a slice, rounds of a block and what a slice says, all of them parts of the same long slices;
 - reached: what the preset `standard` comes to, with as many blocks as fit into ten minutes of wall time.
 
-The half-width is that of the 95 % interval of the ratio of two equal arms. For `settings` and `protocols` it is scaled
-from the blocks that were measured to those that fit into ten minutes, with the square root of their number.
+The half-width is that of the 95 % interval of the ratio of two equal arms. For `settings`, `processes` and
+`protocols` it is scaled from the blocks that were measured to those that fit into ten minutes, with the square root of
+their number.
 """
 
 from __future__ import annotations
@@ -59,6 +61,7 @@ ALTERNATIVES = {  # none that lets threads of waiting processes spin: they would
 LONG_NS, MANY = 400_000_000, 10  # the slices and rounds of which protocols are parts
 SLICES_MS, ROUNDS = (25, 50, 100, 200, 400), (1, 2, 3, 5, 10)
 CROWD, CROWD_PROTOCOLS = 8, ((200, 3), (100, 6), (67, 9), (50, 10))  # arms; ms of a slice, rounds of a block
+PROCESSES = (1, 2, 4)  # for each arm in a block: parts of a crowd
 SUMMARIES: dict[str, Callable[[Sequence[float]], float]] = {
     "median": median,
     "mean": mean,
@@ -83,6 +86,11 @@ class Watched:
     folder: Path
     blocks_s: float = 0.0
     turns_s: list[float] = field(default_factory=list)
+
+    def process_s(self, blocks: int, arms: int) -> float:
+        """Return what one process of a block took for one case: its start and its turns of the usual rounds."""
+        start_s = (self.blocks_s - sum(self.turns_s)) / blocks / arms
+        return start_s + USUAL.rounds * mean(self.turns_s)
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -147,8 +155,7 @@ def compare_settings(threads: int, blocks: int, folder: Path) -> None:
     sets = {f"{name} {number}": variables for name, variables in ALTERNATIVES.items() for number in (1, 2)}
     watched, arms = alternate(sets, replace(USUAL, blocks=blocks), threads, folder)
     run = Run(folder)
-    start_s = (watched.blocks_s - sum(watched.turns_s)) / blocks / len(arms)
-    block_s = 2 * (start_s + USUAL.rounds * mean(watched.turns_s))
+    block_s = 2 * watched.process_s(blocks, len(arms))
     for case, (one, other) in product(run.cases, list(pairwise(arms))[::2]):
         equal, speed = (log_ratios(run, case, pair) for pair in ((one, other), (arms[0], other)))
         print(
@@ -192,6 +199,33 @@ def compare_crowd(threads: int, blocks: int, folder: Path) -> None:
             f"{len(found[0])} blocks  sd {mean(map(stdev, found)):6.2%}  half-width in 20 blocks {mean(widths):6.2%}",
             flush=True,
         )
+
+
+def compare_processes(threads: int, blocks: int, folder: Path) -> None:
+    """Print how narrow the interval gets where a block's ratio is the mean of several pairs of processes.
+
+    All numbers of processes are parts of the same crowd, in each of its rotations, so that they meet the same moments.
+    """
+    watched, arms = alternate(
+        {f"usual {number}": {} for number in range(CROWD)}, replace(USUAL, blocks=blocks), threads, folder
+    )
+    run = Run(folder)
+    process_s = watched.process_s(blocks, CROWD)
+    for case, count in product(run.cases, PROCESSES):
+        rotations = [(arms[at:] + arms[:at])[: 2 * count] for at in range(CROWD)]
+        found = [_mean_ratios(run, case, each[:count], each[count:]) for each in rotations]
+        widths = [half_width(each, 2 * count * process_s) for each in found]
+        print(
+            f"{threads} threads, batch {case.batch_size:<3} {count} processes an arm: {len(found[0])} blocks"
+            f"  sd {mean(map(stdev, found)):6.2%}  half-width in 10 minutes {mean(widths):6.2%}",
+            flush=True,
+        )
+
+
+def _mean_ratios(run: Run, case: Case, baselines: list[Arm], arms: list[Arm]) -> list[float]:
+    """Return the mean over pairs of processes of the log ratio of each block."""
+    of_pairs = [log_ratios(run, case, pair) for pair in zip(baselines, arms, strict=True)]
+    return [mean(each) for each in zip(*of_pairs, strict=True)]
 
 
 def compare_protocols(threads: int, blocks: int, folder: Path) -> None:
@@ -263,7 +297,7 @@ def reach(threads: int, folder: Path, condition: str) -> None:
 def main() -> None:
     """Make the comparison that is named."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=("settings", "crowd", "protocols", "reached"))
+    parser.add_argument("what", choices=("settings", "crowd", "processes", "protocols", "reached"))
     parser.add_argument("--blocks", type=int, default=12)
     parser.add_argument("--threads", default="1,2")
     parser.add_argument("--loaded", action="store_true")
@@ -278,6 +312,8 @@ def main() -> None:
                 compare_settings(threads, wanted.blocks, folder)
             elif wanted.what == "crowd":
                 compare_crowd(threads, wanted.blocks, folder)
+            elif wanted.what == "processes":
+                compare_processes(threads, wanted.blocks, folder)
             elif wanted.what == "protocols":
                 compare_protocols(threads, wanted.blocks, folder)
             else:
