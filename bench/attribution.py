@@ -29,7 +29,7 @@ class Rung:
 
 @dataclass(frozen=True)
 class Attribution:
-    """A ladder on one case, under the name of its stack where only arms of one stack were measured of it.
+    """A ladder on one case; its name says so where only arms of one stack were measured of several.
 
     `extension` is the comparison of the highest Intel arm in fp32 with the strongest vanilla arm: what is the
     extension's own. `missing` are the steps that were not measured.
@@ -64,7 +64,7 @@ class Attribution:
 def attributions(run: Run) -> list[Attribution]:
     """Return every ladder of the run, on each case in which at least two of its rungs were measured.
 
-    What one ladder tells and another begins with is told once.
+    What one ladder tells and another begins with is told once, unless it says something else of an extension.
     """
     found = [
         _attribution(run, ladder["name"], ladder["steps"], case) for ladder in run.info["ladders"] for case in run.cases
@@ -73,8 +73,13 @@ def attributions(run: Run) -> list[Attribution]:
 
 
 def _telling(found: list[Attribution], each: Attribution) -> Attribution:
-    """Return the longest attribution on the same case that begins with the same arms: itself, if there is no other."""
-    alike = [other for other in found if other.case == each.case and other.arms[: len(each.arms)] == each.arms]
+    """Return the longest attribution that begins with the same and says as much; of equally long ones the first."""
+    alike = [
+        other
+        for other in found
+        if other.case == each.case and other.arms[: len(each.arms)] == each.arms
+        if each.extension in (None, other.extension)
+    ]
     return max(alike, key=lambda other: len(other.arms))
 
 
@@ -105,9 +110,9 @@ def _attribution(run: Run, name: str, steps: list[dict[str, str]], case: Case) -
 
 
 def _title(name: str, steps: list[dict[str, str]], measured: list[Arm]) -> str:
-    """Return the ladder's name, or the stack's where the ladder leads to others of which none was measured."""
-    stacks = {arm.stack for arm in measured}
-    return stacks.pop() if len(stacks) == 1 < len({step["arm"].partition("/")[0] for step in steps}) else name
+    """Return the ladder's name, marked where it is of several stacks and only one was measured."""
+    planned, told = ({step["arm"].partition("/")[0] for step in steps}, {arm.stack for arm in measured})
+    return f"{name}, {', '.join(told)} only" if len(told) == 1 and len(planned) > 1 else name
 
 
 def _extension(run: Run, arms: list[Arm], case: Case) -> Speedup | None:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 FEW = 90  # seconds or minutes that are not yet written as minutes or hours
 EARLY = 0.05  # the share of the work that has to be done before it tells how long the rest will take
-FIRST = 2  # moments that are known after the first step, which may be unlike all others: the start and its end
 
 
 class Steps:
@@ -28,7 +27,8 @@ class Steps:
 
     def __init__(self, console: Console, total: float, bar: Progress | None) -> None:
         self._console, self._total, self._bar = console, total, bar
-        self._done, self._past = 0.0, [(now_ns(), 0.0)]
+        self._done = 0.0
+        self._past: list[tuple[int, float]] = []
         self._task = bar.add_task("", total=total, left="") if bar else None
 
     def step(self, weight: float, what: str) -> None:
@@ -47,12 +47,17 @@ class Steps:
             )
 
     def _left(self) -> str:
-        """Say how long the rest takes at the rate of the later half of the time; nothing at the first step or early."""
-        now, (start, _) = now_ns(), self._past[0]
+        """Say how long the rest takes at the rate of the later half of the time; nothing as long as little is done.
+
+        Time counts from the end of the first step, which may be unlike all others.
+        """
+        now = now_ns()
         self._past.append((now, self._done))
-        if len(self._past) == FIRST or self._done <= EARLY * self._total:
+        middle = (self._past[0][0] + now) // 2
+        earlier = [each for each in self._past if each[0] <= middle and each[1] < self._done]
+        if not earlier or self._done <= EARLY * self._total:
             return ""
-        since, before = max(each for each in self._past if each[0] <= (start + now) // 2 and each[1] < self._done)
+        since, before = earlier[-1]
         rest = max(0.0, self._total - self._done) / (self._done - before)
         return f"about {duration((now - since) / 1e9 * rest)} left"
 

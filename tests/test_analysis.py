@@ -274,11 +274,15 @@ LADDER = [
 ]
 
 
+def ladder(name, rungs) -> dict:
+    """Return a ladder as run.json has it."""
+    return {"name": name, "steps": [{"name": step, "arm": arm.id} for step, arm in rungs]}
+
+
 @pytest.fixture
 def climbed(story):
     """Return a run in which eager takes 200, compiled 134 and IPEX 100, with a ladder over them."""
-    steps = [{"name": name, "arm": arm.id} for name, arm in LADDER]
-    story.info["ladders"] = [{"name": "ladder", "steps": steps}]
+    story.info["ladders"] = [ladder("ladder", LADDER)]
     return story.read()
 
 
@@ -295,25 +299,38 @@ def test_a_ladder_shares_the_gain_out(climbed) -> None:
     assert "42% of the gain" in attribution_sentence(found)
 
 
-def test_a_ladder_that_never_left_its_stack_is_told_under_the_name_of_that_stack(story) -> None:
-    steps = [{"name": name, "arm": arm.id} for name, arm in (*LADDER[:3], ("extension", Arm("ipex", "eager")))]
-    story.info["ladders"] = [{"name": "extension", "steps": steps}]
+def test_a_ladder_that_never_left_its_stack_says_so(story) -> None:
+    story.info["ladders"] = [ladder("extension", LADDER[:3])]
     (found,) = attributions(story.read())
-    assert found.name == "pytorch"
+    assert found.name == "extension, pytorch only"
     assert found.arms == [EAGER, COMPILE]
 
 
-def test_what_another_ladder_begins_with_is_told_once(climbed) -> None:
-    (whole,) = climbed.info["ladders"]
-    begun = {"name": "begun", "steps": whole["steps"][:3]}
-    for ladders in ([begun, whole], [whole, begun], [whole, whole]):
-        climbed.info["ladders"] = ladders
-        assert [found.name for found in attributions(climbed)] == ["ladder"]
+def test_what_another_ladder_begins_with_is_told_once_on_each_case(story) -> None:
+    larger = replace(CASE, batch_size=64)
+    story.records += [replace(each, case=larger.id) for each in story.records if hasattr(each, "case")]
+    story.info["cases"].append(asdict(larger))
+    story.info["lineups"][larger.id] = story.info["lineups"][CASE.id]
+    run, whole = story.read(), ladder("whole", LADDER)
+    for ladders in ([ladder("begun", LADDER[:3]), whole], [whole, ladder("begun", LADDER[:3])], [whole, whole]):
+        run.info["ladders"] = ladders
+        assert [(found.name, found.case) for found in attributions(run)] == [("whole", CASE), ("whole", larger)]
+
+
+def test_a_ladder_that_says_something_of_the_extension_is_told_beside_a_longer_one(story) -> None:
+    """Only the shorter one ends with an arm that is held against vanilla ones."""
+    plain = replace(JIT, settings="plain")
+    story.records += [replace(each, arm=plain.id) for each in story.records if getattr(each, "arm", "") == JIT.id]
+    story.info["arms"].append(asdict(plain))
+    story.info["lineups"][CASE.id].append(plain.id)
+    story.info["ladders"] = [ladder("own", LADDER), ladder("settings", [*LADDER, ("plain", plain)])]
+    own, settings = attributions(story.read())
+    assert (own.share is None, settings.share is None) == (False, True)
 
 
 def test_where_nothing_is_gained_nothing_is_shared_out(tmp_path) -> None:
     told = Story(tmp_path / "run").measure(eager=1e5, twin=1e5, compile=1e5, jit=1e5)
-    told.info["ladders"] = [{"name": "flat", "steps": [{"name": name, "arm": arm.id} for name, arm in LADDER]}]
+    told.info["ladders"] = [ladder("flat", LADDER)]
     (found,) = attributions(told.read())
     assert found.share is None
     assert "no gain to share out" in attribution_sentence(found)

@@ -85,8 +85,21 @@ def test_the_command_shows_the_machine_and_the_environments(bench, tmp_path) -> 
     assert "tox -r -e ipex --notest" in done.stdout.replace("\n", " ")
 
 
-def test_a_process_that_keeps_a_core_busy_is_found_and_named() -> None:
-    busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+BUSY = """
+import hashlib, os, threading
+
+def work():
+    while True:
+        hashlib.sha256(bytes(10_000_000))
+
+for _ in range(os.cpu_count()):
+    threading.Thread(target=work).start()
+"""
+
+
+def test_a_process_that_keeps_cores_busy_is_found_and_named() -> None:
+    """All cores, so that it does most of the work even where another process is at work as well."""
+    busy = subprocess.Popen([sys.executable, "-c", BUSY])
     try:
         found = next(each for each in doctor.passing() if each.what == "Cores busy with other work")
     finally:

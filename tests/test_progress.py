@@ -25,7 +25,7 @@ def test_what_went_fast_at_first_does_not_shorten_what_is_left(monkeypatch) -> N
 
 def lines(monkeypatch, steps) -> list[str]:
     """Return what is printed of steps, of 100 in all, which end at so many seconds and have such weights."""
-    clock, out = iter([0, *(second * 10**9 for second, _, _ in steps)]), StringIO()
+    clock, out = iter([second * 10**9 for second, _, _ in steps]), StringIO()
     monkeypatch.setattr(progress, "now_ns", lambda: next(clock))
     with progress.steps(Console(file=out), 100) as shown:
         for _, weight, what in steps:

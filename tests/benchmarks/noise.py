@@ -61,6 +61,7 @@ ALTERNATIVES = {  # none that lets threads of waiting processes spin: they would
 LONG_NS, MANY = 400_000_000, 10  # the slices and rounds of which protocols are parts
 SLICES_MS, ROUNDS = (25, 50, 100, 200, 400), (1, 2, 3, 5, 10)
 CROWD, CROWD_PROTOCOLS = 8, ((200, 3), (100, 6), (67, 9), (50, 10))  # arms; ms of a slice, rounds of a block
+EQUALS: dict[str, dict[str, str]] = {f"usual {number}": {} for number in range(CROWD)}
 PROCESSES = (1, 2, 4)  # for each arm in a block: parts of a crowd
 SUMMARIES: dict[str, Callable[[Sequence[float]], float]] = {
     "median": median,
@@ -87,10 +88,13 @@ class Watched:
     blocks_s: float = 0.0
     turns_s: list[float] = field(default_factory=list)
 
+    def start_s(self, blocks: int, arms: int) -> float:
+        """Return what a process of a block took until it was ready for all cases."""
+        return (self.blocks_s - sum(self.turns_s)) / blocks / arms
+
     def process_s(self, blocks: int, arms: int) -> float:
-        """Return what one process of a block took for one case: its start and its turns of the usual rounds."""
-        start_s = (self.blocks_s - sum(self.turns_s)) / blocks / arms
-        return start_s + USUAL.rounds * mean(self.turns_s)
+        """Return what a process of a block took for one case: its whole start and its turns of the usual rounds."""
+        return self.start_s(blocks, arms) + USUAL.rounds * mean(self.turns_s)
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -184,9 +188,7 @@ def compare_crowd(threads: int, blocks: int, folder: Path) -> None:
         return CROWD_PROTOCOLS[number % len(CROWD_PROTOCOLS)][1]
 
     with mock.patch.object(AnsweringBlock, "take_turn", turn), mock.patch("bench.plan.rounds_of", rounds):
-        _, arms = alternate(
-            {f"usual {number}": {} for number in range(CROWD)}, replace(USUAL, blocks=blocks), threads, folder
-        )
+        _, arms = alternate(EQUALS, replace(USUAL, blocks=blocks), threads, folder)
     run = Run(folder)
     for case, (place, (slice_ms, count)) in product(run.cases, enumerate(CROWD_PROTOCOLS)):
         found = []
@@ -206,9 +208,7 @@ def compare_processes(threads: int, blocks: int, folder: Path) -> None:
 
     All numbers of processes are parts of the same crowd, in each of its rotations, so that they meet the same moments.
     """
-    watched, arms = alternate(
-        {f"usual {number}": {} for number in range(CROWD)}, replace(USUAL, blocks=blocks), threads, folder
-    )
+    watched, arms = alternate(EQUALS, replace(USUAL, blocks=blocks), threads, folder)
     run = Run(folder)
     process_s = watched.process_s(blocks, CROWD)
     for case, count in product(run.cases, PROCESSES):
@@ -223,9 +223,10 @@ def compare_processes(threads: int, blocks: int, folder: Path) -> None:
 
 
 def _mean_ratios(run: Run, case: Case, baselines: list[Arm], arms: list[Arm]) -> list[float]:
-    """Return the mean over pairs of processes of the log ratio of each block."""
-    of_pairs = [log_ratios(run, case, pair) for pair in zip(baselines, arms, strict=True)]
-    return [mean(each) for each in zip(*of_pairs, strict=True)]
+    """Return the mean over pairs of processes of the log ratio of each block in which none failed."""
+    of_pairs = [run.log_ratios(Pair(arm, baseline, case)) for baseline, arm in zip(baselines, arms, strict=True)]
+    blocks = set.intersection(*map(set, of_pairs))
+    return [mean(ratios[block] for ratios in of_pairs) for block in sorted(blocks)]
 
 
 def compare_protocols(threads: int, blocks: int, folder: Path) -> None:
@@ -234,7 +235,7 @@ def compare_protocols(threads: int, blocks: int, folder: Path) -> None:
         equal_suite(ARM, [threads]), replace(USUAL, blocks=blocks, rounds=MANY, slice_ns=LONG_NS), threads, folder
     )
     run = Run(folder)
-    start_s = (watched.blocks_s - sum(watched.turns_s)) / blocks / 2
+    start_s = watched.start_s(blocks, 2)
     gap_s = mean(watched.turns_s) - LONG_NS / 1e9
     print(f"{threads} threads: a process starts in {start_s:.2f} s, a turn takes {gap_s * 1e3:.0f} ms beside its slice")
     for case, (name, summary) in product(run.cases, SUMMARIES.items()):
