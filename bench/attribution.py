@@ -77,8 +77,9 @@ def _telling(found: list[Attribution], each: Attribution) -> Attribution:
     alike = [
         other
         for other in found
-        if other.case == each.case and other.arms[: len(each.arms)] == each.arms
-        if each.extension in (None, other.extension)
+        if other.case == each.case
+        and other.arms[: len(each.arms)] == each.arms
+        and each.extension in (None, other.extension)
     ]
     return max(alike, key=lambda other: len(other.arms))
 
@@ -111,8 +112,8 @@ def _attribution(run: Run, name: str, steps: list[dict[str, str]], case: Case) -
 
 def _title(name: str, steps: list[dict[str, str]], measured: list[Arm]) -> str:
     """Return the ladder's name, marked where it is of several stacks and only one was measured."""
-    planned, told = ({step["arm"].partition("/")[0] for step in steps}, {arm.stack for arm in measured})
-    return f"{name}, {', '.join(told)} only" if len(told) == 1 and len(planned) > 1 else name
+    planned, found = {step["arm"].partition("/")[0] for step in steps}, {arm.stack for arm in measured}
+    return f"{name}, {measured[0].stack} only" if len(found) == 1 < len(planned) else name
 
 
 def _extension(run: Run, arms: list[Arm], case: Case) -> Speedup | None:

@@ -16,7 +16,7 @@ def test_what_is_left_is_told_when_enough_is_done(monkeypatch) -> None:
 
 
 def test_what_went_fast_at_first_does_not_shorten_what_is_left(monkeypatch) -> None:
-    assert lines(monkeypatch, [(10, 40, "proof"), (30, 20, "block 1"), (50, 20, "block 2")])[:3] == [
+    assert lines(monkeypatch, [(10, 40, "proof"), (30, 20, "block 1"), (50, 20, "block 2")]) == [
         "[ 40%] proof",
         "[ 60%] block 1, about 40 s left",
         "[ 80%] block 2, about 20 s left",

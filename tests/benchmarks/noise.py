@@ -295,10 +295,18 @@ def reach(threads: int, folder: Path, condition: str) -> None:
             )
 
 
+COMPARISONS = {
+    "settings": compare_settings,
+    "crowd": compare_crowd,
+    "processes": compare_processes,
+    "protocols": compare_protocols,
+}
+
+
 def main() -> None:
     """Make the comparison that is named."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=("settings", "crowd", "processes", "protocols", "reached"))
+    parser.add_argument("what", choices=(*COMPARISONS, "reached"))
     parser.add_argument("--blocks", type=int, default=12)
     parser.add_argument("--threads", default="1,2")
     parser.add_argument("--loaded", action="store_true")
@@ -309,16 +317,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, loaded() if wanted.loaded else nullcontext():
         for threads in map(int, wanted.threads.split(",")):
             folder = (wanted.keep or Path(name)) / str(threads)
-            if wanted.what == "settings":
-                compare_settings(threads, wanted.blocks, folder)
-            elif wanted.what == "crowd":
-                compare_crowd(threads, wanted.blocks, folder)
-            elif wanted.what == "processes":
-                compare_processes(threads, wanted.blocks, folder)
-            elif wanted.what == "protocols":
-                compare_protocols(threads, wanted.blocks, folder)
-            else:
+            if wanted.what == "reached":
                 reach(threads, folder, "loaded" if wanted.loaded else "quiet")
+            else:
+                COMPARISONS[wanted.what](threads, wanted.blocks, folder)
 
 
 if __name__ == "__main__":
