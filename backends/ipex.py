@@ -9,7 +9,7 @@ from backends.pytorch import FILES, FUSED, PyTorch, Way, frozen_by_inductor, tra
 from backends.pytorch_training import TrainingWay
 
 if TYPE_CHECKING:
-    from backends.protocol import Course
+    from backends.protocol import TrainingSpec
 
 
 def eager(module: Any, example: Any, precision: str) -> Any:
@@ -102,7 +102,7 @@ class Ipex(PyTorch):
                 prepared(batch)
             return quantization.convert(prepared)
 
-    def with_optimizer(self, module: Any, optimizer: Any, course: Course) -> tuple[Any, Any]:
+    def with_optimizer(self, module: Any, optimizer: Any, course: TrainingSpec) -> tuple[Any, Any]:
         """Let the extension prepack the weights and fuse the optimiser's step.
 
         In bf16 it splits the weights in halves, of which sharpness-aware minimisation would move one only: there the

@@ -14,7 +14,7 @@ from backends.tensorflow_training import TrainingWay, step
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from backends.protocol import Course, Deployment, Session, Training
+    from backends.protocol import InferenceSpec, Session, Training, TrainingSpec
 
 
 def extended_graph(model: Callable[[Any], Any], signature: Any) -> Any:
@@ -72,7 +72,7 @@ class Itex(TensorFlow):
     ways = WAYS
     trainings = TRAININGS
 
-    def inference(self, deployment: Deployment) -> Session:
+    def inference(self, deployment: InferenceSpec) -> Session:
         """Build a session; the extension works, or does not, on all that the process builds."""
         import tensorflow as tf
 
@@ -81,7 +81,7 @@ class Itex(TensorFlow):
             tf.config.optimizer.set_experimental_options({"use_plugin_optimizers": False})
         return super().inference(deployment)
 
-    def training(self, course: Course) -> Training:
+    def training(self, course: TrainingSpec) -> Training:
         """Build a training."""
         _require_extension()
         return super().training(course)

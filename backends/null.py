@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from backends.protocol import F32, Deployment, Proof, Session, Stack, Variant
+from backends.protocol import F32, InferenceSpec, Proof, Session, Stack, Variant
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,7 +52,7 @@ class NullSession:
 class NullBackend:
     """No framework."""
 
-    def inference(self, deployment: Deployment) -> Session:
+    def inference(self, deployment: InferenceSpec) -> Session:
         """Build the session that does nothing."""
         return NullSession(deployment.batch_size)
 

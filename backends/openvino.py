@@ -11,7 +11,7 @@ import numpy as np
 
 from backends.protocol import (
     F32,
-    Deployment,
+    InferenceSpec,
     Proof,
     ProofError,
     Session,
@@ -81,7 +81,7 @@ PRECISIONS = {"f32": "fp32", "bf16": "bf16", "u8": "int8", "i8": "int8"}
 class OpenVINOSession:
     """An IR compiled for one batch size."""
 
-    def __init__(self, threads: int, deployment: Deployment) -> None:
+    def __init__(self, threads: int, deployment: InferenceSpec) -> None:
         import openvino as ov
 
         way = way_of(WAYS, deployment)
@@ -185,7 +185,7 @@ def _ir_file(files: Path | None) -> Path:
     return files / IR
 
 
-def read_ir(core: Any, deployment: Deployment) -> Any:
+def read_ir(core: Any, deployment: InferenceSpec) -> Any:
     """Read the IR and fix its batch size.
 
     Raises ProofError when it is of another network than the deployment's.
@@ -210,7 +210,7 @@ class OpenVINO:
 
         self._threads = threads
 
-    def inference(self, deployment: Deployment) -> Session:
+    def inference(self, deployment: InferenceSpec) -> Session:
         """Build a session."""
         return OpenVINOSession(self._threads, deployment)
 
@@ -229,7 +229,7 @@ def open_backend(threads: int) -> OpenVINO:
     return OpenVINO(threads)
 
 
-def convert(conversion: str, deployment: Deployment, folder: Path) -> None:
+def convert(conversion: str, deployment: InferenceSpec, folder: Path) -> None:
     """Write the IR of the PyTorch or of the TensorFlow model, uncompressed, for any batch size.
 
     For int8 it is quantised by NNCF, with the ranges that its layers have on the calibration images.
@@ -248,7 +248,7 @@ def convert(conversion: str, deployment: Deployment, folder: Path) -> None:
 Converted: TypeAlias = tuple[Any, Callable[[F32], F32]]
 
 
-def from_pytorch(deployment: Deployment) -> Converted:
+def from_pytorch(deployment: InferenceSpec) -> Converted:
     """Convert the torch.nn module."""
     import openvino as ov
     import torch
@@ -262,7 +262,7 @@ def from_pytorch(deployment: Deployment) -> Converted:
     return model, lambda image: np.ascontiguousarray(image.transpose(0, 3, 1, 2))
 
 
-def from_tensorflow(deployment: Deployment) -> Converted:
+def from_tensorflow(deployment: InferenceSpec) -> Converted:
     """Convert the Keras model."""
     import openvino as ov
 
@@ -272,7 +272,7 @@ def from_tensorflow(deployment: Deployment) -> Converted:
     return ov.convert_model(model, input=[-1, *deployment.network.input_shape]), lambda image: image
 
 
-CONVERSIONS: dict[str, Callable[[Deployment], Converted]] = {"pytorch": from_pytorch, "tensorflow": from_tensorflow}
+CONVERSIONS: dict[str, Callable[[InferenceSpec], Converted]] = {"pytorch": from_pytorch, "tensorflow": from_tensorflow}
 
 
 def _quantised(model: Any, images: list[F32]) -> Any:

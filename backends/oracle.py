@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from backends.protocol import F32, Deployment, Proof, Session, Stack, Variant
+from backends.protocol import F32, InferenceSpec, Proof, Session, Stack, Variant
 from models import oracle
 from models.weights import save_weights
 
@@ -61,7 +61,7 @@ class OracleSession:
 class OracleBackend:
     """NumPy."""
 
-    def inference(self, deployment: Deployment) -> Session:
+    def inference(self, deployment: InferenceSpec) -> Session:
         """Build the session; every batch size will do."""
         return OracleSession(deployment.network, deployment.weights)
 

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import pkgutil
 from dataclasses import dataclass, field
-from functools import cache
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, cast
-
-import backends
-from models.errors import InputError
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
-    from types import ModuleType
 
     import numpy as np
     from numpy.typing import NDArray
@@ -90,7 +83,7 @@ class Stack:
 
 
 @dataclass(frozen=True)
-class Deployment:
+class InferenceSpec:
     """A network that is to answer batches of one size, in one variant and precision.
 
     `calibration` are standardised NHWC training images, from which int8 takes its ranges; `files` is the folder that
@@ -107,7 +100,7 @@ class Deployment:
 
 
 @dataclass(frozen=True)
-class Course:
+class TrainingSpec:
     """A network that is to be trained from these weights, in one variant and precision.
 
     Its chances (dropout) follow from `seed`.
@@ -198,7 +191,7 @@ class Training(Protocol):
 class Backend(Protocol):
     """A framework, imported and set to a number of threads."""
 
-    def inference(self, deployment: Deployment) -> Session:
+    def inference(self, deployment: InferenceSpec) -> Session:
         """Build a session; one of an asynchronous variant is an AsynchronousSession.
 
         Raises UnsupportedError when the stack has no such variant or precision here.
@@ -215,7 +208,7 @@ class Multiplier(Backend, Protocol):
 class Trainer(Backend, Protocol):
     """A framework that trains: that of a stack with `trainings`."""
 
-    def training(self, course: Course) -> Training:
+    def training(self, course: TrainingSpec) -> Training:
         """Build a training."""
 
 
@@ -238,7 +231,7 @@ class Way(Protocol):
 AnyWay = TypeVar("AnyWay", bound=Way)
 
 
-def way_of(ways: Mapping[str, AnyWay], deployment: Deployment) -> AnyWay:
+def way_of(ways: Mapping[str, AnyWay], deployment: InferenceSpec) -> AnyWay:
     """Return the way of a deployment's variant; raises UnsupportedError when there is none at its precision."""
     way = ways.get(deployment.variant)
     if way is None or deployment.precision not in way.variant.precisions:
@@ -263,61 +256,3 @@ def variants_of(*ways: Mapping[str, Way]) -> dict[str, Variant]:
 def first_line(documented: object) -> str:
     """Return the first line of a docstring."""
     return (inspect.getdoc(documented) or "").partition("\n")[0]
-
-
-def open_backend(stack: str, threads: int) -> Backend:
-    """Import the framework of `stack`."""
-    backend: Backend = _module(stack).open_backend(threads)
-    return backend
-
-
-def open_training(stack: str, threads: int, course: Course) -> Training:
-    """Import the framework of `stack` and build a training; raises UnsupportedError where it has no such one."""
-    trainings = stacks()[stack].trainings
-    if course.variant not in trainings or course.precision not in trainings[course.variant].precisions:
-        offered = ", ".join(trainings) if trainings else "none: it does not train"
-        raise UnsupportedError(f"{stack} has no training {course.variant} at {course.precision}; it has {offered}")
-    return cast("Trainer", open_backend(stack, threads)).training(course)
-
-
-def open_product(stack: str, threads: int, precision: str, order: int) -> Callable[[], object]:
-    """Import the framework of `stack` and return a product of two square matrices of this order."""
-    return cast("Multiplier", open_backend(stack, threads)).product(precision, order)
-
-
-def convert(stack: str, conversion: str, deployment: Deployment, folder: Path) -> None:
-    """Fill `folder` with the files that the variants of this conversion start from."""
-    _module(stack).convert(conversion, deployment, folder)
-
-
-def write_model(stack: str, path: Path, network: Network, weights: Weights) -> None:
-    """Write weights in the file format of a stack's framework, which its FILES names."""
-    _module(stack).FILES[path.suffix].write(path, network, weights)
-
-
-def read_model(stack: str, path: Path, network: Network) -> Weights:
-    """Read weights from such a file; raises InputError when it is none, or does not fit the network."""
-    weights: Weights = _module(stack).FILES[path.suffix].read(path, network)
-    return weights
-
-
-@cache
-def stacks() -> dict[str, Stack]:
-    """Return every stack by name, vanilla stacks first; a module without a STACK is none."""
-    names = [module.name for module in pkgutil.iter_modules(backends.__path__)]
-    found = [stack for name in names if (stack := _stack_in(name))]
-    return {stack.name: stack for stack in sorted(found, key=lambda stack: (bool(stack.baselines), stack.name))}
-
-
-def _stack_in(name: str) -> Stack | None:
-    try:
-        stack = getattr(_module(name), "STACK", None)
-    except Exception as error:
-        raise InputError(f"backends/{name}.py: can't be imported ({type(error).__name__}: {error})") from error
-    if not isinstance(stack, Stack | None):
-        raise InputError(f"backends/{name}.py: STACK must be a Stack, not {stack!r}")
-    return stack
-
-
-def _module(stack: str) -> ModuleType:
-    return importlib.import_module(f"backends.{stack.replace('-', '_')}")

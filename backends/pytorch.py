@@ -12,13 +12,13 @@ import numpy as np
 from backends import onednn
 from backends.protocol import (
     F32,
-    Course,
-    Deployment,
     FileFormat,
+    InferenceSpec,
     Proof,
     Session,
     Stack,
     Training,
+    TrainingSpec,
     Variant,
     first_line,
     require_evidence,
@@ -133,7 +133,7 @@ FILES = {".pth": FileFormat(write_pth, read_pth)}
 class TorchSession:
     """A module built by one variant's builder."""
 
-    def __init__(self, backend: PyTorch, deployment: Deployment) -> None:
+    def __init__(self, backend: PyTorch, deployment: InferenceSpec) -> None:
         import torch
 
         self._backend, self._deployment = backend, deployment
@@ -245,7 +245,7 @@ class PyTorch:
             prepared(batch)
         return _without_gradients(convert_pt2e(prepared))
 
-    def with_optimizer(self, module: Any, optimizer: Any, course: Course) -> tuple[Any, Any]:
+    def with_optimizer(self, module: Any, optimizer: Any, course: TrainingSpec) -> tuple[Any, Any]:
         """Return what is trained, and by what."""
         return module, optimizer
 
@@ -255,11 +255,11 @@ class PyTorch:
 
         return torch.empty_like(parameter).copy_(stored) if stored.shape == parameter.shape else stored
 
-    def inference(self, deployment: Deployment) -> Session:
+    def inference(self, deployment: InferenceSpec) -> Session:
         """Build a session; the process stays in inference mode, and in its precision, from here on."""
         return TorchSession(self, deployment)
 
-    def training(self, course: Course) -> Training:
+    def training(self, course: TrainingSpec) -> Training:
         """Build a training."""
         return TorchTraining(self, course)
 

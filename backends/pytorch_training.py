@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from backends.protocol import F32, Course, State
+    from backends.protocol import F32, State, TrainingSpec
     from backends.pytorch import PyTorch
     from models.recipes import Recipe
     from models.weights import Weights
@@ -77,7 +77,7 @@ def optimizer_of(recipe: Recipe, parameters: Any, *, fused: bool) -> Any:
 class TorchTraining:
     """A module and its optimiser."""
 
-    def __init__(self, backend: PyTorch, course: Course) -> None:
+    def __init__(self, backend: PyTorch, course: TrainingSpec) -> None:
         import torch
 
         self._backend, self._course, self._way = backend, course, backend.trainings[course.variant]

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from backends import onednn
 from backends.protocol import (
     F32,
-    Course,
-    Deployment,
+    InferenceSpec,
     Proof,
     Session,
     Stack,
     Training,
+    TrainingSpec,
     Variant,
     first_line,
     require_evidence,
@@ -120,7 +120,7 @@ STACK = Stack(
 class TensorFlowSession:
     """A Keras model called in one variant's way."""
 
-    def __init__(self, backend: TensorFlow, deployment: Deployment) -> None:
+    def __init__(self, backend: TensorFlow, deployment: InferenceSpec) -> None:
         import tensorflow as tf
 
         self._backend, self._way = backend, way_of(backend.ways, deployment)
@@ -202,11 +202,11 @@ class TensorFlow:
         """Return the kernels, and versions, that can be seen while `run` does its work; stock TensorFlow shows none."""
         return set(), {}
 
-    def inference(self, deployment: Deployment) -> Session:
+    def inference(self, deployment: InferenceSpec) -> Session:
         """Build a session; the process stays in its precision from here on."""
         return TensorFlowSession(self, deployment)
 
-    def training(self, course: Course) -> Training:
+    def training(self, course: TrainingSpec) -> Training:
         """Build a training; the process stays in its precision from here on."""
         return TensorFlowTraining(self, course)
 

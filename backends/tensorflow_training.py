@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from backends.protocol import F32, Course, State
+    from backends.protocol import F32, State, TrainingSpec
     from backends.tensorflow import TensorFlow
     from models.recipes import Recipe
     from models.weights import Weights
@@ -118,7 +118,7 @@ def optimizer_of(recipe: Recipe) -> Adam | Momentum:
 class TensorFlowTraining:
     """A Keras model and its optimiser."""
 
-    def __init__(self, backend: TensorFlow, course: Course) -> None:
+    def __init__(self, backend: TensorFlow, course: TrainingSpec) -> None:
         import tensorflow as tf
 
         self._backend, self._course, self._way = backend, course, backend.trainings[course.variant]

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from typer.exceptions import TyperException
 
-from models.errors import InputError
+from models.errors import UserError
 
 app = typer.Typer(
     name="bench",
@@ -51,34 +51,34 @@ def run(
     name: Annotated[str, typer.Option(help="Name of this run's folder; default: suite and time")] = "",
 ) -> None:
     """Measure a suite, pair by pair, and write the report."""
-    from bench import commands
+    from bench.commands import run as commands
 
-    choice = commands.Choice(suite, preset, stack, environments, model, batch_size, precision, threads, data, seed)
-    raise typer.Exit(commands.run(choice, results, name, PatientConsole(), sys.argv))
+    choice = commands.RunOptions(suite, preset, stack, environments, model, batch_size, precision, threads, data, seed)
+    raise typer.Exit(commands.run(choice, results, name, BrokenPipeSafeConsole(), sys.argv))
 
 
 @app.command()
 def report(folder: Annotated[Path, typer.Argument(help="Folder of a run")] = RESULTS / "latest") -> None:
     """Write the tables, plots and pages of a run anew, from its journal."""
-    from bench import commands
+    from bench.commands import run as commands
 
-    raise typer.Exit(commands.report(folder, PatientConsole()))
+    raise typer.Exit(commands.report(folder, BrokenPipeSafeConsole()))
 
 
 @app.command("list")
 def list_() -> None:
     """Show the suites, presets, stacks with their variants, models and recipes there are."""
-    from bench import commands
+    from bench.commands import run as commands
 
-    commands.list_everything(PatientConsole())
+    commands.list_everything(BrokenPipeSafeConsole())
 
 
 @app.command()
 def models(name: Annotated[str, typer.Argument(help="A model; all of them when left out")] = "") -> None:
     """Show a model layer by layer: output shape, parameters, multiply-adds."""
-    from bench import commands
+    from bench.commands import run as commands
 
-    commands.show_models(name, PatientConsole())
+    commands.show_models(name, BrokenPipeSafeConsole())
 
 
 @app.command()
@@ -97,10 +97,10 @@ def train(
     changes: ChangesOption = "",
 ) -> None:
     """Train a model, or go on with one that was interrupted, and write its learning curves and evaluation."""
-    from bench import commands_training as commands
+    from bench.commands import train as commands
 
-    wish = commands.Wish(recipe, stack, variant, precision, epochs, seed, threads, data, changes)
-    commands.train(wish, results, name, output, PatientConsole(), sys.argv)
+    wish = commands.TrainOptions(recipe, stack, variant, precision, epochs, seed, threads, data, changes)
+    commands.train(wish, results, name, output, BrokenPipeSafeConsole(), sys.argv)
 
 
 @app.command()
@@ -119,10 +119,10 @@ def tune(
     changes: ChangesOption = "",
 ) -> None:
     """Search batch size, learning rate and rho on held-out training images, or go on with a search."""
-    from bench import commands_training as commands
+    from bench.commands import train as commands
 
-    wish = commands.Wish(recipe, stack, variant, precision, epochs, seed, threads, data, changes)
-    commands.tune(wish, trials, results, name, PatientConsole())
+    wish = commands.TrainOptions(recipe, stack, variant, precision, epochs, seed, threads, data, changes)
+    commands.tune(wish, trials, results, name, BrokenPipeSafeConsole())
 
 
 ModelOption = Annotated[str, typer.Option("--model", help="The model that a file which does not say so is of")]
@@ -139,9 +139,9 @@ def evaluate(
     name: Annotated[str, typer.Option(help="Name of the folder, for a file; default: the file's")] = "",
 ) -> None:
     """Judge a trained model on the test images, with and without optimisation side by side."""
-    from bench import commands_training as commands
+    from bench.commands import train as commands
 
-    raise typer.Exit(commands.evaluate(file, model, arms, data, threads, results, name, PatientConsole()))
+    raise typer.Exit(commands.evaluate(file, model, arms, data, threads, results, name, BrokenPipeSafeConsole()))
 
 
 @app.command()
@@ -151,9 +151,9 @@ def export(
     model: ModelOption = "",
 ) -> None:
     """Write a model for other tools: a state dict, Keras's weights, OpenVINO IR."""
-    from bench import commands_training as commands
+    from bench.commands import train as commands
 
-    commands.export(file, output, model, PatientConsole())
+    commands.export(file, output, model, BrokenPipeSafeConsole())
 
 
 @app.command("import")
@@ -163,9 +163,9 @@ def import_(
     model: Annotated[str, typer.Option(help="The model that the weights are of")],
 ) -> None:
     """Read the weights of another tool; only tensors are read, never code."""
-    from bench import commands_training as commands
+    from bench.commands import train as commands
 
-    commands.import_(file, output, model, PatientConsole())
+    commands.import_(file, output, model, BrokenPipeSafeConsole())
 
 
 @app.command()
@@ -176,10 +176,10 @@ def claims(
     results: ResultsOption = RESULTS,
 ) -> None:
     """Set published claims beside what is measured here: reproduced, not reproduced, or not testable and why."""
-    from bench import commands_claims
+    from bench.commands import claims
 
-    console = PatientConsole()
-    status = commands_claims.claims(
+    console = BrokenPipeSafeConsole()
+    status = claims.claims(
         measure=not only_read, preset=preset, results=results, source=data, console=console, argv=sys.argv
     )
     raise typer.Exit(status)
@@ -192,20 +192,20 @@ def selftest(
     name: Annotated[str, typer.Option(help="Name of this run's folder; default: selftest and time")] = "",
 ) -> None:
     """Prove the instrument on this machine: equal arms are equal, and known differences are recovered."""
-    from bench import commands_selftest as commands
+    from bench.commands import selftest as commands
 
-    raise typer.Exit(commands.selftest(stack, results, name, PatientConsole(), sys.argv))
+    raise typer.Exit(commands.selftest(stack, results, name, BrokenPipeSafeConsole(), sys.argv))
 
 
 @app.command()
 def doctor() -> None:
     """Show what this machine is, what disturbs measuring on it, and what to do about that."""
-    from bench.doctor import show
+    from bench.machine.diagnosis import show
 
-    show(PatientConsole())
+    show(BrokenPipeSafeConsole())
 
 
-class PatientConsole(Console):
+class BrokenPipeSafeConsole(Console):
     """A console whose reader may leave: the work goes on without output."""
 
     def on_broken_pipe(self) -> None:
@@ -224,7 +224,7 @@ def main() -> None:
     """Run the command line; exit 2 with one line when the user's input is wrong."""
     try:
         status = app(sys.argv[1:] or ["--help"], standalone_mode=False)
-    except InputError as error:
+    except UserError as error:
         fail(str(error))
     except TyperException as error:
         fail(f"{getattr(error, 'format_message', error.__str__)()}; see `bench --help`, or `bench COMMAND --help`")

@@ -1,4 +1,4 @@
-"""Append-only results on disk: every record is one whole line, flushed, or not there at all."""
+"""Append-only results on disk: every record is one atomic_write line, flushed, or not there at all."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import json
 import os
 from typing import TYPE_CHECKING, Any, Self
 
-from bench.errors import UserError
 from bench.records import DESCRIPTION, SCHEMA, Record, RecordError, from_line, to_line
-from models.whole import whole
+from models.errors import UserError
+from models.files import atomic_write
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,7 +32,7 @@ class Journal:
     def append(self, record: Record) -> None:
         """Write one record.
 
-        Raises UserError when the disk refuses; the journal is then cut back to its last whole line.
+        Raises UserError when the disk refuses; the journal is then cut back to its last atomic_write line.
         """
         line = to_line(record).encode() + b"\n"
         size = os.fstat(self._descriptor).st_size
@@ -58,7 +58,7 @@ def disk_error(path: Path, error: OSError, *, measured: bool = True) -> UserErro
 
 
 def write_run(folder: Path, content: dict[str, Any]) -> None:
-    """Write run.json whole or not at all."""
+    """Write run.json atomic_write or not at all."""
     write_whole(folder / RUN, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
@@ -68,14 +68,14 @@ def write_whole(path: Path, text: str) -> None:
     Raises UserError when the disk refuses.
     """
     try:
-        with whole(path) as partial:
+        with atomic_write(path) as partial:
             partial.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise disk_error(path, error) from error
 
 
 def write_pages(folder: Path, texts: dict[str, str], drawn: dict[str, str]) -> None:
-    """Write a report's files, each whole: texts by name, and plots into their own folder."""
+    """Write a report's files, each atomic_write: texts by name, and plots into their own folder."""
     (folder / "plots").mkdir(exist_ok=True)
     for name, text in (texts | {f"plots/{name}": svg for name, svg in drawn.items()}).items():
         write_whole(folder / name, text)
@@ -102,7 +102,7 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 
 def read_journal(folder: Path) -> list[Record]:
-    """Read every whole line; raises UserError that names the first line which is no record."""
+    """Read every atomic_write line; raises UserError that names the first line which is no record."""
     path = folder / JOURNAL
     try:
         lines = path.read_text(encoding="utf-8").split("\n")

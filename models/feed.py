@@ -80,14 +80,14 @@ class Feed:
         return augmented(self.network, self.images[chosen], self.augmentation, random), self.labels[chosen]
 
 
-class Witness:
+class DigestingIterator:
     """Batches on their way to a training, and a SHA-256 of all labels and of the pixels of the first and last batch."""
 
     def __init__(self, batches: Iterator[Batch], count: int) -> None:
         self._batches, self._last, self._index = batches, count - 1, 0
         self._sha = hashlib.sha256()
 
-    def __iter__(self) -> Witness:
+    def __iter__(self) -> DigestingIterator:
         return self
 
     def __next__(self) -> Batch:

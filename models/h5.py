@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from models.files import atomic_write
 from models.weights import Weights, WeightsError, require_fit
-from models.whole import whole
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,7 +29,7 @@ def write_h5(path: Path, network: Network, weights: Weights) -> None:
     """Write the weights under a temporary name, then rename the file; Keras's `load_weights` reads it."""
     import h5py
 
-    with whole(path) as partial, h5py.File(partial, "w") as file:
+    with atomic_write(path) as partial, h5py.File(partial, "w") as file:
         layers = [placed.name for placed in network.place() if placed.parameter_shapes]
         file.attrs["layer_names"] = [name.encode() for name in layers]
         file.attrs["backend"], file.attrs["keras_version"] = b"tensorflow", b"2.15.0"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from models.errors import InputError
+from models.errors import UserError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 UNSIGNED_BYTE = 0x08
 
 
-class DataError(InputError):
+class DataError(UserError):
     """A data set that is missing, damaged or not what it claims to be."""
 
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from math import prod
 from typing import TYPE_CHECKING, TypeAlias
 
-from models.errors import InputError
+from models.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +22,7 @@ Shape: TypeAlias = tuple[int, ...]
 RUNNING = ("mean", "variance")  # the parameters of batch normalisation that have no gradient
 
 
-class SpecError(InputError):
+class SpecError(UserError):
     """A network whose layers do not fit together."""
 
 

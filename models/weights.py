@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from models.errors import InputError
-from models.whole import whole
+from models.errors import UserError
+from models.files import atomic_write
 
 if TYPE_CHECKING:
     from models.spec import Network, Shape
@@ -21,7 +21,7 @@ Weights: TypeAlias = dict[str, NDArray[np.float32]]
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 
 
-class WeightsError(InputError):
+class WeightsError(UserError):
     """A checkpoint that can't be read or does not fit the network."""
 
 
@@ -65,7 +65,7 @@ def save_weights(path: Path, weights: Weights, metadata: dict[str, str]) -> None
 
     # The format knows no strides: what it writes is the memory as it lies.
     arrays = {name: np.asarray(array, order="C") for name, array in weights.items()}
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_bytes(save(arrays, metadata or None))
 
 

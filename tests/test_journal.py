@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench import journal as journal_module
-from bench.errors import UserError
 from bench.journal import Journal, read_journal, read_run, write_whole
 from bench.records import KINDS, End, Failure, Overhead, RecordError, from_line, to_line
+from models.errors import UserError
 
 FAILURE = Failure("toy/good", "c", 3, "died | at\n once", skipped=False)
 

@@ -4,8 +4,8 @@ import csv
 
 import pytest
 
-from backends.protocol import stacks
-from bench.stacks import MissingEnvironmentError, environment_of
+from backends.registry import stacks
+from bench.suite.environments import MissingEnvironmentError, environment_of
 from conftest import run_bench
 
 SUITE = """\

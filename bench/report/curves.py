@@ -10,14 +10,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogLocator
 
 from backends.protocol import PRECISIONS
-from bench.records import TRAINING, threads_told
-from bench.report.axes import LEGEND, look_of, panel_height, plain_log_axis, styles
-from bench.roofline import Reach, peak_operations_per_s, reaches, traffic_rates
-from bench.scaling import BATCH_SIZE, sweeps, value
+from bench.analysis.roofline import RooflinePoint, peak_operations_per_s, reaches, traffic_rates
+from bench.analysis.scaling import BATCH_SIZE, sweeps, value
+from bench.report.plot_style import LEGEND, look_of, panel_height, plain_log_axis, styles
+from bench.suite.arms import TRAINING, threads_told
 
 if TYPE_CHECKING:
-    from bench.analysis import Run
-    from bench.scaling import Sweep
+    from bench.analysis.scaling import Sweep
+    from bench.analysis.speedups import Run
 
 
 def scaling(run: Run) -> Figure | None:
@@ -50,7 +50,7 @@ def _scaling_panel(axes: Any, sweep: Sweep) -> None:
 
 def roofline(run: Run) -> Figure | None:
     """Draw what arms reach under the roofs of the machine, one panel for each number of threads and scenario."""
-    groups = defaultdict[tuple[int, str], list[Reach]](list)
+    groups = defaultdict[tuple[int, str], list[RooflinePoint]](list)
     for case in run.cases:
         groups[run.threads(case), case.scenario] += reaches(run, case)
     found = {key: rows for key, rows in groups.items() if rows}
@@ -64,7 +64,7 @@ def roofline(run: Run) -> Figure | None:
     return figure
 
 
-def _roofline_panel(run: Run, axes: Any, rows: list[Reach], threads: int) -> None:
+def _roofline_panel(run: Run, axes: Any, rows: list[RooflinePoint], threads: int) -> None:
     intensities = [row.limit.intensity for row in rows]
     span = np.geomspace(min(intensities) / 3, max(intensities) * 3, 100)
     precisions = [each for each in PRECISIONS if any(row.arm.precision == each for row in rows)]

@@ -10,14 +10,14 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from bench.report.axes import COLOURS, LINES, STYLE, svg_of
 from bench.report.page import HTML, MARKDOWN, inline, template_environment
+from bench.report.plot_style import COLOURS, LINES, STYLE, svg_of
 from models.data import CLASSES, SYNTHETIC_WARNING
 
 if TYPE_CHECKING:
-    from bench.course import Epoch
-    from bench.evaluate import Evaluation
-    from bench.model import Model
+    from bench.training.course import Epoch
+    from bench.training.evaluate import Evaluation
+    from bench.training.model_file import Model
     from models.spec import Network, PlacedLayer
 
 CLASSIFICATION, CONFUSION, ROC, HISTORY_TABLE = "classification.csv", "confusion.csv", "roc.csv", "history.csv"

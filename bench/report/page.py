@@ -7,10 +7,14 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import checks
-from bench.attribution import attributions
-from bench.progress import duration
-from bench.records import LATENCY, TRAINING, Evidence
+from bench.analysis import gates
+from bench.analysis.attribution import attributions
+from bench.analysis.roofline import reaches
+from bench.analysis.scaling import BATCH_SIZE, sweeps
+from bench.analysis.tradeoffs import tradeoffs
+from bench.analysis.training import GOALS, trained_arms
+from bench.console import duration
+from bench.records import Evidence
 from bench.report.summary import (
     attribution_sentence,
     case_title,
@@ -20,19 +24,17 @@ from bench.report.summary import (
     troubles,
 )
 from bench.report.tables import foreign_share, harness_share, idle_share, speedup_rows
-from bench.roofline import reaches
-from bench.scaling import BATCH_SIZE, sweeps
-from bench.tradeoff import tradeoffs
-from bench.trained import GOALS, trained_arms
+from bench.suite.arms import LATENCY, TRAINING
 from models.data import SYNTHETIC_WARNING
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-    from bench.analysis import Run, Speedup
-    from bench.checks import Estimate
-    from bench.records import Arm, Case, Proof
-    from bench.trained import Difference, TrainedArm
+    from bench.analysis.gates import Estimate
+    from bench.analysis.speedups import Run, Speedup
+    from bench.analysis.training import Difference, TrainedArm
+    from bench.records import Proof
+    from bench.suite.arms import Arm, Case
 
 TEMPLATES = Path(__file__).parent / "templates"
 MARKDOWN, HTML = "report.md", "report.html"
@@ -230,13 +232,13 @@ def _checks(run: Run) -> Any:
         yield (
             "Harness overhead per timed call (null backend)",
             _overhead(run),
-            f"at most {checks.MAX_OVERHEAD_NS / MICRO:g} us",
+            f"at most {gates.MAX_OVERHEAD_NS / MICRO:g} us",
         )
     slices = {(each.case, each.block, each.round) for every in run.turns.values() for each in every}
     yield (
         (
-            f"Rounds in which over {checks.MAX_TAKEN_SHARE:.0%} of the cores' time was stolen or throttled, or over "
-            f"{checks.MAX_FOREIGN_SHARE:.0%} used by other processes"
+            f"Rounds in which over {gates.MAX_TAKEN_SHARE:.0%} of the cores' time was stolen or throttled, or over "
+            f"{gates.MAX_FOREIGN_SHARE:.0%} used by other processes"
         ),
         f"{len(run.marked_rounds)} of {len(slices)}",
         "0; the column `without marked` leaves them out",

@@ -10,10 +10,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from bench.attribution import attributions
-from bench.checks import MIN_RELATIVE_ACCURACY
-from bench.records import LATENCY, TRAINING
-from bench.report.axes import (
+from bench.analysis.attribution import attributions
+from bench.analysis.gates import MIN_RELATIVE_ACCURACY
+from bench.analysis.tradeoffs import tradeoffs
+from bench.analysis.training import GOALS, learning_curve
+from bench.report.curves import roofline, scaling
+from bench.report.plot_style import (
     COLOURS,
     LEGEND,
     MARKERS,
@@ -25,17 +27,15 @@ from bench.report.axes import (
     styles,
     svg_of,
 )
-from bench.report.curves import roofline, scaling
-from bench.tradeoff import tradeoffs
-from bench.trained import GOALS, learning_curve
+from bench.suite.arms import LATENCY, TRAINING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from bench.analysis import Run, Speedup
-    from bench.attribution import Attribution
-    from bench.records import Case
-    from bench.tradeoff import Tradeoff
+    from bench.analysis.attribution import Attribution
+    from bench.analysis.speedups import Run, Speedup
+    from bench.analysis.tradeoffs import Tradeoff
+    from bench.suite.arms import Case
 
 SPEEDUPS, LATENCIES, BLOCKS = "speedups.svg", "latencies.svg", "blocks.svg"
 ATTRIBUTION, TRADEOFFS, TRAINING_CURVES = "attribution.svg", "tradeoffs.svg", "training.svg"

@@ -8,8 +8,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from bench import checks
-from bench.attribution import attributions
+from bench.analysis import gates
+from bench.analysis.attribution import attributions
 from bench.report.tables import failed, withheld
 from models.data import SYNTHETIC_WARNING
 
@@ -18,24 +18,24 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from bench.analysis import Run, Speedup
-    from bench.attribution import Attribution
-    from bench.plan import Plan
-    from bench.records import Arm, Case
-    from bench.stats import Interval
+    from bench.analysis.attribution import Attribution
+    from bench.analysis.speedups import Run, Speedup
+    from bench.analysis.stats import Interval
+    from bench.suite.arms import Arm, Case
+    from bench.suite.plan import Plan
     from models.data import DataSet
 
 VERDICT_STYLES = {
     "FASTER": "bold green",
     "SLOWER": "bold red",
     "EQUIVALENT": "bold blue",
-    checks.WITHHELD: "bold magenta",
+    gates.WITHHELD: "bold magenta",
 }
 
 
 def opening(plan: Plan, data: DataSet, advice: Sequence[str], console: Console) -> None:
     """Say what is about to be measured, and what can't be."""
-    from bench.stacks import differences
+    from bench.suite.environments import differences
 
     say, threads = console.print, ", ".join(map(str, plan.thread_counts))
     say(f"suite {plan.suite.name}, preset {plan.preset.name} ({plan.preset.summary})", highlight=False, soft_wrap=True)
@@ -123,13 +123,13 @@ def headline(run: Run, row: Speedup) -> str:
     sure = f", interval {interval_text(row.interval)}" if row.interval else ""
     ratio = f"{row.speedup:.3f}x{sure}" if row.speedup else "no ratio"
     match row.verdict.word:
-        case checks.FASTER:
+        case gates.FASTER:
             return f"{arm} is faster than {baseline}: {ratio} {where}."
-        case checks.SLOWER:
+        case gates.SLOWER:
             return f"{arm} is slower than {baseline}: {ratio} {where}."
-        case checks.EQUIVALENT:
+        case gates.EQUIVALENT:
             return f"{arm} is as fast as {baseline}, to within 2 %: {ratio} {where}."
-        case checks.WITHHELD:
+        case gates.WITHHELD:
             return f"{arm} against {baseline}: withheld; {row.verdict.reason} {where}."
         case word:
             return f"{arm} against {baseline}: {word.lower()}, {ratio}; {row.verdict.reason} {where}."

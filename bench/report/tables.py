@@ -6,25 +6,27 @@ from itertools import chain
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
-from bench import checks
-from bench.attribution import attributions
-from bench.costs import cost
-from bench.records import LATENCY, watched_ns
-from bench.roofline import reaches
-from bench.scaling import sweeps
-from bench.stats import percentile
-from bench.tradeoff import tradeoffs
-from bench.trained import GOALS, trained_arms
+from bench.analysis import gates
+from bench.analysis.attribution import attributions
+from bench.analysis.costs import cost
+from bench.analysis.roofline import reaches
+from bench.analysis.scaling import sweeps
+from bench.analysis.stats import percentile
+from bench.analysis.tradeoffs import tradeoffs
+from bench.analysis.training import GOALS, trained_arms
+from bench.records import watched_ns
+from bench.suite.arms import LATENCY
 
 if TYPE_CHECKING:
-    from bench.analysis import Run, Speedup
-    from bench.attribution import Attribution, Rung
-    from bench.checks import Estimate
-    from bench.records import Arm, Case, Turn
-    from bench.roofline import Reach
-    from bench.scaling import Curve, Sweep
-    from bench.tradeoff import Tradeoff
-    from bench.trained import TrainedArm
+    from bench.analysis.attribution import Attribution, Rung
+    from bench.analysis.gates import Estimate
+    from bench.analysis.roofline import RooflinePoint
+    from bench.analysis.scaling import Curve, Sweep
+    from bench.analysis.speedups import Run, Speedup
+    from bench.analysis.tradeoffs import Tradeoff
+    from bench.analysis.training import TrainedArm
+    from bench.records import Turn
+    from bench.suite.arms import Arm, Case
 
 ARMS, SPEEDUPS, ATTRIBUTION, TRADEOFFS = "arms.csv", "speedups.csv", "attribution.csv", "tradeoffs.csv"
 TRAINING_TABLE, SCALING = "training.csv", "scaling.csv"
@@ -258,7 +260,7 @@ def _facts(run: Run, arm: Arm, case: Case) -> dict[str, Any]:
     }
 
 
-def _reach_columns(reach: Reach | None) -> dict[str, Any]:
+def _reach_columns(reach: RooflinePoint | None) -> dict[str, Any]:
     """Return how near an arm comes to what the machine can do."""
     return {
         "gflop_per_s": reach.operations_per_s / 1e9 if reach else None,
@@ -307,7 +309,7 @@ def failed(run: Run) -> list[tuple[Arm, Case, dict[str, Any]]]:
 
 def withheld(run: Run) -> list[Speedup]:
     """Return the comparisons that a gate keeps from being claimed."""
-    return [row for row in run.speedups if row.verdict.word == checks.WITHHELD]
+    return [row for row in run.speedups if row.verdict.word == gates.WITHHELD]
 
 
 def _ratio(log_ratio: float | None) -> float | None:

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backends.protocol import Deployment, convert, open_backend, stacks
-from bench import settings
-from bench.launch import Unsupported, Worker
-from bench.machine import usable_cores
-from bench.records import DEFAULT_SETTINGS
+from backends.protocol import InferenceSpec
+from backends.registry import convert, open_backend, stacks
+from bench.engine.workers import Unsupported, Worker
+from bench.machine.facts import usable_cores
+from bench.suite import variables as settings
+from bench.suite.arms import DEFAULT_SETTINGS
 from models import synthetic
 from models.weights import checkpoint_path, initial_weights, load_weights, save_weights
 from models.zoo import CNN_SMALL, NETWORKS
@@ -52,7 +53,7 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("session", uses, indirect=True, ids=lambda use: "-".join(map(str, use)), scope="module")
     elif "own_stack" in metafunc.fixturenames:
         metafunc.parametrize("own_stack", [OWN_STACK])
-    elif "trained" in metafunc.fixturenames and metafunc.module.__name__ == "test_training":
+    elif "trained" in metafunc.fixturenames and metafunc.module.__name__.endswith("test_training"):
         names = [stack.name for stack in HERE if stack.trainings]
         metafunc.parametrize("trained", names, indirect=True, scope="module")
     elif "other_training" in metafunc.fixturenames:
@@ -148,8 +149,8 @@ def session(request, trained, tmp_path_factory):
     files, calibration = None, np.zeros((1, 28, 28, 1), np.float32)
     if conversion := stacks()[stack].variants[variant].conversion:
         files = tmp_path_factory.mktemp("files")
-        convert(stack, conversion, Deployment(CNN_SMALL, trained, variant, "fp32", 1, calibration), files)
-    deployment = Deployment(CNN_SMALL, trained, variant, "fp32", batch_size, calibration, files)
+        convert(stack, conversion, InferenceSpec(CNN_SMALL, trained, variant, "fp32", 1, calibration), files)
+    deployment = InferenceSpec(CNN_SMALL, trained, variant, "fp32", batch_size, calibration, files)
     built = open_backend(stack, usable_cores()).inference(deployment)
     built.batch_size = batch_size
     return built

@@ -8,11 +8,11 @@ import sys
 import numpy as np
 import pytest
 
-from backends.protocol import read_model, write_model
-from conftest import OWN_STACK, lively_weights
-from models.errors import InputError
+from backends.registry import read_model, write_model
+from models.errors import UserError
 from models.h5 import read_h5, write_h5
 from models.zoo import CNN_BN, CNN_SMALL, NETWORKS
+from tests.contract.conftest import OWN_STACK, lively_weights
 
 IS_TORCH, IS_KERAS = OWN_STACK in ("pytorch", "ipex"), OWN_STACK in ("tensorflow", "itex")
 torch_only = pytest.mark.skipif(not IS_TORCH, reason="state dicts are PyTorch's")
@@ -67,7 +67,7 @@ def test_what_is_no_state_dict_of_the_network_is_refused_and_never_run(tmp_path,
         case "empty":
             path.write_bytes(b"")
     network = CNN_BN if content == "of another network" else CNN_SMALL
-    with pytest.raises(InputError) as error:
+    with pytest.raises(UserError) as error:
         read_model(OWN_STACK, path, network)
     assert str(error.value).startswith(str(path))
     assert "\n" not in str(error.value)

@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 
-from backends.protocol import Course, Deployment, UnsupportedError, open_backend, open_training, stacks
-from bench.machine import usable_cores
-from conftest import HERE
+from backends.protocol import InferenceSpec, TrainingSpec, UnsupportedError
+from backends.registry import open_backend, open_training, stacks
+from bench.machine.facts import usable_cores
 from models import oracle
 from models.data import standardise
 from models.recipes import Recipe
 from models.zoo import CNN_SMALL, NETWORKS
+from tests.contract.conftest import HERE
 
 # The larger networks at one batch size: a batch of 3 divides neither the images nor any vector width.
 BUILDS = [("cnn-small", 1), ("cnn-small", 64), ("cnn-bn", 3), ("cnn-vgg", 3)]
@@ -56,7 +57,7 @@ def test_a_variant_or_precision_that_is_not_there_is_refused(own_stack, trained)
     for variant, precision in (("warp", "fp32"), (known, "fp8")):
         with pytest.raises(UnsupportedError):
             backend.inference(
-                Deployment(CNN_SMALL, trained, variant, precision, 1, np.zeros((1, 28, 28, 1), np.float32))
+                InferenceSpec(CNN_SMALL, trained, variant, precision, 1, np.zeros((1, 28, 28, 1), np.float32))
             )
 
 
@@ -65,7 +66,7 @@ def test_a_stack_that_does_not_train_says_so() -> None:
     for stack in HERE:
         if not stack.trainings:
             with pytest.raises(UnsupportedError, match=f"{stack.name} has no training .* it does not train"):
-                open_training(stack.name, 1, Course(CNN_SMALL, {}, "train", "fp32", recipe, 0))
+                open_training(stack.name, 1, TrainingSpec(CNN_SMALL, {}, "train", "fp32", recipe, 0))
 
 
 def test_benchmark(session, images, benchmark) -> None:

@@ -5,9 +5,9 @@ import shutil
 import numpy as np
 import pytest
 
-from bench.launch import WorkerError
-from conftest import HERE, Use
+from bench.engine.workers import WorkerError
 from models.zoo import CNN_SMALL
+from tests.contract.conftest import HERE, Use
 
 pytestmark = pytest.mark.skipif(all(stack.name != "openvino" for stack in HERE), reason="another environment")
 

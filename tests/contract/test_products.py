@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from backends.protocol import open_product, stacks
-from conftest import OWN_STACK
+from backends.registry import open_product, stacks
+from tests.contract.conftest import OWN_STACK
 
 ORDER = 64
 

@@ -6,8 +6,8 @@ from itertools import repeat
 
 import pytest
 
-from bench.machine import usable_cores
-from bench.measure import time_slice
+from bench.machine.facts import usable_cores
+from bench.worker.timing import time_slice
 from models.zoo import CNN_SMALL
 
 torch = pytest.importorskip("torch")

@@ -9,12 +9,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from backends.protocol import stacks
-from conftest import lively_weights
-from models import gradient
+from backends.registry import stacks
 from models.spec import BatchNorm, Dropout
 from models.weights import digest, load_weights, save_weights
 from models.zoo import CNN_SMALL, NETWORKS
+from tests.contract.conftest import lively_weights
+from tests.models import gradient
 
 # One step of plain gradient descent, at a rate at which every parameter moves visibly, against NumPy in float64: the
 # norm of what a parameter is off by, over the norm of what it moves by. In the deep network fp32 decides some of the
@@ -26,7 +26,7 @@ import json, sys
 from dataclasses import replace
 from pathlib import Path
 import numpy as np
-from backends.protocol import Course, open_training, stacks
+from backends.protocol import TrainingSpec, open_training, stacks
 from models import zoo
 from models.recipes import Recipe
 from models.spec import Dropout
@@ -41,7 +41,7 @@ def begin(wish, weights):
     how = wish["optimizer"], wish["rate"], wish["momentum"], wish["rho"]
     recipe = Recipe("r", "", wish["model"], 1, wish["size"], *how)
     variant = wish["variant"] or next(iter(stacks()[stack].trainings))
-    return open_training(stack, 2, Course(network, weights, variant, precision, recipe, 11))
+    return open_training(stack, 2, TrainingSpec(network, weights, variant, precision, recipe, 11))
 
 def fulfil(key, wish):
     batch, report = np.load(folder / f"batch-{wish['size']}.npz"), {}

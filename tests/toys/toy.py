@@ -17,7 +17,7 @@ from models.weights import load_weights, save_weights
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from backends.protocol import F32, Course, Deployment
+    from backends.protocol import F32, InferenceSpec, TrainingSpec
 
 STACK = Stack(
     name="toy",
@@ -54,7 +54,7 @@ STACK = Stack(
 class ToySession(OracleSession):
     """The oracle with a fault."""
 
-    def __init__(self, deployment: Deployment) -> None:
+    def __init__(self, deployment: InferenceSpec) -> None:
         weights, file = deployment.weights, deployment.files
         if file is not None:
             weights = load_weights(file / "weights.safetensors", deployment.network)
@@ -104,7 +104,7 @@ class ToySession(OracleSession):
 class ToyTraining:
     """Moves the last bias by the mean of what it was fed; which is what its loss falls with, too."""
 
-    def __init__(self, course: Course) -> None:
+    def __init__(self, course: TrainingSpec) -> None:
         self.variant, self.bias = course.variant, course.weights["dense2.bias"].copy()
         self.rest, self.steps, self.epochs = course.weights, np.zeros((), np.float32), 0
 
@@ -139,12 +139,12 @@ class ToyTraining:
 class ToyBackend:
     """Opens toy sessions."""
 
-    def inference(self, deployment: Deployment) -> ToySession:
+    def inference(self, deployment: InferenceSpec) -> ToySession:
         if deployment.variant == "unsupported":
             raise UnsupportedError("the toy can't do that")
         return ToySession(deployment)
 
-    def training(self, course: Course) -> ToyTraining:
+    def training(self, course: TrainingSpec) -> ToyTraining:
         return ToyTraining(course)
 
 
@@ -152,7 +152,7 @@ def open_backend(threads: int) -> ToyBackend:
     return ToyBackend()
 
 
-def convert(conversion: str, deployment: Deployment, folder: Path) -> None:
+def convert(conversion: str, deployment: InferenceSpec, folder: Path) -> None:
     if conversion == "fail":
         raise RuntimeError("the toy can't be converted")
     save_weights(folder / "weights.safetensors", deployment.weights, {})

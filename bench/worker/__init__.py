@@ -1,0 +1,1 @@
+"""What runs inside a stack's environment: the standard library, NumPy, `backends` and `models` only."""

@@ -1,0 +1,40 @@
+"""Read the user's TOML files, and say in which line an error is."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from models.errors import UserError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file's text, to tell the line that an error is in."""
+
+    path: Path
+    text: str
+
+    def error(self, key: str, message: str) -> UserError:
+        """Return the error about `key`, with its line."""
+        found = re.search(rf"^\s*(?:{re.escape(key)}\s*=|\[\[?{re.escape(key)}\]\]?)", self.text, re.MULTILINE)
+        line = f", line {self.text.count(chr(10), 0, found.start(0) + len(found[0])) + 1}" if found else ""
+        return UserError(f"{self.path}{line}: {message}")
+
+
+def read_toml(path: Path) -> tuple[Source, dict[str, Any]]:
+    """Read a file; raises UserError when it can't be read, or is no TOML."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        return Source(path, text), tomllib.loads(text)
+    except OSError as error:
+        raise UserError(f"{path}: can't be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not TOML: {error}") from error

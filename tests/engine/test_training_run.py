@@ -1,0 +1,133 @@
+"""A run whose arms train, from end to end, with stacks that need no framework."""
+
+import csv
+import json
+
+import pytest
+
+from bench.analysis.speedups import Run
+from bench.records import TrainedEpoch
+from conftest import run_bench
+
+SUITE = """\
+name = "school"
+summary = "toys that train"
+scenarios = ["training"]
+models = ["cnn-small"]
+batch_sizes = [64]
+precisions = ["fp32", "bf16"]
+recipe = "adam"
+epochs = 3
+arms = ["pupil/train", "toy/train", "toy/train-diverges", "toy/train-dies"]
+baselines = ["pupil/train"]
+primary = ["toy/train"]
+[[ladders]]
+name = "toy"
+steps = [["as it is", "pupil/train"], ["toy", "toy/train"]]
+"""
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """Measure once; return the folder of the run and what the command line said."""
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "school.toml").write_text(SUITE)
+    choice = ("--preset", "smoke", "--data", "synthetic", "--name", "r", "--seed", "5", "--threads", "1")
+    return folder / "results" / "r", run_bench(folder, "run", "--suite", "./school.toml", *choice)
+
+
+def rows(folder, name):
+    with (folder / name).open() as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_arms_that_fail_are_rows_with_reasons_and_the_others_are_measured(measured) -> None:
+    folder, done = measured
+    assert done.returncode == 1, done.stderr
+    assert done.stderr == ""
+    found = {(row["stack"], row["variant"], row["precision"], row["replica"]): row for row in rows(folder, "arms.csv")}
+    assert found["toy", "train", "fp32", "False"]["status"] == "measured"
+    assert found["pupil", "train", "fp32", "True"]["status"] == "measured"
+    assert "diverged: the loss of step 4 of 100 is nan" in found["toy", "train-diverges", "fp32", "False"]["reason"]
+    assert "died with status 7" in found["toy", "train-dies", "fp32", "False"]["reason"]
+    assert found["toy", "train", "bf16", "False"]["status"] == "skipped"
+
+
+def test_arms_get_equal_work_epoch_by_epoch(measured) -> None:
+    folder, _ = measured
+    epochs = Run(folder).of(TrainedEpoch)
+    places = {(each.block, each.round) for each in epochs}
+    assert places == {(1, 0), (1, 1), (1, 2), (2, 0), (2, 1)}
+    for place in places:
+        here = [each for each in epochs if (each.block, each.round) == place]
+        assert len({each.digest for each in here}) == 1
+        assert {each.images for each in here} == {6400}
+        assert sorted(each.position for each in here) == sorted({each.position for each in here})
+    assert len({each.digest for each in epochs}) == len(places)
+    assert all((each.test_accuracy is None) == (each.block == 2) for each in epochs)
+
+
+def test_speedups_have_verdicts_and_training_has_its_table(measured) -> None:
+    folder, _ = measured
+    speedups = {(row["stack"], row["variant"], row["family"]): row for row in rows(folder, "speedups.csv")}
+    assert speedups["toy", "train", "primary"]["verdict"] == "UNRESOLVED"  # smoke claims nothing
+    assert float(speedups["toy", "train", "primary"]["speedup"]) > 0
+    assert speedups["toy", "train-diverges", "exploratory"]["verdict"] == "FAILED"
+    training = {(row["stack"], row["variant"], row["replica"]): row for row in rows(folder, "training.csv")}
+    ours = training["toy", "train", "False"]
+    assert (ours["epochs"], ours["seeds"], ours["judgement"]) == ("5", "1", "too few seeds")
+    assert float(ours["epoch_s"]) > 0
+    assert 0 <= float(ours["wait_share"]) < 1
+    assert float(ours["accuracy"]) == float(training["pupil", "train", "False"]["accuracy"])
+
+
+def test_the_report_speaks_of_epochs(measured) -> None:
+    folder, done = measured
+    page = (folder / "report.html").read_text()
+    assert "<h2>Training</h2>" in page
+    assert "s an epoch" in page
+    assert "Cost to the user" not in page
+    assert "toy_kernel" in page
+    assert "SYNTHETIC DATA" in page
+    assert "report: results/r/report.html" in done.stdout
+    told = json.loads((folder / "run.json").read_text())["suite"]["training"]
+    assert (told["recipe"]["name"], told["epochs"], told["images"], told["seeds"]) == ("adam", 3, 6400, 1)
+
+
+def test_the_report_can_be_made_again_from_the_journal_alone(measured) -> None:
+    folder, _ = measured
+    before = {name: (folder / name).read_bytes() for name in ("report.md", "report.html", "training.csv", "arms.csv")}
+    assert run_bench(folder.parent.parent, "report", "results/r").returncode == 1
+    assert before == {name: (folder / name).read_bytes() for name in before}
+
+
+@pytest.mark.parametrize(("old", "new", "reason"), [
+    ('recipe = "adam"\n', "", "the scenario 'training' needs a recipe and epochs"),
+    ("epochs = 3", "epochs = 1", "line 8: epochs must be a whole number from 2 to 10000, not 1"),
+    ('recipe = "adam"', 'recipe = "eve"', "line 7: unknown recipe 'eve'; allowed: adam, bn, sam, small, vgg"),
+    ('"toy/train-dies"]', '"toy/train-dies", "toy/good"]', "line 9: 'toy/good' takes part in none of training"),
+    ('["training"]', '["latency"]', "the scenario 'training' needs a recipe and epochs, and no other does"),
+    ('["training"]', '["training", "latency"]', "line 3: 'training' stands alone"),
+    ("epochs = 3", "epochs = 3\nimages = 0", "line 9: images must be a whole number from 1 to 60000, not 0"),
+])  # fmt: skip
+def test_what_is_wrong_in_a_suite_is_told_with_its_line(bench, tmp_path, old, new, reason) -> None:
+    (tmp_path / "school.toml").write_text(SUITE.replace(old, new))
+    done = bench("run", "--suite", "./school.toml", "--preset", "smoke", "--data", "synthetic")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert reason in done.stderr
+
+
+@pytest.mark.stacks
+def test_the_real_stacks_train_alike_on_equal_batches(bench, tmp_path) -> None:
+    """A short run of all four, the extension in bf16 too: every proof passes, first losses agree."""
+    arms = '"pytorch/train", "ipex/train", "ipex/train/bf16", "tensorflow/train", "itex/train"'
+    suite = SUITE.replace('"pupil/train", "toy/train", "toy/train-diverges", "toy/train-dies"', arms)
+    suite = suite.partition("[[ladders]]")[0].replace('precisions = ["fp32", "bf16"]', 'precisions = ["fp32"]')
+    suite = suite.replace('["pupil/train"]', '["pytorch/train", "tensorflow/train"]')
+    (tmp_path / "real.toml").write_text(suite.replace('["toy/train"]', '["ipex/train", "itex/train"]'))
+    done = bench("run", "--suite", "./real.toml", "--preset", "smoke", "--name", "r")
+    assert done.returncode == 0, done.stdout + done.stderr
+    run = Run(tmp_path / "results" / "r")
+    first = {each.arm: each.loss for each in run.of(TrainedEpoch) if (each.block, each.round) == (1, 0)}
+    assert max(first.values()) - min(first.values()) < 0.02 * max(first.values())
+    assert {row["verdict"] for row in rows(run.folder, "speedups.csv")} == {"UNRESOLVED"}

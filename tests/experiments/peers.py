@@ -1,0 +1,310 @@
+"""Set this harness beside other tools: the same pair of arms, the same wall time, repeated, quiet and with a busy core.
+
+`tox -e benchmark-peers -- [--budget SECONDS] [--repeats N]` prints, and writes as CSV and plot, how far each tool's
+ratio is from the truth: 1 for an arm and itself, 1.05 for an arm and itself slowed down by 5 %. A false alarm is a
+difference that a tool claims of equal arms: by its own test where it has one, else one over 2 %. This harness stands
+there twice where it may raise the priority of what it measures, which the others don't: with that, and without.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, fields
+from itertools import product
+from pathlib import Path
+from statistics import mean
+from typing import TYPE_CHECKING
+
+from noise import ARM, loaded
+from subject import BATCH_SIZE
+
+from bench.clock import now_ns
+from bench.machine.facts import allowed_nice, nice_of, usable_cores
+from bench.suite import variables as settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+HERE = Path(__file__).parent
+OURS, EVEN, QUIET, LOADED = "this harness", "this harness, usual priority", "quiet", "busy core"
+CONDITIONS, TRUTHS = (QUIET, LOADED), (0.0, 0.05)
+NOTEWORTHY = math.log(1.02)
+TICKS = (-10, -1, 0, 1, 10)  # of the plot, in percent
+CALLS, CALLS_S = 1500, 4.5  # of a process that hyperfine times, and about what they take
+START_S = 2.6  # what a process that imports the framework and warms up takes
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a tool reports: slow time / base time; whether it claims a difference; the wall time that it took."""
+
+    tool: str
+    condition: str
+    delay: float
+    repeat: int
+    ratio: float
+    claims: bool
+    wall_s: float
+
+    @property
+    def error(self) -> float:
+        """Return the log distance from the truth."""
+        return math.log(self.ratio / (1 + self.delay))
+
+
+def call(*command: object) -> str:
+    """Run a command under the settings that our arms have; return what it printed."""
+    variables = settings.variables("bound", usable_cores())
+    environment = os.environ | variables | {"PYTHONPATH": str(HERE)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # no tool's start shall pay for compiling
+    done = subprocess.run([str(each) for each in command], env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{command[0]} failed: {done.stderr[-2000:] or done.stdout[-2000:]}")
+    return done.stdout
+
+
+def by_looks(ratio: float) -> bool:
+    """Tell whether a reader without a test would see a difference."""
+    return abs(math.log(ratio)) > NOTEWORTHY
+
+
+def naive(delay: float, budget: float, folder: Path) -> tuple[float, bool]:
+    """Two loops with a stopwatch, one after the other."""
+    call(sys.executable, HERE / "subject.py", "--delay", delay, "--seconds", (budget - START_S) / 2,
+         "--output", folder / "ratio")  # fmt: skip
+    ratio = float((folder / "ratio").read_text())
+    return ratio, by_looks(ratio)
+
+
+def torch_benchmark(delay: float, budget: float, _: Path) -> tuple[float, bool]:
+    """torch.utils.benchmark: two blocked autoranges; ratio of the medians."""
+    code = (
+        "import sys; from subject import work; from torch.utils.benchmark import Timer\n"
+        "seconds, threads = float(sys.argv[1]), int(sys.argv[2])\n"
+        "for delay in map(float, sys.argv[3:]):\n"
+        "    timer = Timer('f()', globals={'f': work(delay)}, num_threads=threads)\n"
+        "    print(timer.blocked_autorange(min_run_time=seconds).median)\n"
+    )
+    printed = call(sys.executable, "-c", code, (budget - START_S) / 2, usable_cores(), 0.0, delay)
+    base, slow = map(float, printed.split()[-2:])
+    return slow / base, by_looks(slow / base)
+
+
+def pytest_benchmark(delay: float, budget: float, folder: Path) -> tuple[float, bool]:
+    """pytest-benchmark: two tests in one session; ratio of the medians."""
+    (folder / "test_pair.py").write_text(
+        "from subject import work\n"
+        f"def test_base(benchmark): benchmark(work(0.0))\ndef test_slow(benchmark): benchmark(work({delay}))\n",
+        encoding="utf-8",
+    )
+    output = folder / "benchmark.json"
+    call(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", folder, "-c", os.devnull,
+         f"--benchmark-max-time={(budget - START_S) / 2}", f"--benchmark-json={output}", folder)  # fmt: skip
+    found = {each["name"]: each["stats"]["median"] for each in json.loads(output.read_text())["benchmarks"]}
+    ratio = found["test_slow"] / found["test_base"]
+    return ratio, by_looks(ratio)
+
+
+def pyperf(delay: float, budget: float, folder: Path) -> tuple[float, bool]:
+    """pyperf: a set of processes for one arm, then for the other; means, and its own significance test."""
+    script = folder / "runner.py"
+    script.write_text(
+        "import pyperf\nfrom subject import work\n"
+        "def add(command, args): command.extend(['--delay', str(args.delay)])\n"
+        "runner = pyperf.Runner(add_cmdline_args=add)\n"
+        "runner.argparser.add_argument('--delay', type=float)\n"
+        "delay = runner.parse_args().delay\nruns = runner.args.worker\n"
+        "runner.bench_func('step', work(delay) if runs else (lambda: None))\n",
+        encoding="utf-8",
+    )
+    processes = max(2, round(budget / 2 / (START_S + 0.3)) - 1)
+    files = [folder / f"{name}.json" for name in ("base", "slow")]
+    for each, file in zip((0.0, delay), files, strict=True):
+        call(sys.executable, script, "--delay", each, "-o", file, "-p", processes, "--inherit-environ",
+             "PYTHONPATH," + ",".join(settings.variables("bound", usable_cores())))  # fmt: skip
+    import pyperf as library
+
+    base, slow = (library.Benchmark.load(str(file)).mean() for file in files)
+    printed = call(sys.executable, "-m", "pyperf", "compare_to", *files)
+    return slow / base, "not significant" not in printed
+
+
+def hyperfine(delay: float, budget: float, folder: Path) -> tuple[float, bool]:
+    """hyperfine: whole processes, one command after the other; ratio of the means, less that of a start alone."""
+    commands = [f"{sys.executable} {HERE / 'subject.py'} --calls {calls} --delay {each}"
+                for calls, each in ((1, 0.0), (CALLS, 0.0), (CALLS, delay))]  # fmt: skip
+    runs = max(2, round(budget / (3 * START_S + 2 * CALLS_S)))
+    call("hyperfine", "-N", "--runs", runs, "--export-json", folder / "hyperfine.json", *commands)
+    start, base, slow = (each["mean"] for each in json.loads((folder / "hyperfine.json").read_text())["results"])
+    ratio = (slow - start) / (base - start)
+    return ratio, by_looks(ratio)
+
+
+def ours(delay: float, budget: float, folder: Path) -> tuple[float, bool]:
+    """Measure with this harness, its proof pass and its A/A arm inside the same time."""
+    return _measured(delay, budget, folder)
+
+
+def ours_even(delay: float, budget: float, folder: Path) -> tuple[float, bool]:
+    """Measure with this harness as well, its processes at the usual priority."""
+    return _measured(delay, budget, folder, "setpriv", "--bounding-set=-sys_nice")
+
+
+def _measured(delay: float, budget: float, folder: Path, *prefix: str) -> tuple[float, bool]:
+    printed = call(*prefix, sys.executable, HERE / "pair.py", "--delay", delay, "--budget", budget, "--folder", folder)
+    ratio, claims = printed.split()[-2:]
+    return float(ratio), claims == "True"
+
+
+TOOLS: dict[str, Callable[[float, float, Path], tuple[float, bool]]] = {
+    OURS: ours,
+    EVEN: ours_even,
+    "pytest-benchmark": pytest_benchmark,
+    "pyperf compare_to": pyperf,
+    "hyperfine": hyperfine,
+    "torch.utils.benchmark": torch_benchmark,
+    "naive loop": naive,
+}
+
+
+def available() -> dict[str, Callable[[float, float, Path], tuple[float, bool]]]:
+    """Return the tools that are there and have something to add."""
+    lacking = {EVEN} if allowed_nice() == nice_of(os.getpid()) else set()
+    if not shutil.which("hyperfine"):
+        print("hyperfine is not there: install it with the system's packages to have it compared")
+        lacking.add("hyperfine")
+    return {name: tool for name, tool in TOOLS.items() if name not in lacking}
+
+
+def compare(budget: float, repeats: int, output: Path) -> list[Outcome]:
+    """Let every tool report, in turn; each outcome is stored at once, and none that is stored is asked for again."""
+    file = output / "peers.csv"
+    outcomes = stored(file)
+    known = {(each.repeat, each.condition, each.delay, each.tool) for each in outcomes}
+    with file.open("a", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, [field.name for field in fields(Outcome)])
+        if not outcomes:
+            writer.writeheader()
+        for wanted in product(range(repeats), CONDITIONS, TRUTHS, available()):
+            if wanted not in known and not (wanted[1] == QUIET and wanted[3] == EVEN):  # priority over nothing
+                found = _one(*wanted, budget)
+                outcomes.append(found)
+                writer.writerow(asdict(found))
+                stream.flush()
+                print(f"{found.tool}, {found.condition}, truth {1 + found.delay}: "
+                      f"{found.ratio:.4f} in {found.wall_s:.0f} s", flush=True)  # fmt: skip
+    return outcomes
+
+
+def stored(file: Path) -> list[Outcome]:
+    """Return the outcomes of an earlier call."""
+    if not file.exists():
+        return []
+    with file.open(newline="", encoding="utf-8") as stream:
+        return [
+            Outcome(row["tool"], row["condition"], float(row["delay"]), int(row["repeat"]), float(row["ratio"]),
+                    row["claims"] == "True", float(row["wall_s"]))
+            for row in csv.DictReader(stream)
+        ]  # fmt: skip
+
+
+def _one(repeat: int, condition: str, delay: float, name: str, budget: float) -> Outcome:
+    with tempfile.TemporaryDirectory() as folder, loaded() if condition == LOADED else nullcontext():
+        start = now_ns()
+        ratio, claims = TOOLS[name](delay, budget, Path(folder))
+        return Outcome(name, condition, delay, repeat, ratio, claims, (now_ns() - start) / 1e9)
+
+
+def table(outcomes: list[Outcome]) -> str:
+    """Return the root-mean-square errors and false alarms as Markdown."""
+    lines = [
+        "| Tool | Condition | Error of 1 | Error of 1.05 | Both, rms | False alarms | Finds the 5 % | Wall time, s |",
+        "|---|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for condition, tool in product(CONDITIONS, TOOLS):
+        own = [each for each in outcomes if (each.tool, each.condition) == (tool, condition)]
+        if own:
+            lines.append(_row(tool, condition, own))
+    return "\n".join([*lines, "", *(_lead(outcomes, condition) for condition in CONDITIONS)])
+
+
+def _row(tool: str, condition: str, own: list[Outcome]) -> str:
+    equal, slowed = ([each for each in own if bool(each.delay) == slow] for slow in (False, True))
+    alarms, found = (f"{sum(each.claims for each in every)} of {len(every)}" for every in (equal, slowed))
+    told = " | ".join(f"{rms(each):.2%}" for each in (equal, slowed, own) if each)
+    return f"| {tool} | {condition} | {told} | {alarms} | {found} | {mean(each.wall_s for each in own):.0f} |"
+
+
+def rms(outcomes: list[Outcome]) -> float:
+    """Return the root-mean-square error."""
+    return math.sqrt(mean(each.error**2 for each in outcomes))
+
+
+def _lead(outcomes: list[Outcome], condition: str) -> str:
+    """Return the error of the best of the others, and ours."""
+    errors = {
+        tool: rms(own)
+        for tool in TOOLS
+        if (own := [each for each in outcomes if (each.tool, each.condition) == (tool, condition)])
+    }
+    own = [f"{errors.pop(tool):.2%}" for tool in (OURS, EVEN) if tool in errors]
+    best = min(errors, key=lambda tool: errors[tool])
+    others = f"the error of {best}, the best of the others, is {errors[best]:.2%}"
+    return f"{condition.capitalize()}: {others}; ours {', '.join(own)}."
+
+
+def plot(outcomes: list[Outcome], path: Path) -> None:
+    """Draw every reported ratio beside the truth."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    from bench.report.plot_style import COLOURS, STYLE, svg_of
+
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(8.5, 4.2))
+        panels = figure.subplots(1, 2, sharey=True, sharex=True)
+        for axes, delay in zip(panels, TRUTHS, strict=True):
+            for place, tool in enumerate(TOOLS):
+                for shift, condition, marker in ((-0.12, QUIET, "o"), (0.12, LOADED, "x")):
+                    own = [each.error * 100 for each in outcomes
+                           if (each.tool, each.condition, each.delay) == (tool, condition, delay)]  # fmt: skip
+                    axes.plot(own, [place + shift] * len(own), marker, ms=4, alpha=0.8,
+                              color=COLOURS[0 if condition == QUIET else 4])  # fmt: skip
+            axes.axvline(0, color="black", lw=0.8)
+            axes.set_xscale("symlog", linthresh=1)
+            axes.set_xticks(TICKS, [f"{each:+}" if each else "0" for each in TICKS])
+            axes.set(title=f"truth {1 + delay}", xlabel="error of the reported ratio, %")
+        panels[0].set(yticks=range(len(TOOLS)), yticklabels=list(TOOLS))
+        panels[0].invert_yaxis()
+        panels[1].plot([], [], "o", color=COLOURS[0], label=QUIET)
+        panels[1].plot([], [], "x", color=COLOURS[4], label=LOADED)
+        panels[1].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+        path.write_text(svg_of(figure), encoding="utf-8")
+
+
+def main() -> None:
+    """Compare, print the table, and write table and plot."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--budget", type=float, default=60)
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--output", type=Path, default=Path("results/peers-here"), help="goes on with what is there")
+    wanted = parser.parse_args()
+    wanted.output.mkdir(parents=True, exist_ok=True)
+    print(f"{ARM.label}, batch {BATCH_SIZE}, {usable_cores()} threads, {wanted.budget:g} s for each pair")
+    outcomes = compare(wanted.budget, wanted.repeats, wanted.output)
+    print(table(outcomes))
+    (wanted.output / "peers.md").write_text(table(outcomes) + "\n", encoding="utf-8")
+    plot(outcomes, wanted.output / "peers.svg")
+
+
+if __name__ == "__main__":
+    main()
