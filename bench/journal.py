@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
-from bench.records import DESCRIPTION, SCHEMA, Record, RecordError, from_line, to_line
+from bench.records import Record, RecordError, from_line, to_line
 from models.errors import UserError
 from models.files import atomic_write
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-JOURNAL, RUN = "journal.jsonl", "run.json"
+JOURNAL = "journal.jsonl"
 
 
 class Journal:
@@ -57,11 +56,6 @@ def disk_error(path: Path, error: OSError, *, measured: bool = True) -> UserErro
     )
 
 
-def write_run(folder: Path, content: dict[str, Any]) -> None:
-    """Write run.json atomic_write or not at all."""
-    write_whole(folder / RUN, json.dumps(content, indent=1, allow_nan=False) + "\n")
-
-
 def write_whole(path: Path, text: str) -> None:
     """Write a file under a temporary name, then rename it.
 
@@ -79,26 +73,6 @@ def write_pages(folder: Path, texts: dict[str, str], drawn: dict[str, str]) -> N
     (folder / "plots").mkdir(exist_ok=True)
     for name, text in (texts | {f"plots/{name}": svg for name, svg in drawn.items()}).items():
         write_whole(folder / name, text)
-
-
-def read_run(folder: Path) -> dict[str, Any]:
-    """Read run.json; raises UserError when it is not there or not JSON."""
-    path = folder / RUN
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: not there; name the folder of a run, for instance results/latest") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: can't be read ({error})") from error
-    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-        found = content.get("schema") if isinstance(content, dict) else None
-        raise UserError(
-            f"{path}: a run of schema {found!r}, while this version reads schema {SCHEMA}; measure anew, or "
-            "use the version that has measured it"
-        )
-    if lacking := sorted(DESCRIPTION - content.keys()):
-        raise UserError(f"{path}: damaged: lacks {', '.join(lacking)}")
-    return content
 
 
 def read_journal(folder: Path) -> list[Record]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from bench.analysis.stats import Interval, further_blocks
 
 if TYPE_CHECKING:
-    from bench.suite.plan import Preset
+    from bench.suite.schedule import Preset
 
 FASTER, SLOWER, EQUIVALENT, UNRESOLVED, WITHHELD = "FASTER", "SLOWER", "EQUIVALENT", "UNRESOLVED", "WITHHELD"
 FAILED, SKIPPED = "FAILED", "SKIPPED"

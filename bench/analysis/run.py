@@ -30,7 +30,7 @@ from bench.records import (
     watched_ns,
 )
 from bench.suite.arms import LATENCY, TRAINING, Arm, Case, Pair
-from bench.suite.plan import PRESETS, Preset
+from bench.suite.schedule import PRESETS, Preset
 from models.errors import UserError
 
 if TYPE_CHECKING:

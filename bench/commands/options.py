@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 from bench.machine.facts import usable_cores
-from bench.suite.plan import MAX_SEED
+from bench.suite.schedule import MAX_SEED
 from models.errors import UserError
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")

@@ -16,8 +16,10 @@ from bench.commands.options import LATEST, chosen_threads, git_commit, names_of,
 from bench.engine import cache
 from bench.journal import JOURNAL, write_pages
 from bench.suite.environments import environment_names, find_stack
-from bench.suite.plan import MAX_SEED, PRESETS, Plan, find_preset, make_plan
-from bench.suite.suite import Suite, load_suite, narrow, suite_names, takes_part
+from bench.suite.parse import load_suite, suite_names
+from bench.suite.plan import Plan, make_plan
+from bench.suite.schedule import MAX_SEED, PRESETS, find_preset
+from bench.suite.suite import Suite, narrow, takes_part
 from bench.suite.variables import SETTINGS
 from models.errors import UserError, unknown
 from models.recipes.parse import load_recipe, recipe_names

@@ -13,7 +13,8 @@ from rich.text import Text
 from bench.commands import run
 from bench.commands.options import chosen_threads
 from bench.suite.environments import environment_of, find_stack
-from bench.suite.plan import MAX_SEED, PRESETS, make_plan
+from bench.suite.plan import make_plan
+from bench.suite.schedule import MAX_SEED, PRESETS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from bench.engine.team import WorkerGroup
     from bench.records import Turn
     from bench.suite.arms import Arm, Case
-    from bench.suite.plan import Block
+    from bench.suite.schedule import Block
 
 T = TypeVar("T")
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from bench.analysis.speedups import Speedup
     from bench.engine.block import LiveBlock
     from bench.engine.session import Rig
-    from bench.suite.plan import Block
+    from bench.suite.schedule import Block
 
 PRECISE = 0.01  # half-width, on the log scale, at which a planned look stops even without a difference
 KINDS: dict[str, type[LiveBlock]] = {TRAINING: TrainingBlock}  # by scenario; the arms of all others answer

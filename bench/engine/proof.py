@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bench.engine.session import Rig
     from bench.engine.team import WorkerGroup
     from bench.suite.arms import Arm, Case
-    from bench.suite.plan import Group
+    from bench.suite.schedule import Group
 
     Logits = dict[str, NDArray[np.float32]]
 

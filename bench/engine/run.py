@@ -18,7 +18,7 @@ from bench.analysis import gates
 from bench.clock import now_ns
 from bench.engine import cache
 from bench.engine.blocks import measure_blocks
-from bench.engine.conversion import CALIBRATION, IMAGES, lay_out_images
+from bench.engine.files import CALIBRATION, IMAGES, lay_out_images
 from bench.engine.limits import measure_roofs
 from bench.engine.proof import prove_all
 from bench.engine.session import BUILD_TIMEOUT_S, SLICE_TIMEOUT_S, Model, Rig, describe_models, load_models

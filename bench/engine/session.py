@@ -11,14 +11,14 @@ import numpy as np
 
 from backends.registry import stacks
 from bench.analysis.gates import MAX_FAILED_SHARE
-from bench.engine.conversion import Converted, Source, convert, kind, needs_conversion
+from bench.engine.files import Converted, Source, convert, kind, needs_conversion
 from bench.engine.team import WorkerGroup
 from bench.engine.workers import Unsupported, Worker, WorkerError
 from bench.machine import counters
 from bench.records import Failure
 from bench.suite import variables as settings
 from bench.suite.arms import LATENCY, TRAINING
-from bench.suite.plan import MAX_SEED
+from bench.suite.schedule import MAX_SEED
 from bench.training.course import learning_rates
 from bench.training.train import training_request
 from models.weights import Weights, checkpoint_path, initial_weights, load_weights, save_weights

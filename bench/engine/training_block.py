@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from bench.engine.session import Rig
     from bench.engine.team import WorkerGroup
     from bench.suite.arms import Arm, Case
-    from bench.suite.plan import Block
+    from bench.suite.schedule import Block
 
 
 class TrainingBlock(LiveBlock):

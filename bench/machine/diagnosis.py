@@ -15,7 +15,7 @@ from bench.machine import counters, facts
 from bench.suite.environments import MissingEnvironmentError, environment_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     import psutil
     from rich.console import Console
@@ -63,19 +63,19 @@ def advice_line(finding: Finding) -> str:
 def standing(threads: int = 0) -> Iterator[Finding]:
     """Yield what does not change from one moment to the next, for so many threads (0: as many as there are cores)."""
     described = facts.describe()
-    yield Finding("CPU", f"{described['cpu']} (family {described['family']}, model {described['model']})")
-    yield _instruction_sets(described["instruction_sets"])
+    yield Finding("CPU", f"{described.cpu} (family {described.family}, model {described.model})")
+    yield _instruction_sets(described.instruction_sets)
     yield from _cores(threads or facts.usable_cores())
     yield _numa(facts.usable_nodes())
-    yield _governor(described["governor"])
-    yield _turbo(on=described["turbo"])
-    yield _clock(described["clock_source"])
-    yield _priority(described["nice"])
-    yield Finding("Transparent huge pages", described["transparent_huge_pages"] or "the kernel does not tell")
-    yield _surroundings(virtual=described["virtual"], container=described["container"])
+    yield _governor(described.governor)
+    yield _turbo(on=described.turbo)
+    yield _clock(described.clock_source)
+    yield _priority(described.nice)
+    yield Finding("Transparent huge pages", described.transparent_huge_pages or "the kernel does not tell")
+    yield _surroundings(virtual=described.virtual, container=described.container)
 
 
-def _instruction_sets(found: list[str]) -> Finding:
+def _instruction_sets(found: Sequence[str]) -> Finding:
     lacking = [name for name in facts.INSTRUCTION_SETS if name not in found]
     without = f"; without {', '.join(lacking)}" if lacking else ""
     advice = "" if "avx2" in found else "the optimised kernels need AVX2: no gain is to be expected here"
@@ -106,7 +106,7 @@ def _turbo(*, on: bool | None) -> Finding:
     return Finding("Turbo", {True: "on", False: "off", None: "out of sight"}[on], advice if on else "")
 
 
-def _priority(nice: int) -> Finding:
+def _priority(nice: int | None) -> Finding:
     urgent = nice == facts.MOST_URGENT
     found = f"{'the highest' if urgent else 'not the highest'} (nice {nice})"
     advice = "allow it (CAP_SYS_NICE, or a limit: ulimit -e 40), so that other work takes no core from an arm"
@@ -120,7 +120,7 @@ def _clock(source: str | None) -> Finding:
     return Finding("Clock", f"{source or 'unknown'}, steps of {resolution} ns", advice)
 
 
-def _surroundings(*, virtual: bool, container: str | None) -> Finding:
+def _surroundings(*, virtual: bool | None, container: str | None) -> Finding:
     kinds = (["virtual machine"] if virtual else []) + ([f"container ({container})"] if container else [])
     return Finding("Surroundings", " and ".join(kinds) or "bare metal, no container")
 

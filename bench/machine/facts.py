@@ -8,6 +8,7 @@ import resource
 import subprocess
 import sys
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -179,36 +180,65 @@ def allowed_nice() -> int:
         return nice_of(idle.pid)
 
 
-def describe() -> dict[str, Any]:
-    """Return the facts that a reader needs to judge whether a result concerns him."""
+@dataclass(frozen=True)
+class Machine:
+    """What a reader needs to decide whether a result concerns them; None where the kernel does not tell.
+
+    Fields with a default are missing in some older runs. `nice` is that of measured processes.
+    """
+
+    cpu: str
+    cores: int
+    usable_cores: int
+    vendor: str = "unknown"
+    family: int | None = None
+    model: int | None = None
+    instruction_sets: tuple[str, ...] = ()
+    virtual: bool | None = None
+    quota_cores: float | None = None
+    memory_bytes: int | None = None
+    threads_per_core: int | None = None
+    numa_nodes: int | None = None
+    turbo: bool | None = None
+    container: str | None = None
+    nice: int | None = None
+    clock_source: str | None = None
+    governor: str | None = None
+    transparent_huge_pages: str | None = None
+    kernel: str | None = None
+    system: str | None = None
+    python: str | None = None
+    load: float | None = None
+
+
+def describe() -> Machine:
     import psutil
 
     cpu = _cpu_info()
-    flags = set(cpu.get("flags", ()))
-    return {
-        "cpu": cpu.get("brand_raw", platform.processor()),
-        "vendor": cpu.get("vendor_id_raw", "unknown"),
-        "family": cpu.get("family"),
-        "model": cpu.get("model"),
-        "instruction_sets": instruction_sets(),
-        "virtual": "hypervisor" in flags,
-        "cores": os.cpu_count(),
-        "usable_cores": usable_cores(),
-        "quota_cores": quota_cores(),
-        "memory_bytes": psutil.virtual_memory().total,
-        "threads_per_core": threads_per_core(),
-        "numa_nodes": numa_nodes(),
-        "turbo": turbo(),
-        "container": container(),
-        "nice": allowed_nice(),
-        "clock_source": _text(CLOCK_SOURCE),
-        "governor": _text(CPU / "cpu0/cpufreq/scaling_governor"),
-        "transparent_huge_pages": _text(Path("/sys/kernel/mm/transparent_hugepage/enabled")),
-        "kernel": platform.release(),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "load": load(),
-    }
+    return Machine(
+        cpu=cpu.get("brand_raw", platform.processor()),
+        cores=os.cpu_count() or 1,
+        usable_cores=usable_cores(),
+        vendor=cpu.get("vendor_id_raw", "unknown"),
+        family=cpu.get("family"),
+        model=cpu.get("model"),
+        instruction_sets=tuple(instruction_sets()),
+        virtual="hypervisor" in cpu.get("flags", ()),
+        quota_cores=quota_cores(),
+        memory_bytes=psutil.virtual_memory().total,
+        threads_per_core=threads_per_core(),
+        numa_nodes=numa_nodes(),
+        turbo=turbo(),
+        container=container(),
+        nice=allowed_nice(),
+        clock_source=_text(CLOCK_SOURCE),
+        governor=_text(CPU / "cpu0/cpufreq/scaling_governor"),
+        transparent_huge_pages=_text(Path("/sys/kernel/mm/transparent_hugepage/enabled")),
+        kernel=platform.release(),
+        system=platform.platform(),
+        python=platform.python_version(),
+        load=load(),
+    )
 
 
 @cache

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backends.registry import stacks
-from bench.engine.conversion import CALIBRATION, IMAGES, Source, convert, lay_out_images, needs_conversion
+from bench.engine.files import CALIBRATION, IMAGES, Source, convert, lay_out_images, needs_conversion
 from bench.engine.session import build_request
 from bench.engine.workers import Worker, WorkerError
 from bench.suite import variables as settings
 from bench.suite.arms import LATENCY, Arm, Case
 from bench.suite.environments import MissingEnvironmentError, environment_of, is_installed
-from bench.suite.suite import load_suite
+from bench.suite.parse import load_suite
 from models.data import CLASSES
 from models.errors import UserError
 from models.weights import digest

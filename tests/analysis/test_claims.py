@@ -26,7 +26,7 @@ from bench.analysis.gates import Estimate
 from bench.analysis.stats import Interval
 from bench.commands import claims
 from bench.suite.arms import Arm
-from bench.suite.suite import load_suite
+from bench.suite.parse import load_suite
 from bench.training.course import Epoch
 
 RATIO = Ratio("s", SMALL, OPENVINO, Arm("pytorch", "eager"), 2.0)

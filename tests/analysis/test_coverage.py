@@ -11,7 +11,7 @@ from bench.analysis import gates
 from bench.analysis.run import estimate_of
 from bench.analysis.stats import holm, wilcoxon_interval
 from bench.engine.blocks import PRECISE
-from bench.suite.plan import PRESETS
+from bench.suite.schedule import PRESETS
 
 STANDARD, PUBLISH = PRESETS["standard"], PRESETS["publish"]
 PROCESS, TURN = 0.02, 0.03  # standard deviations of the log latency: between processes, between turns of one

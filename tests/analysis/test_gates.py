@@ -14,7 +14,7 @@ from bench.analysis.gates import (
     repetition_fault,
 )
 from bench.analysis.stats import Interval
-from bench.suite.plan import PRESETS
+from bench.suite.schedule import PRESETS
 
 STANDARD = PRESETS["standard"]
 

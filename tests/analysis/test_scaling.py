@@ -13,7 +13,8 @@ from bench.analysis.speedups import Run
 from bench.commands import run
 from bench.machine.facts import usable_cores
 from bench.suite.arms import Arm
-from bench.suite.plan import PRESETS, make_plan
+from bench.suite.plan import make_plan
+from bench.suite.schedule import PRESETS
 from conftest import let_images_be_few
 
 ARM = Arm("oracle", "numpy")

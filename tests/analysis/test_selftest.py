@@ -14,7 +14,8 @@ from bench.analysis.run import estimate_of
 from bench.analysis.speedups import Run
 from bench.commands import selftest as commands
 from bench.suite.arms import Arm, Case, Pair
-from bench.suite.plan import PRESETS, planned_pairs
+from bench.suite.plan import planned_pairs
+from bench.suite.schedule import PRESETS
 from conftest import let_images_be_few
 
 ARM = Arm("oracle", "numpy")

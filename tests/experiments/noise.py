@@ -40,14 +40,15 @@ from bench.engine.run import conduct, describe
 from bench.machine.diagnosis import advice_line, disturbances
 from bench.suite import variables as settings
 from bench.suite.arms import DEFAULT_SETTINGS, Arm, Pair
-from bench.suite.plan import PRESETS, make_plan
+from bench.suite.plan import make_plan
+from bench.suite.schedule import PRESETS
 from models import data
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from bench.suite.arms import Case
-    from bench.suite.plan import Preset
+    from bench.suite.schedule import Preset
     from bench.suite.suite import Suite
 
 USUAL, BUDGET_S = PRESETS["standard"], 600.0
@@ -190,7 +191,7 @@ def compare_crowd(threads: int, blocks: int, folder: Path) -> None:
     def rounds(number: int, *_: Any) -> int:
         return CROWD_PROTOCOLS[number % len(CROWD_PROTOCOLS)][1]
 
-    with mock.patch.object(AnsweringBlock, "take_turn", turn), mock.patch("bench.suite.plan.rounds_of", rounds):
+    with mock.patch.object(AnsweringBlock, "take_turn", turn), mock.patch("bench.suite.schedule.rounds_of", rounds):
         _, arms = alternate(EQUALS, replace(USUAL, blocks=blocks), threads, folder)
     run = Run(folder)
     for case, (place, (slice_ms, count)) in product(run.cases, enumerate(CROWD_PROTOCOLS)):

@@ -16,7 +16,8 @@ from bench.engine.run import describe
 from bench.journal import JOURNAL, write_run
 from bench.records import PRODUCT, TRAFFIC, End, Evidence, Parity, Proof, Reference, Roof, Slice, to_line
 from bench.suite.arms import Arm, Case
-from bench.suite.plan import PRESETS, make_plan
+from bench.suite.plan import make_plan
+from bench.suite.schedule import PRESETS
 from models import data
 
 ARMS, BLOCKS, SAMPLES, IMAGES = 1000, 64, 16, 10_000

@@ -7,9 +7,9 @@ from bench.machine import facts
 
 def test_the_machine_is_described() -> None:
     described = facts.describe()
-    assert described["cpu"]
-    assert 1 <= described["usable_cores"] <= described["cores"]
-    assert described["memory_bytes"] > 1e8
+    assert described.cpu
+    assert 1 <= described.usable_cores <= described.cores
+    assert described.memory_bytes > 1e8
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@ from pathlib import Path
 
 from bench.suite.arms import Arm, Case
 from bench.suite.environments import Environment
-from bench.suite.plan import PRESETS, Group, Plan, draw_schedule, planned_pairs
+from bench.suite.plan import Plan, planned_pairs
+from bench.suite.schedule import PRESETS, Group, draw_schedule
 from bench.suite.suite import Suite
 
 CASES = tuple(Case("cnn-small", "latency", size) for size in (1, 64))

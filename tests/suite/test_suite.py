@@ -3,7 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.suite.arms import Arm
-from bench.suite.suite import baselines_of, load_suite, narrow, suite_names
+from bench.suite.parse import load_suite, suite_names
+from bench.suite.suite import baselines_of, narrow
 from models.errors import UserError
 
 GOOD = """\

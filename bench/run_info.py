@@ -1,0 +1,200 @@
+"""run.json: what is fixed before a run's first measurement."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bench.codec import CodecError, decode, encode
+from bench.journal import write_whole
+from bench.machine.facts import Machine
+from bench.suite.arms import Arm, Case
+from bench.suite.schedule import PRESETS, Block
+from models.errors import UserError, unknown
+from models.recipes import Recipe
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SCHEMA = 2
+RUN = "run.json"
+
+
+@dataclass(frozen=True)
+class TrainingInfo:
+    """How the arms train: `images` per epoch, `seeds` blocks that train for all `epochs`."""
+
+    recipe: Recipe
+    epochs: int
+    images: int
+    seeds: int
+
+
+@dataclass(frozen=True)
+class SuiteInfo:
+    """The suite; `training` is None where no arm trains."""
+
+    name: str
+    summary: str
+    training: TrainingInfo | None = None
+    wait: float = 0.0
+
+
+@dataclass(frozen=True)
+class PairInfo:
+    """A comparison, its arms and case by id."""
+
+    arm: str
+    baseline: str
+    case: str
+    candidate: bool
+
+
+@dataclass(frozen=True)
+class StepInfo:
+    """A step of a ladder: what changes, and the id of the arm in which it has."""
+
+    name: str
+    arm: str
+
+
+@dataclass(frozen=True)
+class LadderInfo:
+    """A ladder of the suite."""
+
+    name: str
+    steps: tuple[StepInfo, ...]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a block is measured. Runs of training write it as well."""
+
+    slice_ns: int
+    lead_in: int | None = None
+    warm_up_slice_ns: int | None = None
+    warm_up_limit_ns: int | None = None
+    check_images: int | None = None
+
+
+@dataclass(frozen=True)
+class VariantInfo:
+    """A stack's variant; `compiles` is None in runs that did not record it."""
+
+    summary: str
+    settings: dict[str, str]
+    compiles: bool | None = None
+
+
+@dataclass(frozen=True)
+class StackInfo:
+    """A stack; `baselines` are the stacks that it is compared with, none for a vanilla one."""
+
+    environment: str
+    baselines: tuple[str, ...]
+    summary: str = ""
+    compiles: bool = False
+    variants: dict[str, VariantInfo] | None = None
+
+
+@dataclass(frozen=True)
+class EnvironmentInfo:
+    """A virtualenv; `bytes` is its size, None for the harness's own interpreter."""
+
+    python: str
+    bytes: int | None
+    packages: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one image costs by the specification of the network."""
+
+    multiply_adds: int
+    parameters: int
+    input_elements: int
+    output_elements: int
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """Digests of a network and its weights; `work` is None in runs that did not record it."""
+
+    spec: str
+    weights: str
+    trained: bool
+    work: Work | None = None
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """The data set."""
+
+    name: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """The content of run.json.
+
+    `lineups` are the ids of the arms that were to take part in each case, skipped ones included. `settings` are
+    the environment variables by the name of the settings. `missing` says by stack why it can't be measured;
+    `mismatches` gives by pair of environments the packages whose versions differ.
+    """
+
+    schema: int
+    command: tuple[str, ...]
+    started: str
+    git_commit: str | None
+    suite: SuiteInfo
+    preset: str
+    seed: int
+    threads: int
+    arms: tuple[Arm, ...]
+    cases: tuple[Case, ...]
+    pairs: tuple[PairInfo, ...]
+    ladders: tuple[LadderInfo, ...]
+    lineups: dict[str, tuple[str, ...]]
+    schedule: tuple[Block, ...]
+    protocol: Protocol
+    settings: dict[str, dict[str, str]]
+    restart_settings: dict[str, str]
+    machine: Machine
+    stacks: dict[str, StackInfo]
+    environments: dict[str, EnvironmentInfo]
+    missing: dict[str, str]
+    mismatches: dict[str, dict[str, tuple[str, str]]]
+    data: DataInfo
+    models: dict[str, ModelInfo]
+    advice: tuple[str, ...] = ()
+
+
+def write_run(folder: Path, info: RunInfo) -> None:
+    write_whole(folder / RUN, json.dumps(encode(info), indent=1, allow_nan=False) + "\n")
+
+
+def read_run(folder: Path) -> RunInfo:
+    """Read run.json; raises UserError if it is missing, damaged or of another schema."""
+    path = folder / RUN
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: not there; name the folder of a run, for instance results/latest") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: can't be read ({error})") from error
+    schema = content.get("schema") if isinstance(content, dict) else None
+    if schema != SCHEMA:
+        raise UserError(
+            f"{path}: has schema {schema!r}, but this version reads schema {SCHEMA}; measure again, or use the version "
+            "that measured it"
+        )
+    try:
+        # Not strict: a later version may store more.
+        info = decode(RunInfo, content, strict=False)
+    except CodecError as error:
+        raise UserError(f"{path}: damaged: {error}") from error
+    if info.preset not in PRESETS:
+        raise UserError(f"{path}: damaged: {unknown('preset', info.preset, PRESETS)}")
+    return info
