@@ -1,4 +1,4 @@
-"""Which stacks there are; opening one."""
+"""Discover the stacks, and import the one that is needed."""
 
 from __future__ import annotations
 
@@ -14,66 +14,64 @@ from models.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-    from types import ModuleType
 
-    from backends.protocol import Backend, InferenceSpec, Multiplier, Trainer, Training, TrainingSpec
+    from backends.protocol import Backend, InferenceSpec, Multiplier, StackModule, Trainer, Training, TrainingSpec
     from models.spec import Network
     from models.weights import Weights
 
 
+@cache
+def stacks() -> dict[str, Stack]:
+    """Return every stack by name, vanilla stacks first; a module without a STACK is a helper of others.
+
+    Raises UserError when a module can't be imported, or when its STACK is not a Stack.
+    """
+    declared = []
+    for info in pkgutil.iter_modules(backends.__path__):
+        path = f"backends/{info.name}{'' if info.ispkg else '.py'}"
+        try:
+            stack = getattr(_module(info.name), "STACK", None)
+        except Exception as error:
+            raise UserError(f"{path}: can't be imported ({type(error).__name__}: {error})") from error
+        if not isinstance(stack, Stack | None):
+            raise UserError(f"{path}: STACK must be a Stack, not {stack!r}")
+        if stack:
+            declared.append(stack)
+    return {stack.name: stack for stack in sorted(declared, key=lambda stack: (bool(stack.baselines), stack.name))}
+
+
+def _module(stack: str) -> StackModule:
+    return cast("StackModule", importlib.import_module(f"backends.{stack.replace('-', '_')}"))
+
+
 def open_backend(stack: str, threads: int) -> Backend:
-    """Import the framework of `stack`."""
-    backend: Backend = _module(stack).open_backend(threads)
-    return backend
+    return _module(stack).open_backend(threads)
 
 
-def open_training(stack: str, threads: int, course: TrainingSpec) -> Training:
-    """Import the framework of `stack` and build a training; raises UnsupportedError where it has no such one."""
+def open_training(stack: str, threads: int, spec: TrainingSpec) -> Training:
+    """Open the backend and build a training; raise UnsupportedError when the stack has no such training."""
     trainings = stacks()[stack].trainings
-    if course.variant not in trainings or course.precision not in trainings[course.variant].precisions:
+    if spec.variant not in trainings or spec.precision not in trainings[spec.variant].precisions:
         offered = ", ".join(trainings) if trainings else "none: it does not train"
-        raise UnsupportedError(f"{stack} has no training {course.variant} at {course.precision}; it has {offered}")
-    return cast("Trainer", open_backend(stack, threads)).training(course)
+        raise UnsupportedError(f"{stack} has no training {spec.variant} at {spec.precision}; it has {offered}")
+    return cast("Trainer", open_backend(stack, threads)).training(spec)
 
 
 def open_product(stack: str, threads: int, precision: str, order: int) -> Callable[[], object]:
-    """Import the framework of `stack` and return a product of two square matrices of this order."""
+    """Open the backend and return a function that multiplies two square matrices of this order."""
     return cast("Multiplier", open_backend(stack, threads)).product(precision, order)
 
 
-def convert(stack: str, conversion: str, deployment: InferenceSpec, folder: Path) -> None:
-    """Fill `folder` with the files that the variants of this conversion start from."""
-    _module(stack).convert(conversion, deployment, folder)
-
-
-def write_model(stack: str, path: Path, network: Network, weights: Weights) -> None:
-    """Write weights in the file format of a stack's framework, which its FILES names."""
-    _module(stack).FILES[path.suffix].write(path, network, weights)
+def convert(stack: str, conversion: str, spec: InferenceSpec, folder: Path) -> None:
+    """Fill `folder` with the files that the variants with this conversion start from."""
+    _module(stack).convert(conversion, spec, folder)
 
 
 def read_model(stack: str, path: Path, network: Network) -> Weights:
-    """Read weights from such a file; raises UserError when it is none, or does not fit the network."""
-    weights: Weights = _module(stack).FILES[path.suffix].read(path, network)
-    return weights
+    """Read a model file in a format of the stack's framework; raise UserError when it does not fit the network."""
+    return _module(stack).read_model(path, network)
 
 
-@cache
-def stacks() -> dict[str, Stack]:
-    """Return every stack by name, vanilla stacks first; a module without a STACK is none."""
-    names = [module.name for module in pkgutil.iter_modules(backends.__path__)]
-    found = [stack for name in names if (stack := _stack_in(name))]
-    return {stack.name: stack for stack in sorted(found, key=lambda stack: (bool(stack.baselines), stack.name))}
-
-
-def _stack_in(name: str) -> Stack | None:
-    try:
-        stack = getattr(_module(name), "STACK", None)
-    except Exception as error:
-        raise UserError(f"backends/{name}.py: can't be imported ({type(error).__name__}: {error})") from error
-    if not isinstance(stack, Stack | None):
-        raise UserError(f"backends/{name}.py: STACK must be a Stack, not {stack!r}")
-    return stack
-
-
-def _module(stack: str) -> ModuleType:
-    return importlib.import_module(f"backends.{stack.replace('-', '_')}")
+def write_model(stack: str, path: Path, network: Network, weights: Weights) -> None:
+    """Write a model file in a format of the stack's framework."""
+    _module(stack).write_model(path, network, weights)

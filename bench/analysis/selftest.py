@@ -43,7 +43,7 @@ def default_arm(stack: str) -> Arm:
     if stack == OWN.stack:
         return OWN
     variants = stacks()[stack].variants.items()
-    return Arm(stack, next(name for name, each in variants if not (each.training or each.asynchronous)))
+    return Arm(stack, next(name for name, each in variants if not (each.trains or each.asynchronous)))
 
 
 def default_stack() -> str:

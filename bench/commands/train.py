@@ -74,7 +74,7 @@ def train(wish: TrainOptions, results: Path, name: str, output: str, console: Co
         with atomic_write(copy) as partial:
             shutil.copyfile(folder / MODEL, partial)
     if not (folder / HTML).exists():
-        answering = next(name for name, each in job.stack.variants.items() if not each.training)
+        answering = next(name for name, each in job.stack.variants.items() if not each.trains)
         found = write_evaluation(model, [Arm(job.stack.name, answering)], job.data, job.threads, folder)
         _say_what_is_missing(found, console)
     said = "was trained before" if was_complete else "trained"
@@ -129,7 +129,7 @@ def _arm(text: str) -> Arm:
     stack_name, _, rest = text.partition("/")
     variant, _, precision = rest.partition("/")
     stack = find_stack(stack_name)
-    answering = {name: each for name, each in stack.variants.items() if not each.training and not each.asynchronous}
+    answering = {name: each for name, each in stack.variants.items() if not each.trains and not each.asynchronous}
     if variant not in answering:
         raise unknown(f"variant of {stack.name}", variant, answering)
     if (precision or "fp32") not in answering[variant].precisions:

@@ -69,7 +69,7 @@ def needs_conversion(arm: Arm) -> bool:
 
 def kind(arm: Arm, model: str) -> tuple[str, ...]:
     """Return what the files of an arm depend on within one run: arms of the same kind share them."""
-    return arm.stack, stacks()[arm.stack].variants[arm.variant].conversion, _precision(arm), model
+    return arm.stack, stacks()[arm.stack].variants[arm.variant].conversion or "", _precision(arm), model
 
 
 def convert(arm: Arm, environment: Environment, source: Source, threads: int, log: Path, scratch: Path) -> Converted:

@@ -31,9 +31,8 @@ from bench.suite.arms import Arm
 from bench.suite.environments import HARNESS, differences, environment_of
 from bench.suite.plan import LEAD_IN, ORACLE_WEIGHT, WARM_UP_SLICE_NS, planned_pairs
 from bench.suite.suite import takes_part
-from bench.training.train import split
 from models import oracle
-from models.data import standardise
+from models.data import split, standardise
 from models.errors import UserError
 from models.weights import digest as digest_of
 from models.zoo import NETWORKS

@@ -19,8 +19,8 @@ from bench.records import Failure
 from bench.suite import variables as settings
 from bench.suite.arms import LATENCY, TRAINING
 from bench.suite.schedule import MAX_SEED
-from bench.training.course import learning_rates
 from bench.training.train import training_request
+from models.learning_rate import learning_rates
 from models.weights import Weights, checkpoint_path, initial_weights, load_weights, save_weights
 from models.weights import digest as digest_of
 from models.zoo import NETWORKS

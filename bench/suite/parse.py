@@ -14,7 +14,7 @@ from bench.suite.suite import EVERY, MAX_BATCH_SIZE, TRAINING_IMAGES, Suite, _is
 from bench.suite.variables import SETTINGS
 from models.errors import unknown
 from models.recipes.parse import MAX_EPOCHS, load_recipe, recipe_names
-from models.recipes.toml_file import Source, read_toml
+from models.recipes.toml_file import TomlFile, read_toml
 from models.zoo import NETWORKS
 
 if TYPE_CHECKING:
@@ -48,8 +48,8 @@ def load_suite(name: str) -> Suite:
     return _parse(*read_toml(path))
 
 
-def _parse(source: Source, content: dict[str, Any]) -> Suite:
-    readers: dict[str, Callable[[Source, str, Any], Any]] = {
+def _parse(source: TomlFile, content: dict[str, Any]) -> Suite:
+    readers: dict[str, Callable[[TomlFile, str, Any], Any]] = {
         "name": _name,
         "summary": _text,
         "scenarios": _some_of(SCENARIOS),
@@ -60,7 +60,7 @@ def _parse(source: Source, content: dict[str, Any]) -> Suite:
         "baselines": _arms,
         "primary": _arms,
     }
-    optional: dict[str, Callable[[Source, str, Any], Any]] = {
+    optional: dict[str, Callable[[TomlFile, str, Any], Any]] = {
         "ladders": _ladders,
         "recipe": _recipe,
         "epochs": _count(MIN_EPOCHS, MAX_EPOCHS),
@@ -77,7 +77,7 @@ def _parse(source: Source, content: dict[str, Any]) -> Suite:
     return suite
 
 
-def _check_references(source: Source, suite: Suite) -> None:
+def _check_references(source: TomlFile, suite: Suite) -> None:
     """Raise UserError when what is named is none of the arms, or takes part in nothing."""
     arms = ", ".join(map(_written, suite.uses))
     for key in ("baselines", "primary"):
@@ -92,7 +92,7 @@ def _check_references(source: Source, suite: Suite) -> None:
                 raise source.error("ladders", f"'{step.arm.id}' in ladder {ladder.name} is not one of the arms")
 
 
-def _check_scenarios(source: Source, suite: Suite) -> None:
+def _check_scenarios(source: TomlFile, suite: Suite) -> None:
     """Raise UserError when arms that train and arms that answer are mixed, or what training needs is missing."""
     if (TRAINING in suite.scenarios) != bool(suite.recipe and suite.epochs):
         raise source.error("recipe", f"the scenario '{TRAINING}' needs a recipe and epochs, and no other does")
@@ -100,11 +100,11 @@ def _check_scenarios(source: Source, suite: Suite) -> None:
     if len(kinds) > 1:
         raise source.error("scenarios", f"'{TRAINING}' stands alone: its arms do nothing else")
     for use in suite.uses:
-        if stacks()[use.stack].variants[use.variant].training not in kinds:
+        if stacks()[use.stack].variants[use.variant].trains not in kinds:
             raise source.error("arms", f"'{_written(use)}' takes part in none of {', '.join(suite.scenarios)}")
 
 
-def _check_primary(source: Source, suite: Suite) -> None:
+def _check_primary(source: TomlFile, suite: Suite) -> None:
     """Raise UserError when a primary arm has no baseline."""
     for use in suite.primary:
         meant = [arm for arm in suite.arms if _is_use(arm, use)]
@@ -119,19 +119,19 @@ def _written(use: Arm) -> str:
     return f"{use.stack}/{use.variant}{precision}{settings}"
 
 
-def _text(source: Source, key: str, value: Any) -> str:
+def _text(source: TomlFile, key: str, value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
         raise source.error(key, f"{key} must be a text")
     return value
 
 
-def _name(source: Source, key: str, value: Any) -> str:
+def _name(source: TomlFile, key: str, value: Any) -> str:
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", _text(source, key, value)):
         raise source.error(key, f"{key} must be lower-case letters, digits and hyphens, at most 64")
     return str(value)
 
 
-def _list(source: Source, key: str, value: Any) -> list[Any]:
+def _list(source: TomlFile, key: str, value: Any) -> list[Any]:
     if not isinstance(value, list) or not value:
         raise source.error(key, f"{key} must be a list with at least one element")
     if len({repr(each) for each in value}) != len(value):
@@ -139,8 +139,8 @@ def _list(source: Source, key: str, value: Any) -> list[Any]:
     return value
 
 
-def _one_of(allowed: Sequence[str]) -> Callable[[Source, str, Any], str]:
-    def read(source: Source, key: str, value: Any) -> str:
+def _one_of(allowed: Sequence[str]) -> Callable[[TomlFile, str, Any], str]:
+    def read(source: TomlFile, key: str, value: Any) -> str:
         if value not in allowed:
             raise source.error(key, f"unknown {key} {value!r}; allowed: {', '.join(allowed)}")
         return str(value)
@@ -148,8 +148,8 @@ def _one_of(allowed: Sequence[str]) -> Callable[[Source, str, Any], str]:
     return read
 
 
-def _some_of(allowed: Any) -> Callable[[Source, str, Any], tuple[str, ...]]:
-    def read(source: Source, key: str, value: Any) -> tuple[str, ...]:
+def _some_of(allowed: Any) -> Callable[[TomlFile, str, Any], tuple[str, ...]]:
+    def read(source: TomlFile, key: str, value: Any) -> tuple[str, ...]:
         for each in _list(source, key, value):
             if not isinstance(each, str) or each not in allowed:
                 raise source.error(key, f"unknown {key.removesuffix('s')} {each!r}; allowed: {', '.join(allowed)}")
@@ -158,19 +158,19 @@ def _some_of(allowed: Any) -> Callable[[Source, str, Any], tuple[str, ...]]:
     return read
 
 
-def _batch_sizes(source: Source, key: str, value: Any) -> tuple[int, ...]:
+def _batch_sizes(source: TomlFile, key: str, value: Any) -> tuple[int, ...]:
     for each in _list(source, key, value):
         if type(each) is not int or not 1 <= each <= MAX_BATCH_SIZE:
             raise source.error(key, f"{key} must be whole numbers from 1 to {MAX_BATCH_SIZE}, not {each!r}")
     return tuple(value)
 
 
-def _recipe(source: Source, key: str, value: Any) -> Recipe:
+def _recipe(source: TomlFile, key: str, value: Any) -> Recipe:
     return load_recipe(_one_of(recipe_names())(source, key, value))
 
 
-def _count(low: int, high: int) -> Callable[[Source, str, Any], int]:
-    def read(source: Source, key: str, value: Any) -> int:
+def _count(low: int, high: int) -> Callable[[TomlFile, str, Any], int]:
+    def read(source: TomlFile, key: str, value: Any) -> int:
         if type(value) is not int or not low <= value <= high:
             raise source.error(key, f"{key} must be a whole number from {low} to {high}, not {value!r}")
         return value
@@ -178,14 +178,14 @@ def _count(low: int, high: int) -> Callable[[Source, str, Any], int]:
     return read
 
 
-def _arms(source: Source, key: str, value: Any) -> tuple[Arm, ...]:
+def _arms(source: TomlFile, key: str, value: Any) -> tuple[Arm, ...]:
     arms = tuple(_arm(source, key, each) for each in _list(source, key, value))
     if len(set(arms)) != len(arms):
         raise source.error(key, f"{key} names something twice")
     return arms
 
 
-def _arm(source: Source, key: str, value: Any) -> Arm:
+def _arm(source: TomlFile, key: str, value: Any) -> Arm:
     """Read "stack/variant", "stack/variant/precision", each with "+settings" behind it or not."""
     text = value if isinstance(value, str) else ""
     use, plus, settings = text.partition("+")
@@ -208,7 +208,7 @@ def _public(names: Iterable[str]) -> list[str]:
     return [name for name in names if name not in stacks() or not stacks()[name].internal]
 
 
-def _ladders(source: Source, key: str, value: Any) -> tuple[Ladder, ...]:
+def _ladders(source: TomlFile, key: str, value: Any) -> tuple[Ladder, ...]:
     if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
         raise source.error(key, "ladders must be tables: [[ladders]]")
     for each in value:
@@ -220,7 +220,7 @@ def _ladders(source: Source, key: str, value: Any) -> tuple[Ladder, ...]:
     return ladders
 
 
-def _steps(source: Source, key: str, value: Any) -> tuple[Step, ...]:
+def _steps(source: TomlFile, key: str, value: Any) -> tuple[Step, ...]:
     pairs = isinstance(value, list) and all(isinstance(step, list) and len(step) == 2 for step in value)  # noqa: PLR2004 - of a pair
     if not pairs or not value or not all(isinstance(step[0], str) and step[0].strip() for step in value):
         raise source.error(key, 'the steps of a ladder must be pairs: ["what changes", "stack/variant"]')

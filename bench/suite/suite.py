@@ -102,8 +102,8 @@ def takes_part(arm: Arm, case: Case) -> bool:
     For throughput only the usual settings are measured, as it fills all cores in any case.
     """
     variant = stacks()[arm.stack].variants[arm.variant]
-    if TRAINING in (case.scenario, variant.training and TRAINING):
-        return variant.training and case.scenario == TRAINING
+    if TRAINING in (case.scenario, variant.trains and TRAINING):
+        return variant.trains and case.scenario == TRAINING
     return not variant.asynchronous if case.scenario == LATENCY else arm.settings == DEFAULT_SETTINGS
 
 

@@ -1,4 +1,4 @@
-"""What follows from a recipe and the epochs behind: learning rates, when to stop, which epoch was the best."""
+"""The epochs of a training: when to stop, and which of them was the best."""
 
 from __future__ import annotations
 
@@ -6,14 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from models.recipes import COSINE, PLATEAU
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from models.recipes import Recipe
-
-MIN_DELTA = 1e-4  # a smaller fall of the validation loss is none (as in Keras's ReduceLROnPlateau)
 
 
 @dataclass(frozen=True)
@@ -38,31 +34,6 @@ class Epoch:
     test_loss: float
     validation_accuracy: float | None
     validation_loss: float | None
-
-
-def learning_rates(
-    recipe: Recipe, epochs: int, batches: int, behind: int, history: Sequence[Epoch] = ()
-) -> list[float]:
-    """Return the learning rate of each step of the epoch that has `behind` of `epochs` behind it.
-
-    On a plateau it follows from the `history` of validation losses.
-    """
-    if recipe.schedule == COSINE:
-        before, total = behind * batches, epochs * batches
-        return [recipe.learning_rate * (1 + math.cos(math.pi * (before + step) / total)) / 2 for step in range(batches)]
-    reductions = _reductions(recipe, history) if recipe.schedule == PLATEAU else 0
-    return [recipe.learning_rate * recipe.plateau_factor**reductions] * batches
-
-
-def _reductions(recipe: Recipe, history: Sequence[Epoch]) -> int:
-    """Return how often `plateau_patience` epochs in a row brought no better validation loss."""
-    best, waited, reductions = math.inf, 0, 0
-    for loss in validation_losses(history):
-        better = loss < best - MIN_DELTA
-        best, waited = (loss, 0) if better else (best, waited + 1)
-        if waited == recipe.plateau_patience:
-            waited, reductions = 0, reductions + 1
-    return reductions
 
 
 def validation_losses(history: Sequence[Epoch]) -> list[float]:

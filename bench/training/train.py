@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import tempfile
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from bench.console import duration, steps
 from bench.engine.workers import Worker, WorkerError
@@ -16,8 +14,10 @@ from bench.journal import write_whole
 from bench.suite import variables as settings
 from bench.suite.arms import Arm
 from bench.suite.environments import environment_of
-from bench.training.course import Epoch, is_over, kept_epoch, learning_rates
+from bench.training.course import Epoch, is_over, kept_epoch, validation_losses
+from models.data import split
 from models.errors import UserError
+from models.learning_rate import learning_rates
 from models.weights import initial_weights, load_arrays, read_metadata, save_weights
 from models.zoo import NETWORKS
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from backends.protocol import Stack
     from bench.suite.environments import Environment
-    from models.data import U8, DataSet
+    from models.data import DataSet
     from models.recipes import Recipe
     from models.spec import Network
 
@@ -34,7 +34,6 @@ BUILD_TIMEOUT_S, EVALUATE_TIMEOUT_S, EPOCH_TIMEOUT_S = 600, 1800, 24 * 3600
 SCHEMA = 1
 TRAINING, HISTORY, MODEL = "training.json", "history.json", "model.safetensors"
 CHECKPOINT = "checkpoint.safetensors"  # weights, the best of them, the optimiser's state and all epochs, in one file
-SPLIT_SEED = 20260101  # of the images that are held out: the same ones in every training
 
 
 @dataclass(frozen=True)
@@ -69,37 +68,6 @@ class Job:
             "threads": self.threads,
             "data": {"name": self.data.name, "digest": self.data.digest},
         }
-
-
-@dataclass(frozen=True)
-class Splits:
-    """The data set's parts: what is trained on, what is held out of it, and the test images."""
-
-    train: tuple[U8, U8]
-    validation: tuple[U8, U8]
-    test: tuple[U8, U8]
-
-    def first(self, images: int) -> Splits:
-        """Return the splits with the first of the training images only."""
-        return replace(self, train=(self.train[0][:images], self.train[1][:images]))
-
-    def lay_out(self, folder: Path) -> None:
-        """Write what workers read: PART-images.npy and PART-labels.npy."""
-        for name, (images, labels) in vars(self).items():
-            np.save(folder / f"{name}-images.npy", images, allow_pickle=False)
-            np.save(folder / f"{name}-labels.npy", labels, allow_pickle=False)
-
-
-def split(data: DataSet, share: float) -> Splits:
-    """Hold `share` of the training images out, always the same ones."""
-    order = np.random.RandomState(SPLIT_SEED).permutation(len(data.train_labels))
-    held = round(share * len(order))
-    kept, out = np.sort(order[held:]), np.sort(order[:held])
-    return Splits(
-        (data.train_images[kept], data.train_labels[kept]),
-        (data.train_images[out], data.train_labels[out]),
-        (data.test_images, data.test_labels),
-    )
 
 
 def read_history(folder: Path) -> list[Epoch]:
@@ -201,7 +169,7 @@ class Run:
         batches = -(-len(self._splits.train[1]) // job.recipe.batch_size)
         with steps(console, job.epochs - len(history)) as progress:
             while not is_over(job.recipe, job.epochs, history):
-                rates = learning_rates(job.recipe, job.epochs, batches, len(history), history)
+                rates = learning_rates(job.recipe, job.epochs, batches, len(history), validation_losses(history))
                 history.append(self._epoch(len(history) + 1, rates, history))
                 progress.step(1, _told(history[-1], job.epochs))
 

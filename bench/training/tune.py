@@ -14,17 +14,17 @@ from bench.console import steps
 from bench.engine.workers import WorkerError
 from bench.journal import write_whole
 from bench.suite.environments import environment_of
-from bench.training.course import learning_rates
 from bench.training.train import (
     BUILD_TIMEOUT_S,
     EPOCH_TIMEOUT_S,
     EVALUATE_TIMEOUT_S,
     Job,
-    split,
     start,
     training_request,
 )
+from models.data import split
 from models.errors import UserError
+from models.learning_rate import learning_rates
 from models.recipes.parse import to_toml
 from models.weights import initial_weights, save_weights
 

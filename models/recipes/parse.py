@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from models.errors import UserError, unknown
 from models.recipes import CONSTANT, COSINE, OPTIMIZERS, PLATEAU, RECIPES, Augmentation, Recipe
-from models.recipes.toml_file import Source, read_toml
+from models.recipes.toml_file import TomlFile, read_toml
 from models.weights import INITIAL
 from models.zoo import NETWORKS
 
@@ -57,7 +57,7 @@ def _settable() -> list[str]:
     return [field.name for field in fields(Recipe) if field.name not in ("name", "summary", "augmentation")]
 
 
-def _parse(source: Source, content: dict[str, Any]) -> Recipe:
+def _parse(source: TomlFile, content: dict[str, Any]) -> Recipe:
     _require_keys(source, "a recipe", content, Recipe)
     values = {key: _value(source, key, value) for key, value in content.items() if key != "augmentation"}
     recipe = Recipe(**values, augmentation=_augmentation(source, content.get("augmentation", {})))
@@ -68,7 +68,7 @@ def _parse(source: Source, content: dict[str, Any]) -> Recipe:
     return recipe
 
 
-def _require_keys(source: Source, what: str, content: dict[str, Any], kind: type) -> None:
+def _require_keys(source: TomlFile, what: str, content: dict[str, Any], kind: type) -> None:
     names = [field.name for field in fields(kind)]
     for key in sorted(content.keys() - set(names)):
         raise source.error(key, f"unknown key '{key}' of {what}; allowed: {', '.join(names)}")
@@ -77,7 +77,7 @@ def _require_keys(source: Source, what: str, content: dict[str, Any], kind: type
             raise source.error(field.name, f"the key '{field.name}' of {what} is missing")
 
 
-def _augmentation(source: Source, content: Any) -> Augmentation:
+def _augmentation(source: TomlFile, content: Any) -> Augmentation:
     if not isinstance(content, dict):
         raise source.error("augmentation", "augmentation must be a table")
     _require_keys(source, "an augmentation", content, Augmentation)
@@ -122,7 +122,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
-def _value(source: Source, key: str, value: Any, line_of: str = "") -> Any:
+def _value(source: TomlFile, key: str, value: Any, line_of: str = "") -> Any:
     allowed, what = RULES[key]
     if not allowed(value):
         raise source.error(line_of or key, f"{key} is {value!r}; allowed: {what}")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Source:
+class TomlFile:
     """A file's text, to tell the line that an error is in."""
 
     path: Path
@@ -27,11 +27,11 @@ class Source:
         return UserError(f"{self.path}{line}: {message}")
 
 
-def read_toml(path: Path) -> tuple[Source, dict[str, Any]]:
+def read_toml(path: Path) -> tuple[TomlFile, dict[str, Any]]:
     """Read a file; raises UserError when it can't be read, or is no TOML."""
     try:
         text = path.read_text(encoding="utf-8-sig")
-        return Source(path, text), tomllib.loads(text)
+        return TomlFile(path, text), tomllib.loads(text)
     except OSError as error:
         raise UserError(f"{path}: can't be read ({error.strerror})") from error
     except UnicodeDecodeError as error:

@@ -23,7 +23,7 @@ USES = [
     for stack in HERE
     for variant, each in stack.variants.items()
     for precision in each.precisions
-    if not each.training
+    if not each.trains
 ]
 OTHER_TRAININGS = [
     (stack.name, variant, precision)

@@ -78,7 +78,7 @@ def test_what_is_no_state_dict_of_the_network_is_refused_and_never_run(tmp_path,
 def test_keras_loads_our_weights_and_we_load_those_that_it_saves(tmp_path, name) -> None:
     code = (
         "import sys, numpy as np\n"
-        "from backends.tensorflow_models import build_model\n"
+        "from backends.tensorflow.layers import build_model\n"
         "from models.weights import initial_weights\n"
         "from models.zoo import NETWORKS\n"
         "model = build_model(NETWORKS[sys.argv[1]], initial_weights(NETWORKS[sys.argv[1]], 9))\n"

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 
 from torch.utils.benchmark import Timer  # noqa: E402 - only where PyTorch is
 
-from backends.pytorch_modules import as_nchw, build_module  # noqa: E402 - as above
+from backends.pytorch.layers import as_nchw, build_module  # noqa: E402 - as above
 
 
 @pytest.mark.parametrize(

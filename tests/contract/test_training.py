@@ -26,7 +26,8 @@ import json, sys
 from dataclasses import replace
 from pathlib import Path
 import numpy as np
-from backends.protocol import TrainingSpec, open_training, stacks
+from backends.protocol import TrainingSpec
+from backends.registry import open_training, stacks
 from models import zoo
 from models.recipes import Recipe
 from models.spec import Dropout
@@ -40,7 +41,7 @@ def begin(wish, weights):
         network = replace(network, layers=layers)
     how = wish["optimizer"], wish["rate"], wish["momentum"], wish["rho"]
     recipe = Recipe("r", "", wish["model"], 1, wish["size"], *how)
-    variant = wish["variant"] or next(iter(stacks()[stack].trainings))
+    variant = wish["variant"] or stacks()[stack].default_training
     return open_training(stack, 2, TrainingSpec(network, weights, variant, precision, recipe, 11))
 
 def fulfil(key, wish):
@@ -234,10 +235,10 @@ def test_layers_have_the_declared_parameters(trainer) -> None:
         "for name, network in NETWORKS.items():\n"
         "    weights = initial_weights(network, 0)\n"
         "    if sys.argv[1].startswith(('tensorflow', 'itex')):\n"
-        "        from backends.tensorflow_models import build_model\n"
+        "        from backends.tensorflow.layers import build_model\n"
         "        layers = {each.name: each.count_params() for each in build_model(network, weights).layers}\n"
         "    else:\n"
-        "        from backends.pytorch_modules import build_module\n"
+        "        from backends.pytorch.layers import build_module\n"
         "        layers = {key: sum(tensor.numel() for tensor in child.state_dict().values() if tensor.ndim)\n"
         "                  for key, child in build_module(network, weights).named_children()}\n"
         "    found[name] = {key: count for key, count in layers.items() if count}\n"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backends.openvino import convert, read_ir, without_telemetry
+from backends.openvino import convert, disable_telemetry, read_ir
 from backends.protocol import InferenceSpec
 from backends.registry import open_backend
 from bench.analysis.stats import hodges_lehmann, wilcoxon_interval
@@ -71,7 +71,7 @@ def ours_us(session: Any, batch: Any) -> float:
 
 def compare(batch_size: int, folder: Path) -> None:
     """Print the ratio at the app's boundary, and what ours adds."""
-    without_telemetry()
+    disable_telemetry()
     import openvino as ov
 
     threads = usable_cores()

@@ -60,7 +60,7 @@ def usual_pytorch(data_set: DataSet, *, channels_last: bool = False) -> Callable
             image = Image.fromarray(data_set.train_images[index], mode="L")
             return transform(image), int(data_set.train_labels[index])
 
-    from backends.pytorch_modules import build_module
+    from backends.pytorch.layers import build_module
 
     module = build_module(CNN_SMALL, initial_weights(CNN_SMALL, 0)).train()
     if channels_last:
@@ -83,7 +83,7 @@ def usual_tensorflow(data_set: DataSet) -> Callable[[int], None]:
     """Return what trains an epoch with model.fit on a good pipeline: cached, shuffled, batched, prefetched."""
     import tensorflow as tf
 
-    from backends.tensorflow_models import build_model
+    from backends.tensorflow.layers import build_model
 
     model = build_model(CNN_SMALL, initial_weights(CNN_SMALL, 0))
     loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)

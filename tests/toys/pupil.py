@@ -11,7 +11,7 @@ STACK = Stack(
     summary="a vanilla stack for tests that trains",
     environment=None,
     packages=("numpy",),
-    variants={"train": Variant("Add up what it was fed", training=True)},
+    variants={"train": Variant("Add up what it was fed", trains=True)},
 )
 
 __all__ = ["STACK", "open_backend"]

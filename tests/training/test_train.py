@@ -6,9 +6,9 @@ import json
 import numpy as np
 import pytest
 
-from bench.training.train import read_history, split
+from bench.training.train import read_history
 from models import synthetic
-from models.data import DataSet
+from models.data import DataSet, split
 from models.weights import load_weights, read_metadata
 from models.zoo import CNN_SMALL
 
