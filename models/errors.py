@@ -1,4 +1,4 @@
-"""The one error whose message is a line for the user."""
+"""The error whose message is shown to the user as one line."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ if TYPE_CHECKING:
 
 
 class UserError(ValueError):
-    """What the user gave is wrong; the message says what, where, what is allowed and how to mend it. Exit status 2."""
+    """Invalid input: the message says what is wrong, where, what is allowed and how to fix it. Exit status 2."""
 
 
 def unknown(kind: str, value: str, allowed: Iterable[str]) -> UserError:
-    """Return the error for a name that is not among `allowed`."""
     return UserError(f"unknown {kind} '{value}'; allowed: {', '.join(allowed)}")

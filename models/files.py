@@ -1,4 +1,4 @@
-"""Write files whole: under a temporary name, renamed when done, so that a half file never bears the name."""
+"""Write files atomically, so that a partial file never has the final name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield the temporary name, of the same ending; what lies there becomes `path` unless an error leaves the block."""
+    """Yield a temporary path with the same suffix; it is renamed to `path` unless the block raises."""
     partial = path.with_name(f".{path.stem}.partial{path.suffix}")
     try:
         yield partial

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import hashlib
 import json
@@ -15,7 +16,7 @@ import models
 from models.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 APPLICATION = "cnn-stack-bench"
 FACTS = "facts.json"
@@ -23,15 +24,37 @@ FACTS = "facts.json"
 
 def key(**parts: Any) -> str:
     """Return a digest of what an entry depends on, the code that makes it included."""
-    return hashlib.sha256(json.dumps(parts | {"code": _code()}, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps(parts | {"code": code_digest(*models.__path__, *backends.__path__)}, sort_keys=True).encode()
+    ).hexdigest()
 
 
 @functools.cache
-def _code() -> str:
-    """Return a digest of the sources of models and backends."""
-    folders = (*models.__path__, *backends.__path__)
-    sources = [path for folder in folders for path in sorted(Path(folder).glob("*.py"))]
-    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+def code_digest(*folders: str) -> str:
+    """Return a digest of all Python code in some folders, without comments and docstrings.
+
+    An entry depends on what the code does. Better documentation must not make users compute the oracle again.
+    """
+    sha = hashlib.sha256()
+    for folder in map(Path, folders):
+        for path in _modules(folder):
+            tree = ast.parse(path.read_bytes(), path)
+            for node in ast.walk(tree):
+                if (
+                    isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+                    and ast.get_docstring(node) is not None
+                ):
+                    del node.body[0]
+            sha.update(f"{path.relative_to(folder)} {ast.dump(tree)}\n".encode())
+    return sha.hexdigest()
+
+
+def _modules(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.iterdir()):
+        if path.suffix == ".py":
+            yield path
+        elif (path / "__init__.py").is_file():
+            yield from _modules(path)
 
 
 def entry(kind: str, digest: str, make: Callable[[Path], dict[str, Any]]) -> tuple[Path, dict[str, Any], bool]:

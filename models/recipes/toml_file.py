@@ -1,4 +1,4 @@
-"""Read the user's TOML files, and say in which line an error is."""
+"""TOML files written by users, with errors that name the line."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TomlFile:
-    """A file's text, to tell the line that an error is in."""
+    """The text of a file, in which an error finds the line of its key."""
 
     path: Path
     text: str
 
     def error(self, key: str, message: str) -> UserError:
-        """Return the error about `key`, with its line."""
-        found = re.search(rf"^\s*(?:{re.escape(key)}\s*=|\[\[?{re.escape(key)}\]\]?)", self.text, re.MULTILINE)
-        line = f", line {self.text.count(chr(10), 0, found.start(0) + len(found[0])) + 1}" if found else ""
+        """Return an error about the first line that sets `key`; without a line if no line does."""
+        match = re.search(rf"^\s*(?:{re.escape(key)}\s*=|\[\[?{re.escape(key)}\]\]?)", self.text, re.MULTILINE)
+        line = f", line {self.text.count(chr(10), 0, match.end()) + 1}" if match else ""
         return UserError(f"{self.path}{line}: {message}")
 
 
 def read_toml(path: Path) -> tuple[TomlFile, dict[str, Any]]:
-    """Read a file; raises UserError when it can't be read, or is no TOML."""
+    """Read a file; raise UserError when it can't be read or is not TOML."""
     try:
         text = path.read_text(encoding="utf-8-sig")
         return TomlFile(path, text), tomllib.loads(text)

@@ -55,6 +55,25 @@ def test_what_fails_in_the_making_leaves_nothing(make, tmp_path) -> None:
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
+def test_the_digest_of_code_ignores_comments_and_docstrings_only(tmp_path) -> None:
+    source = tmp_path / "package" / "module.py"
+    source.parent.mkdir()
+    source.with_name("__init__.py").touch()
+
+    def digest(text: str) -> str:
+        source.write_text(text)
+        cache.code_digest.cache_clear()
+        return cache.code_digest(str(tmp_path))
+
+    plain = digest("def f():\n    return 1\n")
+    assert digest('"""Module."""\n\n# Why.\ndef f():\n    """Function."""\n    return 1  # one\n') == plain
+    assert digest("def f():\n    return 2\n") != plain
+    assert digest("def f():\n    print('text')\n    return 1\n") != plain
+    source.rename(source.with_name("renamed.py"))
+    cache.code_digest.cache_clear()
+    assert cache.code_digest(str(tmp_path)) != plain
+
+
 def test_every_part_of_a_key_counts() -> None:
     assert len({cache.key(a=1, b="x"), cache.key(a=2, b="x"), cache.key(a=1, b="y"), cache.key(a=1)}) == 4
     assert cache.key(a=1, b=2) == cache.key(b=2, a=1)

@@ -1,4 +1,4 @@
-"""Steps of gradient descent, plain and sharpness-aware, in NumPy and float64: what every stack's are held against."""
+"""Gradient descent steps, plain and sharpness-aware, in NumPy and float64: the reference for every stack."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from models.spec import Layer, Network
     from models.weights import Weights
 
-# From the gradient of a layer's output to that of its input, and to those of its parameters in their order.
+# Takes the gradient of a layer's output; returns that of its input, and those of its parameters in order.
 Backward: TypeAlias = "Callable[[F64], tuple[F64, tuple[F64, ...]]]"
 
 
@@ -26,7 +26,7 @@ def sgd_step(
 ) -> tuple[float, Weights]:
     """Return the mean cross-entropy of a batch and the weights after one step: w - learning_rate * gradient.
 
-    Raises SpecError for a network that drops anything out, as two stacks never drop the same.
+    Raises SpecError for a network with dropout, because no two stacks drop the same units.
     """
     loss, gradients, moved = _descend(network, _exact(weights), images, labels)
     return loss, _stepped(weights, gradients, moved, learning_rate)
@@ -41,9 +41,9 @@ def sam_step(
     *,
     rho: float,
 ) -> tuple[float, Weights]:
-    """Return the same after a sharpness-aware step (Foret et al. 2021, algorithm 1).
+    """Return the loss and the weights after a sharpness-aware step (Foret et al. 2021, algorithm 1).
 
-    The gradient is that at w + rho * g / |g|, where g is the gradient at w and |g| its norm over all parameters; the
+    The gradient is that at w + rho * g / |g|, where g is the gradient at w and |g| its norm over all parameters. The
     running statistics are those of the first pass.
     """
     exact = _exact(weights)
@@ -66,7 +66,7 @@ def _stepped(weights: Weights, gradients: dict[str, F64], moved: dict[str, F64],
 def _descend(
     network: Network, weights: dict[str, F64], images: NDArray[np.float32], labels: NDArray[np.int64]
 ) -> tuple[float, dict[str, F64], dict[str, F64]]:
-    """Return the loss of a batch, the gradients of what is trained, and the running statistics after it."""
+    """Return the loss of a batch, the gradients of the trained parameters, and the updated running statistics."""
     tensor = images.astype(np.float64)
     tape: list[tuple[list[str], Backward]] = []
     moved: dict[str, F64] = {}
@@ -80,8 +80,8 @@ def _descend(
     loss, gradient = _cross_entropy(tensor, labels)
     gradients = dict[str, F64]()
     for names, backward in reversed(tape):
-        gradient, found = backward(gradient)
-        gradients |= zip(names, found, strict=False)
+        gradient, of_parameters = backward(gradient)
+        gradients |= zip(names, of_parameters, strict=False)
     return loss, gradients, moved
 
 
@@ -96,7 +96,7 @@ def _cross_entropy(logits: F64, labels: NDArray[np.int64]) -> tuple[float, F64]:
 
 
 def _apply(layer: Layer, tensor: F64, parameters: list[F64]) -> tuple[F64, Backward]:
-    """Return a layer's output in training, and the way back."""
+    """Return a layer's output in training, and its backward pass."""
     match layer:
         case Conv2d(_, size):
             return convolve(tensor, *parameters), lambda gradient: _convolve_back(tensor, parameters[0], size, gradient)
@@ -108,7 +108,7 @@ def _apply(layer: Layer, tensor: F64, parameters: list[F64]) -> tuple[F64, Backw
             return tiles(tensor, size).max(axis=(2, 4)), lambda gradient: (_max_pool_back(tensor, size, gradient), ())
         case Dropout(rate):
             if rate:
-                raise SpecError(f"{layer} drops by chance; take a rate of 0")
+                raise SpecError(f"{layer} drops units at random; use a rate of 0")
             return tensor, lambda gradient: (gradient, ())
         case Flatten():
             return tensor.reshape(len(tensor), -1), lambda gradient: (gradient.reshape(tensor.shape), ())
@@ -122,23 +122,23 @@ def _apply(layer: Layer, tensor: F64, parameters: list[F64]) -> tuple[F64, Backw
 
 
 def _convolve_back(tensor: F64, kernel: F64, size: int, gradient: F64) -> tuple[F64, tuple[F64, ...]]:
-    """Correlate input and gradient for the kernel; convolve the gradient with the turned kernel for the input."""
+    """Correlate input and gradient for the kernel; convolve the gradient with the flipped kernel for the input."""
     if size % 2 == 0:
-        raise SpecError("the way back through a convolution is written for odd kernels")
-    turned = kernel[::-1, ::-1].transpose(0, 1, 3, 2)
+        raise SpecError("the backward pass of a convolution supports odd kernels only")
+    flipped = kernel[::-1, ::-1].transpose(0, 1, 3, 2)
     of_kernel = np.tensordot(unfold(tensor, size), gradient, axes=((0, 1, 2), (0, 1, 2))).transpose(1, 2, 0, 3)
-    return convolve(gradient, turned, np.zeros(1)), (of_kernel, gradient.sum(axis=(0, 1, 2)))
+    return convolve(gradient, flipped, np.zeros(1)), (of_kernel, gradient.sum(axis=(0, 1, 2)))
 
 
 def _moved(layer: BatchNorm, tensor: F64, mean: F64, variance: F64) -> tuple[F64, F64]:
-    """Return the running statistics after a batch; the variance of the batch is divided by n - 1."""
+    """Return the running statistics after a batch, whose variance is divided by n - 1."""
     axes = tuple(range(tensor.ndim - 1))
     keep, take = layer.momentum, 1 - layer.momentum
     return keep * mean + take * tensor.mean(axis=axes), keep * variance + take * tensor.var(axis=axes, ddof=1)
 
 
 def _normalise(tensor: F64, scale: F64, shift: F64, epsilon: float) -> tuple[F64, Backward]:
-    """Standardise by the batch's own statistics (gradient: Ioffe & Szegedy 2015, section 3)."""
+    """Normalise by the statistics of the batch (gradient: Ioffe & Szegedy 2015, section 3)."""
     axes = tuple(range(tensor.ndim - 1))
     mean, variance = tensor.mean(axis=axes), tensor.var(axis=axes)
     output = batch_norm(tensor, scale, shift, mean, variance, epsilon)
@@ -154,7 +154,7 @@ def _normalise(tensor: F64, scale: F64, shift: F64, epsilon: float) -> tuple[F64
 
 
 def _max_pool_back(tensor: F64, size: int, gradient: F64) -> F64:
-    """Give each tile's gradient to the first of its largest elements."""
+    """Pass each tile's gradient to the first of its largest elements."""
     tiled = tiles(tensor, size)
     count, rows, _, columns, _, channels = tiled.shape
     flat = tiled.transpose(0, 1, 3, 5, 2, 4).reshape(count, rows, columns, channels, size * size)

@@ -21,14 +21,14 @@ needs_official_files = pytest.mark.skipif(
 
 
 def idx(array, magic=None):
-    """Return an array of bytes as uncompressed IDX."""
+    """Encode an array of bytes as uncompressed IDX."""
     magic = 0x0800 | array.ndim if magic is None else magic
     return struct.pack(f">{1 + array.ndim}I", magic, *array.shape) + array.tobytes()
 
 
 @pytest.fixture
 def small_set(tmp_path, monkeypatch):
-    """Let four files of six images pass for the official ones; return their folder."""
+    """Return a folder with four files of six images, which the loader accepts as the official ones."""
     folder = tmp_path / "official"
     folder.mkdir()
     shapes, digests = {}, {}
@@ -49,7 +49,7 @@ def small_set(tmp_path, monkeypatch):
 
 
 class Mirror(http.server.SimpleHTTPRequestHandler):
-    """Serves a folder, with the fault that the server's `fault` names."""
+    """Serves a folder, with the fault in the server's `fault`."""
 
     def do_GET(self) -> None:
         if self.server.fault == "half":
@@ -72,7 +72,7 @@ class Mirror(http.server.SimpleHTTPRequestHandler):
 
 @contextmanager
 def mirror(folder, fault=""):
-    """Serve `folder` on the loopback; yield the address."""
+    """Serve `folder` on the loopback interface; yield the address."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Mirror) as server:
         server.folder, server.fault, server.released = folder, fault, threading.Event()
         thread = threading.Thread(target=server.serve_forever)
@@ -98,7 +98,7 @@ def mirror(folder, fault=""):
     ],
     ids=["not gzip", "truncated gzip", "empty", "wrong magic", "wrong count", "truncated", "trailing"],
 )
-def test_a_damaged_file_is_refused_with_its_name_and_reason(tmp_path, content, reason) -> None:
+def test_a_damaged_file_is_refused_with_its_name_and_the_reason(tmp_path, content, reason) -> None:
     path = tmp_path / "images.gz"
     path.write_bytes(content)
     with pytest.raises(DataError, match=rf"images\.gz: .*{reason}") as caught:
@@ -107,38 +107,38 @@ def test_a_damaged_file_is_refused_with_its_name_and_reason(tmp_path, content, r
 
 
 @given(st.binary(max_size=64), st.booleans())
-def test_no_bytes_make_the_reader_crash(tmp_path_factory, content, compressed) -> None:
+def test_arbitrary_bytes_raise_only_data_errors(tmp_path_factory, content, compressed) -> None:
     path = tmp_path_factory.mktemp("idx") / "f.gz"
     path.write_bytes(gzip.compress(content) if compressed else content)
     with pytest.raises(DataError):
         read_idx(path, (6, 28, 28))
 
 
-def test_a_gzip_bomb_is_read_no_further_than_needed(tmp_path) -> None:
+def test_a_gzip_bomb_is_not_decompressed_completely(tmp_path) -> None:
     (tmp_path / "f.gz").write_bytes(gzip.compress(idx(np.zeros((2, 2), np.uint8)) + b"\0" * 50_000_000))
     with pytest.raises(DataError, match="more than the 16 bytes"):
         read_idx(tmp_path / "f.gz", (2, 2))
 
 
-def test_a_folder_is_loaded(small_set) -> None:
+def test_the_official_files_in_a_folder_are_loaded(small_set) -> None:
     loaded = data.load(str(small_set))
     assert loaded.name == "fashion-mnist"
     assert loaded.test_images.shape == (6, 28, 28)
     assert loaded.test_labels.tolist() == [0, 1, 2, 3, 4, 5]
 
 
-def test_the_folder_variable_comes_first(small_set, monkeypatch) -> None:
+def test_the_folder_variable_has_priority_over_a_download(small_set, monkeypatch) -> None:
     monkeypatch.setenv(data.FOLDER_VARIABLE, str(small_set))
     assert data.load("auto").name == "fashion-mnist"
 
 
-def test_a_file_with_other_content_of_the_right_shape_is_refused(small_set) -> None:
+def test_a_file_with_the_right_shape_but_other_content_is_refused(small_set) -> None:
     (small_set / data.TEST_LABELS).write_bytes(gzip.compress(idx(np.zeros(6, np.uint8))))
     with pytest.raises(DataError, match=r"t10k-labels.*SHA-256"):
         data.load(str(small_set))
 
 
-def test_a_missing_file_and_a_missing_folder_are_named(small_set) -> None:
+def test_the_error_names_a_missing_file_or_folder(small_set) -> None:
     (small_set / data.TEST_LABELS).unlink()
     with pytest.raises(DataError, match=r"t10k-labels.*missing"):
         data.load(str(small_set))
@@ -146,7 +146,7 @@ def test_a_missing_file_and_a_missing_folder_are_named(small_set) -> None:
         data.load(str(small_set / "nowhere"))
 
 
-def test_auto_downloads_into_the_cache_and_reads_it_the_next_time(small_set, monkeypatch) -> None:
+def test_a_download_is_cached_and_reused(small_set, monkeypatch) -> None:
     with mirror(small_set) as address:
         monkeypatch.setenv(data.MIRROR_VARIABLE, address)
         assert data.load("auto").name == "fashion-mnist"
@@ -155,7 +155,7 @@ def test_auto_downloads_into_the_cache_and_reads_it_the_next_time(small_set, mon
 
 
 @pytest.mark.parametrize("fault", ["half", "stall", "gone", "tampered"])
-def test_a_bad_download_never_becomes_a_cache_entry(small_set, monkeypatch, fault) -> None:
+def test_a_failed_download_leaves_nothing_in_the_cache(small_set, monkeypatch, fault) -> None:
     if fault == "tampered":
         for path in small_set.iterdir():
             path.write_bytes(gzip.compress(b"other"))
@@ -168,20 +168,20 @@ def test_a_bad_download_never_becomes_a_cache_entry(small_set, monkeypatch, faul
     assert not [path for path in data.cache_folder().rglob("*") if path.is_file()]
 
 
-def test_an_unreachable_mirror_falls_back_only_for_auto(small_set, monkeypatch) -> None:
+def test_only_auto_replaces_an_unreachable_mirror_by_synthetic_data(small_set, monkeypatch) -> None:
     monkeypatch.setenv(data.MIRROR_VARIABLE, "http://127.0.0.1:9/")
     assert data.load("auto").name == "synthetic"
     with pytest.raises(data.DownloadError):
         data.load("fashion-mnist")
 
 
-def test_the_second_mirror_is_tried(small_set, tmp_path) -> None:
+def test_the_second_mirror_is_used_when_the_first_fails(small_set, tmp_path) -> None:
     with mirror(small_set) as address:
         data.fetch(tmp_path / "target", ["http://127.0.0.1:9/", address])
     assert len(list((tmp_path / "target").iterdir())) == 4
 
 
-def test_the_synthetic_set_is_the_same_everywhere_and_shaped_like_the_real_one() -> None:
+def test_the_synthetic_set_is_reproducible_and_has_the_shape_of_the_real_one() -> None:
     loaded = data.load("synthetic")
     assert loaded.digest[:16] == "bdda42715dd0d70f"
     assert (loaded.train_images.shape, loaded.test_images.shape) == ((60_000, 28, 28), (10_000, 28, 28))
@@ -189,7 +189,7 @@ def test_the_synthetic_set_is_the_same_everywhere_and_shaped_like_the_real_one()
     assert np.bincount(loaded.test_labels).tolist() == [1000] * 10
 
 
-def test_the_synthetic_classes_can_be_learnt() -> None:
+def test_the_synthetic_classes_are_separable() -> None:
     images, labels = synthetic.draw(2000, stream=0)
     others, truth = synthetic.draw(500, stream=1)
     centres = np.stack([images[labels == label].mean(0) for label in range(10)])
@@ -205,7 +205,7 @@ def test_standardised_images_are_contiguous_nhwc() -> None:
 
 
 @needs_official_files
-def test_the_official_files_load_and_their_statistics_are_the_declared_ones() -> None:
+def test_the_official_files_have_the_declared_mean_and_deviation() -> None:
     loaded = data.load("auto")
     assert loaded.name == "fashion-mnist"
     assert loaded.train_images.mean() / 255 == pytest.approx(CNN_SMALL.mean, abs=1e-4)
@@ -213,7 +213,7 @@ def test_the_official_files_load_and_their_statistics_are_the_declared_ones() ->
 
 
 @needs_official_files
-def test_the_checkpoint_reaches_its_accuracy_on_the_official_test_images(trained) -> None:
+def test_the_checkpoint_has_its_accuracy_on_the_official_test_images(trained) -> None:
     loaded = data.load("auto")
     labels = oracle.logits(CNN_SMALL, trained, data.standardise(CNN_SMALL, loaded.test_images)).argmax(1)
     assert (labels == loaded.test_labels).mean() >= 0.915

@@ -4,7 +4,7 @@ from models.spec import Conv2d, Dense, Flatten, MaxPool2d, Network, ReLU, SpecEr
 from models.zoo import CNN_BN, CNN_SMALL, CNN_VGG
 
 
-def test_cnn_small_has_exactly_the_published_parameters() -> None:
+def test_cnn_small_has_the_published_number_of_parameters() -> None:
     parameters = [layer.parameters for layer in CNN_SMALL.place() if layer.parameters]
     assert parameters == [160, 4_640, 200_832, 1_290]
     assert CNN_SMALL.parameters == 206_922
@@ -30,23 +30,23 @@ def test_layers_are_numbered_by_kind() -> None:
     [(Dense(10),), (Flatten(), Conv2d(3)), (Flatten(), MaxPool2d()), (MaxPool2d(29),)],
     ids=["dense on maps", "conv on a vector", "pool on a vector", "pool larger than its input"],
 )
-def test_layers_that_do_not_fit_are_refused(layers: tuple) -> None:
+def test_layers_that_do_not_fit_their_input_are_refused(layers: tuple) -> None:
     with pytest.raises(SpecError):
         Network("odd", "", layers).place()
 
 
-def test_pooling_drops_a_remainder() -> None:
+def test_pooling_drops_the_remainder_at_the_border() -> None:
     assert Network("n", "", (MaxPool2d(3),)).place()[0].output_shape == (9, 9, 1)
 
 
-def test_digest_tells_networks_apart_but_not_their_names() -> None:
+def test_the_digest_depends_on_the_layers_but_not_on_the_name() -> None:
     layers = (Flatten(), Dense(10), ReLU())
     assert Network("a", "x", layers).digest == Network("b", "y", layers).digest
     assert Network("a", "x", layers).digest != Network("a", "x", (Flatten(), ReLU(), Dense(10))).digest
     assert Network("a", "x", layers).digest != Network("a", "x", layers, mean=0.5).digest
 
 
-def test_cnn_vgg_has_exactly_the_published_parameters() -> None:
+def test_cnn_vgg_has_the_published_number_of_parameters() -> None:
     assert [layer.parameters for layer in CNN_VGG.place() if layer.parameters] == [
         640, 36_928, 256, 73_856, 147_584, 512, 295_168, 590_080, 590_080, 1_024, 4_720_640, 1_049_088, 5_130,
     ]  # fmt: skip

@@ -14,7 +14,7 @@ from models.weights import (
 from models.zoo import CNN_SMALL
 
 
-def test_a_seed_gives_the_same_weights_for_ever() -> None:
+def test_the_weights_of_a_seed_never_change() -> None:
     assert digest(initial_weights(CNN_SMALL, 0))[:16] == "723ab896e2e68feb"
 
 
@@ -22,26 +22,26 @@ def test_seeds_give_different_weights() -> None:
     assert digest(initial_weights(CNN_SMALL, 0)) != digest(initial_weights(CNN_SMALL, 1))
 
 
-def test_kernels_begin_within_the_bound_of_their_name_and_fill_it() -> None:
+def test_initial_kernels_fill_the_range_of_their_distribution() -> None:
     for initial, bound in (("he", (6 / 1568) ** 0.5), ("pytorch", 1568**-0.5)):
         kernel = initial_weights(CNN_SMALL, 0, initial)["dense1.weight"]
         assert 0.999 * bound < np.abs(kernel).max() <= np.float32(bound)
 
 
-def test_digest_depends_on_values_and_names_not_on_order(weights) -> None:
+def test_the_digest_depends_on_values_and_names_but_not_on_their_order(weights) -> None:
     backwards = dict(reversed(weights.items()))
     assert digest(backwards) == digest(weights)
     changed = weights | {"dense2.bias": weights["dense2.bias"] + np.float32(1e-7)}
     assert digest(changed) != digest(weights)
 
 
-def test_saved_weights_come_back(tmp_path, weights) -> None:
+def test_saved_weights_are_read_back_unchanged(tmp_path, weights) -> None:
     save_weights(tmp_path / "w.safetensors", weights, {"note": "a"})
     assert digest(load_weights(tmp_path / "w.safetensors", CNN_SMALL)) == digest(weights)
     assert [path.name for path in tmp_path.iterdir()] == ["w.safetensors"]
 
 
-def test_a_file_that_is_not_there_truncated_or_a_pickle_is_refused(tmp_path, weights) -> None:
+def test_a_missing_truncated_or_pickled_file_is_refused(tmp_path, weights) -> None:
     save_weights(tmp_path / "w.safetensors", weights, {})
     content = (tmp_path / "w.safetensors").read_bytes()
     for name, damaged in {"half": content[:1000], "empty": b"", "pickle": b"\x80\x04\x95" + b"x" * 99}.items():
@@ -52,7 +52,7 @@ def test_a_file_that_is_not_there_truncated_or_a_pickle_is_refused(tmp_path, wei
         load_weights(tmp_path / "missing", CNN_SMALL)
 
 
-def test_weights_of_another_network_are_refused_by_name(tmp_path, weights) -> None:
+def test_weights_of_another_network_are_refused_with_the_parameters_that_differ(tmp_path, weights) -> None:
     other = weights | {"dense2.bias": np.zeros(11, np.float32)}
     save_file(other, tmp_path / "w.safetensors")
     with pytest.raises(WeightsError, match=r"does not fit cnn-small.*dense2\.bias"):
@@ -64,14 +64,14 @@ def test_the_checkpoint_is_small_and_fits(trained) -> None:
     assert sum(array.size for array in trained.values()) == CNN_SMALL.parameters
 
 
-def test_arrays_are_written_as_they_read_whatever_their_strides(tmp_path) -> None:
-    turned = np.arange(24, dtype=np.float32).reshape(2, 3, 4).transpose(2, 0, 1)
-    save_weights(tmp_path / "w.safetensors", {"a": turned, "b": np.float32(3) * np.ones(())}, {})
-    found = load_arrays(tmp_path / "w.safetensors")
-    np.testing.assert_array_equal(found["a"], turned)
-    assert found["b"].shape == ()
+def test_arrays_are_saved_correctly_whatever_their_strides(tmp_path) -> None:
+    transposed = np.arange(24, dtype=np.float32).reshape(2, 3, 4).transpose(2, 0, 1)
+    save_weights(tmp_path / "w.safetensors", {"a": transposed, "b": np.float32(3) * np.ones(())}, {})
+    loaded = load_arrays(tmp_path / "w.safetensors")
+    np.testing.assert_array_equal(loaded["a"], transposed)
+    assert loaded["b"].shape == ()
 
 
-def test_no_arrays_are_written_and_read(tmp_path) -> None:
+def test_a_file_without_arrays_can_be_saved_and_read(tmp_path) -> None:
     save_weights(tmp_path / "w.safetensors", {}, {})
     assert load_arrays(tmp_path / "w.safetensors") == {}

@@ -1,5 +1,3 @@
-"""Recipes: the published ones, and the user's own with all that may be wrong in them."""
-
 from dataclasses import replace
 
 import pytest
@@ -26,7 +24,7 @@ def write(tmp_path, text):
     return str(path)
 
 
-def test_the_published_recipes_are_there() -> None:
+def test_every_published_recipe_names_a_network_of_the_zoo() -> None:
     assert recipe_names() == ["adam", "bn", "sam", "small", "vgg"]
     for name in recipe_names():
         recipe = load_recipe(name)
@@ -35,7 +33,7 @@ def test_the_published_recipes_are_there() -> None:
         assert NETWORKS[recipe.network].name in {"cnn-small", "cnn-sam", "cnn-bn", "cnn-vgg"}
 
 
-def test_they_are_as_published() -> None:
+def test_recipes_have_the_published_settings() -> None:
     adam, vgg, sam = (load_recipe(name) for name in ("adam", "vgg", "sam"))
     assert (adam.optimizer, adam.learning_rate, adam.epochs, adam.batch_size) == ("adam", 0.001, 12, 64)
     assert (vgg.optimizer, vgg.batch_size, vgg.epochs, vgg.validation) == ("adam", 32, 50, 0.1)
@@ -48,12 +46,12 @@ def test_they_are_as_published() -> None:
 
 
 @pytest.mark.parametrize("name", ["adam", "bn", "sam", "small", "vgg"])
-def test_a_recipe_survives_being_written(tmp_path, name) -> None:
+def test_a_written_recipe_is_read_back_unchanged(tmp_path, name) -> None:
     assert load_recipe(write(tmp_path, to_toml(load_recipe(name), "a comment"))) == load_recipe(name)
 
 
-def test_a_text_of_any_kind_survives_being_written(tmp_path) -> None:
-    odd = replace(load_recipe("adam"), summary='two\nlines, "quoted" and \\ back')
+def test_a_written_text_with_special_characters_is_read_back_unchanged(tmp_path) -> None:
+    odd = replace(load_recipe("adam"), summary='two\nlines, "quoted", \\ and 😀')
     assert load_recipe(write(tmp_path, to_toml(odd, "c"))) == odd
 
 
@@ -67,18 +65,18 @@ def test_a_text_of_any_kind_survives_being_written(tmp_path) -> None:
     (lambda text: text.replace("cnn-small", "cnn-huge"), "line 3: network is 'cnn-huge'; allowed: cnn-small"),
     (lambda text: text + "augmentation = { spin = 3 }\n", "unknown key 'spin' of an augmentation; allowed: rotation"),
     (lambda text: text + "augmentation = 3\n", "line 8: augmentation must be a table"),
-    (lambda text: text + "patience = 2\n", "line 8: patience needs images to judge by"),
-    (lambda text: text + 'schedule = "plateau"\n', 'line 8: schedule = "plateau" needs images to judge by'),
+    (lambda text: text + "patience = 2\n", "line 8: patience needs a validation loss: set validation"),
+    (lambda text: text + 'schedule = "plateau"\n', 'line 8: schedule = "plateau" needs a validation loss'),
     (lambda text: text + "rho = -1\n", "line 8: rho is -1; allowed: numbers from 0 to 100"),
     (lambda text: text + "[", "not TOML"),
 ])  # fmt: skip
-def test_what_is_not_allowed_is_refused_with_its_line(tmp_path, change, message) -> None:
+def test_an_invalid_value_is_refused_with_its_line(tmp_path, change, message) -> None:
     with pytest.raises(UserError) as error:
         load_recipe(write(tmp_path, change(OWN)))
     assert message in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["no-such", "", "../x.toml", "x/y"])
-def test_a_recipe_that_is_not_there_is_refused(name) -> None:
+def test_a_missing_recipe_is_refused(name) -> None:
     with pytest.raises(UserError, match=r"unknown recipe|can't be read"):
         load_recipe(name)
