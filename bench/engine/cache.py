@@ -20,13 +20,12 @@ if TYPE_CHECKING:
 
 APPLICATION = "cnn-stack-bench"
 FACTS = "facts.json"
+DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef
 
 
 def key(**parts: Any) -> str:
     """Return a digest of what an entry depends on, the code that makes it included."""
-    return hashlib.sha256(
-        json.dumps(parts | {"code": code_digest(*models.__path__, *backends.__path__)}, sort_keys=True).encode()
-    ).hexdigest()
+    return _digest(parts | {"code": code_digest(*models.__path__, *backends.__path__)})
 
 
 @functools.cache
@@ -40,10 +39,7 @@ def code_digest(*folders: str) -> str:
         for path in _modules(folder):
             tree = ast.parse(path.read_bytes(), path)
             for node in ast.walk(tree):
-                if (
-                    isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
-                    and ast.get_docstring(node) is not None
-                ):
+                if isinstance(node, DOCUMENTED) and ast.get_docstring(node) is not None:
                     del node.body[0]
             sha.update(f"{path.relative_to(folder)} {ast.dump(tree)}\n".encode())
     return sha.hexdigest()
