@@ -1,4 +1,4 @@
-"""What oneDNN's account of itself is read as, in the formats of the versions that the stacks ship."""
+"""oneDNN's verbose output, in the formats of the versions that the stacks ship."""
 
 import os
 
@@ -24,14 +24,14 @@ something else
 """.splitlines()
 
 
-def test_only_what_multiplies_counts() -> None:
+def test_only_primitives_that_multiply_are_kernels() -> None:
     assert onednn.kernels(LINES_3_2) == {
         onednn.Kernel("convolution", "brgconv:avx512_core", "fp32"), onednn.Kernel("gemm_api", "", "fp32"),
     }  # fmt: skip
     assert onednn.precision(onednn.kernels(LINES_3_2)) == "fp32"
 
 
-def test_precisions_that_differ_are_all_told() -> None:
+def test_different_precisions_are_joined() -> None:
     assert onednn.precision(onednn.kernels(LINES_3_7)) == "bf16+int8"
     assert onednn.precision([]) == ""
 
@@ -39,12 +39,12 @@ def test_precisions_that_differ_are_all_told() -> None:
 @pytest.mark.parametrize(
     ("lines", "version", "runtime"), [(LINES_3_2, "v3.2.1", "threadpool"), (LINES_3_7, "v3.7.1", "OpenMP")]
 )
-def test_the_header_tells_version_and_runtime(lines, version, runtime) -> None:
-    found = onednn.information(lines)
-    assert (found["onednn"], found["onednn runtime"]) == (version, runtime)
+def test_the_header_contains_version_and_runtime(lines, version, runtime) -> None:
+    information = onednn.information(lines)
+    assert (information["onednn"], information["onednn runtime"]) == (version, runtime)
 
 
-def test_what_is_written_below_python_is_caught_and_nothing_after(capfd) -> None:
+def test_output_from_c_is_captured_until_the_end_of_the_block(capfd) -> None:
     with onednn.standard_output() as lines:
         os.write(1, b"from C\n")
     os.write(1, b"later\n")
