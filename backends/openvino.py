@@ -269,7 +269,7 @@ def convert(conversion: str, spec: InferenceSpec, folder: Path) -> None:
 
 
 def write_model(path: Path, network: Network, weights: Weights) -> None:
-    """Write the IR of the PyTorch model: `path`, and the weights beside it in a .bin file of the same name."""
+    """Write the IR of the PyTorch model: `path`, and the weights in a .bin file of the same name."""
     disable_telemetry()
     model, _ = from_pytorch(network, weights)
     model.set_rt_info(network.digest, list(DIGEST_KEYS))

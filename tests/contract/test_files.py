@@ -84,13 +84,13 @@ def test_keras_loads_our_weights_and_we_load_what_it_saves(tmp_path, name) -> No
         "model = build_model(NETWORKS[sys.argv[1]], initial_weights(NETWORKS[sys.argv[1]], 9))\n"
         "model.load_weights(sys.argv[2] + '/ours.h5')\n"
         "model.save_weights(sys.argv[2] + '/theirs.h5')\n"
-        "model.save(sys.argv[2] + '/whole.h5')\n"
+        "model.save(sys.argv[2] + '/model.h5')\n"
     )
     weights = nontrivial_weights(NETWORKS[name])
     write_h5(tmp_path / "ours.h5", NETWORKS[name], weights)
     call = [sys.executable, "-c", code, name, str(tmp_path)]
     done = subprocess.run(call, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    for file in ("theirs.h5", "whole.h5"):
+    for file in ("theirs.h5", "model.h5"):
         loaded = read_h5(tmp_path / file, NETWORKS[name])
         assert all(np.array_equal(loaded[parameter], array) for parameter, array in weights.items()), file

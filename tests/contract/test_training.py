@@ -17,8 +17,8 @@ from tests.contract.conftest import nontrivial_weights
 from tests.models import gradient
 
 # The tolerated error of one plain gradient step, compared with NumPy in float64: the norm of a parameter's error over
-# the norm of its change, at a rate that changes every parameter clearly. In the deep network fp32 decides some near-ties
-# of ReLU and max-pooling differently; PyTorch in float64 agrees with NumPy to six digits there.
+# the norm of its change, at a rate that changes every parameter clearly. In the deep network fp32 decides some
+# near-ties of ReLU and max-pooling differently; PyTorch in float64 agrees with NumPy to six digits there.
 TOLERANCE, RATE = {"cnn-small": 1e-3, "cnn-sam": 1e-3, "cnn-bn": 1e-3, "cnn-vgg": 5e-2}, 0.1
 RHO, SHARP_TOLERANCE = 0.5, 5e-3
 CODE = """\

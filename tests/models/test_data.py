@@ -197,6 +197,17 @@ def test_the_synthetic_classes_are_separable() -> None:
     assert (distances.argmin(1) == truth).mean() > 0.8
 
 
+def test_the_held_out_images_are_always_the_same_and_never_trained_on() -> None:
+    train, test = synthetic.draw(100, stream=0), synthetic.draw(10, stream=1)
+    loaded = data.DataSet("synthetic", "d", *train, *test)
+    once, again = data.split(loaded, 0.1), data.split(loaded, 0.1)
+    assert (len(once.train[1]), len(once.validation[1])) == (90, 10)
+    np.testing.assert_array_equal(once.validation[0], again.validation[0])
+    seen = {image.tobytes() for image in once.train[0]}
+    assert not seen & {image.tobytes() for image in once.validation[0]}
+    assert len(data.split(loaded, 0.0).validation[1]) == 0
+
+
 def test_standardised_images_are_contiguous_nhwc() -> None:
     batch = data.standardise(CNN_SMALL, np.full((2, 28, 28), 255, np.uint8))
     assert batch.shape == (2, 28, 28, 1)

@@ -77,19 +77,19 @@ def test_threads_run_on_the_given_cores() -> None:
 
 @pytest.mark.parametrize("augmentation", [Augmentation(flip=True), EVERYTHING], ids=str)
 def test_augmented_images_are_standardised_float32(augmentation) -> None:
-    found = augmented(CNN_SMALL, IMAGES, augmentation, np.random.RandomState(0))
-    assert (found.dtype, found.shape) == (np.float32, (70, 28, 28, 1))
+    batch = augmented(CNN_SMALL, IMAGES, augmentation, np.random.RandomState(0))
+    assert (batch.dtype, batch.shape) == (np.float32, (70, 28, 28, 1))
     lowest, highest = standardise(CNN_SMALL, np.array([[0, 255]], np.uint8)).ravel()
-    assert found.min() >= lowest - 1e-5
-    assert found.max() <= highest + 1e-5
+    assert batch.min() >= lowest - 1e-5
+    assert batch.max() <= highest + 1e-5
 
 
 def test_without_transformation_half_of_the_images_are_mirrored_and_the_others_unchanged() -> None:
     still = replace(EVERYTHING, share=0.0)
-    found = augmented(CNN_SMALL, IMAGES, still, np.random.RandomState(0))
+    batch = augmented(CNN_SMALL, IMAGES, still, np.random.RandomState(0))
     plain = standardise(CNN_SMALL, IMAGES)
-    same = np.abs(found - plain).max(axis=(1, 2, 3)) < 0.01
-    mirrored = np.abs(found - plain[:, :, ::-1]).max(axis=(1, 2, 3)) < 0.01
+    same = np.abs(batch - plain).max(axis=(1, 2, 3)) < 0.01
+    mirrored = np.abs(batch - plain[:, :, ::-1]).max(axis=(1, 2, 3)) < 0.01
     assert (same | mirrored).all()
     assert 10 < same.sum() < 60
 
@@ -104,20 +104,20 @@ def test_the_identity_map_returns_the_image() -> None:
 
 
 def test_a_shift_moves_the_image_and_repeats_the_border() -> None:
-    found = warped(IMAGES, matrix([[1, 0, 2], [0, 1, -3]]))
-    np.testing.assert_allclose(found[:, :25, 3:], IMAGES[:, 2:27, :25], atol=0.6)
-    np.testing.assert_allclose(found[:, 26:, 5], np.tile(IMAGES[:, 27:, 2], 2), atol=0.6)
+    result = warped(IMAGES, matrix([[1, 0, 2], [0, 1, -3]]))
+    np.testing.assert_allclose(result[:, :25, 3:], IMAGES[:, 2:27, :25], atol=0.6)
+    np.testing.assert_allclose(result[:, 26:, 5], np.tile(IMAGES[:, 27:, 2], 2), atol=0.6)
 
 
 def test_a_quarter_turn_rotates_the_image() -> None:
-    found = warped(IMAGES, matrix([[0, 1, 0], [-1, 0, 0]]))
-    np.testing.assert_allclose(found, np.rot90(IMAGES, 1, axes=(1, 2)), atol=0.6)
+    result = warped(IMAGES, matrix([[0, 1, 0], [-1, 0, 0]]))
+    np.testing.assert_allclose(result, np.rot90(IMAGES, 1, axes=(1, 2)), atol=0.6)
 
 
 def test_a_shift_by_half_a_pixel_averages_neighbours() -> None:
-    found = warped(IMAGES, matrix([[1, 0, 0], [0, 1, 0.5]]))
+    result = warped(IMAGES, matrix([[1, 0, 0], [0, 1, 0.5]]))
     expected = (IMAGES[:, :, :-1].astype(float) + IMAGES[:, :, 1:]) / 2
-    np.testing.assert_allclose(found[:, :, :26], expected[:, :, :26], atol=0.6)
+    np.testing.assert_allclose(result[:, :, :26], expected[:, :, :26], atol=0.6)
 
 
 @given(
@@ -129,8 +129,8 @@ def test_a_shift_by_half_a_pixel_averages_neighbours() -> None:
     seed=st.integers(0, 2**31),
 )  # fmt: skip
 def test_no_augmentation_leaves_the_range_of_the_images(augmentation, seed) -> None:
-    found = augmented(CNN_SMALL, IMAGES[:4], augmentation, np.random.RandomState(seed))
+    batch = augmented(CNN_SMALL, IMAGES[:4], augmentation, np.random.RandomState(seed))
     bounds = standardise(CNN_SMALL, np.array([[IMAGES[:4].min(), IMAGES[:4].max()]], np.uint8)).ravel()
-    assert np.isfinite(found).all()
-    assert bounds[0] - 1e-4 <= found.min()
-    assert found.max() <= bounds[1] + 1e-4
+    assert np.isfinite(batch).all()
+    assert bounds[0] - 1e-4 <= batch.min()
+    assert batch.max() <= bounds[1] + 1e-4

@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 
 from bench.training.train import read_history
-from models import synthetic
-from models.data import DataSet, split
 from models.weights import load_weights, read_metadata
 from models.zoo import CNN_SMALL
 
@@ -192,17 +190,6 @@ def test_a_change_by_hand_shows_in_the_folder_s_name(own, tmp_path) -> None:
     assert train("--set", "epochs=1,learning_rate=0.2").returncode == 0
     about = json.loads((tmp_path / "results/train-epochs-1-learning-rate-0.2-own-toy-seed0/training.json").read_text())
     assert (about["recipe"]["learning_rate"], about["epochs"]) == (0.2, 1)
-
-
-def test_what_is_held_out_is_always_the_same_and_never_trained_on() -> None:
-    train, test = synthetic.draw(100, stream=0), synthetic.draw(10, stream=1)
-    data = DataSet("synthetic", "d", *train, *test)
-    once, again = split(data, 0.1), split(data, 0.1)
-    assert (len(once.train[1]), len(once.validation[1])) == (90, 10)
-    np.testing.assert_array_equal(once.validation[0], again.validation[0])
-    seen = {image.tobytes() for image in once.train[0]}
-    assert not seen & {image.tobytes() for image in once.validation[0]}
-    assert len(split(data, 0.0).validation[1]) == 0
 
 
 @pytest.mark.stacks
