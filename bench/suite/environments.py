@@ -1,4 +1,4 @@
-"""Where each stack's environment is, what is installed in it, and whether two of them are matched."""
+"""The stacks' environments: where they are, what is installed in them, and whether two of them match."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HARNESS = "harness"
 
 @dataclass(frozen=True)
 class Environment:
-    """A virtualenv: its interpreter, and every distribution installed in it with its version."""
+    """A virtualenv: its interpreter, and the version of every distribution installed in it."""
 
     name: str
     python: Path
@@ -34,7 +34,6 @@ class Environment:
 
     @property
     def folder(self) -> Path:
-        """Return the virtualenv's folder."""
         return self.python.parents[1]
 
     @property
@@ -52,11 +51,11 @@ class Environment:
 
 
 class MissingEnvironmentError(UserError):
-    """An environment that is not there or lacks its stack; the message tells the command that makes it."""
+    """An environment that does not exist or lacks packages; the message names the command that makes it."""
 
 
 def environments_dir() -> Path:
-    """Return the folder that holds the environments: the one tox made, of this checkout or of the current folder."""
+    """Return the folder of the environments: `.tox` of this checkout or, without one, of the current folder."""
     if folder := os.environ.get(ENVIRONMENTS_DIR):
         return Path(folder)
     checkout = Path(__file__).parents[2] / ".tox"
@@ -64,7 +63,6 @@ def environments_dir() -> Path:
 
 
 def environment_names() -> list[str]:
-    """Return the environments that stacks live in."""
     return sorted({stack.environment for stack in stacks().values() if stack.environment})
 
 
@@ -79,22 +77,22 @@ def find_stack(name: str) -> Stack:
 def environment_of(stack: Stack) -> Environment:
     """Return the environment of `stack`.
 
-    Raises MissingEnvironmentError when it is not there, or when the stack's packages are not installed in it.
+    Raises MissingEnvironmentError when it does not exist, or when packages of the stack are not installed in it.
     """
     if stack.environment is None:
-        return _harness()
+        return Environment(HARNESS, Path(sys.executable), platform.python_version(), _installed(sys.path))
     environment = _environment(environments_dir() / stack.environment)
-    wanted = [_canonical(name) for name in (*stack.packages, OWN_DISTRIBUTION)]
-    if missing := [name for name in wanted if name not in environment.packages]:
+    required = [_canonical(name) for name in (*stack.packages, OWN_DISTRIBUTION)]
+    if missing := [name for name in required if name not in environment.packages]:
         raise MissingEnvironmentError(
-            f"environment {stack.environment} lacks {', '.join(missing)}; make it anew: "
+            f"environment {stack.environment} lacks {', '.join(missing)}; make it again: "
             f"tox -r -e {stack.environment} --notest"
         )
     return environment
 
 
 def is_installed(stack: Stack) -> bool:
-    """Tell whether a stack's environment is there, with all that it needs."""
+    """Return whether a stack's environment exists, with all packages of the stack."""
     try:
         environment_of(stack)
     except MissingEnvironmentError:
@@ -102,37 +100,38 @@ def is_installed(stack: Stack) -> bool:
     return True
 
 
+def version_differences(ours: Environment, theirs: Environment) -> dict[str, tuple[str, str]]:
+    """Return {package: (our version, their version)} for shared packages that differ; empty when they match."""
+    our_versions = ours.packages | {"python": ours.python_version}
+    their_versions = theirs.packages | {"python": theirs.python_version}
+    shared = (our_versions.keys() & their_versions.keys()) - {OWN_DISTRIBUTION}
+    return {
+        name: (our_versions[name], their_versions[name])
+        for name in sorted(shared)
+        if our_versions[name] != their_versions[name]
+    }
+
+
 @cache
 def _environment(folder: Path) -> Environment:
-    python = folder / "bin" / "python"
+    python, configuration = folder / "bin" / "python", folder / "pyvenv.cfg"
     site = next(folder.glob("lib/python3*/site-packages"), None)
-    if site is None or not python.exists() or not (folder / "pyvenv.cfg").exists():
+    if site is None or not python.exists() or not configuration.exists():
         raise MissingEnvironmentError(
             f"environment {folder.name} does not exist or is damaged; make it: tox -r -e {folder.name} --notest"
         )
-    told = (folder / "pyvenv.cfg").read_text(errors="replace")
-    version = re.search(r"^version(?:_info)? *= *([\d.]+)", told, re.MULTILINE)
-    return Environment(folder.name, python, version[1].rstrip(".") if version else "unknown", _packages([str(site)]))
+    # venv writes `version`, virtualenv `version_info`, which ends in ".final.0".
+    text = configuration.read_text(errors="replace")
+    version = re.search(r"^version(?:_info)? *= *([\d.]+)", text, re.MULTILINE)
+    return Environment(folder.name, python, version[1].rstrip(".") if version else "unknown", _installed([str(site)]))
 
 
-def _harness() -> Environment:
-    return Environment(HARNESS, Path(sys.executable), platform.python_version(), _packages(sys.path))
-
-
-def _packages(path: list[str]) -> dict[str, str]:
-    found = importlib.metadata.distributions(path=path)
-    named = [(each.name, each) for each in found]  # a broken install leaves folders without a name
-    return dict(sorted((_canonical(name), each.version) for name, each in named if name))
+def _installed(path: list[str]) -> dict[str, str]:
+    # An interrupted installation leaves folders of distributions without a name.
+    distributions = importlib.metadata.distributions(path=path)
+    return dict(sorted((_canonical(name), item.version) for item in distributions if (name := item.name)))
 
 
 def _canonical(name: str) -> str:
     """Normalise a distribution's name (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def differences(ours: Environment, theirs: Environment) -> dict[str, tuple[str, str]]:
-    """Return {package: (our version, their version)} of shared packages that differ; empty when matched."""
-    mine = ours.packages | {"python": ours.python_version}
-    other = theirs.packages | {"python": theirs.python_version}
-    shared = (mine.keys() & other.keys()) - {OWN_DISTRIBUTION}
-    return {name: (mine[name], other[name]) for name in sorted(shared) if mine[name] != other[name]}

@@ -1,4 +1,4 @@
-"""Draw the schedule: how many blocks, which arms in which order, from which seed."""
+"""The schedule: presets, and the random order of blocks, process starts and rounds."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from bench.suite.arms import Arm, Case
 from models.errors import unknown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from bench.suite.arms import Arm, Case
+
 MAX_SEED = 2**31
-
-
-SHORT_EPOCHS = 2  # a warm-up and one that is timed
+# Epochs of the training blocks that do not train to the end: a warm-up and a timed one.
+SHORT_EPOCHS = 2
 
 
 @dataclass(frozen=True)
 class Preset:
-    """How long to measure, and what may be claimed of it.
+    """How long to measure, and which claims that allows.
 
-    Few `rounds` are enough: what differs between blocks is the process, not the moment.
-    `confidence` is None where nothing is; `minimum_effect` is the smallest relative difference that is. A run with
-    `looks` evaluates its primary comparisons after those blocks, and stops when they are settled.
+    Few `rounds` suffice: blocks differ mainly because their processes do, not because time passes. `confidence` is that
+    of the intervals, None for a preset that claims nothing. `minimum_effect` is the smallest relative difference that
+    is claimed. After the blocks in `looks` the primary comparisons are evaluated; the run stops if all are settled.
 
-    Where arms train, the first `seeds` blocks train all epochs, and the others as many as make one that is timed.
-    `training_images` is the size of an epoch (0: all images).
+    In training, the first `seeds` blocks run all epochs, the others only SHORT_EPOCHS; an epoch has at most
+    `training_images`.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Preset:
     minimum_effect: float = 0.0
     looks: tuple[int, ...] = ()
     seeds: int = 5
-    training_images: int = 0
+    training_images: int | None = None
     warm_up_limit_ns: int = 5_000_000_000
 
 
@@ -60,7 +60,7 @@ PRESETS = {
 
 
 def find_preset(name: str) -> Preset:
-    """Return a preset by name; raises UserError when there is none."""
+    """Return a preset by name; raises UserError for an unknown one."""
     if name not in PRESETS:
         raise unknown("preset", name, PRESETS)
     return PRESETS[name]
@@ -80,9 +80,9 @@ class Round:
 
 @dataclass(frozen=True)
 class Block:
-    """One fresh process per arm for the cases of a model and scenario, alternated in rounds.
+    """One fresh process (or worker group) per arm, for the cases of a group, alternated in rounds.
 
-    `start` is the order in which processes are built, `cases` that in which each builds what it needs for them.
+    Processes start in the order `start`, and each builds its sessions in the order of `cases`.
     """
 
     number: int
@@ -91,53 +91,46 @@ class Block:
     rounds: tuple[Round, ...]
 
 
-def draw_schedule(groups: Sequence[Group], preset: Preset, seed: int) -> list[Block]:
-    """Shuffle groups and cases anew for each block number, and draw the orders of each case's rounds, balanced."""
-    chance = random.Random(seed)
-    orders = {
-        case.id: balanced_orders([arm.id for arm in group.arms], chance) for group in groups for case in group.cases
-    }
-    return [
-        _draw_block(number, group, orders, preset, chance)
-        for number in range(1, preset.blocks + 1)
-        for group in chance.sample(list(groups), len(groups))
-    ]
-
-
-def rounds_of(number: int, group: Group, preset: Preset) -> int:
-    """Return how many rounds a block has: epochs where arms train, of which the first is each process's warm-up."""
-    if not group.epochs:
-        return preset.rounds
-    return group.epochs if number <= preset.seeds else min(group.epochs, SHORT_EPOCHS)
-
-
-def _draw_block(
-    number: int, group: Group, orders: dict[str, Iterator[Order]], preset: Preset, chance: random.Random
-) -> Block:
-    cases, arms = [case.id for case in group.cases], [arm.id for arm in group.arms]
-    rounds = tuple(
-        Round(case, turn, next(orders[case]))
-        for turn in range(rounds_of(number, group, preset))
-        for case in chance.sample(cases, len(cases))
-    )
-    return Block(number, tuple(chance.sample(cases, len(cases))), tuple(chance.sample(arms, len(arms))), rounds)
-
-
-def balanced_orders(names: Sequence[str], chance: random.Random) -> Iterator[Order]:
-    """Yield shuffled orders, each followed by its reverse: in both together every arm precedes every other once."""
-    while True:
-        order = tuple(chance.sample(list(names), len(names)))
-        yield order
-        yield order[::-1]
-
-
 @dataclass(frozen=True)
 class Group:
-    """The cases of one model and scenario, and the arms that take part in them.
+    """The cases that one process of an arm serves, and the arms that take part in them.
 
-    `epochs` is for how many they train, 0 where they don't.
+    `epochs` is None for inference.
     """
 
     cases: tuple[Case, ...]
     arms: tuple[Arm, ...]
-    epochs: int = 0
+    epochs: int | None = None
+
+
+def draw_schedule(groups: Sequence[Group], preset: Preset, seed: int) -> tuple[Block, ...]:
+    """Return blocks in random order: each block number has one block per group, each round every arm of its case."""
+    rng = random.Random(seed)
+    orders = {case.id: balanced_orders([arm.id for arm in group.arms], rng) for group in groups for case in group.cases}
+    blocks = []
+    for number in range(1, preset.blocks + 1):
+        for group in rng.sample(list(groups), len(groups)):
+            cases, arms = [case.id for case in group.cases], [arm.id for arm in group.arms]
+            rounds = tuple(
+                Round(case, turn, next(orders[case]))
+                for turn in range(rounds_of(number, group, preset))
+                for case in rng.sample(cases, len(cases))
+            )
+            order = tuple(rng.sample(cases, len(cases)))
+            blocks.append(Block(number, order, tuple(rng.sample(arms, len(arms))), rounds))
+    return tuple(blocks)
+
+
+def rounds_of(number: int, group: Group, preset: Preset) -> int:
+    """Return how many rounds a block has: for training, its epochs."""
+    if group.epochs is None:
+        return preset.rounds
+    return group.epochs if number <= preset.seeds else min(group.epochs, SHORT_EPOCHS)
+
+
+def balanced_orders(names: Sequence[str], rng: random.Random) -> Iterator[Order]:
+    """Yield random orders, each followed by its reverse, so that no arm precedes another more often than it follows."""
+    while True:
+        order = tuple(rng.sample(list(names), len(names)))
+        yield order
+        yield order[::-1]

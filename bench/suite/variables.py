@@ -1,4 +1,4 @@
-"""The environment variables that arms run under, vanilla and Intel alike."""
+"""The environment variables that workers run with, vanilla and Intel stacks alike."""
 
 from __future__ import annotations
 
@@ -13,28 +13,30 @@ if TYPE_CHECKING:
 
     from bench.suite.arms import Arm
 
-INTEL_OPENMP = "lib/libiomp5.so"  # where the package intel-openmp puts it in an environment
+# Where the package intel-openmp installs it in an environment.
+INTEL_OPENMP = "lib/libiomp5.so"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """A named set of environment variables. `preload` is a library, relative to the environment that has it."""
+    """A named set of environment variables. `preload` is a library, relative to the environment's folder."""
 
     name: str
     summary: str
     variables: dict[str, str]
-    preload: str = ""
+    preload: str | None = None
 
 
-# Freed activations stay mapped, instead of going back to the kernel and coming again page by page.
+# Freed activations stay mapped; else the allocator returns them to the kernel, and each call faults them in again.
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
-# Threads stay on their core. Those of Intel's runtime stop spinning a millisecond after their work, as GNU's do soon.
+# Threads stay on their cores. Intel's OpenMP threads stop spinning 1 ms after their work, not after the default 200 ms:
+# they would use the cores during the slices of other arms. GNU's stop soon by themselves.
 BINDING = {"OMP_PROC_BIND": "close", "OMP_PLACES": "cores", "KMP_BLOCKTIME": "1"}
 INTEL_BINDING = {"KMP_AFFINITY": "granularity=fine,compact,1,0", "KMP_BLOCKTIME": "1"}
 
 SETTINGS = {
-    each.name: each
-    for each in (
+    settings.name: settings
+    for settings in (
         Settings("plain", "only the number of threads: as people run it", {}),
         Settings("malloc", "and malloc thresholds raised", ALLOCATOR),
         Settings(DEFAULT_SETTINGS, "and OpenMP threads bound to cores; every arm that names none", ALLOCATOR | BINDING),
@@ -43,8 +45,8 @@ SETTINGS = {
 }
 
 
-def variables(name: str, threads: int) -> dict[str, str]:
-    """Return the environment variables of the settings, at a number of threads."""
+def environment_variables(settings: str, threads: int) -> dict[str, str]:
+    """Return the variables of these settings, of the number of threads, and those that all stacks need."""
     common = {
         "OMP_NUM_THREADS": str(threads),
         "OMP_DYNAMIC": "FALSE",
@@ -53,26 +55,27 @@ def variables(name: str, threads: int) -> dict[str, str]:
         "PYTHONNOUSERSITE": "1",
     }
     of_stacks = {name: value for stack in stacks().values() for name, value in stack.settings.items()}
-    return common | SETTINGS[name].variables | of_stacks
+    return common | SETTINGS[settings].variables | of_stacks
 
 
-def of_process(arm: Arm, threads: int, caches: Path) -> dict[str, str]:
-    """Return the variables of an arm's processes: its settings', its variant's, and folders below `caches`."""
+def arm_variables(arm: Arm, threads: int, caches: Path) -> dict[str, str]:
+    """Return the variables of the arm's settings and variant; compiled code is cached in folders below `caches`."""
     stack = stacks()[arm.stack]
-    own = stack.variants[arm.variant].settings
-    return variables(arm.settings, threads) | own | {name: str(caches / name.lower()) for name in stack.cache_variables}
+    folders = {name: str(caches / name.lower()) for name in stack.cache_variables}
+    return environment_variables(arm.settings, threads) | stack.variants[arm.variant].settings | folders
 
 
-def preloaded(name: str, environment: Path) -> dict[str, str]:
-    """Return the variable that preloads the settings' library; raises FileNotFoundError when it is not there."""
-    if not SETTINGS[name].preload:
+def preload_variables(settings: str, environment: Path) -> dict[str, str]:
+    """Return LD_PRELOAD for settings that preload a library; raises FileNotFoundError if the environment lacks it."""
+    preload = SETTINGS[settings].preload
+    if preload is None:
         return {}
-    library = environment / SETTINGS[name].preload
+    library = environment / preload
     if not library.is_file():
-        raise FileNotFoundError(f"settings {name} need {SETTINGS[name].preload}, which this environment has not")
+        raise FileNotFoundError(f"settings {settings} need {preload}, which is not in this environment")
     return {"LD_PRELOAD": str(library)}
 
 
 def restart_variables() -> dict[str, str]:
-    """Return what is added in the blocks, for every arm alike, to shorten the start of processes that were proven."""
+    """Return the variables that shorten process starts in blocks; all arms get them, whatever their stack."""
     return {name: value for stack in stacks().values() for name, value in stack.restart_settings.items()}

@@ -1,1 +1,1 @@
-"""What runs inside a stack's environment: the standard library, NumPy, `backends` and `models` only."""
+"""The process that runs a stack, in the stack's environment: standard library, NumPy, `backends` and `models` only."""

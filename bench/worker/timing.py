@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Timing:
-    """The raw durations of one slice's iterations, and wall and CPU time of the slice; all in ns."""
+    """The samples of one slice, and its wall and CPU time."""
 
     samples_ns: tuple[int, ...]
     wall_ns: int
@@ -34,10 +34,10 @@ def time_slice(
     cpu_clock: Clock = cpu_ns,
     begin_ns: int = 0,
 ) -> Timing:
-    """Call `step` on successive batches until `budget_ns` have passed; at least once.
+    """Time calls of `step` on successive batches until `budget_ns` have passed, at least one.
 
-    The first `lead_in` calls refill caches after another process had the cores; they are not timed. Nor are those until
-    `begin_ns`, the moment at which all members of a team begin. The garbage collector waits until the slice is over.
+    The first `lead_in` calls are not timed: they refill the caches after another process used the cores. Nor are the
+    calls before `begin_ns`, when all workers of a group start to time. The garbage collector is off throughout.
     """
     samples: list[int] = []
     gc.collect()
@@ -65,36 +65,36 @@ def time_slice(
 def delayed(
     step: Callable[[Any], Any], batches: Iterator[Any], delay: float, wait: float, clock: Clock = now_ns
 ) -> tuple[Callable[[Any], Any], Iterator[Any]]:
-    """Return a step and batches that keep busy after each call for the larger of two shares of its time.
+    """Return a step and batches that busy-wait after each call, for two fractions of the time of the call.
 
-    The share `delay` belongs to the call and is timed with it; what `wait` has beyond it passes before the next batch
-    is there. Arms of one `wait` begin each call alike, however much of it is timed, and do the same bookkeeping in it:
-    they differ by `delay` of the call's own time. Without either share both are returned as they are.
+    The fraction `delay` is timed with the call. If `wait` is larger, the rest of it passes before the next batch is
+    yielded, untimed. So arms with the same `wait` start their calls at the same rate and do the same bookkeeping; they
+    differ only by `delay`. If both are 0, `step` and `batches` are returned unchanged.
     """
     if not (delay or wait):
         return step, batches
     end_ns = 0
 
-    def slower(batch: Any) -> Any:
+    def delayed_step(batch: Any) -> Any:
         nonlocal end_ns
         before = clock()
         result = step(batch)
-        spent = clock() - before
-        timed, whole = int(spent * delay), int(spent * max(delay, wait))
+        spent_ns = clock() - before
+        timed_ns, total_ns = int(spent_ns * delay), int(spent_ns * max(delay, wait))
         begin = clock()
-        end_ns = begin + whole
-        _keep_busy(begin + timed, clock)
+        end_ns = begin + total_ns
+        _busy_wait(begin + timed_ns, clock)
         return result
 
-    def late() -> Iterator[Any]:
+    def delayed_batches() -> Iterator[Any]:
         for batch in batches:
-            _keep_busy(end_ns, clock)
+            _busy_wait(end_ns, clock)
             yield batch
 
-    return slower, late()
+    return delayed_step, delayed_batches()
 
 
-def _keep_busy(end_ns: int, clock: Clock) -> None:
+def _busy_wait(end_ns: int, clock: Clock) -> None:
     while clock() < end_ns:
         pass
 
@@ -108,10 +108,10 @@ def time_pipeline(
     clock: Clock = now_ns,
     cpu_clock: Clock = cpu_ns,
 ) -> Timing:
-    """Submit successive batches until `budget_ns` have passed, at least one; drain what is left after that.
+    """Time submissions of successive batches until `budget_ns` have passed, at least one; then drain the pipeline.
 
-    The first `lead_in` fill the pipeline; from then on a submission returns when a batch is done. A sample is the time
-    from one return to the next: none is begun before the pipeline is full, none ends in its emptying.
+    The first `lead_in` submissions fill the pipeline; after that, each returns when a batch is done. A sample is the
+    time from one return to the next, so that neither filling nor draining is timed.
     """
     samples: list[int] = []
     gc.collect()
@@ -136,7 +136,7 @@ def time_pipeline(
 
 @dataclass(frozen=True)
 class EpochTiming:
-    """One epoch's wall and CPU time and the time in which it waited for its next batch, in ns; its mean loss."""
+    """One epoch's wall and CPU time, the part of the wall time spent waiting for batches, and its mean loss."""
 
     wall_ns: int
     cpu_ns: int
@@ -152,9 +152,9 @@ def time_epoch(
     clock: Clock = now_ns,
     cpu_clock: Clock = cpu_ns,
 ) -> EpochTiming:
-    """Take one step on each batch; timed from before the images are shuffled until the last step's loss is known.
+    """Time one step per learning rate, from before the images are shuffled until the last step's loss is known.
 
-    `begin` shuffles and returns the batches. Raises DivergedError at the first loss that is no finite number.
+    `begin` shuffles the images and returns the batches. Raises DivergedError at the first loss that is not finite.
     """
     gc.collect()
     wait_ns, images, total = 0, 0, 0.0
@@ -174,10 +174,10 @@ def time_epoch(
 
 
 class DivergedError(Exception):
-    """A training whose loss is no finite number any more."""
+    """A training whose loss or logits are not finite."""
 
 
-def is_level(medians: Sequence[float], tolerance: float = 0.05, slices: int = 3) -> bool:
-    """Tell whether the last `slices` medians lie within `tolerance` of each other: the steady state."""
+def is_steady(medians: Sequence[float], tolerance: float = 0.05, slices: int = 3) -> bool:
+    """Return whether the last `slices` medians lie within `tolerance` of each other."""
     last = medians[-slices:]
     return len(last) == slices and max(last) <= min(last) * (1 + tolerance)
