@@ -9,7 +9,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from bench.analysis.run import estimate_of
-from bench.suite.arms import Case, threads_told
+from bench.suite.arms import Case, threads_label
 
 if TYPE_CHECKING:
     from bench.analysis.gates import Estimate
@@ -54,13 +54,13 @@ class Sweep:
     def label(self) -> str:
         """Return what the cases have in common."""
         case = self.cases[0]
-        same = {BATCH_SIZE: f"batch {case.batch_size}", THREADS: threads_told(case.threads)}
+        same = {BATCH_SIZE: f"batch {case.batch_size}", THREADS: threads_label(case.threads)}
         del same[self.over]
         return ", ".join(filter(None, (case.model, case.scenario, *same.values())))
 
     def heading(self, case: Case) -> str:
         """Return what a case is among the others: its batch size, or its threads."""
-        return str(case.batch_size) if self.over == BATCH_SIZE else threads_told(case.threads)
+        return str(case.batch_size) if self.over == BATCH_SIZE else threads_label(case.threads)
 
 
 def sweeps(run: Run) -> list[Sweep]:

@@ -57,7 +57,7 @@ def make_suite(arm: Arm, threads: Sequence[int]) -> Suite:
     return replace(
         equal_suite(arm, threads),
         summary=f"{arm.label} against itself, and against itself slowed down; all keep busy between calls",
-        uses=(arm, *(replace(arm, delay=delay) for delay in DELAYS)),
+        arm_patterns=(arm, *(replace(arm, delay=delay) for delay in DELAYS)),
         wait=max(DELAYS),
     )
 
@@ -71,7 +71,7 @@ def equal_suite(arm: Arm, threads: Sequence[int]) -> Suite:
         models=("cnn-small",),
         batch_sizes=BATCH_SIZES,
         precisions=("fp32",),
-        uses=(arm,),
+        arm_patterns=(arm,),
         baselines=(arm,),
         primary=(),
         threads=tuple(threads) if len(threads) > 1 else (),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from bench.analysis import gates
 from bench.clock import cpu_ns, cpu_ns_of, now_ns, pause
 from bench.engine.workers import WorkerError
-from bench.machine import counters, facts
+from bench.machine import counters, facts, limits
 from bench.records import Evidence
 from bench.suite import variables as settings
 
@@ -129,7 +129,7 @@ class LiveBlock(ABC):
             return fault
         arm, team = self._arms[arm_id], self.teams[arm_id]
         try:
-            facts.require_memory(self.rig.memory.get(arm.original.id, 0))
+            limits.require_memory(self.rig.memory.get(arm.original.id, 0))
             team.wait_until_ready()
             for case in self.cases:
                 if (arm_id, case.id) in self._ready:

@@ -13,7 +13,7 @@ from bench.engine.workers import Worker, WorkerError
 from bench.machine import counters
 from bench.records import PRODUCT, TRAFFIC, Roof
 from bench.suite import variables as settings
-from bench.suite.arms import DEFAULT_SETTINGS, threads_told
+from bench.suite.arms import DEFAULT_SETTINGS, threads_label
 from bench.suite.environments import environment_of, is_installed
 from bench.suite.plan import ROOF_WEIGHT, runs_here
 
@@ -39,7 +39,7 @@ def measure_roofs(rig: Rig) -> None:
                 _measure_products(rig, stack, environment, threads)
         with suppress(WorkerError):
             _measure_traffic(rig, threads)
-        rig.steps.step(ROOF_WEIGHT, f"limits of the machine, {threads_told(threads)}")
+        rig.steps.step(ROOF_WEIGHT, f"limits of the machine, {threads_label(threads)}")
 
 
 def _multipliers(rig: Rig) -> dict[str, Environment]:

@@ -24,7 +24,7 @@ from bench.engine.proof import prove_all
 from bench.engine.session import BUILD_TIMEOUT_S, SLICE_TIMEOUT_S, Model, Rig, describe_models, load_models
 from bench.engine.workers import Worker, WorkerError
 from bench.journal import JOURNAL, Journal, write_run
-from bench.machine import facts
+from bench.machine import facts, limits
 from bench.records import SCHEMA, End, Failure, Overhead, Reference
 from bench.suite import variables as settings
 from bench.suite.arms import Arm
@@ -57,7 +57,7 @@ def conduct(plan: Plan, data: DataSet, folder: Path, steps: Steps, description: 
     Raises UserError when the disk refuses; what was written until then is whole.
     """
     begin = now_ns()
-    facts.allow_many_files()
+    limits.allow_many_files()
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         scratch, models = Path(name), _lay_out(plan, data, Path(name))
         write_run(folder, description | {"models": describe_models(models)})
@@ -81,7 +81,7 @@ def _lay_out(plan: Plan, data: DataSet, scratch: Path) -> dict[str, Model]:
         lay_out_images(data, scratch)
         if plan.suite.recipe:
             split(data, 0.0).first(plan.epoch_images).lay_out(scratch)
-        return load_models(plan.suite.answering_models, scratch)
+        return load_models(plan.suite.inference_models, scratch)
     except OSError as error:
         raise UserError(f"{scratch}: {error}; free space there, or name another folder with TMPDIR") from error
 
@@ -110,7 +110,7 @@ def first_interrupt_only() -> Iterator[None]:
 
 def _measure(rig: Rig) -> str:
     _skip_missing(rig)
-    if rig.plan.suite.answering_models:
+    if rig.plan.suite.inference_models:
         _measure_overhead(rig)
         _consult_oracle(rig)
         prove_all(rig)

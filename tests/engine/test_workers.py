@@ -9,7 +9,7 @@ import pytest
 
 from bench.clock import now_ns
 from bench.engine.workers import Unsupported, Worker, WorkerError
-from bench.machine import facts
+from bench.machine import limits
 from models.weights import checkpoint_path
 from models.zoo import CNN_SMALL
 
@@ -52,8 +52,8 @@ def test_an_urgent_process_has_the_priority_that_is_allowed(tmp_path) -> None:
     found = []
     for urgent in (False, True):
         with Worker(Path(sys.executable), {}, tmp_path / "log", tmp_path, urgent=urgent) as worker:
-            found.append(facts.nice_of(worker.pid))
-    assert found == [facts.nice_of(os.getpid()), facts.allowed_nice()]
+            found.append(limits.nice_of(worker.pid))
+    assert found == [limits.nice_of(os.getpid()), limits.allowed_nice()]
 
 
 def test_an_asynchronous_session_is_timed_by_its_submissions(start) -> None:
