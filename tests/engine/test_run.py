@@ -102,10 +102,10 @@ def test_arms_that_can_not_be_measured_are_stored_as_skipped(tmp_path, few_image
 
 def test_a_full_disk_is_an_error_for_the_user_with_a_remedy(tmp_path, few_images, monkeypatch) -> None:
     def refuse(*_):
-        raise OSError(28, "No space left on device", "/tmp/file")
+        raise OSError(28, "No space left on device", "cache/file")
 
     monkeypatch.setattr(module, "measure_overhead", refuse)
-    with pytest.raises(UserError, match=r"/tmp/file: No space left on device; free space there, or set XDG_CACHE_HOME"):
+    with pytest.raises(UserError, match=r"cache/file: No space left on device; free space there, or set XDG_CACHE_HOME"):
         measure_run(make_plan(SUITE, PRESET, seed=1, threads=1), few_images, tmp_path, CountedSteps(), ORIGIN)
 
 
