@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, get_args
+from typing import TypeAlias, get_args
 
-from bench.codec import FLAT, CodecError, decode, encode
+from bench.codec import FLAT, CodecError, decode, encode, read_json
 from bench.worker.messages import EpochReply, batch_interval_ns
 
 PRODUCT, TRAFFIC = "product", "traffic"
@@ -261,10 +261,6 @@ Record: TypeAlias = (
 KINDS: dict[str, type[Record]] = {kind.__name__.lower(): kind for kind in get_args(Record)}
 
 
-class RecordError(ValueError):
-    """A line that is not a record."""
-
-
 def to_line(record: Record) -> str:
     """Return the record as one line of JSON, without the end of the line."""
     return json.dumps({"kind": type(record).__name__.lower(), **encode(record)}, separators=(",", ":"), allow_nan=False)
@@ -273,20 +269,13 @@ def to_line(record: Record) -> str:
 def from_line(line: str) -> Record:
     """Return the record in a line of JSON.
 
-    Raises RecordError when the line is not JSON, or has an unknown kind, or other fields or types than its kind.
+    Raises CodecError if the line is not JSON, or has an unknown kind, or other fields or types than its kind.
     """
-    try:
-        content: Any = json.loads(line, parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:
-        raise RecordError(f"not JSON ({error})") from error
+    content = read_json(line)
     name = content.pop("kind", None) if isinstance(content, dict) else None
     if not isinstance(name, str) or name not in KINDS:
-        raise RecordError(f"not a record; the kinds are {', '.join(KINDS)}")
+        raise CodecError(f"is not a record; the kinds are {', '.join(KINDS)}")
     try:
         return decode(KINDS[name], content)
     except CodecError as error:
-        raise RecordError(f"{name}: {error}") from error
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no number")
+        raise error.inside(name) from None

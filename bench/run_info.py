@@ -6,12 +6,13 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bench.codec import CodecError, decode, encode
+from backends.protocol import PRECISIONS
+from bench.codec import CodecError, decode, encode, read_json
 from bench.journal import write_whole
 from bench.machine.facts import Machine
-from bench.suite.arms import Arm, Case
+from bench.suite.arms import LATENCY, THROUGHPUT, TRAINING, Arm, Case
 from bench.suite.schedule import PRESETS, Block
-from models.errors import UserError, unknown
+from models.errors import UserError
 from models.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -172,6 +173,7 @@ class RunInfo:
 
 
 def write_run(folder: Path, info: RunInfo) -> None:
+    """Write run.json; raises UserError if the disk refuses it."""
     write_whole(folder / RUN, json.dumps(encode(info), indent=1, allow_nan=False) + "\n")
 
 
@@ -179,10 +181,12 @@ def read_run(folder: Path) -> RunInfo:
     """Read run.json; raises UserError if it is missing, damaged or of another schema."""
     path = folder / RUN
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path}: not there; name the folder of a run, for instance results/latest") from error
-    except (OSError, ValueError, RecursionError) as error:
+    except CodecError as error:
+        raise UserError(f"{path}: {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: can't be read ({error})") from error
     schema = content.get("schema") if isinstance(content, dict) else None
     if schema != SCHEMA:
@@ -193,8 +197,41 @@ def read_run(folder: Path) -> RunInfo:
     try:
         # Not strict: a later version may store more.
         info = decode(RunInfo, content, strict=False)
+        _check(info)
     except CodecError as error:
         raise UserError(f"{path}: damaged: {error}") from error
-    if info.preset not in PRESETS:
-        raise UserError(f"{path}: damaged: {unknown('preset', info.preset, PRESETS)}")
     return info
+
+
+def _check(info: RunInfo) -> None:
+    """Raise CodecError for a name that nothing else defines, or a count that must be positive.
+
+    The arms of ladders need not be defined: ladders are those of the suite, of whose stacks a run may measure a part.
+    """
+    arms, cases = {arm.id for arm in info.arms}, {case.id for case in info.cases}
+    references = (
+        ("preset", "preset", {info.preset}, PRESETS.keys()),
+        ("arms", "stack", {arm.stack for arm in info.arms}, info.stacks.keys()),
+        ("arms", "precision", {arm.precision for arm in info.arms}, set(PRECISIONS)),
+        ("cases", "scenario", {case.scenario for case in info.cases}, {LATENCY, THROUGHPUT, TRAINING}),
+        ("cases", "model", {case.model for case in info.cases if case.scenario != TRAINING}, info.models.keys()),
+        ("cases", "lineup", cases, info.lineups.keys()),
+        ("lineups", "case", info.lineups.keys(), cases),
+        ("lineups", "arm", {arm for lineup in info.lineups.values() for arm in lineup}, arms),
+        ("pairs", "case", {pair.case for pair in info.pairs}, cases),
+        ("pairs", "arm", {arm for pair in info.pairs for arm in (pair.arm, pair.baseline)}, arms),
+    )
+    for field, kind, names, defined in references:
+        if undefined := sorted(names - defined):
+            raise CodecError(f"refers to the {kind} {undefined[0]!r}, which is not defined", field)
+    if info.suite.training is None and any(case.scenario == TRAINING for case in info.cases):
+        raise CodecError("is missing", "suite.training")
+    counts = {
+        "threads": [info.threads],
+        "machine": [info.machine.cores, info.machine.usable_cores],
+        "cases": [case.batch_size for case in info.cases],
+        "suite.training": [info.suite.training.images, info.suite.training.epochs] if info.suite.training else [],
+    }
+    for field, values in counts.items():
+        if min(values, default=1) < 1:
+            raise CodecError("has a count that is not positive", field)
