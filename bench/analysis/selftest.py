@@ -14,6 +14,7 @@ from bench.clock import MAX_RESOLUTION_NS, now_ns, timer_resolution_ns
 from bench.suite.arms import LATENCY, Arm
 from bench.suite.environments import is_installed
 from bench.suite.suite import Suite
+from models.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,8 +27,8 @@ SLOWDOWNS = (0.02, 0.05, 0.20)
 # From this injected slowdown on, the interval must exclude 1.
 MIN_DETECTED_SLOWDOWN = 0.20
 BATCH_SIZES = (1, 64)
-# Needs no environment but the harness's.
-ORACLE = Arm("oracle", "numpy")
+# The stack that needs no environment but the harness's.
+ORACLE = "oracle"
 # Of a core.
 MAX_IDLE_SHARE, MAX_HARNESS_SHARE = 0.01, 0.05
 
@@ -43,17 +44,16 @@ class Trial:
 
 
 def default_arm(stack: str) -> Arm:
-    """Return the arm that is compared with itself: a stack's first variant for inference, or the oracle's."""
-    if stack == ORACLE.stack:
-        return ORACLE
-    variants = stacks()[stack].variants.items()
-    return Arm(stack, next(name for name, variant in variants if not (variant.trains or variant.asynchronous)))
+    """Return the arm of a stack that is compared with itself; raises UserError if it has none for inference."""
+    if (variant := stacks()[stack].default_variant) is None:
+        raise UserError(f"--stack {stack}: has no variant for inference; choose another stack")
+    return Arm(stack, variant)
 
 
 def default_stack() -> str:
     """Return the first vanilla stack whose environment is installed, or the oracle."""
     public = [stack for stack in stacks().values() if not stack.internal and not stack.baselines]
-    return next((stack.name for stack in public if is_installed(stack)), ORACLE.stack)
+    return next((stack.name for stack in public if is_installed(stack)), ORACLE)
 
 
 def make_suite(arm: Arm, threads: Sequence[int]) -> Suite:
