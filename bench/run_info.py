@@ -1,4 +1,4 @@
-"""run.json: what is fixed before a run's first measurement."""
+"""The content of run.json: everything that is fixed before the first measurement."""
 
 from __future__ import annotations
 
@@ -34,7 +34,10 @@ class TrainingInfo:
 
 @dataclass(frozen=True)
 class SuiteInfo:
-    """The suite; `training` is None where no arm trains."""
+    """The suite; `training` is None if no arm trains.
+
+    After each call of latency all arms keep busy for the share `wait` of its time.
+    """
 
     name: str
     summary: str
@@ -44,7 +47,7 @@ class SuiteInfo:
 
 @dataclass(frozen=True)
 class PairInfo:
-    """A comparison, its arms and case by id."""
+    """A planned comparison, its arms and case by id; `candidate` if it may be the primary one of its arm."""
 
     arm: str
     baseline: str
@@ -54,7 +57,7 @@ class PairInfo:
 
 @dataclass(frozen=True)
 class StepInfo:
-    """A step of a ladder: what changes, and the id of the arm in which it has."""
+    """A step of a ladder: what changes, and the id of the arm with the change."""
 
     name: str
     arm: str
@@ -62,7 +65,7 @@ class StepInfo:
 
 @dataclass(frozen=True)
 class LadderInfo:
-    """A ladder of the suite."""
+    """A ladder of the suite, lowest step first."""
 
     name: str
     steps: tuple[StepInfo, ...]
@@ -70,7 +73,7 @@ class LadderInfo:
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a block is measured. Runs of training write it as well."""
+    """How a block is measured; the fields with a default are missing in older runs."""
 
     slice_ns: int
     lead_in: int | None = None
@@ -81,7 +84,7 @@ class Protocol:
 
 @dataclass(frozen=True)
 class VariantInfo:
-    """A stack's variant; `compiles` is None in runs that did not record it."""
+    """A variant of a stack; `compiles` is None in runs that did not record it."""
 
     summary: str
     settings: dict[str, str]
@@ -90,7 +93,7 @@ class VariantInfo:
 
 @dataclass(frozen=True)
 class StackInfo:
-    """A stack; `baselines` are the stacks that it is compared with, none for a vanilla one."""
+    """A stack; `baselines` are the stacks that it is compared with, none for a vanilla stack."""
 
     environment: str
     baselines: tuple[str, ...]
@@ -110,7 +113,7 @@ class EnvironmentInfo:
 
 @dataclass(frozen=True)
 class Work:
-    """What one image costs by the specification of the network."""
+    """The work for one image, by the specification of the network."""
 
     multiply_adds: int
     parameters: int
@@ -140,9 +143,9 @@ class DataInfo:
 class RunInfo:
     """The content of run.json.
 
-    `lineups` are the ids of the arms that were to take part in each case, skipped ones included. `settings` are
-    the environment variables by the name of the settings. `missing` says by stack why it can't be measured;
-    `mismatches` gives by pair of environments the packages whose versions differ.
+    `lineups` are, by case, the ids of the arms that were to take part, including those that were skipped. `settings`
+    are the environment variables by the name of the settings. `missing` is, by stack, why it can't be measured.
+    `mismatches` are, by pair of environments, the packages whose versions differ.
     """
 
     schema: int
