@@ -354,9 +354,10 @@ def _by_arm_and_case(records: Iterable[R]) -> dict[tuple[str, str], list[R]]:
 
 
 def _is_possible(turn: Turn, case: Case) -> bool:
-    if isinstance(turn, TrainedEpoch) != (case.scenario == TRAINING) or watched_ns(turn) <= 0:
-        return False
     if isinstance(turn, TrainedEpoch):
-        return turn.wall_ns > 0 and turn.result.images > 0
-    counted = len(turn.counts) == len(turn.walls_ns) and sum(turn.counts) == len(turn.samples_ns) > 0
-    return counted and min(turn.counts) >= 0 and min(*turn.samples_ns, *turn.walls_ns) > 0
+        possible = case.scenario == TRAINING and turn.wall_ns > 0 and turn.result.images > 0
+    else:
+        counted = len(turn.counts) == len(turn.walls_ns) and sum(turn.counts) == len(turn.samples_ns) > 0
+        positive = counted and min(turn.counts) >= 0 and min(*turn.samples_ns, *turn.walls_ns) > 0
+        possible = case.scenario != TRAINING and positive
+    return possible and watched_ns(turn) > 0

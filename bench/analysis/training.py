@@ -159,7 +159,7 @@ def training_faults(run: Run, pair: Pair) -> list[str]:
     shared = sorted(epochs.keys() & others.keys())
     faults: list[str | None] = []
     if any((epochs[at].digest, epochs[at].images) != (others[at].digest, others[at].images) for at in shared):
-        faults.append("the arms were fed other images, or in another order")
+        faults.append("the arms trained on different images, or in another order")
     first = [(block, number) for block, number in shared if number == 0]
     if pair.arm.precision == "fp32" and first:
         faults.append(gates.loss_fault(mean(epochs[at].loss for at in first), mean(others[at].loss for at in first)))

@@ -5,6 +5,7 @@ import math
 from dataclasses import replace
 
 import pytest
+from bench.training.course import Epoch
 from rich.console import Console
 
 from bench.analysis.claims import (
@@ -27,7 +28,6 @@ from bench.analysis.stats import Interval
 from bench.commands import claims
 from bench.suite.arms import Arm
 from bench.suite.parse import load_suite
-from bench.training.course import Epoch
 
 RATIO = Ratio("s", SMALL, OPENVINO, Arm("pytorch", "eager"), 2.0)
 EPOCH = Epoch(1, 0.1, 10, 1.0, 5, 5, 0, "", 1, 0, 0.92, 1.0, None, None)
