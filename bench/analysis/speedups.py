@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
+from weakref import WeakKeyDictionary
 
 from bench.analysis import gates
 from bench.analysis.gates import FAILED, SKIPPED, WITHHELD, Estimate, Verdict
@@ -43,14 +43,22 @@ class Speedup:
         return None if self.estimate is None else self.estimate.ratio_interval
 
 
-# One report asks for these of one run several times; a larger cache would keep journals of many runs in memory.
-@lru_cache(maxsize=2)
+# A report needs the rows of a run many times. Weak, so that no journal stays in memory.
+_ROWS: WeakKeyDictionary[Run, tuple[Speedup, ...]] = WeakKeyDictionary()
+
+
 def speedups(run: Run) -> tuple[Speedup, ...]:
     """Return a row for each comparison, including failed and skipped ones, primary ones first.
 
     An arm's primary comparison is the one with its fastest baseline: a speedup there holds over all of them. The
     fastest one is known only after measuring, so Holm's correction counts every candidate.
     """
+    if run not in _ROWS:
+        _ROWS[run] = tuple(sorted(_rows(run), key=lambda row: not row.primary))
+    return _ROWS[run]
+
+
+def _rows(run: Run) -> list[Speedup]:
     estimates = [run.estimate(pair) for pair in run.pairs]
     candidates = [index for index, pair in enumerate(run.pairs) if pair.candidate]
     p_values = [
@@ -69,7 +77,7 @@ def speedups(run: Run) -> tuple[Speedup, ...]:
     for index in sorted(candidates, key=log_speedup):
         smallest.setdefault(run.pairs[index].arm, index)
     primary = set(smallest.values())
-    rows = [
+    return [
         Speedup(
             pair=pair,
             verdict=_verdict(run, pair, estimate),
@@ -80,7 +88,6 @@ def speedups(run: Run) -> tuple[Speedup, ...]:
         )
         for index, (pair, estimate) in enumerate(zip(run.pairs, estimates, strict=True))
     ]
-    return tuple(sorted(rows, key=lambda row: not row.primary))
 
 
 def _verdict(run: Run, pair: Pair, estimate: Estimate | None) -> Verdict:

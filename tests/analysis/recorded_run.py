@@ -88,13 +88,18 @@ class RecordedRunBuilder:
 
     def replace_arm(self, arm: Arm, new: Arm) -> RecordedRunBuilder:
         """Replace an arm in run.json and in all records."""
-        ids = {arm.id: new.id}
-        self.records = [replace(record, arm=new.id) if _arm_of(record) == arm.id else record for record in self.records]
-        return self.describe(
-            arms=tuple(new if each == arm else each for each in self.info.arms),
-            lineups={case: tuple(ids.get(name, name) for name in names) for case, names in self.info.lineups.items()},
-            pairs=tuple(replace(pair, arm=ids.get(pair.arm, pair.arm)) for pair in self.info.pairs),
-        )
+
+        def renamed(item: Any) -> Any:
+            names = [name for name in ("arm", "baseline") if getattr(item, name, None) == arm.id]
+            return replace(item, **dict.fromkeys(names, new.id)) if names else item
+
+        self.records = list(map(renamed, self.records))
+        lineups = {
+            case: tuple(new.id if name == arm.id else name for name in names)
+            for case, names in self.info.lineups.items()
+        }
+        arms = tuple(new if each == arm else each for each in self.info.arms)
+        return self.describe(arms=arms, lineups=lineups, pairs=tuple(map(renamed, self.info.pairs)))
 
     def write(self) -> Path:
         self.folder.mkdir(exist_ok=True)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from bench.analysis import gates
-from bench.analysis.run import estimate_of
+from bench.analysis.gates import estimate_of
 from bench.analysis.stats import holm, wilcoxon_interval
-from bench.engine.blocks import PRECISE
+from bench.engine.run import PRECISE
 from bench.suite.schedule import PRESETS
 
 STANDARD, PUBLISH = PRESETS["standard"], PRESETS["publish"]
