@@ -7,14 +7,15 @@ import resource
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 
-from bench.analysis.selftest import OWN, equal_suite
+from bench.analysis.selftest import ORACLE, equal_suite
 from bench.clock import now_ns
-from bench.engine.run import describe
-from bench.journal import JOURNAL, write_run
-from bench.records import PRODUCT, TRAFFIC, End, Evidence, Parity, Proof, Reference, Roof, Slice, to_line
+from bench.engine.describe import Origin, describe_run
+from bench.journal import JOURNAL
+from bench.records import PRODUCT, TRAFFIC, Conditions, End, Evidence, Parity, Proof, Reference, Roof, Slice, to_line
+from bench.run_info import ModelInfo, PairInfo, Work, write_run
 from bench.suite.arms import Arm, Case
 from bench.suite.plan import make_plan
 from bench.suite.schedule import PRESETS
@@ -22,7 +23,7 @@ from models import data
 
 ARMS, BLOCKS, SAMPLES, IMAGES = 1000, 64, 16, 10_000
 CASE = Case("cnn-small", "latency", 1)
-WORK = {"multiply_adds": 1_218_048, "parameters": 206_922, "input_elements": 784, "output_elements": 10}
+WORK = Work(multiply_adds=1_218_048, parameters=206_922, input_elements=784, output_elements=10)
 KERNELS = ("aten::conv2d", "brgconv:avx512_core fp32", "jit_avx512_common")
 
 
@@ -31,16 +32,17 @@ def write(folder: Path) -> int:
     chance = random.Random(0)
     arms = [Arm("oracle", f"v{index}") for index in range(ARMS - 1)]
     every = [arms[0], Arm("oracle", "v0", replica=True), *arms[1:]]
-    plan = make_plan(equal_suite(OWN, [1]), PRESETS["publish"], 1, 1)
-    content = describe(plan, data.load("synthetic"), ["bench"], "", None) | {
-        "arms": [asdict(arm) for arm in every],
-        "cases": [asdict(CASE)],
-        "pairs": [{"arm": arm.id, "baseline": arms[0].id, "case": CASE.id, "candidate": False} for arm in every[1:]],
-        "lineups": {CASE.id: [arm.id for arm in every]},
-        "models": {"cnn-small": {"spec": "", "weights": "", "trained": True, "work": WORK}},
-        "ladders": [],
-    }
-    write_run(folder, content)
+    plan = make_plan(equal_suite(Arm(ORACLE, "numpy"), [1]), PRESETS["publish"], 1, 1)
+    info = describe_run(plan, data.load("synthetic"), {}, Origin(("bench",), "", None))
+    info = replace(
+        info,
+        arms=tuple(every),
+        cases=(CASE,),
+        pairs=tuple(PairInfo(arm.id, arms[0].id, CASE.id, candidate=False) for arm in every[1:]),
+        lineups={CASE.id: tuple(arm.id for arm in every)},
+        models={CASE.model: ModelInfo("", "", trained=True, work=WORK)},
+    )
+    write_run(folder, info)
     labels = "".join(chance.choices("0123456789", k=IMAGES))
     with (folder / JOURNAL).open("w", encoding="utf-8") as journal:
         lines = [
@@ -62,10 +64,9 @@ def write(folder: Path) -> int:
 
 def _slice(arm: Arm, block: int, place: int, chance: random.Random) -> Slice:
     samples = tuple(int(chance.lognormvariate(11.5, 0.05)) for _ in range(SAMPLES))
-    counters = {"idle_cpu_ns": 0, "harness_cpu_ns": 0, "steal_ns": 0, "throttled_ns": 0}
     return Slice(arm=arm.id, case=CASE.id, block=block, round=0, position=place, samples_ns=samples,
                  counts=(SAMPLES,), walls_ns=(sum(samples),), cpu_ns=sum(samples), involuntary_switches=0,
-                 load=0.0, frequency_hz=None, **counters)  # fmt: skip
+                 conditions=Conditions(0, 0, 0, 0, load=0.0, frequency_hz=None))  # fmt: skip
 
 
 def main() -> None:

@@ -55,7 +55,7 @@ def test_a_perfect_model_has_perfect_figures() -> None:
 def test_arms_stand_side_by_side_and_one_that_can_t_is_named(bench, tmp_path) -> None:
     done = bench(*EVALUATE, "--arms", "toy/good,toy/dies", "--name", "e")
     assert done.returncode == 1, done.stderr
-    assert "not evaluated: died with status 7" in " ".join(done.stdout.split())
+    assert "not evaluated: exited with status 7" in " ".join(done.stdout.split())
     folder = tmp_path / "results" / "e"
     with (folder / "classification.csv").open() as stream:
         rows = list(csv.DictReader(stream))

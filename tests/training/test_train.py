@@ -61,7 +61,7 @@ def test_an_interrupted_training_goes_on_and_ends_where_an_uninterrupted_one_doe
     done = train("--variant", "train-dies", "--name", "dies")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
-    assert "died with status 7" in done.stderr
+    assert "exited with status 7" in done.stderr
     assert "2 epochs are kept in results/dies" in done.stderr
     assert train().returncode == 0
     # What the dying process has left is what the other would have left there.
