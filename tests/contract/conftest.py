@@ -124,8 +124,8 @@ class RunningVariant:
         )
         request = Build(
             case=case, stack=self.stack, variant=self.name, model=model, precision=self.precision,
-            batch_size=batch_size, threads=usable_cores(), cores=None, weights=str(weights), images=str(images),
-            calibration=str(images), files=self.converted(model),
+            batch_size=batch_size, threads=usable_cores(), cores=None, weights=weights, images=images,
+            calibration=images, files=self.converted(model),
         )  # fmt: skip
         try:
             self.worker.request(request, TIMEOUT_S)
