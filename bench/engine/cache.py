@@ -1,4 +1,4 @@
-"""What is computed once and kept in the user's cache: each entry is a folder, whole or not there at all."""
+"""The user's cache: each entry is a folder that is computed once, and complete or absent."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import backends
 import models
@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 APPLICATION = "cnn-stack-bench"
 FACTS = "facts.json"
 DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef
+
+
+class Entry(NamedTuple):
+    """An entry's folder, the facts stored with it, and whether it existed before."""
+
+    folder: Path
+    facts: dict[str, Any]
+    cached: bool
 
 
 def key(**parts: Any) -> str:
@@ -53,34 +61,35 @@ def _modules(folder: Path) -> Iterator[Path]:
             yield from _modules(path)
 
 
-def entry(kind: str, digest: str, make: Callable[[Path], dict[str, Any]]) -> tuple[Path, dict[str, Any], bool]:
-    """Return an entry's folder, what is known about it, and whether it was there already.
+def entry(kind: str, digest: str, make: Callable[[Path], dict[str, Any]]) -> Entry:
+    """Return an entry, made by `make` if it does not exist.
 
-    `make` fills an empty folder and returns what to know about it. An entry whose files are not those that were made,
-    bit for bit, is made anew. Raises OSError when the disk refuses, and what `make` raises.
+    `make` fills an empty folder and returns the facts to store with it. An entry whose files differ from those that
+    were made is made again. Raises OSError when the disk refuses, and what `make` raises.
     """
     from platformdirs import user_cache_path
 
     folder = user_cache_path(APPLICATION) / kind / digest
-    if (known := _sound(folder)) is not None:
-        return folder, known, True
+    if (known := _intact(folder)) is not None:
+        return Entry(folder, known, cached=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".partial-"))
     try:
         facts = make(partial)
         content = {"facts": facts, "files": _digests(partial)}
         (partial / FACTS).write_text(json.dumps(content | {"digest": _digest(content)}))
-        if (known := _sound(folder)) is not None:  # another run has made the same in the meantime
-            return folder, known, True
+        # Another run may have made the same entry meanwhile.
+        if (known := _intact(folder)) is not None:
+            return Entry(folder, known, cached=True)
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return folder, facts, False
+    return Entry(folder, facts, cached=False)
 
 
 def require_writable() -> None:
-    """Raise UserError when the user's cache can't be written."""
+    """Raise UserError when the cache can't be written."""
     from platformdirs import user_cache_path
 
     folder = user_cache_path(APPLICATION)
@@ -102,12 +111,12 @@ def _digests(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def _sound(folder: Path) -> dict[str, Any] | None:
-    """Return what is known about an entry, or None when it is not there or not as it was made."""
+def _intact(folder: Path) -> dict[str, Any] | None:
+    """Return the facts of an entry; None when it is missing, incomplete or modified."""
     try:
         content = json.loads((folder / FACTS).read_text())
-        told = {name: content[name] for name in ("facts", "files")}
-        sound = content["digest"] == _digest(told) and told["files"] == _digests(folder)
-        return dict(told["facts"]) if sound else None
+        stored = {name: content[name] for name in ("facts", "files")}
+        intact = content["digest"] == _digest(stored) and stored["files"] == _digests(folder)
+        return dict(stored["facts"]) if intact else None
     except (OSError, ValueError, TypeError, KeyError):
         return None

@@ -1,10 +1,9 @@
-"""The files that some variants start from: made once by a process of their own, and kept in the user's cache."""
+"""The files that workers read: images, and the converted models that some variants start from."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,8 +11,9 @@ import numpy as np
 from backends.registry import stacks
 from bench.engine import cache
 from bench.engine.workers import Worker
-from bench.suite import variables as settings
 from bench.suite.arms import DEFAULT_SETTINGS
+from bench.suite.variables import environment_variables
+from bench.worker.messages import Convert
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,12 +26,13 @@ if TYPE_CHECKING:
 
 CONVERT_TIMEOUT_S = 600
 IMAGES, CALIBRATION = "test-images.npy", "calibration.npy"
-CALIBRATION_IMAGES, CALIBRATION_SEED = 300, 0  # as many as NNCF takes by itself
+# As many images as NNCF uses by default.
+CALIBRATION_IMAGES, CALIBRATION_SEED = 300, 0
 
 
 @dataclass(frozen=True)
 class Source:
-    """What is converted: a model's specification and weights, by digest, and the images that int8 is calibrated on."""
+    """The model to convert: digests of its specification and weights, and the files that are read."""
 
     model: str
     spec: str
@@ -42,7 +43,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Converted:
-    """Where the files lie, how long making them took, and whether they were there already."""
+    """The folder of converted files, how long the conversion took, and whether an earlier run made it."""
 
     folder: Path
     convert_ns: int
@@ -50,67 +51,64 @@ class Converted:
 
 
 def calibration_images(data: DataSet) -> NDArray[np.uint8]:
-    """Return the training images that int8 takes its ranges from."""
+    """Return the training images from which int8 takes its ranges."""
     chosen = np.random.RandomState(CALIBRATION_SEED).permutation(len(data.train_images))[:CALIBRATION_IMAGES]
     images: NDArray[np.uint8] = data.train_images[chosen]
     return images
 
 
 def lay_out_images(data: DataSet, scratch: Path) -> None:
-    """Write the images that workers read: those to predict, and those that int8 is calibrated on."""
+    """Write the test images and the calibration images."""
     np.save(scratch / IMAGES, data.test_images, allow_pickle=False)
     np.save(scratch / CALIBRATION, calibration_images(data), allow_pickle=False)
 
 
 def needs_conversion(arm: Arm) -> bool:
-    """Tell whether an arm starts from files."""
-    return bool(stacks()[arm.stack].variants[arm.variant].conversion)
+    return stacks()[arm.stack].variants[arm.variant].conversion is not None
 
 
-def kind(arm: Arm, model: str) -> tuple[str, ...]:
-    """Return what the files of an arm depend on within one run: arms of the same kind share them."""
-    return arm.stack, stacks()[arm.stack].variants[arm.variant].conversion or "", _precision(arm), model
+def conversion_key(arm: Arm, model: str) -> tuple[str, ...]:
+    """Return what distinguishes conversions within a run: arms with equal keys share their files."""
+    return arm.stack, stacks()[arm.stack].variants[arm.variant].conversion or "", _file_precision(arm), model
 
 
 def convert(arm: Arm, environment: Environment, source: Source, threads: int, log: Path, scratch: Path) -> Converted:
-    """Return the files of an arm, unless the cache has those of the same spec, weights, images, code and versions.
+    """Return an arm's converted files, from the cache if weights, images, code and package versions are the same.
 
-    Raises WorkerError when they can't be made, OSError when the disk refuses.
+    Raises WorkerError when the conversion fails, OSError when the disk refuses.
     """
-    stack, precision = stacks()[arm.stack], _precision(arm)
+    stack, precision = stacks()[arm.stack], _file_precision(arm)
     digest = cache.key(
-        kind=kind(arm, source.model),
+        kind=conversion_key(arm, source.model),
         spec=source.spec,
         weights=source.weights,
         images=hashlib.sha256(source.calibration.read_bytes()).hexdigest() if precision == "int8" else "",
         versions={name: environment.packages.get(name) for name in stack.packages},
     )
-    request = {
-        "stack": arm.stack,
-        "variant": arm.variant,
-        "conversion": stack.variants[arm.variant].conversion,
-        "model": source.model,
-        "precision": precision,
-        "batch_size": 1,
-        "weights": str(source.weights_file),
-        "calibration": str(source.calibration),
-        "files": "",
-    }
-    start = partial(Worker, environment.python, settings.variables(DEFAULT_SETTINGS, threads), log, scratch)
+    variables = environment_variables(DEFAULT_SETTINGS, threads)
 
     def make(folder: Path) -> dict[str, Any]:
-        """Convert twice: the first time reads the frameworks' files from disk."""
-        answer: dict[str, Any] = {}
+        request = Convert(
+            stack=arm.stack,
+            conversion=stack.variants[arm.variant].conversion or "",
+            variant=arm.variant,
+            model=source.model,
+            precision=precision,
+            weights=str(source.weights_file),
+            folder=str(folder),
+            calibration=str(source.calibration),
+        )
+        convert_ns = 0
+        # The time of the second conversion is stored: the first one also reads the frameworks' files from disk.
         for _ in range(2):
-            with start() as worker:
-                worker.wait_until_ready()
-                answer = worker.request("convert", CONVERT_TIMEOUT_S, folder=str(folder), **request)
-        return answer
+            with Worker(environment.python, variables, log, scratch) as worker:
+                convert_ns = worker.wait_until_ready().request(request, CONVERT_TIMEOUT_S).convert_ns
+        return {"convert_ns": convert_ns}
 
     folder, facts, cached = cache.entry("converted", digest, make)
     return Converted(folder, int(facts["convert_ns"]), cached)
 
 
-def _precision(arm: Arm) -> str:
-    """Return the precision of an arm's files: bf16 starts from those of fp32."""
+def _file_precision(arm: Arm) -> str:
+    """Return the precision of an arm's files: bf16 starts from fp32 files."""
     return "int8" if arm.precision == "int8" else "fp32"

@@ -1,156 +1,231 @@
-"""The proof pass: every arm alone on the idle machine, once, never timed in a comparison."""
+"""The proof pass: each arm runs once, alone on the idle machine, and proves what it computes and how."""
 
 from __future__ import annotations
 
 import tempfile
 from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from backends.registry import stacks
 from bench.analysis.gates import leak_fault, parity_fault, reduction_fault
-from bench.engine.session import BUILD_TIMEOUT_S, compare, predict, read_back
+from bench.engine import cache
+from bench.engine.build import BUILD_TIMEOUT_S, build_sessions, converted_files, start_group, workers_and_threads
 from bench.engine.workers import WorkerError
-from bench.records import Conversion, Parity, Proof, Start
-from bench.suite.plan import PROOF_WEIGHT, planned_pairs
+from bench.machine.counters import quiet_cores
+from bench.records import Conversion, Parity, Proof, Reference, Start
+from bench.suite.plan import planned_pairs
+from bench.worker.messages import Predict, Prove, Save
+from models import oracle
+from models.data import CLASSES, standardise
+from models.weights import digest
+from models.zoo import NETWORKS
 
 if TYPE_CHECKING:
-    import numpy as np
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
-    from bench.engine.session import Rig
-    from bench.engine.team import WorkerGroup
+    from bench.console import Steps
+    from bench.engine.context import Model, RunContext, Tally
+    from bench.engine.workers import WorkerGroup
     from bench.suite.arms import Arm, Case
+    from bench.suite.plan import Plan
     from bench.suite.schedule import Group
+    from bench.worker.messages import ProofReply
+    from models.data import DataSet
+    from models.spec import Network
 
+    # Of the test images, by arm.
     Logits = dict[str, NDArray[np.float32]]
 
+PREDICT_TIMEOUT_S = 600
+LOGITS = "logits.npy"
+# Progress weights of a model's reference that is not in the cache, and of an arm's proof: seconds on two cores.
+ORACLE_WEIGHT, PROOF_WEIGHT = 20.0, 6.8
 
-def prove_all(rig: Rig) -> None:
-    """Start each arm alone on the idle machine: cold start, predictions of all test images, proof of what ran."""
-    _read_files(rig)
-    for group in answering_groups(rig):
+
+def compute_references(context: RunContext, tally: Tally, steps: Steps) -> None:
+    """Compute the NumPy oracle's logits of all test images for each model, unless they are in the cache."""
+    for name, model in context.models.items():
+        network, data = NETWORKS[name], context.data
+        key = cache.key(spec=network.digest, weights=digest(model.weights), images=data.digest)
+        folder = cache.entry("oracle", key, partial(_compute_oracle, network, model, data)).folder
+        tally.oracle[name] = np.load(folder / LOGITS, allow_pickle=False)
+        labels = "".join(map(str, tally.oracle[name].argmax(axis=1)))
+        tally.journal.append(Reference(name, labels, truth="".join(map(str, data.test_labels))))
+        steps.step(ORACLE_WEIGHT, f"{name}: reference predictions of the test images")
+
+
+def _compute_oracle(network: Network, model: Model, data: DataSet, folder: Path) -> dict[str, Any]:
+    logits = oracle.logits(network, model.weights, standardise(network, data.test_images))
+    np.save(folder / LOGITS, logits, allow_pickle=False)
+    return {"model": network.name}
+
+
+def inference_groups(plan: Plan) -> list[Group]:
+    """Return the groups that the proof pass covers; arms that train are proved in their blocks."""
+    return [group for group in plan.groups if group.epochs is None]
+
+
+def prove_arms(context: RunContext, tally: Tally, steps: Steps) -> None:
+    """Start each arm alone; store its cold start, its predictions of all test images and what it read back."""
+    groups = inference_groups(context.plan)
+    for group in groups[:1]:
+        _warm_file_cache(context, tally, group)
+    for group in groups:
         logits: dict[Case, Logits] = {case: {} for case in group.cases}
         for arm in group.arms:
             if arm == arm.original:
-                _prove(rig, arm, group, logits)
-                rig.steps.step(PROOF_WEIGHT, f"{arm.label}: proof, {', '.join(group.cases[0].group)}")
-        _compare(rig, logits)
+                _prove_arm(context, tally, arm, group.cases, logits)
+                steps.step(PROOF_WEIGHT, f"{arm.label}: proof, {', '.join(group.cases[0].group)}")
+        for pair in planned_pairs(context.plan.suite):
+            ours, theirs = pair.arm.original.id, pair.baseline.id
+            outputs = logits.get(pair.case, {})
+            if {ours, theirs} <= outputs.keys():
+                difference, agreement = compare(outputs[ours], outputs[theirs])
+                tally.journal.append(Parity(pair.arm.id, theirs, pair.case.id, difference, agreement))
 
 
-def answering_groups(rig: Rig) -> list[Group]:
-    """Return the groups whose arms answer; those that train prove themselves in their blocks."""
-    return [group for group in rig.plan.groups if not group.epochs]
+def _warm_file_cache(context: RunContext, tally: Tally, group: Group) -> None:
+    """Start one arm of each stack, and every arm that compiles, and discard them.
 
-
-def _compare(rig: Rig, logits: dict[Case, Logits]) -> None:
-    for pair in planned_pairs(rig.plan.suite):
-        found = logits.get(pair.case, {})
-        ours, theirs = pair.arm.original.id, pair.baseline.id
-        if {ours, theirs} <= found.keys():
-            difference = compare(found[ours], found[theirs])
-            rig.journal.append(Parity(pair.arm.id, theirs, pair.case.id, *difference))
-
-
-def _read_files(rig: Rig) -> None:
-    """Start one arm of each stack, and each that compiles, and discard it.
-
-    No arm's cold start pays for reading its stack's files, or its compiler's, from disk.
+    Otherwise an arm's cold start would include reading its stack's or compiler's files from disk.
     """
-    for group in answering_groups(rig)[:1]:
-        first = {arm.stack: arm for arm in reversed(group.arms)}
-        compiling = [arm for arm in group.arms if _compiles(arm)]
-        for arm in dict.fromkeys((*first.values(), *compiling)):
-            with suppress(WorkerError), rig.start(arm, group.cases[0], _empty(rig)) as team:
-                # What is wrong with it, its own start will tell.
-                rig.build(team.wait_until_ready(), arm, group.cases[0], rig.quiet_cores(group.cases[0]))
+    first = {arm.stack: arm for arm in reversed(group.arms)}
+    compiling = [arm for arm in group.arms if compiles(arm) and not arm.replica]
+    case = group.cases[0]
+    for arm in dict.fromkeys((*first.values(), *compiling)):
+        # Errors are ignored here: the arm's own start reports them.
+        with suppress(WorkerError), start_group(context, arm, case, _new_folder(context)) as workers:
+            workers.wait_until_ready()
+            build_sessions(context, tally, workers, arm, case, quiet_cores(context.plan.threads_of(case)))
 
 
-def _compiles(arm: Arm) -> bool:
-    """Tell whether an arm leaves compiled code behind; others of its stack have the folder for it and no use."""
-    return bool(stacks()[arm.stack].cache_variables) and "compile" in arm.variant and not arm.replica
+def compiles(arm: Arm) -> bool:
+    """Return whether an arm leaves compiled code in its caches."""
+    return stacks()[arm.stack].variants[arm.variant].compiles
 
 
-def _empty(rig: Rig) -> Path:
-    return Path(tempfile.mkdtemp(dir=rig.scratch))
+def _new_folder(context: RunContext) -> Path:
+    return Path(tempfile.mkdtemp(dir=context.scratch))
 
 
-def _prove(rig: Rig, arm: Arm, group: Group, logits: dict[Case, Logits]) -> None:
-    """Store an arm's cold start and its proof on each case, and keep its logits; store why it failed if it did."""
-    caches, left = _empty(rig), list(group.cases)
+def _prove_arm(context: RunContext, tally: Tally, arm: Arm, cases: Sequence[Case], logits: dict[Case, Logits]) -> None:
+    """Prove an arm on all cases in one process; after a failure, the next case gets a new process."""
+    caches, left = _new_folder(context), list(cases)
+    threads = context.plan.threads_of(cases[0])
     while left:
         try:
-            _prove_cases(rig, arm, left, caches, logits)
-        except WorkerError as error:  # the next case gets a process of its own
-            rig.fail(arm, left.pop(0), None, error)
-    if _compiles(arm) and (arm.id, group.cases[0].id) in rig.proven:
-        _restart(rig, arm, group.cases[0], caches)
+            if converted := converted_files(context, tally, arm, left[0]):
+                record = Conversion(arm.id, left[0].model, converted.convert_ns, converted.cached)
+                tally.journal.append(record)
+            with start_group(context, arm, left[0], caches) as group:
+                group.wait_until_ready()
+                cores = quiet_cores(threads)
+                while left:
+                    started = build_sessions(context, tally, group, arm, left[0], cores)
+                    tally.journal.append(Start(arm.id, left[0].id, cached=False, **vars(started)))
+                    logits[left[0]][arm.id] = _prove_case(context, tally, group, arm, left[0])
+                    left.pop(0)
+        except WorkerError as error:
+            tally.add_failure(arm, left.pop(0), None, error)
+    if compiles(arm) and (arm.id, cases[0].id) in tally.labels:
+        # A second start uses what the first one compiled. If it fails, the report has no figure for restarts.
+        with suppress(WorkerError), start_group(context, arm, cases[0], caches) as group:
+            group.wait_until_ready()
+            started = build_sessions(context, tally, group, arm, cases[0], quiet_cores(threads))
+            tally.journal.append(Start(arm.id, cases[0].id, cached=True, **vars(started)))
 
 
-def _prove_cases(rig: Rig, arm: Arm, left: list[Case], caches: Path, logits: dict[Case, Logits]) -> None:
-    """Prove one case after the other in one process, and take those that are proven from `left`."""
-    _store_conversion(rig, arm, left[0])
-    with rig.start(arm, left[0], caches) as team:
-        team.wait_until_ready()
-        cores = rig.quiet_cores(left[0])
-        while left:
-            rig.journal.append(Start(arm.id, left[0].id, cached=False, **rig.build(team, arm, left[0], cores)))
-            _prove_case(rig, team, arm, left[0], logits[left[0]])
-            left.pop(0)
+def _prove_case(context: RunContext, tally: Tally, group: WorkerGroup, arm: Arm, case: Case) -> NDArray[np.float32]:
+    """Store an arm's proof on a case and return its logits of all test images.
 
-
-def _restart(rig: Rig, arm: Arm, case: Case, caches: Path) -> None:
-    """Store a second start, which finds compiled what the first has compiled."""
-    with suppress(WorkerError), rig.start(arm, case, caches) as team:  # else there is no such figure
-        team.wait_until_ready()
-        rig.journal.append(Start(arm.id, case.id, cached=True, **rig.build(team, arm, case, rig.quiet_cores(case))))
-
-
-def _store_conversion(rig: Rig, arm: Arm, case: Case) -> None:
-    if converted := rig.converted(arm, case):
-        rig.journal.append(Conversion(arm.id, case.model, converted.convert_ns, converted.cached))
-
-
-def _prove_case(rig: Rig, team: WorkerGroup, arm: Arm, case: Case, logits: Logits) -> None:
-    found = predict(rig, team, case, len(rig.data.test_labels))[0]
-    evidence = read_back(rig, team, arm, case)
-    saved = team.request("save", BUILD_TIMEOUT_S, case=case.id)[0]["saved_bytes"]
-    proof = _proof(rig, arm, case, evidence, found, saved)
-    rig.journal.append(proof)
-    _gate(rig, arm, proof)
-    rig.proven[arm.id, case.id] = found.argmax(axis=1)
-    rig.memory[arm.id] = max(rig.memory.get(arm.id, 0), proof.memory_bytes)
-    logits[arm.id] = found
-
-
-def _gate(rig: Rig, arm: Arm, proof: Proof) -> None:
-    """Raise WorkerError when what an arm computes is not the network, at the precision that it claims."""
+    Raises WorkerError when the outputs are not those of the network, at the precision that the arm claims.
+    """
+    truth = context.data.test_labels
+    logits = predict(context, group, case, len(truth))[0]
+    evidence = read_back(context, group, arm, case)
+    saved_bytes = group.request(Save(case.id), BUILD_TIMEOUT_S)[0].saved_bytes
+    labels = logits.argmax(axis=1)
+    difference, agreement = compare(logits, tally.oracle[case.model])
+    proof = Proof(
+        arm=arm.id,
+        case=case.id,
+        precision=evidence.precision,
+        threads=evidence.threads,
+        kernels=evidence.kernels,
+        versions=evidence.versions,
+        images=len(logits),
+        labels="".join(map(str, labels)),
+        accuracy=float((labels == truth).mean()),
+        max_abs_logit_diff=difference,
+        agreement=agreement,
+        memory_bytes=evidence.memory_bytes,
+        saved_bytes=saved_bytes,
+    )
+    tally.journal.append(proof)
     fault = (
-        parity_fault(arm.precision, proof.max_abs_logit_diff, proof.agreement, "oracle")
-        or reduction_fault(arm.precision, proof.max_abs_logit_diff)
-        or leak_fault(rig.data.name, proof.accuracy)
+        parity_fault(arm.precision, difference, agreement, "oracle")
+        or reduction_fault(arm.precision, difference)
+        or leak_fault(context.data.name, proof.accuracy)
     )
     if fault:
         raise WorkerError(f"proof failed: {fault}")
+    tally.labels[arm.id, case.id] = labels
+    tally.add_memory(arm, proof.memory_bytes)
+    return logits
 
 
-def _proof(
-    rig: Rig, arm: Arm, case: Case, evidence: dict[str, Any], logits: NDArray[np.float32], saved_bytes: int
-) -> Proof:
-    labels = logits.argmax(axis=1)
-    difference, agreement = compare(logits, rig.oracle[case.model])
-    return Proof(
-        arm=arm.id,
-        case=case.id,
-        precision=evidence["precision"],
-        threads=evidence["threads"],
-        kernels=tuple(evidence["kernels"]),
-        versions=evidence["versions"],
-        images=len(logits),
-        labels="".join(map(str, labels)),
-        accuracy=float((labels == rig.data.test_labels).mean()),
-        max_abs_logit_diff=difference,
-        agreement=agreement,
-        memory_bytes=evidence["memory_bytes"],
-        saved_bytes=saved_bytes,
-    )
+def predict(context: RunContext, group: WorkerGroup, case: Case, images: int) -> list[NDArray[np.float32]]:
+    """Return each worker's logits of the first test images, of shape (images, classes).
+
+    Raises WorkerError when a worker predicted another number of images, or when logits are not finite.
+    """
+    files = [context.scratch / f"logits-{pid}.npy" for pid in group.pids]
+    try:
+        requests = [Predict(case.id, images, str(file)) for file in files]
+        replies = group.request_each(requests, PREDICT_TIMEOUT_S)
+        outputs: list[NDArray[np.float32]] = [np.load(file, allow_pickle=False) for file in files]
+    except (OSError, ValueError) as error:
+        raise WorkerError(f"wrote no logits ({error})") from error
+    finally:
+        for file in files:
+            file.unlink(missing_ok=True)
+    for reply, logits in zip(replies, outputs, strict=True):
+        finite = bool(np.isfinite(logits).all())
+        if (reply.images, logits.shape, finite) != (images, (images, len(CLASSES)), True):
+            shape = f"logits of shape {logits.shape}, all finite: {finite}"
+            raise WorkerError(f"proof failed: {reply.images} images, {shape}")
+    return outputs
+
+
+def read_back(context: RunContext, group: WorkerGroup, arm: Arm, case: Case) -> ProofReply:
+    """Return what a group reads back of a session; raises WorkerError as `combined_proof` does."""
+    replies = group.request(Prove(case.id), PREDICT_TIMEOUT_S)
+    return combined_proof(replies, arm, workers_and_threads(context, arm, case)[1])
+
+
+def combined_proof(replies: Sequence[ProofReply], arm: Arm, threads: int) -> ProofReply:
+    """Return the first worker's proof with the memory of all workers.
+
+    Raises WorkerError when a worker ran at another precision, or with another number of threads, than was asked for.
+    """
+    for reply in replies:
+        for what, actual, expected in (
+            ("precision", reply.precision, arm.precision),
+            ("threads", reply.threads, threads),
+        ):
+            if actual != expected:
+                raise WorkerError(f"proof failed: {what} read back as {actual}, asked for {expected}")
+    return replace(replies[0], memory_bytes=sum(reply.memory_bytes for reply in replies))
+
+
+def compare(ours: NDArray[Any], theirs: NDArray[Any]) -> tuple[float, float]:
+    """Return the largest absolute difference between two arrays of logits, and the fraction of equal labels."""
+    difference = float(np.abs(ours.astype(np.float64) - theirs).max())
+    return difference, float((ours.argmax(axis=1) == theirs.argmax(axis=1)).mean())

@@ -1,72 +1,70 @@
-"""Conduct a run: prepare, prove every arm, measure block by block, and leave a journal."""
+"""A run, from top to bottom."""
 
 from __future__ import annotations
 
 import signal
 import tempfile
 from contextlib import contextmanager
-from dataclasses import asdict
-from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from backends.registry import stacks
-from bench.analysis import gates
+from bench.analysis.gates import FAILED, SKIPPED, WITHHELD
 from bench.clock import now_ns
-from bench.engine import cache
-from bench.engine.blocks import measure_blocks
-from bench.engine.files import CALIBRATION, IMAGES, lay_out_images
-from bench.engine.limits import measure_roofs
-from bench.engine.proof import prove_all
-from bench.engine.session import BUILD_TIMEOUT_S, SLICE_TIMEOUT_S, Model, Rig, describe_models, load_models
-from bench.engine.workers import Worker, WorkerError
-from bench.journal import JOURNAL, Journal, write_run
+from bench.engine.block import InferenceBlock
+from bench.engine.context import RunContext, Tally, load_models
+from bench.engine.describe import describe_run
+from bench.engine.files import lay_out_images
+from bench.engine.limits import LIMIT_WEIGHT, measure_limits, measure_overhead
+from bench.engine.proof import ORACLE_WEIGHT, PROOF_WEIGHT, compute_references, inference_groups, prove_arms
+from bench.engine.training_block import TrainingBlock
+from bench.journal import JOURNAL, Journal
 from bench.machine import facts
-from bench.records import SCHEMA, End, Failure, Overhead, Reference
-from bench.suite import variables as settings
-from bench.suite.arms import Arm
-from bench.suite.environments import HARNESS, differences, environment_of
-from bench.suite.plan import LEAD_IN, ORACLE_WEIGHT, WARM_UP_SLICE_NS, planned_pairs
-from bench.suite.suite import takes_part
-from models import oracle
-from models.data import split, standardise
+from bench.records import End, Failure
+from bench.run_info import write_run
+from bench.suite.arms import TRAINING
+from bench.suite.suite import TRAINING_IMAGES, takes_part
+from models.data import split
 from models.errors import UserError
-from models.weights import digest as digest_of
-from models.zoo import NETWORKS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
-    from numpy.typing import NDArray
-
+    from bench.analysis.speedups import Speedup
     from bench.console import Steps
+    from bench.engine.describe import Origin
     from bench.suite.plan import Plan
+    from bench.suite.schedule import Block
     from models.data import DataSet
 
-OVERHEAD_NS = 10_000_000  # how long the backend that does nothing is timed
-LOGITS = "logits.npy"
 REMEDY = "free space there, or set XDG_CACHE_HOME or TMPDIR to another folder"
+# A planned look also stops for a comparison without a difference, if its half-width on the log scale is at most this.
+PRECISE = 0.01
+# Progress weights of a process start in a block, and of an epoch on all training images: seconds on two cores.
+START_WEIGHT, EPOCH_WEIGHT = 2.2, 7.0
 
 
-def conduct(plan: Plan, data: DataSet, folder: Path, steps: Steps, description: dict[str, Any]) -> str:
-    """Measure everything in `plan` into `folder` and return how it ended: complete, settled or interrupted.
+def measure_run(plan: Plan, data: DataSet, folder: Path, steps: Steps, origin: Origin) -> str:
+    """Measure all of `plan` into `folder`; return how the run ended: complete, settled or interrupted.
 
-    Raises UserError when the disk refuses; what was written until then is whole.
+    Raises UserError when the disk refuses; all records until then are complete.
     """
     begin = now_ns()
     facts.allow_many_files()
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
-        scratch, models = Path(name), _lay_out(plan, data, Path(name))
-        write_run(folder, description | {"models": describe_models(models)})
+        scratch = Path(name)
+        try:
+            lay_out_images(data, scratch)
+            if plan.suite.recipe:
+                split(data, 0.0).first(plan.epoch_images).lay_out(scratch)
+            models = load_models(plan.suite.answering_models, scratch)
+        except OSError as error:
+            raise UserError(f"{scratch}: {error}; free space there, or name another folder with TMPDIR") from error
+        write_run(folder, describe_run(plan, data, models, origin))
         (folder / "logs").mkdir()
         with Journal(folder / JOURNAL) as journal:
-            files = scratch / IMAGES, scratch / CALIBRATION
-            rig = Rig(plan, folder, scratch, journal, models, *files, data=data, steps=steps)
             try:
-                status = _measure(rig)
+                status = _measure(RunContext(plan, data, folder, scratch, models), Tally(journal), steps)
             except KeyboardInterrupt:
                 status = "interrupted"
             except OSError as error:
@@ -75,23 +73,76 @@ def conduct(plan: Plan, data: DataSet, folder: Path, steps: Steps, description: 
     return status
 
 
-def _lay_out(plan: Plan, data: DataSet, scratch: Path) -> dict[str, Model]:
-    """Write what every worker reads: weights, test images, and the training images that int8 is calibrated on."""
-    try:
-        lay_out_images(data, scratch)
-        if plan.suite.recipe:
-            split(data, 0.0).first(plan.epoch_images).lay_out(scratch)
-        return load_models(plan.suite.answering_models, scratch)
-    except OSError as error:
-        raise UserError(f"{scratch}: {error}; free space there, or name another folder with TMPDIR") from error
+def _measure(context: RunContext, tally: Tally, steps: Steps) -> str:
+    plan = context.plan
+    for arm, case in product(plan.suite.measured, plan.suite.cases):
+        if arm in plan.obstacles and takes_part(arm, case):
+            tally.journal.append(Failure(arm.id, case.id, None, plan.obstacles[arm], skipped=True))
+    if plan.suite.answering_models:
+        measure_overhead(context, tally)
+        compute_references(context, tally, steps)
+        prove_arms(context, tally, steps)
+        measure_limits(context, tally, steps)
+    return measure_blocks(context, tally, steps)
+
+
+def measure_blocks(context: RunContext, tally: Tally, steps: Steps) -> str:
+    """Measure the scheduled blocks until a planned look settles the run; return how they ended."""
+    schedule, preset = context.plan.schedule, context.plan.preset
+    caches = context.scratch / "caches"
+    caches.mkdir()
+    for index, block in enumerate(schedule):
+        runner = (TrainingBlock if _trains(context.plan, block) else InferenceBlock)(context, tally, block, caches)
+        runner.measure()
+        group = ", ".join(runner.cases[0].group)
+        steps.step(_block_weight(context.plan, block), f"block {block.number} of {preset.blocks}: {group}")
+        is_last_of_number = index + 1 == len(schedule) or schedule[index + 1].number != block.number
+        if is_last_of_number and block.number in preset.looks and is_settled(context.folder):
+            return "settled"
+    return "complete"
+
+
+def is_settled(folder: Path) -> bool:
+    """Return whether every primary comparison shows a difference, or is known precisely."""
+    from bench.analysis.run import Run
+    from bench.analysis.speedups import speedups
+
+    primary = [row for row in speedups(Run(folder)) if row.primary and row.verdict.word not in (FAILED, SKIPPED)]
+    return bool(primary) and all(map(_row_is_settled, primary))
+
+
+def _row_is_settled(row: Speedup) -> bool:
+    if row.estimate is None or row.estimate.interval is None or row.verdict.word == WITHHELD:
+        return False
+    return row.estimate.interval.excludes(0) or row.estimate.interval.half_width <= PRECISE
+
+
+def total_weight(plan: Plan) -> float:
+    """Return the sum of the weights of all progress steps."""
+    models = plan.suite.answering_models
+    proven = [arm for group in inference_groups(plan) for arm in group.arms if arm == arm.original]
+    before = len(models) * ORACLE_WEIGHT + (len(plan.thread_counts) * LIMIT_WEIGHT if models else 0)
+    return before + len(proven) * PROOF_WEIGHT + sum(_block_weight(plan, block) for block in plan.schedule)
+
+
+def _block_weight(plan: Plan, block: Block) -> float:
+    epoch = EPOCH_WEIGHT * plan.epoch_images / TRAINING_IMAGES
+    turn = epoch if _trains(plan, block) else plan.preset.slice_ns / 1e9
+    return len(block.start) * START_WEIGHT + turn * sum(len(turns.order) for turns in block.rounds)
+
+
+def _trains(plan: Plan, block: Block) -> bool:
+    return any(
+        group.epochs is not None for group in plan.groups if {case.id for case in group.cases} & set(block.cases)
+    )
 
 
 @contextmanager
 def first_interrupt_only() -> Iterator[None]:
     """Turn the first SIGINT or SIGTERM into KeyboardInterrupt, and ignore those that follow it.
 
-    What ends a run early (stopping the workers, writing the report) is thus not cut short by an impatient second one,
-    or by the copy that tox sends.
+    A second Ctrl-C, or the copy of the first one that tox sends, must not cut short what ends a run early: stopping the
+    workers and writing the report.
     """
     numbers = (signal.SIGINT, signal.SIGTERM)
 
@@ -106,147 +157,3 @@ def first_interrupt_only() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _measure(rig: Rig) -> str:
-    _skip_missing(rig)
-    if rig.plan.suite.answering_models:
-        _measure_overhead(rig)
-        _consult_oracle(rig)
-        prove_all(rig)
-        measure_roofs(rig)
-    return measure_blocks(rig)
-
-
-def _skip_missing(rig: Rig) -> None:
-    for arm, case in product(rig.plan.suite.measured, rig.plan.suite.cases):
-        obstacle = rig.plan.obstacle(arm)
-        if obstacle and takes_part(arm, case):
-            rig.journal.append(Failure(arm.id, case.id, None, obstacle, skipped=True))
-
-
-def _measure_overhead(rig: Rig) -> None:
-    """Time the backend that does nothing, with the same loop in the same kind of process."""
-    null, case = Arm("null", "constant"), rig.plan.suite.cases[0]
-    environment = environment_of(stacks()["null"])
-    log = rig.folder / "logs" / "null.log"
-    variables = settings.variables(null.settings, rig.plan.threads)
-    try:
-        with Worker(environment.python, variables, log, rig.scratch, urgent=True) as worker:
-            request = rig.deployment(null, case) | {"threads": rig.plan.threads, "cores": None, "wait": 0.0}
-            worker.wait_until_ready().request("build", BUILD_TIMEOUT_S, **request)
-            work = {"asynchronous": False, "budget_ns": OVERHEAD_NS, "lead_in": 1000, "begin_ns": 0}
-            timing = worker.request("slice", SLICE_TIMEOUT_S, case=case.id, **work)
-        rig.journal.append(Overhead(tuple(timing["samples_ns"])))
-    except WorkerError as error:
-        rig.fail(null, case, None, error)
-
-
-def _consult_oracle(rig: Rig) -> None:
-    """Compute each network's logits of all test images, or take them from the cache."""
-    for name, model in rig.models.items():
-        network = NETWORKS[name]
-        digest = cache.key(spec=network.digest, weights=digest_of(model.weights), images=rig.data.digest)
-        folder, _, _ = cache.entry("oracle", digest, partial(_compute_oracle, rig, name))
-        logits: NDArray[np.float64] = np.load(folder / LOGITS, allow_pickle=False)
-        rig.oracle[name] = logits
-        labels, truth = ("".join(map(str, each)) for each in (logits.argmax(axis=1), rig.data.test_labels))
-        rig.journal.append(Reference(name, labels, truth))
-        rig.steps.step(ORACLE_WEIGHT, f"{name}: what the oracle says of the test images")
-
-
-def _compute_oracle(rig: Rig, name: str, folder: Path) -> dict[str, Any]:
-    images = standardise(NETWORKS[name], rig.data.test_images)
-    np.save(folder / LOGITS, oracle.logits(NETWORKS[name], rig.models[name].weights, images), allow_pickle=False)
-    return {"model": name}
-
-
-def describe(plan: Plan, data: DataSet, command: Sequence[str], started: str, git_commit: str | None) -> dict[str, Any]:
-    """Return what run.json holds before anything is measured."""
-    environments = {each.name: each for each in plan.environments.values()}
-    return {
-        "schema": SCHEMA,
-        "command": list(command),
-        "started": started,
-        "git_commit": git_commit,
-        "suite": {
-            "name": plan.suite.name,
-            "summary": plan.suite.summary,
-            "training": _training(plan),
-            "wait": plan.suite.wait,
-        },
-        "preset": plan.preset.name,
-        "seed": plan.seed,
-        "threads": plan.threads,
-        "arms": [asdict(arm) for arm in plan.suite.measured],
-        "cases": [asdict(case) for case in plan.suite.cases],
-        "pairs": [
-            {"arm": pair.arm.id, "baseline": pair.baseline.id, "case": pair.case.id, "candidate": pair.candidate}
-            for pair in planned_pairs(plan.suite)
-        ],
-        "ladders": [
-            {"name": ladder.name, "steps": [{"name": step.name, "arm": step.arm.id} for step in ladder.steps]}
-            for ladder in plan.suite.ladders
-        ],
-        "lineups": {
-            case.id: [arm.id for arm in plan.suite.measured if takes_part(arm, case)] for case in plan.suite.cases
-        },
-        "schedule": [asdict(block) for block in plan.schedule],
-        "protocol": {
-            "slice_ns": plan.preset.slice_ns,
-            "lead_in": LEAD_IN,
-            "warm_up_slice_ns": WARM_UP_SLICE_NS,
-            "warm_up_limit_ns": plan.preset.warm_up_limit_ns,
-            "check_images": gates.CHECK_IMAGES,
-        },
-        "settings": {name: _variables(name, plan.thread_counts) for name in _used_settings(plan)},
-        "restart_settings": settings.restart_variables(),
-        "machine": facts.describe(),
-        "stacks": {
-            name: {
-                "environment": stack.environment or HARNESS,
-                "summary": stack.summary,
-                "baselines": stack.baselines,
-                "compiles": bool(stack.cache_variables),
-                "variants": {
-                    variant: {"summary": each.summary, "settings": each.settings}
-                    for variant, each in stack.variants.items()
-                },
-            }
-            for name, stack in stacks().items()
-        },
-        "environments": {
-            name: {"python": each.python_version, "bytes": each.installed_bytes, "packages": each.packages}
-            for name, each in environments.items()
-        },
-        "missing": plan.missing,
-        "mismatches": {
-            f"{ours.name} {theirs.name}": found
-            for ours, theirs in plan.environment_pairs
-            if (found := differences(ours, theirs))
-        },
-        "data": {"name": data.name, "digest": data.digest},
-    }
-
-
-def _variables(name: str, thread_counts: Sequence[int]) -> dict[str, str]:
-    """Return the environment variables of settings; those that differ between numbers of threads, with all values."""
-    every = [settings.variables(name, threads) for threads in thread_counts]
-    return {variable: " or ".join(dict.fromkeys(each[variable] for each in every)) for variable in every[0]}
-
-
-def _training(plan: Plan) -> dict[str, Any] | None:
-    """Return what run.json says of how arms train: recipe, epochs, images of an epoch."""
-    suite = plan.suite
-    if not suite.recipe:
-        return None
-    return {
-        "recipe": asdict(suite.recipe),
-        "epochs": suite.epochs,
-        "images": plan.epoch_images,
-        "seeds": plan.preset.seeds,
-    }
-
-
-def _used_settings(plan: Plan) -> list[str]:
-    return list(dict.fromkeys(arm.settings for arm in plan.suite.measured))

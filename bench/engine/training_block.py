@@ -1,66 +1,100 @@
-"""Blocks whose arms train, alternated in epochs."""
+"""Blocks of training."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from bench.engine.block import LiveBlock
-from bench.engine.session import PREDICT_TIMEOUT_S, proven
+from bench.engine.block import BlockRunner
+from bench.engine.build import BUILD_TIMEOUT_S
+from bench.engine.proof import PREDICT_TIMEOUT_S, combined_proof
 from bench.records import TrainedEpoch
-from bench.training.train import EPOCH_TIMEOUT_S
+from bench.suite.schedule import MAX_SEED
+from bench.worker.messages import Evaluate, OpenTraining, ProveTraining, RunEpoch
+from models.learning_rate import learning_rates
+from models.weights import initial_weights, save_weights
+from models.zoo import NETWORKS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bench.engine.session import Rig
-    from bench.engine.team import WorkerGroup
+    from bench.engine.context import RunContext, Tally
+    from bench.engine.workers import WorkerGroup
     from bench.suite.arms import Arm, Case
     from bench.suite.schedule import Block
+    from bench.worker.messages import ProofReply
+    from models.recipes import Recipe
+
+EPOCH_TIMEOUT_S = 24 * 3600
 
 
-class TrainingBlock(LiveBlock):
-    """A block whose arms train from equal weights on equal batches, alternated in epochs; its number is its seed."""
+class TrainingBlock(BlockRunner):
+    """Alternates arms in epochs; all of them train from the same initial weights on the same batches."""
 
-    def __init__(self, rig: Rig, block: Block, caches: Path) -> None:
-        """Draw the weights that all arms begin with, before any of them is built."""
-        super().__init__(rig, block, caches)
+    def __init__(self, context: RunContext, tally: Tally, block: Block, caches: Path) -> None:
+        super().__init__(context, tally, block, caches)
+        self._seed = (context.plan.seed + block.number) % MAX_SEED
         for case in self.cases:
-            rig.draw_initial(case, block.number)
+            weights = initial_weights(NETWORKS[case.model], self._seed, self._recipe(case).initial)
+            save_weights(self._initial_weights(case), weights, {})
 
-    @property
-    def _is_whole(self) -> bool:
-        """Tell whether this block trains to the end, on as many images as an accuracy is worth looking at."""
-        plan = self.rig.plan
-        return self.block.number <= plan.preset.seeds and not plan.suite.images
+    def takes_part(self, arm: Arm, case: Case) -> bool:
+        return (arm.original.id, case.id) not in self.tally.unsupported and super().takes_part(arm, case)
 
-    def has_turn(self, arm: Arm, case: Case) -> bool:
-        """Tell whether an arm can train, as far as is known, and has not failed too often."""
-        return (arm.original.id, case.id) not in self.rig.unable and not self.rig.gives_up(arm, case)
-
-    def prepare(self, team: WorkerGroup, arm: Arm, case: Case) -> None:
-        """Open the arm's training."""
-        self.rig.train(team, arm, case, self.block.number, self.cores)
+    def prepare(self, group: WorkerGroup, arm: Arm, case: Case) -> None:
+        request = OpenTraining(
+            stack=arm.stack,
+            variant=arm.variant,
+            precision=arm.precision,
+            recipe=self._recipe(case),
+            seed=self._seed,
+            threads=self.context.plan.threads_of(case),
+            cores=tuple(self.cores),
+            weights=str(self._initial_weights(case)),
+            images=str(self.context.scratch / "train-images.npy"),
+            labels=str(self.context.scratch / "train-labels.npy"),
+        )
+        group.request(request, BUILD_TIMEOUT_S)
 
     def check(self, arm: Arm, case: Case) -> None:
-        """Leave warming up to the first epoch, and comparing to what all epochs leave behind."""
+        """Do nothing: the first epoch is the warm-up, and analysis compares the losses of all epochs."""
 
     def take_turn(self, number: int, position: int, arm: Arm, case: Case) -> None:
-        """Time one epoch; judge it apart."""
-        rig, team = self.rig, self.teams[arm.id]
-        request = {"epoch": number, "seed": rig.seed_of(self.block.number), "learning_rates": rig.rates(case, number)}
-        (epoch,), meanwhile = self.watched(arm, lambda: team.request("epoch", EPOCH_TIMEOUT_S, **request))
-        place: dict[str, Any] = {
-            "arm": arm.id,
-            "case": case.id,
-            "block": self.block.number,
-            "round": number,
-            "position": position,
-        }
-        accuracy = rig.test_accuracy(team) if self._is_whole else None
-        self.store(TrainedEpoch(**place, test_accuracy=accuracy, **epoch, **meanwhile))
+        plan, group = self.context.plan, self.groups[arm.id]
+        batches = -(-plan.epoch_images // case.batch_size)
+        rates = learning_rates(self._recipe(case), plan.suite.epochs, batches, number)
+        request = RunEpoch(number, self._seed, tuple(rates))
+        (result,), conditions = self.observe(arm, lambda: group.request(request, EPOCH_TIMEOUT_S))
+        accuracy = None
+        # Accuracy means little after a short training, or on a part of the training images.
+        if self.block.number <= plan.preset.seeds and not plan.suite.images:
+            images, labels = (str(self.context.scratch / f"test-{part}.npy") for part in ("images", "labels"))
+            accuracy = group.request(Evaluate(images, labels), PREDICT_TIMEOUT_S)[0].accuracy
+        self.store(
+            TrainedEpoch(
+                arm=arm.id,
+                case=case.id,
+                block=self.block.number,
+                round=number,
+                position=position,
+                result=result,
+                test_accuracy=accuracy,
+                conditions=conditions,
+            )
+        )
 
-    def evidence(self, arm: Arm, case: Case) -> dict[str, Any]:
-        """Return what the arm's process reads back; its training is of no use afterwards."""
-        found = proven(self.rig, self.teams[arm.id].request("prove_training", PREDICT_TIMEOUT_S), arm, case)
-        self.rig.memory[arm.original.id] = max(self.rig.memory.get(arm.original.id, 0), found["memory_bytes"])
-        return found
+    def read_back(self, arm: Arm, case: Case) -> ProofReply:
+        replies = self.groups[arm.id].request(ProveTraining(), PREDICT_TIMEOUT_S)
+        proof = combined_proof(replies, arm, self.context.plan.threads_of(case))
+        self.tally.add_memory(arm, proof.memory_bytes)
+        return proof
+
+    def _recipe(self, case: Case) -> Recipe:
+        recipe = self.context.plan.suite.recipe
+        if recipe is None:
+            raise ValueError(f"suite {self.context.plan.suite.name} has no recipe")
+        return replace(recipe, network=case.model, batch_size=case.batch_size)
+
+    def _initial_weights(self, case: Case) -> Path:
+        """Return the file of the weights that all arms of the current block start from."""
+        return self.context.scratch / f"initial-{case.model}.safetensors"

@@ -1,8 +1,8 @@
 """When a planned look stops a run."""
 
 import pytest
-
 from bench.engine.blocks import _is_settled
+
 from bench.records import Proof
 from tests.analysis.test_speedups import JIT, Story
 

@@ -31,6 +31,7 @@ STACK = Stack(
         "dies": Variant("Exit during a prediction"),
         "chatty": Variant("Print garbage"),
         "rubbish": Variant("Write garbage into the channel to the orchestrator"),
+        "brief": Variant("Write an empty reply into the channel to the orchestrator"),
         "hangs": Variant("Never return"),
         "bf16": Variant("Read back another precision than requested"),
         "unproven": Variant("Fail its proof"),
@@ -83,6 +84,8 @@ class ToySession(OracleSession):
                 sys.stdout.write('{"rubbish": 1}\n\x00\xff')
             case "rubbish":
                 os.write(int(sys.argv[2]), b"rubbish\n")
+            case "brief":
+                os.write(int(sys.argv[2]), b"{}\n")
             case "hangs":
                 time.sleep(1000)
         return super().step(batch)

@@ -4,11 +4,11 @@ from itertools import count, cycle, pairwise
 import pytest
 
 from bench.clock import cpu_ns_of, timer_resolution_ns
-from bench.worker.timing import Timing, delayed, is_level, time_pipeline, time_slice
+from bench.worker.timing import Timing, delayed, is_steady, time_pipeline, time_slice
 
 
 class FakeClock:
-    """A clock that advances only when told to."""
+    """A clock that advances only when it is set."""
 
     def __init__(self) -> None:
         self.now = 0
@@ -38,7 +38,7 @@ def test_the_iteration_that_passes_the_budget_is_kept() -> None:
     assert slice_of([10], budget=25)[0].samples_ns == (10, 10, 10)
 
 
-def test_a_step_longer_than_the_budget_is_measured_once() -> None:
+def test_a_step_longer_than_the_budget_is_timed_once() -> None:
     assert slice_of([100], budget=1)[0].samples_ns == (100,)
 
 
@@ -52,7 +52,7 @@ def test_every_call_gets_the_next_batch() -> None:
     assert slice_of([1], budget=4, lead_in=1)[1] == [0, 1, 2, 3, 4]
 
 
-def test_the_garbage_collector_is_back_after_a_step_that_raises() -> None:
+def test_the_garbage_collector_is_on_again_after_a_step_that_raises() -> None:
     def step(_):
         raise RuntimeError
 
@@ -62,14 +62,14 @@ def test_the_garbage_collector_is_back_after_a_step_that_raises() -> None:
 
 
 @pytest.mark.parametrize(
-    ("medians", "level"),
+    ("medians", "steady"),
     [([], False), ([1, 1], False), ([9, 1, 1, 1], True), ([1.0, 1.05, 1.0], True), ([1.0, 1.06, 1.0], False)],
 )
-def test_steady_state_is_three_medians_within_five_percent(medians, level) -> None:
-    assert is_level(medians) is level
+def test_steady_state_is_three_medians_within_five_percent(medians, steady) -> None:
+    assert is_steady(medians) is steady
 
 
-def test_the_cpu_time_of_a_process_that_is_gone_is_zero() -> None:
+def test_the_cpu_time_of_a_process_that_has_exited_is_zero() -> None:
     assert cpu_ns_of(2**22 - 1) == 0
 
 
@@ -92,7 +92,7 @@ def test_a_pipeline_is_timed_while_it_is_full() -> None:
 
 
 class RunningClock(FakeClock):
-    """A clock that each reading takes a step of."""
+    """A clock that each reading advances by 1."""
 
     def __call__(self) -> int:
         self.now += 1
@@ -100,8 +100,8 @@ class RunningClock(FakeClock):
 
 
 @pytest.mark.parametrize(("delay", "wait"), [(0.0, 0.2), (0.05, 0.2), (0.2, 0.2), (0.05, 0.05), (0.0, 0.0)])
-def test_a_delay_is_timed_and_the_rest_of_the_wait_is_not(delay, wait) -> None:
-    """Calls begin equally long after each other, however much of the wait is timed; bookkeeping is timed alike."""
+def test_the_delay_is_timed_and_the_rest_of_the_wait_is_not(delay, wait) -> None:
+    """The period of the calls depends on the wait only, and the bookkeeping is timed in the same way."""
     clock, begins, seen = RunningClock(), [], []
 
     def step(batch):
@@ -110,16 +110,16 @@ def test_a_delay_is_timed_and_the_rest_of_the_wait_is_not(delay, wait) -> None:
         clock.now += 10_000
         return batch
 
-    slower, batches = delayed(step, count(), delay, wait, clock)
-    assert slower(next(batches)) == 0
-    timing = time_slice(slower, batches, 50_000, 0, clock, clock)
+    delayed_step, batches = delayed(step, count(), delay, wait, clock)
+    assert delayed_step(next(batches)) == 0
+    timing = time_slice(delayed_step, batches, 50_000, 0, clock, clock)
     assert timing.samples_ns == pytest.approx([10_000 * (1 + delay)] * len(timing.samples_ns), abs=10)
     periods = [after - before for before, after in pairwise(begins[1:])]
     assert periods == pytest.approx([10_000 * (1 + wait)] * len(periods), abs=10)
     assert seen == list(range(len(seen)))
 
 
-def test_the_resolution_of_a_clock_is_its_least_step() -> None:
+def test_the_resolution_of_a_clock_is_its_smallest_step() -> None:
     readings = iter([0, 0, 40, 40, 120, 120])
     assert timer_resolution_ns(lambda: next(readings), 6) == 40
     assert timer_resolution_ns(lambda: 7, 6) == 0
