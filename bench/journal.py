@@ -1,11 +1,12 @@
-"""Append-only results on disk: every record is one atomic_write line, flushed, or not there at all."""
+"""A run's files on disk: the append-only journal, one complete line per record, and files that appear at once."""
 
 from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING, Self
 
-from bench.records import Record, RecordError, from_line, to_line
+from bench.codec import CodecError
+from bench.records import Record, from_line, to_line
 from models.errors import UserError
 from models.files import atomic_write
 
@@ -31,7 +32,7 @@ class Journal:
     def append(self, record: Record) -> None:
         """Write one record.
 
-        Raises UserError when the disk refuses; the journal is then cut back to its last atomic_write line.
+        Raises UserError if the disk refuses it; the journal is then cut back to its last complete line.
         """
         line = to_line(record).encode() + b"\n"
         size = os.fstat(self._descriptor).st_size
@@ -39,7 +40,8 @@ class Journal:
             written = 0
             while written < len(line):
                 written += os.write(self._descriptor, line[written:])
-        except BaseException as error:  # an interrupt too must not leave half a line
+        # An interrupt must not leave half a line either.
+        except BaseException as error:
             os.ftruncate(self._descriptor, size)
             if isinstance(error, OSError):
                 raise disk_error(self._path, error, measured=size > 0) from error
@@ -47,20 +49,17 @@ class Journal:
 
 
 def disk_error(path: Path, error: OSError, *, measured: bool = True) -> UserError:
-    """Return the one line for a disk that refuses, with what can be done about it."""
+    """Return the error for a disk that refuses to write, with the remedy."""
     if not measured:
         return UserError(f"{path}: {error.strerror}; nothing was measured; free space, or name another --results")
     return UserError(
-        f"{path}: {error.strerror}; what was measured before is whole; free space, then "
-        f"`python -m bench report {path.parent}` makes the report of it"
+        f"{path}: {error.strerror}; everything measured before is saved; free space, then run "
+        f"`python -m bench report {path.parent}` for its report"
     )
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file under a temporary name, then rename it.
-
-    Raises UserError when the disk refuses.
-    """
+    """Write a file that appears under its name only once it is complete; raises UserError if the disk refuses it."""
     try:
         with atomic_write(path) as partial:
             partial.write_text(text, encoding="utf-8", errors="backslashreplace")
@@ -68,24 +67,24 @@ def write_whole(path: Path, text: str) -> None:
         raise disk_error(path, error) from error
 
 
-def write_pages(folder: Path, texts: dict[str, str], drawn: dict[str, str]) -> None:
-    """Write a report's files, each atomic_write: texts by name, and plots into their own folder."""
+def write_pages(folder: Path, texts: dict[str, str], plots: dict[str, str]) -> None:
+    """Write the files of a report by name, the plots into a folder of their own."""
     (folder / "plots").mkdir(exist_ok=True)
-    for name, text in (texts | {f"plots/{name}": svg for name, svg in drawn.items()}).items():
+    for name, text in (texts | {f"plots/{name}": svg for name, svg in plots.items()}).items():
         write_whole(folder / name, text)
 
 
 def read_journal(folder: Path) -> list[Record]:
-    """Read every atomic_write line; raises UserError that names the first line which is no record."""
-    path = folder / JOURNAL
+    """Read every complete line; raises UserError that names the first line that is not a record."""
+    path, records = folder / JOURNAL, list[Record]()
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        with path.open(encoding="utf-8", newline="\n") as lines:
+            for line in lines:
+                # A run that was killed while it wrote leaves a last line without an end.
+                if line.endswith("\n"):
+                    records.append(from_line(line))
+    except CodecError as error:
+        raise UserError(f"{path}, line {len(records) + 1}: {error}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: can't be read ({error})") from error
-    records = []
-    for number, line in enumerate(lines[:-1], 1):  # what follows the last line's end was never finished
-        try:
-            records.append(from_line(line))
-        except RecordError as error:
-            raise UserError(f"{path}, line {number}: {error}") from error
     return records

@@ -1,12 +1,12 @@
-"""The lines of journal.jsonl, one kind of record each."""
+"""The records of journal.jsonl, one on each line."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, get_args
+from typing import TypeAlias, get_args
 
-from bench.codec import FLAT, CodecError, decode, encode
+from bench.codec import FLAT, CodecError, decode, encode, read_json
 from bench.worker.messages import EpochReply, batch_interval_ns
 
 PRODUCT, TRAFFIC = "product", "traffic"
@@ -14,7 +14,7 @@ PRODUCT, TRAFFIC = "product", "traffic"
 
 @dataclass(frozen=True)
 class Reference:
-    """The NumPy oracle's labels of a model's test images, and the true ones: one digit per image."""
+    """The NumPy oracle's labels of the test images for a model, and the true ones: one digit per image."""
 
     model: str
     labels: str
@@ -38,7 +38,7 @@ class Conversion:
 
 @dataclass(frozen=True)
 class Start:
-    """Start-up of a process that is alone on an idle machine, in ns; of a worker group, its slowest worker's.
+    """Start-up of a process that is alone on an idle machine, in ns; for a worker group, that of its slowest worker.
 
     `cached` says whether the compile caches were filled.
     """
@@ -91,7 +91,7 @@ class Parity:
 
 @dataclass(frozen=True)
 class Check:
-    """What a process of a block proved before its first timed slice."""
+    """The proof of a block's process before its first timed slice."""
 
     arm: str
     case: str
@@ -105,7 +105,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What was read back from a process of a block after its last timed slice."""
+    """What was read back from a block's process after its last timed slice."""
 
     arm: str
     case: str
@@ -121,7 +121,7 @@ class Conditions:
 
     `idle_cpu_ns` is the CPU time of all other workers, `harness_cpu_ns` that of the orchestrator. `steal_ns` is of the
     arm's cores, `throttled_ns` of the control group. `foreign_ns` is the CPU time of other processes on the arm's
-    cores; the kernel counts in coarse ticks, so one turn may show a negative value. All of it covers `watched_ns`,
+    cores; the kernel counts in coarse ticks, so one turn may show a negative value. All of these cover `watched_ns`,
     which is longer than the timed part. The last two are None in runs that did not record them.
     """
 
@@ -139,8 +139,8 @@ class Conditions:
 class Slice:
     """One arm's turn in one round of inference.
 
-    `samples_ns` holds the samples of all workers of the arm, one worker after the other: `counts` is how many each has,
-    `walls_ns` how long each took.
+    `samples_ns` holds the samples of all workers of the arm, one worker after the other: `counts` is the number of
+    samples of each worker, `walls_ns` its wall time.
     """
 
     arm: str
@@ -195,7 +195,7 @@ Turn: TypeAlias = Slice | TrainedEpoch
 
 
 def watched_ns(turn: Turn) -> int:
-    """Return for how long the machine was watched during a turn."""
+    """Return how long the conditions of a turn were recorded."""
     return turn.conditions.watched_ns or turn.wall_ns
 
 
@@ -212,7 +212,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Overhead:
-    """The null backend's samples: what the harness itself adds to a timed call, in ns."""
+    """The samples of the null backend: what the harness itself adds to a timed call."""
 
     samples_ns: tuple[int, ...]
 
@@ -221,8 +221,9 @@ class Overhead:
 class Roof:
     """A limit of the machine: matrix products of order `size`, or memory traffic of a working set of `size` bytes.
 
-    The workers of a group of `threads` did `work` in each call: floating-point or integer operations, or bytes read and
-    written. They worked at the same time; `counts` are their calls, `walls_ns` how long each took for them.
+    `threads` is that of the worker group, whose workers ran at the same time. `work` is that of one call of one worker:
+    floating-point or integer operations, or bytes read and written. `counts` are the calls of each worker, `walls_ns`
+    their total times.
     """
 
     what: str
@@ -237,7 +238,7 @@ class Roof:
 
 @dataclass(frozen=True)
 class End:
-    """How the run ended: `complete`, `settled` (a planned look stopped it) or `interrupted`."""
+    """How the run ended: `complete`, `settled` (stopped by a planned look) or `interrupted`."""
 
     status: str
     wall_ns: int
@@ -261,10 +262,6 @@ Record: TypeAlias = (
 KINDS: dict[str, type[Record]] = {kind.__name__.lower(): kind for kind in get_args(Record)}
 
 
-class RecordError(ValueError):
-    """A line that is not a record."""
-
-
 def to_line(record: Record) -> str:
     """Return the record as one line of JSON, without the end of the line."""
     return json.dumps({"kind": type(record).__name__.lower(), **encode(record)}, separators=(",", ":"), allow_nan=False)
@@ -273,20 +270,13 @@ def to_line(record: Record) -> str:
 def from_line(line: str) -> Record:
     """Return the record in a line of JSON.
 
-    Raises RecordError when the line is not JSON, or has an unknown kind, or other fields or types than its kind.
+    Raises CodecError if the line is not JSON, or has an unknown kind, or other fields or types than its kind.
     """
-    try:
-        content: Any = json.loads(line, parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:
-        raise RecordError(f"not JSON ({error})") from error
+    content = read_json(line)
     name = content.pop("kind", None) if isinstance(content, dict) else None
     if not isinstance(name, str) or name not in KINDS:
-        raise RecordError(f"not a record; the kinds are {', '.join(KINDS)}")
+        raise CodecError(f"is not a record; the kinds are {', '.join(KINDS)}")
     try:
         return decode(KINDS[name], content)
     except CodecError as error:
-        raise RecordError(f"{name}: {error}") from error
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no number")
+        raise error.inside(name) from None

@@ -1,4 +1,4 @@
-"""run.json: what is fixed before a run's first measurement."""
+"""The content of run.json: everything that is fixed before the first measurement."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bench.codec import CodecError, decode, encode
+from backends.protocol import PRECISIONS
+from bench.codec import CodecError, decode, encode, read_json
 from bench.journal import write_whole
 from bench.machine.facts import Machine
-from bench.suite.arms import Arm, Case
+from bench.suite.arms import LATENCY, THROUGHPUT, TRAINING, Arm, Case
 from bench.suite.schedule import PRESETS, Block
-from models.errors import UserError, unknown
+from models.errors import UserError
 from models.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -33,7 +34,10 @@ class TrainingInfo:
 
 @dataclass(frozen=True)
 class SuiteInfo:
-    """The suite; `training` is None where no arm trains."""
+    """The suite; `training` is None if no arm trains.
+
+    After each call of latency all arms keep busy for the share `wait` of its time.
+    """
 
     name: str
     summary: str
@@ -43,7 +47,7 @@ class SuiteInfo:
 
 @dataclass(frozen=True)
 class PairInfo:
-    """A comparison, its arms and case by id."""
+    """A planned comparison, its arms and case by id; `candidate` if it may be the primary one of its arm."""
 
     arm: str
     baseline: str
@@ -53,7 +57,7 @@ class PairInfo:
 
 @dataclass(frozen=True)
 class StepInfo:
-    """A step of a ladder: what changes, and the id of the arm in which it has."""
+    """A step of a ladder: what changes, and the id of the arm with the change."""
 
     name: str
     arm: str
@@ -61,7 +65,7 @@ class StepInfo:
 
 @dataclass(frozen=True)
 class LadderInfo:
-    """A ladder of the suite."""
+    """A ladder of the suite, lowest step first."""
 
     name: str
     steps: tuple[StepInfo, ...]
@@ -69,7 +73,7 @@ class LadderInfo:
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a block is measured. Runs of training write it as well."""
+    """How a block is measured; the fields with a default are missing in older runs."""
 
     slice_ns: int
     lead_in: int | None = None
@@ -80,7 +84,7 @@ class Protocol:
 
 @dataclass(frozen=True)
 class VariantInfo:
-    """A stack's variant; `compiles` is None in runs that did not record it."""
+    """A variant of a stack; `compiles` is None in runs that did not record it."""
 
     summary: str
     settings: dict[str, str]
@@ -89,7 +93,7 @@ class VariantInfo:
 
 @dataclass(frozen=True)
 class StackInfo:
-    """A stack; `baselines` are the stacks that it is compared with, none for a vanilla one."""
+    """A stack; `baselines` are the stacks that it is compared with, none for a vanilla stack."""
 
     environment: str
     baselines: tuple[str, ...]
@@ -109,7 +113,7 @@ class EnvironmentInfo:
 
 @dataclass(frozen=True)
 class Work:
-    """What one image costs by the specification of the network."""
+    """The work for one image, by the specification of the network."""
 
     multiply_adds: int
     parameters: int
@@ -139,9 +143,9 @@ class DataInfo:
 class RunInfo:
     """The content of run.json.
 
-    `lineups` are the ids of the arms that were to take part in each case, skipped ones included. `settings` are
-    the environment variables by the name of the settings. `missing` says by stack why it can't be measured;
-    `mismatches` gives by pair of environments the packages whose versions differ.
+    `lineups` are, by case, the ids of the arms that were to take part, including those that were skipped. `settings`
+    are the environment variables by the name of the settings. `missing` is, by stack, why it can't be measured.
+    `mismatches` are, by pair of environments, the packages whose versions differ.
     """
 
     schema: int
@@ -172,6 +176,7 @@ class RunInfo:
 
 
 def write_run(folder: Path, info: RunInfo) -> None:
+    """Write run.json; raises UserError if the disk refuses it."""
     write_whole(folder / RUN, json.dumps(encode(info), indent=1, allow_nan=False) + "\n")
 
 
@@ -179,10 +184,12 @@ def read_run(folder: Path) -> RunInfo:
     """Read run.json; raises UserError if it is missing, damaged or of another schema."""
     path = folder / RUN
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path}: not there; name the folder of a run, for instance results/latest") from error
-    except (OSError, ValueError, RecursionError) as error:
+    except CodecError as error:
+        raise UserError(f"{path}: {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: can't be read ({error})") from error
     schema = content.get("schema") if isinstance(content, dict) else None
     if schema != SCHEMA:
@@ -193,8 +200,41 @@ def read_run(folder: Path) -> RunInfo:
     try:
         # Not strict: a later version may store more.
         info = decode(RunInfo, content, strict=False)
+        _check(info)
     except CodecError as error:
         raise UserError(f"{path}: damaged: {error}") from error
-    if info.preset not in PRESETS:
-        raise UserError(f"{path}: damaged: {unknown('preset', info.preset, PRESETS)}")
     return info
+
+
+def _check(info: RunInfo) -> None:
+    """Raise CodecError for a name that nothing else defines, or a count that must be positive.
+
+    The arms of ladders need not be defined: ladders are those of the suite, of whose stacks a run may measure a part.
+    """
+    arms, cases = {arm.id for arm in info.arms}, {case.id for case in info.cases}
+    references = (
+        ("preset", "preset", {info.preset}, PRESETS.keys()),
+        ("arms", "stack", {arm.stack for arm in info.arms}, info.stacks.keys()),
+        ("arms", "precision", {arm.precision for arm in info.arms}, set(PRECISIONS)),
+        ("cases", "scenario", {case.scenario for case in info.cases}, {LATENCY, THROUGHPUT, TRAINING}),
+        ("cases", "model", {case.model for case in info.cases if case.scenario != TRAINING}, info.models.keys()),
+        ("cases", "lineup", cases, info.lineups.keys()),
+        ("lineups", "case", info.lineups.keys(), cases),
+        ("lineups", "arm", {arm for lineup in info.lineups.values() for arm in lineup}, arms),
+        ("pairs", "case", {pair.case for pair in info.pairs}, cases),
+        ("pairs", "arm", {arm for pair in info.pairs for arm in (pair.arm, pair.baseline)}, arms),
+    )
+    for field, kind, names, defined in references:
+        if undefined := sorted(names - defined):
+            raise CodecError(f"refers to the {kind} {undefined[0]!r}, which is not defined", field)
+    if info.suite.training is None and any(case.scenario == TRAINING for case in info.cases):
+        raise CodecError("is missing", "suite.training")
+    counts = {
+        "threads": [info.threads],
+        "machine": [info.machine.cores, info.machine.usable_cores],
+        "cases": [case.batch_size for case in info.cases],
+        "suite.training": [info.suite.training.images, info.suite.training.epochs] if info.suite.training else [],
+    }
+    for field, values in counts.items():
+        if min(values, default=1) < 1:
+            raise CodecError("has a count that is not positive", field)

@@ -1,4 +1,4 @@
-"""Published claims beside what is measured here: reproduced, not reproduced, or not testable here and why."""
+"""Published claims compared with what is measured here."""
 
 from __future__ import annotations
 
@@ -7,23 +7,14 @@ from math import sqrt
 from statistics import mean
 from typing import TYPE_CHECKING, TypeAlias
 
-from bench.analysis.speedups import Run
-from bench.journal import RUN, read_run
+from bench.analysis.speedups import pair_faults
 from bench.suite.arms import LATENCY, TRAINING, Arm, Case, Pair
-from bench.training.course import kept_epoch
-from bench.training.train import TRAINING as TRAINING_FILE
-from bench.training.train import is_complete, read_history, read_training
-from models.errors import UserError
-from models.recipes import from_dict
-from models.recipes.parse import load_recipe, recipe_names
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
+    from collections.abc import Iterable, Mapping
 
     from bench.analysis.gates import Estimate
-    from bench.training.course import Epoch
-    from models.recipes import Recipe
+    from bench.analysis.run import Run
 
 REPRODUCED, NOT_REPRODUCED, NOT_TESTABLE, OPEN = "reproduced", "not reproduced", "not testable here", "not measured yet"
 INFERENCE_SUITE, TRAINING_SUITE = "claims-inference", "claims-training"
@@ -43,7 +34,7 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """A claimed test accuracy of a recipe, at least `low`."""
+    """A claimed test accuracy of a recipe: at least `low`."""
 
     recipe: str
     low: float
@@ -51,26 +42,34 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Untestable:
-    """Why a claim can't be held against anything here."""
+    """Why a claim can't be tested here."""
 
     reason: str
 
 
-Evidence: TypeAlias = Ratio | Accuracy | Untestable
+Criterion: TypeAlias = Ratio | Accuracy | Untestable
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What was published, where, and what would show it here."""
+    """A published statement, its source, and what would reproduce it here."""
 
     source: str
     statement: str
-    evidence: Evidence
+    criterion: Criterion
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What was measured for a claim, from where, and what follows."""
+class TrainedModel:
+    """The test accuracy of a finished training, and after how many epochs it ended."""
+
+    accuracy: float
+    epochs: int
+
+
+@dataclass(frozen=True)
+class ClaimResult:
+    """What was measured for a claim, in which folders, and the verdict."""
 
     claim: Claim
     measured: str
@@ -144,123 +143,76 @@ CLAIMS = (
 
 
 def needed(claims: Iterable[Claim], kind: type[Ratio | Accuracy]) -> list[str]:
-    """Return the suites, or the recipes, that claims are held against."""
+    """Return the suites, or the recipes, that claims are tested with."""
+    criteria = [claim.criterion for claim in claims if isinstance(claim.criterion, kind)]
     names = [
-        each.evidence.suite if isinstance(each.evidence, Ratio) else each.evidence.recipe
-        for each in claims
-        if isinstance(each.evidence, kind) and not isinstance(each.evidence, Untestable)
+        criterion.suite if isinstance(criterion, Ratio) else criterion.recipe
+        for criterion in criteria
+        if not isinstance(criterion, Untestable)
     ]
     return list(dict.fromkeys(names))
 
 
-def newest_runs(results: Path) -> dict[str, Run]:
-    """Return the newest run of each suite that claims need: whole, on the real data, with a preset that claims."""
-    suites, found = needed(CLAIMS, Ratio), dict[str, Run]()
-    for file in results.glob(f"*/{RUN}"):
-        try:
-            if read_run(file.parent)["suite"]["name"] in suites and not file.parent.is_symlink():
-                run = Run(file.parent)
-                name = run.info["suite"]["name"]
-                if _counts(run) and (name not in found or run.info["started"] > found[name].info["started"]):
-                    found[name] = run
-        except UserError:
-            continue
-    return found
-
-
-def _counts(run: Run) -> bool:
+def counts(run: Run) -> bool:
+    """Return whether claims can be tested with a run: it ended, on the real data, with a preset that has intervals."""
     ended = run.end is not None and run.end.status != "interrupted"
     return ended and run.data == "fashion-mnist" and run.preset.confidence is not None
 
 
-def trainings(results: Path) -> dict[str, dict[str, list[Epoch]]]:
-    """Return by recipe and folder the histories of the finished trainings on the real data: of the longest meant."""
-    found: dict[str, dict[str, list[Epoch]]] = {}
-    meant: dict[str, int] = {}
-    for file in sorted(results.glob(f"*/{TRAINING_FILE}")):
-        try:
-            about, history = read_training(file.parent), read_history(file.parent)
-        except UserError:
-            continue
-        if is_complete(file.parent) and history and about["data"]["name"] == "fashion-mnist" and _is_published(about):
-            name, epochs = about["recipe"]["name"], min(about["epochs"], about["recipe"]["epochs"])
-            if epochs > meant.get(name, 0):
-                found[name], meant[name] = {}, epochs
-            if epochs == meant[name]:
-                found[name][file.parent.name] = history
-    return found
-
-
-def _is_published(about: dict[str, object]) -> bool:
-    """Tell whether a training kept to the recipe that comes with the project, apart from the number of epochs."""
-    recipe = about["recipe"]
-    if not isinstance(recipe, dict) or recipe.get("name") not in recipe_names():
-        return False
-    try:
-        return from_dict(recipe) == load_recipe(recipe["name"])
-    except (TypeError, KeyError):
-        return False
-
-
-def judge(claim: Claim, runs: dict[str, Run], trained: dict[str, dict[str, list[Epoch]]]) -> Finding:
-    """Return what follows for a claim from the runs by suite, and the trainings by recipe and folder."""
-    match claim.evidence:
+def judge(claim: Claim, runs: Mapping[str, Run], trained: Mapping[str, Mapping[str, TrainedModel]]) -> ClaimResult:
+    """Return the result for a claim from the runs by suite, and the trained models by recipe and folder."""
+    match claim.criterion:
         case Untestable(reason):
-            return Finding(claim, "", f"{NOT_TESTABLE}: {reason}", "")
+            return ClaimResult(claim, "", f"{NOT_TESTABLE}: {reason}", "")
         case Accuracy(recipe, low):
-            return _judge_accuracy(claim, load_recipe(recipe), low, trained.get(recipe, {}))
-        case Ratio():
-            return _judge_ratio(claim, claim.evidence, runs.get(claim.evidence.suite))
+            return _judge_accuracy(claim, low, trained.get(recipe, {}))
+        case Ratio() as ratio:
+            return _judge_ratio(claim, ratio, runs.get(ratio.suite))
 
 
-def _judge_ratio(claim: Claim, ratio: Ratio, run: Run | None) -> Finding:
+def _judge_ratio(claim: Claim, ratio: Ratio, run: Run | None) -> ClaimResult:
     if run is None:
-        return Finding(claim, "", OPEN, "")
+        return ClaimResult(claim, "", OPEN, "")
     estimate = run.estimate(Pair(ratio.arm, ratio.baseline, ratio.case))
     if estimate is None:
         failures = [run.failure(arm, ratio.case) for arm in (ratio.arm, ratio.baseline)]
-        reason = next((each.reason for each in failures if each), "")
+        reason = next((failure.reason for failure in failures if failure), "")
         verdict = f"{NOT_TESTABLE}: {reason}" if reason else f"{OPEN}: the newest run has no such pair"
-        return Finding(claim, "", verdict, run.folder.name)
-    if faults := run.pair_faults(ratio.arm, ratio.baseline, ratio.case):
-        return Finding(claim, "", f"{NOT_TESTABLE}: {'; '.join(faults)}", run.folder.name)
-    return Finding(claim, _told(run, ratio, estimate), _ratio_verdict(ratio, estimate), run.folder.name)
+        return ClaimResult(claim, "", verdict, run.folder.name)
+    if faults := pair_faults(run, ratio.arm, ratio.baseline, ratio.case):
+        return ClaimResult(claim, "", f"{NOT_TESTABLE}: {'; '.join(faults)}", run.folder.name)
+    return ClaimResult(claim, _measured(run, ratio, estimate), _ratio_verdict(ratio, estimate), run.folder.name)
 
 
 def _ratio_verdict(ratio: Ratio, estimate: Estimate) -> str:
-    """Return whether the whole interval lies below what was claimed, or some of it reaches there."""
+    """Return whether the interval includes the claimed ratio or lies above it."""
     interval = estimate.ratio_interval
     if interval is None:
         return f"{OPEN}: this run's preset gives no interval"
     return REPRODUCED if interval.high >= ratio.low else NOT_REPRODUCED
 
 
-def _told(run: Run, ratio: Ratio, estimate: Estimate) -> str:
-    interval = estimate.ratio_interval
-    sure = f" ({interval.low:.2f} to {interval.high:.2f})" if interval else ""
-    times = [_time(run, each, ratio.case) for each in (ratio.baseline, ratio.arm)]
-    unit = "an epoch" if ratio.case.scenario == TRAINING else f"{TEST_IMAGES:,} images"
-    if ratio.case.scenario == TRAINING:
-        unit += f" of {run.images_per_turn(ratio.case):,} images"
-    what = f"{ratio.arm.label} over {ratio.baseline.label}, {ratio.case.model}"
-    return f"{estimate.speedup:.2f}x{sure}: {what}; {times[0]} s -> {times[1]} s for {unit}"
+def _measured(run: Run, ratio: Ratio, estimate: Estimate) -> str:
+    interval, trains = estimate.ratio_interval, ratio.case.scenario == TRAINING
+    bounds = f" ({interval.low:.2f} to {interval.high:.2f})" if interval else ""
+    turns = 1 if trains else TEST_IMAGES / ratio.case.batch_size
+    before, after = (
+        f"{(run.typical_latency_ns(arm, ratio.case) or 0.0) * turns / 1e9:.3g} s" for arm in (ratio.baseline, ratio.arm)
+    )
+    images = run.images_per_turn(ratio.case) if trains else TEST_IMAGES
+    work = f"an epoch of {images:,} images" if trains else f"{images:,} images"
+    arms = f"{ratio.arm.label} over {ratio.baseline.label}, {ratio.case.model}"
+    return f"{estimate.speedup:.2f}x{bounds}: {arms}; {before} -> {after} for {work}"
 
 
-def _time(run: Run, arm: Arm, case: Case) -> str:
-    typical = run.typical_latency_ns(arm, case) or 0.0
-    count = 1 if case.scenario == TRAINING else TEST_IMAGES / case.batch_size
-    return f"{typical * count / 1e9:.3g}"
-
-
-def _judge_accuracy(claim: Claim, recipe: Recipe, low: float, histories: dict[str, list[Epoch]]) -> Finding:
-    """Compare the mean over trainings; what the test images' own chance may explain (two standard errors) counts."""
-    if not histories:
-        return Finding(claim, "", OPEN, "")
-    reached = [history[kept_epoch(recipe, history)].test_accuracy for history in histories.values()]
-    accuracy = mean(reached)
-    allowance = 2 * sqrt(low * (1 - low) / TEST_IMAGES)
-    spread = f", {min(reached):.2%} to {max(reached):.2%}" if len(reached) > 1 else ""
-    epochs = sorted({len(history) for history in histories.values()})
-    measured = f"{accuracy:.2%} ({len(reached)} trained{spread}; {', '.join(map(str, epochs))} epochs)"
-    verdict = REPRODUCED if accuracy >= low - allowance else NOT_REPRODUCED
-    return Finding(claim, measured, verdict, ", ".join(histories))
+def _judge_accuracy(claim: Claim, low: float, trained: Mapping[str, TrainedModel]) -> ClaimResult:
+    """Compare the mean accuracy, allowing two standard errors for the choice of the test images."""
+    if not trained:
+        return ClaimResult(claim, "", OPEN, "")
+    accuracies = [model.accuracy for model in trained.values()]
+    standard_error = sqrt(low * (1 - low) / TEST_IMAGES)
+    spread = f", {min(accuracies):.2%} to {max(accuracies):.2%}" if len(accuracies) > 1 else ""
+    epochs = ", ".join(map(str, sorted({model.epochs for model in trained.values()})))
+    measured = f"{mean(accuracies):.2%} ({len(accuracies)} trained{spread}; {epochs} epochs)"
+    verdict = REPRODUCED if mean(accuracies) >= low - 2 * standard_error else NOT_REPRODUCED
+    return ClaimResult(claim, measured, verdict, ", ".join(trained))

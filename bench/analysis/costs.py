@@ -1,4 +1,4 @@
-"""What an arm costs its user beside time per answer: start, memory, disk."""
+"""The costs of an arm besides latency: start-up, memory, disk."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bench.analysis.speedups import Run
+    from bench.analysis.run import Run
     from bench.records import Start
     from bench.suite.arms import Arm, Case
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Costs of an arm; times in ns, None where they were not measured.
+    """Costs of an arm; times in ns, None if not measured.
 
-    `start` is that of a process alone on the machine with empty compile caches, `convert_ns` what making its files took
-    before, `restart_ns` what import, build and first call take with filled caches. `memory_bytes` is the peak resident
-    set of all of its processes together; `installed_bytes` the size of its environment; `saved_bytes` that of the model
-    as a user would ship it. `break_even_images` is the number of images after which a faster arm has paid for a longer
-    start than the first of its baselines: zero when it starts no slower, infinite when it is no faster.
+    `start` is the start of a process alone on the machine with empty compile caches; `convert_ns` is the conversion of
+    its files before that, 0 if it needs none; `restart_ns` is import, build and first call with filled caches.
+    `memory_bytes` is the peak resident set of all its processes together, `installed_bytes` the size of its
+    environment, `saved_bytes` that of the model as a user would ship it. `break_even_images` is the number of images
+    after which a faster arm makes up for a longer start than that of its first baseline: zero if it starts no slower,
+    infinite if it is no faster.
     """
 
     start: Start | None
@@ -35,25 +36,40 @@ class Cost:
 def cost(run: Run, arm: Arm, case: Case) -> Cost:
     """Return the costs of an arm on a case; its start is that on the first case of the same model and scenario."""
     proof = run.proof(arm, case)
-    environment = run.info["environments"].get(run.info["stacks"][arm.stack]["environment"], {})
-    start, again = (_start(run, arm, case, cached=cached) for cached in (False, True))
-    caches = run.info["stacks"][arm.stack]["compiles"] and "compile" in arm.variant
+    environment = run.info.environments.get(run.info.stacks[arm.stack].environment)
+    start, restart = (_start(run, arm, case, cached=cached) for cached in (False, True))
+    if restart is None and not compiles(run, arm):
+        restart = start
     return Cost(
         start=start,
         convert_ns=_convert_ns(run, arm, case),
         cold_start_ns=_cold_start_ns(run, arm, case),
-        restart_ns=again.total_ns if again else None if caches or start is None else start.total_ns,
+        restart_ns=restart.total_ns if restart else None,
         memory_bytes=proof.memory_bytes if proof else None,
-        installed_bytes=environment.get("bytes"),
+        installed_bytes=environment.bytes if environment else None,
         saved_bytes=proof.saved_bytes if proof else None,
         break_even_images=_break_even_images(run, arm, case),
     )
 
 
+def compiles(run: Run, arm: Arm) -> bool:
+    """Return whether an arm fills a compile cache that makes its restart faster than its start."""
+    stack = run.info.stacks[arm.stack]
+    variant = (stack.variants or {}).get(arm.variant)
+    if variant is None or variant.compiles is None:
+        # Runs that did not record it of a variant: there, exactly the variants of this name compile.
+        return stack.compiles and "compile" in arm.variant
+    return variant.compiles
+
+
 def _start(run: Run, arm: Arm, case: Case, *, cached: bool) -> Start | None:
-    """Return the first start of an arm's process in the proof pass; a replica's is its original's."""
-    cases = [each for each in run.cases if each.group == case.group]
-    starts = [start for each in cases for start in run.starts.get((arm.original.id, each.id), [])]
+    """Return the first start of an arm's process in the proof pass; a replica has its original's."""
+    starts = (
+        start
+        for other in run.cases
+        if other.group == case.group
+        for start in run.starts.get((arm.original.id, other.id), [])
+    )
     return next((start for start in starts if start.cached == cached), None)
 
 
@@ -63,7 +79,7 @@ def _convert_ns(run: Run, arm: Arm, case: Case) -> int:
 
 
 def _cold_start_ns(run: Run, arm: Arm, case: Case) -> int | None:
-    """Return the time from nothing but weights to the first answer: convert, import, build, first call."""
+    """Return the time from the weights to the first answer: convert, import, build, first call."""
     start = _start(run, arm, case, cached=False)
     return None if start is None else _convert_ns(run, arm, case) + start.total_ns
 
@@ -72,9 +88,9 @@ def _break_even_images(run: Run, arm: Arm, case: Case) -> float | None:
     baseline = next((pair.baseline for pair in run.pairs if pair.arm == arm and pair.case == case), None)
     if baseline is None or arm.replica:
         return None
-    start, start_before = _cold_start_ns(run, arm, case), _cold_start_ns(run, baseline, case)
-    latency, latency_before = run.typical_latency_ns(arm, case), run.typical_latency_ns(baseline, case)
-    if start is None or start_before is None or latency is None or latency_before is None:
+    start, baseline_start = _cold_start_ns(run, arm, case), _cold_start_ns(run, baseline, case)
+    latency, baseline_latency = run.typical_latency_ns(arm, case), run.typical_latency_ns(baseline, case)
+    if start is None or baseline_start is None or latency is None or baseline_latency is None:
         return None
-    longer, gain = start - start_before, (latency_before - latency) / case.batch_size
-    return max(0.0, longer / gain) if gain > 0 else float("inf")
+    gain = (baseline_latency - latency) / case.batch_size
+    return max(0.0, (start - baseline_start) / gain) if gain > 0 else float("inf")

@@ -1,17 +1,17 @@
-"""A run read back from its folder: its records indexed, and the ratios that follow from them."""
+"""A recorded run: its description and records, indexed, and the ratios that follow from them."""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
 from functools import cached_property
-from statistics import median
+from statistics import fmean, median
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from bench.analysis import gates
-from bench.analysis.gates import Estimate
-from bench.analysis.stats import hodges_lehmann, percentile, sign_interval, trimmed_mean, wilcoxon_interval, wilcoxon_p
-from bench.journal import JOURNAL, read_journal, read_run
+from bench.analysis.gates import Estimate, estimate_of
+from bench.analysis.stats import percentile, trimmed_mean
+from bench.journal import JOURNAL, read_journal
 from bench.records import (
     Check,
     Conversion,
@@ -29,114 +29,62 @@ from bench.records import (
     Turn,
     watched_ns,
 )
+from bench.run_info import read_run
 from bench.suite.arms import LATENCY, TRAINING, Arm, Case, Pair
-from bench.suite.schedule import PRESETS, Preset
+from bench.suite.schedule import PRESETS
 from models.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
     from pathlib import Path
 
-EQUIVALENCE_CONFIDENCE = 0.90
-
 T = TypeVar("T")
+R = TypeVar("R", bound=Check | Start | Failure | Slice | TrainedEpoch)
 
 
-class RecordedRun:
-    """A run read back from its folder, with its records indexed."""
+class Run:
+    """A recorded run. Its dictionaries have the ids of arm and case as keys, unless they say otherwise."""
 
     def __init__(self, folder: Path) -> None:
-        """Read; raises UserError when the folder holds no run or a damaged one."""
+        """Read the run in `folder`; raises UserError if there is none or if it is damaged."""
         self.folder = folder
-        self.info: dict[str, Any] = read_run(folder)
+        self.info = read_run(folder)
         self.records = read_journal(folder)
-        self.arms = [Arm(**arm) for arm in self.info["arms"]]
-        self.cases = [Case(**case) for case in self.info["cases"]]
-        self.preset: Preset = PRESETS[self.info["preset"]]
-        self.data: str = self.info["data"]["name"]
-        self.scenarios = {case.id: case.scenario for case in self.cases}
-        self.taken: list[Turn] = [*self.of(Slice), *self.of(TrainedEpoch)]
-        _refuse_impossible(folder, self.taken, {arm.id for arm in self.arms})
+        self.arms, self.cases = self.info.arms, self.info.cases
+        self.preset = PRESETS[self.info.preset]
+        self.data = self.info.data.name
+        self._cases = {case.id: case for case in self.cases}
+        self._participants = {
+            case: [arm for arm in self.arms if arm.id in ids]
+            for case, ids in ((case, set(arms)) for case, arms in self.info.lineups.items())
+        }
+        self._all_turns: list[Turn] = [*self.of(Slice), *self.of(TrainedEpoch)]
+        if damage := self._damage():
+            raise UserError(f"{folder / JOURNAL}: damaged: {damage}")
 
-    def lineup(self, case: Case) -> list[Arm]:
-        """Return the arms that were to take part in a case, the skipped ones included."""
-        ids = set(self.info["lineups"][case.id])
-        return [arm for arm in self.arms if arm.id in ids]
-
-    def is_vanilla(self, arm: Arm) -> bool:
-        """Tell whether an arm's stack is one that others are held against."""
-        return not self.info["stacks"][arm.stack]["baselines"]
-
-    @cached_property
-    def references(self) -> dict[str, Reference]:
-        """Return by model what the oracle says of the test images."""
-        return {each.model: each for each in self.of(Reference)}
-
-    @cached_property
-    def conversions(self) -> dict[tuple[str, str], Conversion]:
-        """Return the conversions by (arm, model)."""
-        return {(each.arm, each.model): each for each in self.of(Conversion)}
-
-    @cached_property
-    def proofs(self) -> dict[tuple[str, str], Proof]:
-        """Return the proofs by (arm, case)."""
-        return {(proof.arm, proof.case): proof for proof in self.of(Proof)}
-
-    @cached_property
-    def turns(self) -> dict[tuple[str, str], list[Turn]]:
-        """Return slices or epochs by (arm, case), in order; only of processes that have proved their work."""
-        proven = {(each.arm, each.case, each.block) for each in self.of(Evidence)}
-        sound = [each for each in self.taken if (each.arm, each.case, each.block) in proven]
-        return _grouped((each.arm, each.case, each) for each in sound)
-
-    @cached_property
-    def checks(self) -> dict[tuple[str, str], list[Check]]:
-        """Return the blocks' checks by (arm, case)."""
-        return _grouped((each.arm, each.case, each) for each in self.of(Check))
-
-    @cached_property
-    def starts(self) -> dict[tuple[str, str], list[Start]]:
-        """Return the starts by (arm, case)."""
-        return _grouped((each.arm, each.case, each) for each in self.of(Start))
-
-    @cached_property
-    def failures(self) -> dict[tuple[str, str], list[Failure]]:
-        """Return the failures by (arm, case)."""
-        return _grouped((each.arm, each.case, each) for each in self.of(Failure))
-
-    @cached_property
-    def roofs(self) -> list[Roof]:
-        """Return what was measured of the machine itself."""
-        return self.of(Roof)
-
-    @property
-    def overhead(self) -> Overhead | None:
-        """Return the null backend's samples, if they were taken."""
-        return next(iter(self.of(Overhead)), None)
-
-    @property
-    def overhead_ns(self) -> float | None:
-        """Return the typical one of the null backend's samples; None when there are none."""
-        return percentile(sorted(self.overhead.samples_ns), 50) if self.overhead else None
-
-    @property
-    def end(self) -> End | None:
-        """Return how the run ended; None when it was killed."""
-        return next(iter(self.of(End)), None)
-
-    def failure(self, arm: Arm, case: Case) -> Failure | None:
-        """Return the first failure of an arm; a replica that has none shares its original's."""
-        own = self.failures.get((arm.id, case.id), [])
-        original = self.failures.get((arm.original.id, case.id), [])
-        return next(iter(own or original), None)
-
-    def slices(self, arm: Arm, case: Case) -> list[Slice]:
-        """Return an arm's slices on a case, in order of measuring."""
-        return [each for each in self.turns.get((arm.id, case.id), []) if isinstance(each, Slice)]
-
-    def epochs(self, arm: Arm, case: Case) -> list[TrainedEpoch]:
-        """Return the epochs that an arm has trained on a case, in order of measuring."""
-        return [each for each in self.turns.get((arm.id, case.id), []) if isinstance(each, TrainedEpoch)]
+    def _damage(self) -> str | None:
+        """Return what no run writes into its journal, or None."""
+        participants = {(arm.id, case) for case, arms in self._participants.items() for arm in arms}
+        places = set()
+        for turn in self._all_turns:
+            place = turn.arm, turn.case, turn.block, turn.round
+            if place in places:
+                return f"{turn.arm} has two turns in round {turn.round} of block {turn.block} on {turn.case}"
+            places.add(place)
+            if (turn.arm, turn.case) not in participants or not _is_possible(turn, self._cases[turn.case]):
+                return f"the turn of {turn.arm} in block {turn.block} on {turn.case} is impossible"
+        for roof in self.roofs:
+            if len(roof.counts) != len(roof.walls_ns) or min(roof.walls_ns, default=0) <= 0:
+                return f"the limit '{roof.what}' of {roof.size} is impossible"
+        images = {reference.model: len(reference.labels) for reference in self.of(Reference)}
+        for reference in self.of(Reference):
+            if not 0 < len(reference.labels) == len(reference.truth) == images[reference.model]:
+                return f"the reference labels of {reference.model} are not one for each image"
+        for proof in self.of(Proof):
+            case = self._cases.get(proof.case)
+            if case and len(proof.labels) != images.get(case.model, len(proof.labels)):
+                return f"the labels of {proof.arm} on {proof.case} are not one for each image"
+        return None
 
     def of(self, kind: type[T]) -> list[T]:
         """Return the records of one kind."""
@@ -149,188 +97,266 @@ class RecordedRun:
             kinds[type(record)].append(record)
         return kinds
 
-    def proof(self, arm: Arm, case: Case) -> Proof | None:
-        """Return the proof of an arm; a replica's is its original's."""
-        return self.proofs.get((arm.original.id, case.id))
+    def participants(self, case: Case) -> list[Arm]:
+        """Return the arms that were to take part in a case, including those that were skipped."""
+        return self._participants[case.id]
+
+    def is_vanilla(self, arm: Arm) -> bool:
+        return not self.info.stacks[arm.stack].baselines
 
     @cached_property
     def pairs(self) -> list[Pair]:
-        """Return the comparisons that the run set out to make."""
-        arms, cases = {arm.id: arm for arm in self.arms}, {case.id: case for case in self.cases}
+        """Return the planned comparisons."""
+        arms = {arm.id: arm for arm in self.arms}
         return [
-            Pair(arms[pair["arm"]], arms[pair["baseline"]], cases[pair["case"]], pair["candidate"])
-            for pair in self.info["pairs"]
+            Pair(arms[pair.arm], arms[pair.baseline], self._cases[pair.case], pair.candidate)
+            for pair in self.info.pairs
         ]
 
     @cached_property
-    def marked_rounds(self) -> set[tuple[str, int, int]]:
-        """Return (case, block, round) of the rounds in which the machine was taken away."""
-        machine, threads = self.info["machine"], {case.id: self.threads(case) for case in self.cases}
-        taken, foreign, wall = (defaultdict[Any, float](float) for _ in range(3))
-        for each in self.taken:
-            key = (each.case, each.block, each.round)
-            stolen_of = threads[each.case] if each.watched_ns is not None else machine["cores"]  # of all, in older runs
-            taken[key] += each.steal_ns / stolen_of + each.throttled_ns / machine["usable_cores"]
-            foreign[key] += (each.foreign_ns or 0) / threads[each.case]
-            wall[key] += watched_ns(each)
-        return {
-            key
-            for key in wall
-            if taken[key] > gates.MAX_TAKEN_SHARE * wall[key] or foreign[key] > gates.MAX_FOREIGN_SHARE * wall[key]
-        }
-
-    def log_ratios(self, pair: Pair, *, marked: bool = True) -> dict[int, float]:
-        """Return {block: median over its rounds of log(latency of the baseline / latency of the arm)}.
-
-        The latency of a slice is the trimmed mean of its samples; for throughput, the time per batch of all members
-        together. `marked` says whether marked rounds count.
-        """
-        arm, baseline = (self.latencies.get((each.id, pair.case.id), {}) for each in (pair.arm, pair.baseline))
-        counted = (
-            each
-            for each in sorted(arm.keys() & baseline.keys())
-            if marked or (pair.case.id, *each) not in self.marked_rounds
-        )
-        return _medians({each: math.log(baseline[each] / arm[each]) for each in counted})
+    def references(self) -> dict[str, Reference]:
+        """Return the oracle's labels by model."""
+        return {reference.model: reference for reference in self.of(Reference)}
 
     @cached_property
-    def latencies(self) -> dict[tuple[str, str], dict[tuple[int, int], float]]:
-        """Return {(arm, case): {(block, round): latency of the slice, or time of the epoch, in ns}}.
-
-        The first epoch of a process, in which everything is done for the first time, is its warm-up.
-        """
-        return {
-            (arm, case): {
-                (each.block, each.round): time_ns
-                for each in turns
-                if (time_ns := _time_ns(each, self.scenarios[case])) is not None
-            }
-            for (arm, case), turns in self.turns.items()
-        }
-
-    def typical_latency_ns(self, arm: Arm, case: Case) -> float | None:
-        """Return the median over blocks of the median over rounds of the slices' latencies."""
-        blocks = self.block_latencies_ns(arm, case)
-        return median(blocks.values()) if blocks else None
-
-    def block_latencies_ns(self, arm: Arm, case: Case) -> dict[int, float]:
-        """Return {block: median over its rounds of the slices' latencies}."""
-        return self._block_latencies_ns.get((arm.id, case.id), {})
+    def conversions(self) -> dict[tuple[str, str], Conversion]:
+        """Return the conversions by arm and model."""
+        return {(conversion.arm, conversion.model): conversion for conversion in self.of(Conversion)}
 
     @cached_property
-    def _block_latencies_ns(self) -> dict[tuple[str, str], dict[int, float]]:
-        return {key: _medians(latencies) for key, latencies in self.latencies.items()}
+    def proofs(self) -> dict[tuple[str, str], Proof]:
+        return {(proof.arm, proof.case): proof for proof in self.of(Proof)}
 
-    def estimate(self, pair: Pair, *, marked: bool = True) -> Estimate | None:
-        """Return the speedup of a comparison with its intervals, or None when no block has both arms."""
-        log_ratios = self.log_ratios(pair, marked=marked)
-        return estimate_of(list(log_ratios.values()), self.preset.confidence) if log_ratios else None
+    @cached_property
+    def turns(self) -> dict[tuple[str, str], list[Turn]]:
+        """Return slices or epochs in the order of measurement, only those of processes that proved their work."""
+        proven = {(evidence.arm, evidence.case, evidence.block) for evidence in self.of(Evidence)}
+        return _by_arm_and_case(turn for turn in self._all_turns if (turn.arm, turn.case, turn.block) in proven)
+
+    @cached_property
+    def checks(self) -> dict[tuple[str, str], list[Check]]:
+        return _by_arm_and_case(self.of(Check))
+
+    @cached_property
+    def starts(self) -> dict[tuple[str, str], list[Start]]:
+        return _by_arm_and_case(self.of(Start))
+
+    @cached_property
+    def failures(self) -> dict[tuple[str, str], list[Failure]]:
+        return _by_arm_and_case(self.of(Failure))
+
+    @cached_property
+    def _parities(self) -> dict[tuple[str, str, str], Parity]:
+        return {(parity.arm, parity.baseline, parity.case): parity for parity in reversed(self.of(Parity))}
+
+    @property
+    def roofs(self) -> list[Roof]:
+        """Return the measured limits of the machine."""
+        return self.of(Roof)
+
+    @property
+    def overhead(self) -> Overhead | None:
+        return next(iter(self.of(Overhead)), None)
+
+    @property
+    def overhead_ns(self) -> float | None:
+        """Return the median of the null backend's samples."""
+        return percentile(sorted(self.overhead.samples_ns), 50) if self.overhead else None
+
+    @property
+    def end(self) -> End | None:
+        """Return how the run ended; None if it was killed."""
+        return next(iter(self.of(End)), None)
+
+    def slices(self, arm: Arm, case: Case) -> list[Slice]:
+        return [turn for turn in self.turns.get((arm.id, case.id), []) if isinstance(turn, Slice)]
+
+    def epochs(self, arm: Arm, case: Case) -> list[TrainedEpoch]:
+        return [turn for turn in self.turns.get((arm.id, case.id), []) if isinstance(turn, TrainedEpoch)]
+
+    def proof(self, arm: Arm, case: Case) -> Proof | None:
+        """Return the proof of an arm; a replica has its original's."""
+        return self.proofs.get((arm.original.id, case.id))
+
+    def parity(self, pair: Pair) -> Parity | None:
+        return self._parities.get((pair.arm.id, pair.baseline.id, pair.case.id))
+
+    def failure(self, arm: Arm, case: Case) -> Failure | None:
+        """Return the first failure of an arm; a replica without one has its original's."""
+        own = self.failures.get((arm.id, case.id), [])
+        original = self.failures.get((arm.original.id, case.id), [])
+        return next(iter(own or original), None)
 
     def threads(self, case: Case) -> int:
         """Return how many threads each arm had on a case, all of its processes together."""
-        return case.threads or int(self.info["threads"])
+        return case.threads or self.info.threads
 
     def images_per_turn(self, case: Case) -> int:
-        """Return how many images the time of a turn is for: a batch's, or an epoch's."""
-        return self.info["suite"]["training"]["images"] if case.scenario == TRAINING else case.batch_size
+        """Return how many images the time of a turn covers: a batch, or an epoch."""
+        training = self.info.suite.training
+        return training.images if training and case.scenario == TRAINING else case.batch_size
 
     def accuracy(self, arm: Arm, case: Case) -> float | None:
-        """Return the accuracy on the test images: proved, or the mean over the seeds that an arm was trained with."""
+        """Return the test accuracy of the arm's proof; of arms that train, the mean over their seeds."""
         if case.scenario == TRAINING:
-            reached = self.final_accuracies(arm, case)
-            return sum(reached.values()) / len(reached) if reached else None
+            accuracies = self.final_accuracies(arm, case).values()
+            return fmean(accuracies) if accuracies else None
         proof = self.proof(arm, case)
         return proof.accuracy if proof else None
 
     def final_accuracies(self, arm: Arm, case: Case) -> dict[int, float]:
-        """Return {block: test accuracy after the last epoch} of the blocks that were trained to the end."""
-        last = self.info["suite"]["training"]["epochs"] - 1 if case.scenario == TRAINING else -1
-        epochs = self.epochs(arm, case)
+        """Return the test accuracy after the last epoch by block, of blocks that trained all epochs."""
+        training = self.info.suite.training
         return {
-            each.block: each.test_accuracy for each in epochs if each.round == last and each.test_accuracy is not None
+            epoch.block: epoch.test_accuracy
+            for epoch in self.epochs(arm, case)
+            if training and epoch.round == training.epochs - 1 and epoch.test_accuracy is not None
         }
 
     def trained_memory_bytes(self, arm: Arm, case: Case) -> int | None:
         """Return the peak resident set of an arm's processes in training."""
-        return max((each.memory_bytes for each in self.epochs(arm, case)), default=None)
-
-    def parity(self, pair: Pair) -> Parity | None:
-        """Return how the arm's outputs compare with the baseline's."""
-        return self._parities.get((pair.arm.id, pair.baseline.id, pair.case.id))
+        return max((epoch.result.memory_bytes for epoch in self.epochs(arm, case)), default=None)
 
     @cached_property
-    def _parities(self) -> dict[tuple[str, str, str], Parity]:
-        return {(each.arm, each.baseline, each.case): each for each in reversed(self.of(Parity))}
+    def disturbed_rounds(self) -> set[tuple[str, int, int]]:
+        """Return (case, block, round) of the rounds in which the arms lost too much of their cores."""
+        taken, others, watched = (defaultdict[tuple[str, int, int], float](float) for _ in range(3))
+        threads, machine = {case.id: self.threads(case) for case in self.cases}, self.info.machine
+        for turn in self._all_turns:
+            key, conditions = (turn.case, turn.block, turn.round), turn.conditions
+            # Runs that did not record the watched time counted the steal of all cores.
+            cores = machine.cores if conditions.watched_ns is None else threads[turn.case]
+            taken[key] += conditions.steal_ns / cores + conditions.throttled_ns / machine.usable_cores
+            others[key] += (conditions.foreign_ns or 0) / threads[turn.case]
+            watched[key] += watched_ns(turn)
+        return {
+            key
+            for key in watched
+            if taken[key] > gates.MAX_TAKEN_SHARE * watched[key] or others[key] > gates.MAX_FOREIGN_SHARE * watched[key]
+        }
+
+    @cached_property
+    def _latencies(self) -> dict[tuple[str, str], dict[tuple[int, int], float]]:
+        """Return the time per batch or epoch by block and round, in ns, without the first epoch of each process.
+
+        In its first epoch a process does everything for the first time: it is the warm-up.
+        """
+        return {
+            (arm, case): {
+                (turn.block, turn.round): _time_ns(turn, self._cases[case].scenario)
+                for turn in turns
+                if isinstance(turn, Slice) or turn.round
+            }
+            for (arm, case), turns in self.turns.items()
+        }
+
+    @cached_property
+    def _block_latencies_ns(self) -> dict[tuple[str, str], dict[int, float]]:
+        return {key: _medians(latencies) for key, latencies in self._latencies.items()}
+
+    def block_latencies_ns(self, arm: Arm, case: Case) -> dict[int, float]:
+        """Return by block the median over its rounds of the time per batch or epoch."""
+        return self._block_latencies_ns.get((arm.id, case.id), {})
+
+    def typical_latency_ns(self, arm: Arm, case: Case) -> float | None:
+        """Return the median over blocks of the blocks' latencies."""
+        blocks = self.block_latencies_ns(arm, case)
+        return median(blocks.values()) if blocks else None
+
+    def log_ratios(self, pair: Pair, *, disturbed: bool = True) -> dict[int, float]:
+        """Return by block the median over its rounds of log(latency of the baseline / latency of the arm).
+
+        The latency of a slice is the trimmed mean of its samples; for throughput, the time per batch of all workers
+        together. Disturbed rounds count if `disturbed`.
+        """
+        arm, baseline = (self._latencies.get((each.id, pair.case.id), {}) for each in (pair.arm, pair.baseline))
+        rounds = sorted(arm.keys() & baseline.keys())
+        if not disturbed:
+            rounds = [place for place in rounds if (pair.case.id, *place) not in self.disturbed_rounds]
+        return _medians({place: math.log(baseline[place] / arm[place]) for place in rounds})
+
+    def estimate(self, pair: Pair, *, disturbed: bool = True) -> Estimate | None:
+        """Return the speedup of a comparison with its intervals, or None if no block has both arms."""
+        log_ratios = self.log_ratios(pair, disturbed=disturbed)
+        return estimate_of(list(log_ratios.values()), self.preset.confidence) if log_ratios else None
 
     def band(self, pair: Pair) -> float | None:
-        """Return the largest absolute log ratio inside the interval of the same case's A/A comparison."""
+        """Return the largest absolute log ratio inside the interval of the A/A comparison on the same case."""
         return self._bands.get(pair.case)
 
     @cached_property
     def _bands(self) -> dict[Case, float]:
-        """Return the A/A bands by case, where there is an interval."""
-        twins = {pair.case: self.estimate(pair) for pair in reversed(self.pairs) if pair.arm.replica}
-        intervals = {case: twin.interval for case, twin in twins.items() if twin and twin.interval}
-        return {case: max(abs(each.low), abs(each.high)) for case, each in intervals.items()}
+        estimates = {pair.case: self.estimate(pair) for pair in reversed(self.pairs) if pair.arm.replica}
+        return {
+            case: max(abs(estimate.interval.low), abs(estimate.interval.high))
+            for case, estimate in estimates.items()
+            if estimate and estimate.interval
+        }
 
     def matched(self, pair: Pair) -> bool | None:
-        """Tell whether both arms' environments share the versions of all shared packages; None if one is missing."""
-        ours, theirs = (self.info["stacks"][each.stack]["environment"] for each in (pair.arm, pair.baseline))
-        if not {ours, theirs} <= self.info["environments"].keys():
+        """Return whether the environments of both arms have equal versions of all shared packages.
+
+        None if one of the environments is missing.
+        """
+        one, other = (self.info.stacks[arm.stack].environment for arm in (pair.arm, pair.baseline))
+        if not {one, other} <= self.info.environments.keys():
             return None
-        mismatches = self.info["mismatches"]
-        return not (mismatches.get(f"{ours} {theirs}") or mismatches.get(f"{theirs} {ours}"))
+        mismatches = self.info.mismatches
+        return not (mismatches.get(f"{one} {other}") or mismatches.get(f"{other} {one}"))
 
 
-def estimate_of(log_ratios: Sequence[float], confidence: float | None) -> Estimate:
-    """Return what follows from the log ratios of blocks, at least one; intervals only with a confidence."""
-    return Estimate(
-        blocks=len(log_ratios),
-        log_speedup=hodges_lehmann(log_ratios),
-        interval=wilcoxon_interval(log_ratios, confidence) if confidence else None,
-        sign_interval=sign_interval(log_ratios, confidence) if confidence else None,
-        equivalence_intervals=(
-            wilcoxon_interval(log_ratios, EQUIVALENCE_CONFIDENCE),
-            sign_interval(log_ratios, EQUIVALENCE_CONFIDENCE),
-        ),
-        p_value=wilcoxon_p(log_ratios) if confidence else None,
-    )
+def idle_share(run: Run) -> float | None:
+    """Return the CPU time of all idle workers together while an arm was measured, as a share of one core."""
+    return _cpu_share(run, "idle_cpu_ns")
+
+
+def harness_share(run: Run) -> float | None:
+    """Return the CPU time of the orchestrator while an arm was measured, as a share of one core."""
+    return _cpu_share(run, "harness_cpu_ns")
+
+
+def _cpu_share(run: Run, field: str) -> float | None:
+    turns = [turn for turns in run.turns.values() for turn in turns]
+    return sum(getattr(turn.conditions, field) for turn in turns) / sum(map(watched_ns, turns)) if turns else None
+
+
+def foreign_share(run: Run) -> float | None:
+    """Return the CPU time of other processes on the arms' cores, as a share; None if it was not recorded."""
+    turns = [
+        (run.threads(case), turn)
+        for case in run.cases
+        for arm in run.participants(case)
+        for turn in run.turns.get((arm.id, case.id), [])
+    ]
+    used = [turn.conditions.foreign_ns for _, turn in turns if turn.conditions.foreign_ns is not None]
+    return max(0, sum(used)) / sum(watched_ns(turn) * threads for threads, turn in turns) if used else None
 
 
 def _medians(by_round: dict[tuple[int, int], float]) -> dict[int, float]:
-    """Return {block: median over its rounds} of what is known by (block, round)."""
+    """Return by block the median over its rounds."""
     blocks = defaultdict[int, list[float]](list)
-    for (block, _), each in by_round.items():
-        blocks[block].append(each)
-    return {block: median(rounds) for block, rounds in blocks.items()}
+    for (block, _), value in by_round.items():
+        blocks[block].append(value)
+    return {block: median(values) for block, values in blocks.items()}
 
 
-def _time_ns(turn: Turn, scenario: str) -> float | None:
-    """Return what a turn says of its arm's speed, or None when it is a warm-up."""
+def _time_ns(turn: Turn, scenario: str) -> float:
     if isinstance(turn, TrainedEpoch):
-        return turn.wall_ns if turn.round else None
+        return turn.wall_ns
     return trimmed_mean(turn.samples_ns) if scenario == LATENCY else turn.batch_interval_ns
 
 
-def _grouped(triples: Iterable[tuple[str, str, T]]) -> dict[tuple[str, str], list[T]]:
-    groups = defaultdict[tuple[str, str], list[T]](list)
-    for arm, case, record in triples:
-        groups[arm, case].append(record)
+def _by_arm_and_case(records: Iterable[R]) -> dict[tuple[str, str], list[R]]:
+    groups = defaultdict[tuple[str, str], list[R]](list)
+    for record in records:
+        groups[record.arm, record.case].append(record)
     return dict(groups)
 
 
-def _refuse_impossible(folder: Path, turns: list[Turn], arms: set[str]) -> None:
-    """Raise UserError for turns that no run has written: of unknown arms, taken twice, or without positive times."""
-    places = [(each.arm, each.case, each.block, each.round) for each in turns]
-    if len(set(places)) != len(places):
-        raise UserError(f"{folder / JOURNAL}: damaged: it holds a slice twice")
-    for each in turns:
-        if each.arm not in arms or not _can_be(each):
-            raise UserError(f"{folder / JOURNAL}: damaged: the slice of {each.arm} in block {each.block} can't be")
-
-
-def _can_be(turn: Turn) -> bool:
+def _is_possible(turn: Turn, case: Case) -> bool:
+    if isinstance(turn, TrainedEpoch) != (case.scenario == TRAINING) or watched_ns(turn) <= 0:
+        return False
     if isinstance(turn, TrainedEpoch):
-        return turn.wall_ns > 0 and turn.images > 0
-    whole = len(turn.counts) == len(turn.walls_ns) and sum(turn.counts) == len(turn.samples_ns) > 0
-    return whole and min(*turn.samples_ns, *turn.walls_ns) > 0
+        return turn.wall_ns > 0 and turn.result.images > 0
+    counted = len(turn.counts) == len(turn.walls_ns) and sum(turn.counts) == len(turn.samples_ns) > 0
+    return counted and min(turn.counts) >= 0 and min(*turn.samples_ns, *turn.walls_ns) > 0

@@ -8,24 +8,25 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import TYPE_CHECKING
 
-from bench.analysis.run import estimate_of
+from bench.analysis.gates import estimate_of
 from bench.suite.arms import Case, threads_told
 
 if TYPE_CHECKING:
     from bench.analysis.gates import Estimate
-    from bench.analysis.speedups import Run
+    from bench.analysis.run import Run
     from bench.suite.arms import Arm
 
 BATCH_SIZE, THREADS = "batch_size", "threads"
-LEAST = {BATCH_SIZE: 3, THREADS: 2}  # as many values make a sweep
+# With fewer values it is no sweep.
+MIN_VALUES = {BATCH_SIZE: 3, THREADS: 2}
 
 
 @dataclass(frozen=True)
 class Point:
     """An arm on one case of a sweep.
 
-    `gain` is its rate in images/s over that on the sweep's first case, paired by block; None on the first, and for an
-    arm that was not measured there.
+    `gain` is its throughput in images/s relative to that on the sweep's first case, paired by block; None on the first,
+    and for an arm that was not measured there.
     """
 
     case: Case
@@ -36,7 +37,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Curve:
-    """An arm's points, in the order of what is swept."""
+    """An arm's points, in the order of the sweep."""
 
     arm: Arm
     points: tuple[Point, ...]
@@ -44,7 +45,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Cases that differ in one thing, `over`, and every arm that was measured on at least two of them."""
+    """Cases that differ only in `over`, and the arms that were measured on at least two of them."""
 
     over: str
     cases: tuple[Case, ...]
@@ -54,37 +55,36 @@ class Sweep:
     def label(self) -> str:
         """Return what the cases have in common."""
         case = self.cases[0]
-        same = {BATCH_SIZE: f"batch {case.batch_size}", THREADS: threads_told(case.threads)}
-        del same[self.over]
-        return ", ".join(filter(None, (case.model, case.scenario, *same.values())))
+        common = threads_told(case.threads) if self.over == BATCH_SIZE else f"batch {case.batch_size}"
+        return ", ".join(filter(None, (case.model, case.scenario, common)))
 
     def heading(self, case: Case) -> str:
-        """Return what a case is among the others: its batch size, or its threads."""
+        """Return the batch size or the number of threads of a case."""
         return str(case.batch_size) if self.over == BATCH_SIZE else threads_told(case.threads)
 
 
 def sweeps(run: Run) -> list[Sweep]:
     """Return the run's sweeps, those over the batch size first."""
-    found = [_sweep(run, over, cases) for over in (BATCH_SIZE, THREADS) for cases in _groups(run, over)]
-    return [each for each in found if each.curves]
-
-
-def _groups(run: Run, over: str) -> list[list[Case]]:
-    """Return the cases that differ in nothing else."""
-    groups = defaultdict[Case, list[Case]](list)
-    for case in run.cases:
-        alike = replace(case, batch_size=0) if over == BATCH_SIZE else replace(case, threads=0)
-        groups[alike].append(case)
-    return [sorted(cases, key=lambda case: value(case, over)) for cases in groups.values() if len(cases) >= LEAST[over]]
+    groups = defaultdict[tuple[str, Case], list[Case]](list)
+    for over in (BATCH_SIZE, THREADS):
+        for case in run.cases:
+            alike = replace(case, batch_size=0) if over == BATCH_SIZE else replace(case, threads=0)
+            groups[over, alike].append(case)
+    candidates = [
+        _sweep(run, over, sorted(cases, key=lambda case: value(case, over)))
+        for (over, _), cases in groups.items()
+        if len(cases) >= MIN_VALUES[over]
+    ]
+    return [sweep for sweep in candidates if sweep.curves]
 
 
 def value(case: Case, over: str) -> int:
-    """Return what a case is in a sweep."""
-    return int(getattr(case, over))
+    """Return a case's value of what is swept."""
+    return case.batch_size if over == BATCH_SIZE else case.threads
 
 
 def _sweep(run: Run, over: str, cases: list[Case]) -> Sweep:
-    curves = (Curve(arm, _points(run, arm, cases)) for arm in run.lineup(cases[0]) if not arm.replica)
+    curves = (Curve(arm, _points(run, arm, cases)) for arm in run.participants(cases[0]) if not arm.replica)
     return Sweep(over, tuple(cases), tuple(curve for curve in curves if len(curve.points) > 1))
 
 
@@ -102,6 +102,6 @@ def _points(run: Run, arm: Arm, cases: list[Case]) -> tuple[Point, ...]:
 
 
 def _times_per_image_ns(run: Run, arm: Arm, case: Case) -> dict[int, float]:
-    """Return {block: median over its rounds of the time per image}."""
+    """Return by block the median over its rounds of the time per image."""
     images = run.images_per_turn(case)
     return {block: latency / images for block, latency in run.block_latencies_ns(arm, case).items()}

@@ -1,4 +1,4 @@
-"""Prove the instrument: what it says of equal arms, and of differences that are known."""
+"""Test the harness itself: equal arms must show no difference, injected slowdowns their size."""
 
 from __future__ import annotations
 
@@ -8,29 +8,34 @@ from typing import TYPE_CHECKING
 
 from backends.registry import stacks
 from bench.analysis.gates import MAX_OVERHEAD_NS
+from bench.analysis.run import harness_share, idle_share
+from bench.analysis.speedups import speedups
 from bench.clock import MAX_RESOLUTION_NS, now_ns, timer_resolution_ns
-from bench.report.summary import interval_text
-from bench.report.tables import harness_share, idle_share
 from bench.suite.arms import LATENCY, Arm
 from bench.suite.environments import is_installed
 from bench.suite.suite import Suite
+from models.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bench.analysis.speedups import Run, Speedup
+    from bench.analysis.run import Run
+    from bench.analysis.speedups import Speedup
     from bench.clock import Clock
 
-DELAYS = (0.02, 0.05, 0.20)
-MUST_BE_TOLD = 0.20  # a slow-down that is not told from none fails
+SLOWDOWNS = (0.02, 0.05, 0.20)
+# From this injected slowdown on, the interval must exclude 1.
+MIN_DETECTED_SLOWDOWN = 0.20
 BATCH_SIZES = (1, 64)
-OWN = Arm("oracle", "numpy")  # needs no environment but the harness's
+# The stack that needs no environment but the harness's.
+ORACLE = "oracle"
+# Of a core.
 MAX_IDLE_SHARE, MAX_HARNESS_SHARE = 0.01, 0.05
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One thing that must hold for the instrument to be believed."""
+    """A condition that a working harness meets."""
 
     what: str
     found: str
@@ -39,31 +44,30 @@ class Trial:
 
 
 def default_arm(stack: str) -> Arm:
-    """Return the arm that is measured against itself: a stack's first that answers, or the harness's own."""
-    if stack == OWN.stack:
-        return OWN
-    variants = stacks()[stack].variants.items()
-    return Arm(stack, next(name for name, each in variants if not (each.trains or each.asynchronous)))
+    """Return the arm of a stack that is compared with itself; raises UserError if it has none for inference."""
+    if (variant := stacks()[stack].default_variant) is None:
+        raise UserError(f"--stack {stack}: has no variant for inference; choose another stack")
+    return Arm(stack, variant)
 
 
 def default_stack() -> str:
-    """Return the first vanilla stack whose environment is there, or the harness's own."""
+    """Return the first vanilla stack whose environment is installed, or the oracle."""
     public = [stack for stack in stacks().values() if not stack.internal and not stack.baselines]
-    return next((stack.name for stack in public if is_installed(stack)), OWN.stack)
+    return next((stack.name for stack in public if is_installed(stack)), ORACLE)
 
 
 def make_suite(arm: Arm, threads: Sequence[int]) -> Suite:
-    """Return the suite: an arm, itself again, and itself slowed down by known shares."""
+    """Return the suite of an arm, its A/A arm, and the arm slowed down by known shares."""
     return replace(
         equal_suite(arm, threads),
         summary=f"{arm.label} against itself, and against itself slowed down; all keep busy between calls",
-        uses=(arm, *(replace(arm, delay=delay) for delay in DELAYS)),
-        wait=max(DELAYS),
+        uses=(arm, *(replace(arm, delay=slowdown) for slowdown in SLOWDOWNS)),
+        wait=max(SLOWDOWNS),
     )
 
 
 def equal_suite(arm: Arm, threads: Sequence[int]) -> Suite:
-    """Return the suite of an arm and itself again."""
+    """Return the suite of an arm and its A/A arm."""
     return Suite(
         name="selftest",
         summary=f"{arm.label} against itself",
@@ -79,45 +83,41 @@ def equal_suite(arm: Arm, threads: Sequence[int]) -> Suite:
 
 
 def trials(run: Run, clock: Clock = now_ns) -> list[Trial]:
-    """Judge a run of the suite."""
-    rows = run.speedups
+    """Evaluate a run of the suite: timer, overhead, idle CPU, A/A comparisons, injected slowdowns."""
+    step_ns, overhead_ns = timer_resolution_ns(clock), run.overhead_ns
     return [
-        _resolution(clock),
-        _overhead(run),
-        _share("CPU that idle workers burned", idle_share(run), MAX_IDLE_SHARE),
-        _share("CPU that the orchestrator burned meanwhile", harness_share(run), MAX_HARNESS_SHARE),
-        *(_recovery(run, row) for row in rows if row.pair.arm.replica),
-        *(_recovery(run, row) for row in rows if not row.pair.arm.replica),
+        Trial("Timer resolution", f"{step_ns} ns", f"at most {MAX_RESOLUTION_NS} ns", 0 < step_ns <= MAX_RESOLUTION_NS),
+        Trial(
+            "Harness overhead in a timed call",
+            "not measured" if overhead_ns is None else f"{overhead_ns:.0f} ns",
+            f"at most {MAX_OVERHEAD_NS} ns",
+            overhead_ns is not None and overhead_ns <= MAX_OVERHEAD_NS,
+        ),
+        _share("CPU time of idle workers", idle_share(run), MAX_IDLE_SHARE),
+        _share("CPU time of the orchestrator while it measures", harness_share(run), MAX_HARNESS_SHARE),
+        *(_recovery(run, row) for row in sorted(speedups(run), key=lambda row: not row.pair.arm.replica)),
     ]
 
 
-def _resolution(clock: Clock) -> Trial:
-    """Judge the least step of the clock that differs from none."""
-    least = timer_resolution_ns(clock)
-    return Trial("Timer resolution", f"{least} ns", f"at most {MAX_RESOLUTION_NS} ns", 0 < least <= MAX_RESOLUTION_NS)
-
-
-def _overhead(run: Run) -> Trial:
-    typical = run.overhead_ns
-    found = f"{typical:.0f} ns" if typical is not None else "not measured"
-    passed = typical is not None and typical <= MAX_OVERHEAD_NS
-    return Trial("Harness overhead in a timed call", found, f"at most {MAX_OVERHEAD_NS} ns", passed)
-
-
-def _share(what: str, share: float | None, most: float) -> Trial:
+def _share(what: str, share: float | None, limit: float) -> Trial:
     found = "not measured" if share is None else f"{share:.2%} of a core"
-    return Trial(what, found, f"at most {most:.0%}", share is not None and share <= most)
+    return Trial(what, found, f"at most {limit:.0%}", share is not None and share <= limit)
 
 
 def _recovery(run: Run, row: Speedup) -> Trial:
-    """Judge whether the known ratio lies inside the interval: 1 of an arm and itself."""
-    arm, truth = row.pair.arm, 1 / (1 + row.pair.arm.delay)
-    what = "A/A" if arm.replica else f"Slowed down by {arm.delay:.0%}"
+    """Check that the known ratio, 1 for the A/A arm, lies inside the interval."""
+    arm, interval = row.pair.arm, row.interval
+    truth, must_exclude_1 = 1 / (1 + arm.delay), arm.delay >= MIN_DETECTED_SLOWDOWN
+    what = f"{'A/A' if arm.replica else f'Slowed down by {arm.delay:.0%}'}, {row.pair.case.label}"
     confidence = f"{(run.preset.confidence or 0) * 100:g} %"
-    wanted = f"{truth:.3f} inside the {confidence} interval" + (", 1 outside" if arm.delay >= MUST_BE_TOLD else "")
-    if row.interval is None or row.speedup is None:
-        return Trial(f"{what}, {row.pair.case.label}", row.verdict.reason or "no interval", wanted, passed=False)
-    apart = ", told from 1" if row.interval.excludes(1) else "" if arm.replica else ", not told from 1"
-    missed = arm.delay >= MUST_BE_TOLD and not row.interval.excludes(1)
-    found = f"{row.speedup:.4f} ({interval_text(row.interval)}), off by {abs(math.log(row.speedup / truth)):.2%}{apart}"
-    return Trial(f"{what}, {row.pair.case.label}", found, wanted, not row.interval.excludes(truth) and not missed)
+    wanted = f"{truth:.3f} inside the {confidence} interval" + (", 1 outside" if must_exclude_1 else "")
+    if interval is None or row.speedup is None:
+        return Trial(what, row.verdict.reason or "no interval", wanted, passed=False)
+    found = f"{row.speedup:.4f} ({interval.low:.3f} to {interval.high:.3f})"
+    found += f", off by {abs(math.log(row.speedup / truth)):.2%}"
+    if interval.excludes(1):
+        found += ", distinguishable from 1"
+    elif not arm.replica:
+        found += ", not distinguishable from 1"
+    passed = not interval.excludes(truth) and (interval.excludes(1) or not must_exclude_1)
+    return Trial(what, found, wanted, passed)

@@ -1,166 +1,194 @@
-"""Judge every comparison of a run."""
+"""The speedup of every comparison of a run, with its verdict, and what went wrong."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, Literal
 
 from bench.analysis import gates
-from bench.analysis.gates import Estimate, Verdict
-from bench.analysis.run import RecordedRun
+from bench.analysis.gates import FAILED, SKIPPED, WITHHELD, Estimate, Verdict
 from bench.analysis.stats import Interval, holm
 from bench.analysis.training import training_faults
-from bench.suite.arms import TRAINING
+from bench.suite.arms import TRAINING, Arm, Case, Pair
 
 if TYPE_CHECKING:
-    from bench.suite.arms import Arm, Case, Pair
+    from bench.analysis.run import Run
 
 
 @dataclass(frozen=True)
 class Speedup:
     """A row of the speedup table.
 
-    `unmarked` is the estimate without the rounds in which the machine was taken away. `matched` is None when one of the
-    environments is missing. `primary` marks an arm's comparison with its fastest baseline.
+    `undisturbed` is the estimate without the disturbed rounds. `matched` is None if one of the environments is missing.
+    `primary` marks an arm's comparison with its fastest baseline.
     """
 
     pair: Pair
     verdict: Verdict
     estimate: Estimate | None
-    unmarked: Estimate | None
+    undisturbed: Estimate | None
     matched: bool | None
     primary: bool
 
     @property
     def speedup(self) -> float | None:
-        """Return the ratio baseline latency / arm latency."""
+        """Return the ratio latency of the baseline / latency of the arm."""
         return None if self.estimate is None else self.estimate.speedup
 
     @property
     def interval(self) -> Interval | None:
-        """Return the interval on the ratio."""
+        """Return the interval of the ratio."""
         return None if self.estimate is None else self.estimate.ratio_interval
 
 
-class Run(RecordedRun):
-    """A run read back, with a row for each of its comparisons."""
+# One report asks for these of one run several times; a larger cache would keep journals of many runs in memory.
+@lru_cache(maxsize=2)
+def speedups(run: Run) -> tuple[Speedup, ...]:
+    """Return a row for each comparison, including failed and skipped ones, primary ones first.
 
-    @cached_property
-    def speedups(self) -> list[Speedup]:
-        """Return a row for each comparison, the failed and skipped ones included, primary ones first.
+    An arm's primary comparison is the one with its fastest baseline: a speedup there holds over all of them. The
+    fastest one is known only after measuring, so Holm's correction counts every candidate.
+    """
+    estimates = [run.estimate(pair) for pair in run.pairs]
+    candidates = [index for index, pair in enumerate(run.pairs) if pair.candidate]
+    p_values = [
+        1.0 if (estimate := estimates[index]) is None or estimate.p_value is None else estimate.p_value
+        for index in candidates
+    ]
+    for index, p_value in zip(candidates, holm(p_values), strict=True):
+        if estimate := estimates[index]:
+            estimates[index] = replace(estimate, p_value=p_value)
 
-        An arm's primary comparison is the one with its fastest baseline, so that a speedup there is one over all of
-        them. It is chosen after measuring: Holm's correction counts every candidate.
-        """
-        estimates = [self.estimate(pair) for pair in self.pairs]
-        candidates = [index for index, pair in enumerate(self.pairs) if pair.candidate]
-        adjusted = holm([_p_value(estimates[index]) for index in candidates])
-        for index, p_value in zip(candidates, adjusted, strict=True):
-            estimate = estimates[index]
-            estimates[index] = None if estimate is None else replace(estimate, p_value=p_value)
-        primary = self._primary(candidates, estimates)
-        rows = [
-            self._row(pair, estimate, primary=index in primary)
-            for index, (pair, estimate) in enumerate(zip(self.pairs, estimates, strict=True))
-        ]
-        return sorted(rows, key=lambda row: not row.primary)
+    def log_speedup(index: int) -> float:
+        estimate = estimates[index]
+        return math.inf if estimate is None else estimate.log_speedup
 
-    def _primary(self, candidates: list[int], estimates: list[Estimate | None]) -> set[int]:
-        """Return the index of each arm's candidate with the smallest speedup."""
-        smallest: dict[Arm, int] = {}
-        for index in sorted(candidates, key=lambda index: _log_speedup(estimates[index])):
-            smallest.setdefault(self.pairs[index].arm, index)
-        return set(smallest.values())
-
-    def baselines_not_measured(self, pair: Pair) -> list[str]:
-        """Return the labels of the baselines that an arm was to be held against as well, and that have no samples."""
-        alike = [each for each in self.pairs if (each.arm, each.case) == (pair.arm, pair.case)]
-        return [each.baseline.label for each in alike if not self.turns.get((each.baseline.id, each.case.id))]
-
-    def _row(self, pair: Pair, estimate: Estimate | None, *, primary: bool) -> Speedup:
-        return Speedup(
+    smallest: dict[Arm, int] = {}
+    for index in sorted(candidates, key=log_speedup):
+        smallest.setdefault(run.pairs[index].arm, index)
+    primary = set(smallest.values())
+    rows = [
+        Speedup(
             pair=pair,
-            verdict=self._verdict(pair, estimate),
+            verdict=_verdict(run, pair, estimate),
             estimate=estimate,
-            unmarked=self.estimate(pair, marked=False) if self.marked_rounds else estimate,
-            matched=self.matched(pair),
-            primary=primary,
+            undisturbed=run.estimate(pair, disturbed=False) if run.disturbed_rounds else estimate,
+            matched=run.matched(pair),
+            primary=index in primary,
         )
-
-    def _verdict(self, pair: Pair, estimate: Estimate | None) -> Verdict:
-        for arm in (pair.arm, pair.baseline):
-            if missing := self._missing(arm, pair.case):
-                return missing
-        if faults := self._faults(pair):
-            return Verdict(gates.WITHHELD, "; ".join(faults))
-        if estimate is None:
-            return Verdict(gates.FAILED, "no block in which both arms were measured")
-        return gates.judge(estimate, self.band(pair), self.preset)
-
-    def _missing(self, arm: Arm, case: Case) -> Verdict | None:
-        """Return why an arm has no samples at all, or None when it has."""
-        if self.turns.get((arm.id, case.id)):
-            return None
-        failure = self.failure(arm, case)
-        if failure is None:
-            return Verdict(gates.FAILED, f"{arm.label}: the run ended before it was measured")
-        return Verdict(gates.SKIPPED if failure.skipped else gates.FAILED, f"{arm.label}: {failure.reason}")
-
-    def _faults(self, pair: Pair) -> list[str]:
-        """Return the gates that the comparison fails."""
-        if pair.case.scenario == TRAINING:
-            lost = {arm.label: self._failed_blocks(arm, pair.case) for arm in (pair.arm, pair.baseline)}
-            return [*training_faults(self, pair), *(f"{label}: {fault}" for label, fault in lost.items() if fault)]
-        faults = [fault for arm in (pair.arm, pair.baseline) for fault in self.arm_faults(arm, pair.case)]
-        parity = self.parity(pair)
-        if parity is None:
-            return [*faults, "outputs were not compared with the baseline's"]
-        difference = parity.max_abs_logit_diff, parity.agreement
-        fault = gates.parity_fault(pair.arm.precision, *difference, "baseline")
-        return [*faults, fault] if fault else faults
-
-    def pair_faults(self, arm: Arm, baseline: Arm, case: Case) -> list[str]:
-        """Return what keeps any comparison of two arms from being claimed, whether or not the run has a row for it."""
-        row = next((each for each in self.speedups if (each.pair.arm, each.pair.baseline) == (arm, baseline)
-                    and each.pair.case == case), None)  # fmt: skip
-        if row is not None:
-            return [row.verdict.reason] if row.verdict.word == gates.WITHHELD else []
-        return [fault for each in (arm, baseline) for fault in self.arm_faults(each, case)]
-
-    def arm_faults(self, arm: Arm, case: Case) -> list[str]:
-        """Return the gates that an arm fails by itself."""
-        proof = self.proof(arm, case)
-        if proof is None:
-            return [f"{arm.label}: no proof of what ran"]
-        faults = [
-            gates.parity_fault(arm.precision, proof.max_abs_logit_diff, proof.agreement, "oracle"),
-            self.accuracy_fault(arm, case),
-            gates.leak_fault(self.data, proof.accuracy),
-            self._failed_blocks(arm, case),
-        ]
-        return [f"{arm.label}: {fault}" for fault in faults if fault]
-
-    def accuracy_fault(self, arm: Arm, case: Case) -> str | None:
-        """Return why an arm's accuracy is not enough, beside fp32's, or None; of drawn weights it means nothing."""
-        proof, reference = self.proof(arm, case), self.references.get(case.model)
-        if proof is None or reference is None or not self.info["models"][case.model]["trained"]:
-            return None
-        return gates.accuracy_fault(arm.precision, proof.accuracy, reference.accuracy)
-
-    def _failed_blocks(self, arm: Arm, case: Case) -> str | None:
-        failed = {each.block for each in self.failures.get((arm.id, case.id), ()) if each.block is not None}
-        blocks = failed | {each.block for each in self.turns.get((arm.id, case.id), ())}
-        if len(failed) <= gates.MAX_FAILED_SHARE * len(blocks):
-            return None
-        reason = next(each.reason for each in self.failures[arm.id, case.id] if each.block is not None)
-        return f"{len(failed)} of {len(blocks)} blocks failed ({reason})"
+        for index, (pair, estimate) in enumerate(zip(run.pairs, estimates, strict=True))
+    ]
+    return tuple(sorted(rows, key=lambda row: not row.primary))
 
 
-def _p_value(estimate: Estimate | None) -> float:
-    return 1.0 if estimate is None or estimate.p_value is None else estimate.p_value
+def _verdict(run: Run, pair: Pair, estimate: Estimate | None) -> Verdict:
+    for arm in (pair.arm, pair.baseline):
+        status = arm_status(run, arm, pair.case)
+        if status.word != "measured":
+            return Verdict(SKIPPED if status.word == "skipped" else FAILED, f"{arm.label}: {status.reason}")
+    if faults := _faults(run, pair):
+        return Verdict(WITHHELD, "; ".join(faults))
+    if estimate is None:
+        return Verdict(FAILED, "no block in which both arms were measured")
+    return gates.judge(estimate, run.band(pair), run.preset)
 
 
-def _log_speedup(estimate: Estimate | None) -> float:
-    return math.inf if estimate is None else estimate.log_speedup
+def _faults(run: Run, pair: Pair) -> list[str]:
+    """Return the gates that a comparison fails."""
+    arms = pair.arm, pair.baseline
+    if pair.case.scenario == TRAINING:
+        lost = {arm.label: _failed_blocks_fault(run, arm, pair.case) for arm in arms}
+        return [*training_faults(run, pair), *(f"{label}: {fault}" for label, fault in lost.items() if fault)]
+    faults = [fault for arm in arms for fault in arm_faults(run, arm, pair.case)]
+    parity = run.parity(pair)
+    if parity is None:
+        return [*faults, "outputs were not compared with the baseline's"]
+    fault = gates.parity_fault(pair.arm.precision, parity.max_abs_logit_diff, parity.agreement, "baseline")
+    return [*faults, fault] if fault else faults
+
+
+def pair_faults(run: Run, arm: Arm, baseline: Arm, case: Case) -> list[str]:
+    """Return why a comparison of two arms must be withheld, whether or not the run has a row for it."""
+    for row in speedups(run):
+        if (row.pair.arm, row.pair.baseline, row.pair.case) == (arm, baseline, case):
+            return [row.verdict.reason] if row.verdict.word == WITHHELD else []
+    return [*arm_faults(run, arm, case), *arm_faults(run, baseline, case)]
+
+
+def arm_faults(run: Run, arm: Arm, case: Case) -> list[str]:
+    """Return the gates that an arm itself fails in inference."""
+    proof = run.proof(arm, case)
+    if proof is None:
+        return [f"{arm.label}: no proof of what ran"]
+    faults = [
+        gates.parity_fault(arm.precision, proof.max_abs_logit_diff, proof.agreement, "oracle"),
+        accuracy_fault(run, arm, case),
+        gates.leak_fault(run.data, proof.accuracy),
+        _failed_blocks_fault(run, arm, case),
+    ]
+    return [f"{arm.label}: {fault}" for fault in faults if fault]
+
+
+def accuracy_fault(run: Run, arm: Arm, case: Case) -> str | None:
+    """Return why an arm's accuracy is too low compared with fp32's, or None; random weights have none to compare."""
+    proof, reference = run.proof(arm, case), run.references.get(case.model)
+    if proof is None or reference is None or not run.info.models[case.model].trained:
+        return None
+    return gates.accuracy_fault(arm.precision, proof.accuracy, reference.accuracy)
+
+
+def _failed_blocks_fault(run: Run, arm: Arm, case: Case) -> str | None:
+    failures = [failure for failure in run.failures.get((arm.id, case.id), ()) if failure.block is not None]
+    failed = {failure.block for failure in failures}
+    blocks = failed | {turn.block for turn in run.turns.get((arm.id, case.id), ())}
+    if len(failed) <= gates.MAX_FAILED_SHARE * len(blocks):
+        return None
+    return f"{len(failed)} of {len(blocks)} blocks failed ({failures[0].reason})"
+
+
+def baselines_not_measured(run: Run, pair: Pair) -> list[str]:
+    """Return the labels of the arm's baselines on the same case that were planned but not measured."""
+    return [
+        other.baseline.label
+        for other in run.pairs
+        if (other.arm, other.case) == (pair.arm, pair.case) and not run.turns.get((other.baseline.id, other.case.id))
+    ]
+
+
+@dataclass(frozen=True)
+class ArmStatus:
+    """What became of an arm on a case; `reason` is that of its first failure, empty if there is none."""
+
+    word: Literal["measured", "failed", "skipped"]
+    reason: str
+    failed_blocks: int
+
+
+def arm_status(run: Run, arm: Arm, case: Case) -> ArmStatus:
+    """Return whether an arm was measured on a case, and if not, why."""
+    failures = run.failures.get((arm.id, case.id), [])
+    failed_blocks = len({failure.block for failure in failures} - {None})
+    if run.turns.get((arm.id, case.id)):
+        return ArmStatus("measured", failures[0].reason if failures else "", failed_blocks)
+    failure = run.failure(arm, case)
+    if failure is None:
+        return ArmStatus("failed", "the run ended before it was measured", failed_blocks)
+    return ArmStatus("skipped" if failure.skipped else "failed", failure.reason, failed_blocks)
+
+
+def failed(run: Run) -> list[tuple[Arm, Case, ArmStatus]]:
+    """Return the arms that failed or lost blocks."""
+    statuses = ((arm, case, arm_status(run, arm, case)) for case in run.cases for arm in run.participants(case))
+    return [row for row in statuses if row[2].word == "failed" or row[2].failed_blocks]
+
+
+def withheld(run: Run) -> list[Speedup]:
+    """Return the comparisons that fail a gate."""
+    return [row for row in speedups(run) if row.verdict.word == WITHHELD]
+
+
+def failed_aa_checks(run: Run) -> list[Speedup]:
+    """Return the A/A comparisons whose interval excludes 1."""
+    return [row for row in speedups(run) if row.pair.arm.replica and row.interval and row.interval.excludes(1)]

@@ -1,4 +1,4 @@
-"""Pure functions on lists of numbers. scipy is imported late."""
+"""Statistics: pure functions on lists of numbers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# The least number of queries for a percentile (MLPerf inference, early stopping at 99 % confidence).
+# The minimum number of samples for a percentile (MLPerf inference, early stopping at 99 % confidence).
 PERCENTILE_MINIMUM = {50: 1, 90: 64, 95: 130, 99: 662, 99.9: 6636}
 
 
@@ -25,23 +25,20 @@ class Interval:
 
     @property
     def half_width(self) -> float:
-        """Return half the distance between the bounds."""
         return (self.high - self.low) / 2
 
     def excludes(self, value: float) -> bool:
-        """Tell whether `value` lies outside."""
         return not self.low <= value <= self.high
 
     def within(self, low: float, high: float) -> bool:
-        """Tell whether the whole interval lies inside low..high."""
         return low <= self.low and self.high <= high
 
 
 def trimmed_mean(values: Sequence[float], share: float = 0.1) -> float:
-    """Return the mean of what is left when a share of the values is cut off at each end, at least one where three are.
+    """Return the mean without a share of the values at each end: at least one value, if there are three or more.
 
-    Nearly as indifferent to single disturbed calls as the median; but it does not jump from one mode to the other when
-    about half of the calls are disturbed, as they are where threads wait for a busy core.
+    It is nearly as robust against a few disturbed calls as the median. Unlike the median it does not jump between two
+    modes when about half of the calls are disturbed, which happens when threads wait for a busy core.
     """
     cut = min(math.ceil(share * len(values)), (len(values) - 1) // 2)
     return fmean(sorted(values)[cut : len(values) - cut])
@@ -52,7 +49,8 @@ def walsh_averages(values: Sequence[float]) -> tuple[float, ...]:
     return _walsh_averages(tuple(values))
 
 
-@lru_cache(maxsize=16)  # an estimate asks for those of the same values several times
+# An estimate needs those of the same values several times.
+@lru_cache(maxsize=16)
 def _walsh_averages(values: tuple[float, ...]) -> tuple[float, ...]:
     return tuple(sorted((one + other) / 2 for one, other in combinations_with_replacement(values, 2)))
 
@@ -64,7 +62,7 @@ def hodges_lehmann(values: Sequence[float]) -> float:
 
 @cache
 def signed_rank_counts(n: int) -> tuple[int, ...]:
-    """Return how many of the 2^n sign patterns give each value of Wilcoxon's signed-rank statistic, 0..n(n+1)/2."""
+    """Return by value of Wilcoxon's signed-rank statistic, 0..n(n+1)/2, how many of the 2^n sign patterns give it."""
     counts = [1]
     for rank in range(1, n + 1):
         grown = counts + [0] * rank
@@ -116,13 +114,13 @@ def wilcoxon_p(values: Sequence[float]) -> float:
 
 
 def student_interval(values: Sequence[float], confidence: float) -> Interval:
-    """Return Student's interval on the mean of at least two values."""
+    """Return Student's interval of the mean of at least two values."""
     from scipy import stats
 
     mean = sum(values) / len(values)
     deviation = math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
-    reach = float(stats.t.ppf((1 + confidence) / 2, len(values) - 1)) * deviation / math.sqrt(len(values))
-    return Interval(mean - reach, mean + reach)
+    half_width = float(stats.t.ppf((1 + confidence) / 2, len(values) - 1)) * deviation / math.sqrt(len(values))
+    return Interval(mean - half_width, mean + half_width)
 
 
 def mcnemar_p(only_one: int, only_other: int) -> float:
@@ -148,14 +146,14 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def percentile(sorted_values: Sequence[float], percent: float) -> float | None:
-    """Return the nearest-rank percentile of sorted values, or None when there are too few for it to be valid."""
+    """Return the nearest-rank percentile of sorted values, or None if there are too few for it."""
     if len(sorted_values) < PERCENTILE_MINIMUM[percent]:
         return None
     return sorted_values[max(0, math.ceil(percent / 100 * len(sorted_values)) - 1)]
 
 
 def further_blocks(n: int, half_width: float, target: float) -> int | None:
-    """Return how many more blocks shrink `half_width` below `target`, as it falls with 1 / sqrt(n); None if never."""
+    """Return how many more blocks shrink `half_width` to `target`, as it falls with 1 / sqrt(n); None if none would."""
     if target <= 0:
         return None
     return max(1, math.ceil(n * (half_width / target) ** 2) - n)

@@ -1,10 +1,9 @@
-"""What a run says of arms that train: epochs, waiting for data, time to accuracy, accuracy beside seed noise."""
+"""Arms that train: epoch times, waiting for data, time to accuracy, accuracy compared with the noise of seeds."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, replace
-from functools import partial
 from statistics import mean, median, stdev
 from typing import TYPE_CHECKING
 
@@ -14,17 +13,18 @@ from bench.records import TrainedEpoch
 from bench.suite.arms import TRAINING
 
 if TYPE_CHECKING:
-    from bench.analysis.run import RecordedRun
+    from bench.analysis.run import Run
     from bench.suite.arms import Arm, Case, Pair
 
-GOALS = (0.90, 0.91)  # test accuracies that the time to is reported of
+# The test accuracies whose time to accuracy is reported.
+GOALS = (0.90, 0.91)
 CONFIDENCE = 0.95
-FEWEST_SEEDS = 3
+MIN_SEEDS = 3
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How much more accurate an arm is than another, seed by seed; `interval` is Student's, None under three seeds."""
+    """The mean accuracy of an arm minus that of another one, paired by seed; `interval` needs three seeds."""
 
     against: Arm
     mean: float
@@ -32,7 +32,7 @@ class Difference:
 
     @property
     def word(self) -> str:
-        """Return whether it is more than what another seed makes."""
+        """Return whether the difference exceeds what another seed would make."""
         if self.interval is None:
             return "too few seeds"
         return "beyond seed noise" if self.interval.excludes(0) else "within seed noise"
@@ -42,10 +42,11 @@ class Difference:
 class TrainedArm:
     """An arm that has trained on a case; times in ns.
 
-    `first_epoch_ns` is of the first epoch of a process, in which everything is done for the first time; the others are
-    medians. `wait_share` is the part of the epochs that passed waiting for data. `goals` are the times of all epochs
-    until a test accuracy was reached, one for each seed that reached it. `final` are the test accuracies by block, each
-    of another seed.
+    `first_epoch_ns` is the median of the first epochs of processes, in which everything is done for the first time;
+    `epoch_ns` is that of the others. `wait_share` is the share of the epochs' time that passed waiting for data.
+    `goals` are, by test accuracy, the total times of all epochs until it was first reached, one for each seed that
+    reached it. `final` are the test accuracies by block, each with its own seed. `is_reference` marks the arm that the
+    differences compare with.
     """
 
     arm: Arm
@@ -71,114 +72,112 @@ class TrainedArm:
         return stdev(self.final.values()) if len(self.final) > 1 else None
 
     def time_to_ns(self, goal: float) -> float | None:
-        """Return the median time to an accuracy, or None where no seed has reached it."""
+        """Return the median time to an accuracy, or None if no seed has reached it."""
         return median(self.goals[goal]) if self.goals[goal] else None
 
 
-def trained_arms(run: RecordedRun, case: Case) -> list[TrainedArm]:
-    """Return what there is to say of each arm that has trained on a case."""
+def trained_arms(run: Run, case: Case) -> list[TrainedArm]:
+    """Return a row for each arm that has trained on a case."""
     if case.scenario != TRAINING:
         return []
-    return [_trained(run, arm, case) for arm in run.lineup(case) if run.epochs(arm, case)]
+    return [_trained_arm(run, arm, case) for arm in run.participants(case) if run.epochs(arm, case)]
 
 
-def _trained(run: RecordedRun, arm: Arm, case: Case) -> TrainedArm:
-    epochs, typical = run.epochs(arm, case), run.typical_latency_ns(arm, case)
-    timed = [each for each in epochs if each.round] or epochs
+def _trained_arm(run: Run, arm: Arm, case: Case) -> TrainedArm:
+    epochs, typical_ns = run.epochs(arm, case), run.typical_latency_ns(arm, case)
+    timed = [epoch for epoch in epochs if epoch.round] or epochs
+    final, reference = run.final_accuracies(arm, case), _reference(run, case)
+    times = {goal: [_time_to_ns(goal, block) for block in _blocks(epochs)] for goal in GOALS}
     return TrainedArm(
         arm=arm,
         epochs=len(epochs),
-        epoch_ns=typical,
-        first_epoch_ns=median(each.wall_ns for each in epochs if each.round == 0),
-        images_per_s=run.images_per_turn(case) / typical * 1e9 if typical else None,
-        wait_share=sum(each.wait_ns for each in timed) / sum(each.wall_ns for each in timed),
+        epoch_ns=typical_ns,
+        first_epoch_ns=median(block[0].wall_ns for block in _blocks(epochs)),
+        images_per_s=run.images_per_turn(case) / typical_ns * 1e9 if typical_ns else None,
+        wait_share=sum(epoch.result.wait_ns for epoch in timed) / sum(epoch.wall_ns for epoch in timed),
         memory_bytes=run.trained_memory_bytes(arm, case) or 0,
-        goals={goal: _times_to(goal, epochs) for goal in GOALS},
-        final=run.final_accuracies(arm, case),
+        goals={goal: tuple(time for time in of_blocks if time is not None) for goal, of_blocks in times.items()},
+        final=final,
         difference=_difference(run, arm, case),
-        is_reference=arm == _reference(run, case) and bool(run.final_accuracies(arm, case)),
+        is_reference=arm == reference and bool(final),
     )
 
 
-def learning_curve(run: RecordedRun, arm: Arm, case: Case) -> list[tuple[float, float]]:
-    """Return after each epoch (mean time of the epochs until then in s, mean test accuracy) over an arm's seeds."""
-    blocks = [each for each in _blocks(run.epochs(arm, case)) if all(one.test_accuracy is not None for one in each)]
-    rounds = min(map(len, blocks), default=0)
+def learning_curve(run: Run, arm: Arm, case: Case) -> list[tuple[float, float]]:
+    """Return for each epoch the total time until its end in s and the test accuracy, both the mean over seeds."""
+    blocks = [
+        epochs for epochs in _blocks(run.epochs(arm, case)) if all(epoch.test_accuracy is not None for epoch in epochs)
+    ]
     return [
         (
-            mean(sum(one.wall_ns for one in each[: index + 1]) for each in blocks) / 1e9,
-            mean(each[index].test_accuracy or 0.0 for each in blocks),
+            mean(sum(epoch.wall_ns for epoch in epochs[: index + 1]) for epochs in blocks) / 1e9,
+            mean(epochs[index].test_accuracy or 0.0 for epochs in blocks),
         )
-        for index in range(rounds)
+        for index in range(min(map(len, blocks), default=0))
     ]
 
 
 def _blocks(epochs: list[TrainedEpoch]) -> list[list[TrainedEpoch]]:
     blocks = defaultdict[int, list[TrainedEpoch]](list)
-    for each in epochs:
-        blocks[each.block].append(each)
+    for epoch in epochs:
+        blocks[epoch.block].append(epoch)
     return list(blocks.values())
 
 
-def _times_to(goal: float, epochs: list[TrainedEpoch]) -> tuple[int, ...]:
-    """Return the time to an accuracy of each block that has reached it."""
-    return tuple(found for each in _blocks(epochs) if (found := _time_to(goal, each)) is not None)
-
-
-def _time_to(goal: float, epochs: list[TrainedEpoch]) -> int | None:
-    for index, each in enumerate(epochs):
-        if each.test_accuracy is not None and each.test_accuracy >= goal:
+def _time_to_ns(goal: float, epochs: list[TrainedEpoch]) -> int | None:
+    """Return the total time of a block's epochs until a test accuracy is first reached."""
+    for index, epoch in enumerate(epochs):
+        if epoch.test_accuracy is not None and epoch.test_accuracy >= goal:
             return sum(before.wall_ns for before in epochs[: index + 1])
     return None
 
 
-def _difference(run: RecordedRun, arm: Arm, case: Case) -> Difference | None:
-    """Compare an arm's accuracies with those of the baseline that the A/A arm repeats, seed by seed."""
+def _difference(run: Run, arm: Arm, case: Case) -> Difference | None:
+    """Compare an arm's accuracies with those of the baseline that the A/A arm repeats, paired by seed."""
     reference = _reference(run, case)
     if reference is None or arm == reference:
         return None
-    ours, theirs = (run.final_accuracies(each, case) for each in (arm, reference))
-    found = [ours[block] - theirs[block] for block in sorted(ours.keys() & theirs.keys())]
-    if not found:
+    accuracies, others = run.final_accuracies(arm, case), run.final_accuracies(reference, case)
+    differences = [accuracies[block] - others[block] for block in sorted(accuracies.keys() & others.keys())]
+    if not differences:
         return None
-    interval = student_interval(found, CONFIDENCE) if len(found) >= FEWEST_SEEDS else None
-    return Difference(reference, mean(found), interval)
+    interval = student_interval(differences, CONFIDENCE) if len(differences) >= MIN_SEEDS else None
+    return Difference(reference, mean(differences), interval)
 
 
-def _reference(run: RecordedRun, case: Case) -> Arm | None:
+def _reference(run: Run, case: Case) -> Arm | None:
     """Return the baseline that the A/A arm repeats."""
-    return next((each.original for each in run.lineup(case) if each.replica), None)
+    return next((arm.original for arm in run.participants(case) if arm.replica), None)
 
 
-def training_faults(run: RecordedRun, pair: Pair) -> list[str]:
+def training_faults(run: Run, pair: Pair) -> list[str]:
     """Return the gates that a comparison of two arms that train fails."""
-    epochs = partial(_by_place, run, case=pair.case)
-    ours, theirs = epochs(pair.arm), epochs(pair.baseline)
-    shared = sorted(ours.keys() & theirs.keys())
+    epochs, others = (
+        {(epoch.block, epoch.round): epoch.result for epoch in run.epochs(arm, pair.case)}
+        for arm in (pair.arm, pair.baseline)
+    )
+    shared = sorted(epochs.keys() & others.keys())
     faults: list[str | None] = []
-    if any((ours[each].digest, ours[each].images) != (theirs[each].digest, theirs[each].images) for each in shared):
+    if any((epochs[at].digest, epochs[at].images) != (others[at].digest, others[at].images) for at in shared):
         faults.append("the arms were fed other images, or in another order")
-    first = [(ours[each].loss, theirs[each].loss) for each in shared if each[1] == 0]
+    first = [(block, number) for block, number in shared if number == 0]
     if pair.arm.precision == "fp32" and first:
-        faults.append(gates.loss_fault(mean(loss for loss, _ in first), mean(loss for _, loss in first)))
-    if run.preset.confidence is not None:  # others train too little to be held to an accuracy
-        whole = [pair.baseline, replace(pair.arm, precision="fp32"), replace(pair.baseline, precision="fp32")]
-        faults += [_accuracy_fault(run, pair.arm, each, pair.case) for each in dict.fromkeys(whole)]
-    reached = [run.accuracy(arm, pair.case) for arm in (pair.arm, pair.baseline)]
-    faults += [gates.leak_fault(run.data, each) for each in reached if each is not None]
+        faults.append(gates.loss_fault(mean(epochs[at].loss for at in first), mean(others[at].loss for at in first)))
+    # A preset that claims nothing trains too little for an accuracy.
+    if run.preset.confidence is not None:
+        references = [pair.baseline, replace(pair.arm, precision="fp32"), replace(pair.baseline, precision="fp32")]
+        faults += [_accuracy_fault(run, pair.arm, reference, pair.case) for reference in dict.fromkeys(references)]
+    accuracies = [run.accuracy(arm, pair.case) for arm in (pair.arm, pair.baseline)]
+    faults += [gates.leak_fault(run.data, accuracy) for accuracy in accuracies if accuracy is not None]
     return [fault for fault in faults if fault]
 
 
-def _accuracy_fault(run: RecordedRun, arm: Arm, reference: Arm, case: Case) -> str | None:
+def _accuracy_fault(run: Run, arm: Arm, reference: Arm, case: Case) -> str | None:
     """Compare two arms' accuracies over the seeds that both were trained with."""
-    ours, theirs = run.final_accuracies(arm, case), run.final_accuracies(reference, case)
-    shared = ours.keys() & theirs.keys()
+    accuracies, others = run.final_accuracies(arm, case), run.final_accuracies(reference, case)
+    shared = accuracies.keys() & others.keys()
     if not shared:
         return None
     return gates.trained_fault(
-        mean(ours[each] for each in shared), mean(theirs[each] for each in shared), reference.label
+        mean(accuracies[block] for block in shared), mean(others[block] for block in shared), reference.label
     )
-
-
-def _by_place(run: RecordedRun, arm: Arm, case: Case) -> dict[tuple[int, int], TrainedEpoch]:
-    return {(each.block, each.round): each for each in run.epochs(arm, case)}

@@ -8,17 +8,33 @@ from rich.table import Table
 from rich.text import Text
 
 from backends.registry import stacks
-from bench.analysis.claims import CLAIMS, OPEN, Accuracy, Finding, Ratio, judge, needed, newest_runs, trainings
+from bench.analysis.claims import (
+    CLAIMS,
+    OPEN,
+    Accuracy,
+    ClaimResult,
+    Ratio,
+    TrainedModel,
+    counts,
+    judge,
+    needed,
+)
+from bench.analysis.run import Run
 from bench.commands import run, train
 from bench.journal import write_whole
+from bench.run_info import RUN, read_run
 from bench.suite.environments import is_installed
+from bench.training.history import TRAINING_FILE, is_complete, kept_epoch, read_history, read_training
 from models.errors import UserError
-from models.recipes.parse import load_recipe
+from models.recipes.parse import load_recipe, recipe_names
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from rich.console import Console
+
+    from bench.training.history import Epoch
+    from models.recipes import Recipe
 
 TABLE, PAGE = "claims.csv", "claims.md"
 # What trains a recipe whose accuracy is claimed: the first that is installed, in the order of the reports.
@@ -44,6 +60,53 @@ def claims(*, measure: bool, preset: str, results: Path, source: str, console: C
     console.print(_table(findings))
     console.print(f"table: {results / TABLE}, {results / PAGE}", markup=False, highlight=False, soft_wrap=True)
     return 1 if any(each.verdict.startswith(OPEN) for each in findings) else 0
+
+
+def newest_runs(results: Path) -> dict[str, Run]:
+    """Return the newest run of each suite that claims are tested with."""
+    suites, newest = needed(CLAIMS, Ratio), dict[str, Run]()
+    for file in results.glob(f"*/{RUN}"):
+        folder = file.parent
+        try:
+            # The journal of a run is large: read it last.
+            if folder.is_symlink() or (info := read_run(folder)).suite.name not in suites:
+                continue
+            before = newest.get(info.suite.name)
+            if (before is None or info.started > before.info.started) and counts(run := Run(folder)):
+                newest[info.suite.name] = run
+        except UserError:
+            continue
+    return newest
+
+
+def trainings(results: Path) -> dict[str, dict[str, TrainedModel]]:
+    """Return by recipe and folder the finished trainings with a published recipe on the real data.
+
+    Of each recipe only those that trained for the most epochs count, up to as many as the recipe asks for.
+    """
+    trained: dict[str, dict[str, TrainedModel]] = {}
+    longest: dict[str, int] = {}
+    for file in sorted(results.glob(f"*/{TRAINING_FILE}")):
+        folder = file.parent
+        try:
+            job, history = read_training(folder).job, read_history(folder)
+        except UserError:
+            continue
+        recipe = job.recipe
+        published = recipe.name in recipe_names() and recipe == load_recipe(recipe.name)
+        if not (published and is_complete(folder) and history and job.data.name == "fashion-mnist"):
+            continue
+        epochs = min(job.epochs, recipe.epochs)
+        if epochs > longest.get(recipe.name, 0):
+            trained[recipe.name], longest[recipe.name] = {}, epochs
+        if epochs == longest[recipe.name]:
+            trained[recipe.name][folder.name] = trained_model(recipe, history)
+    return trained
+
+
+def trained_model(recipe: Recipe, history: list[Epoch]) -> TrainedModel:
+    """Return the accuracy of the epoch whose weights the training kept."""
+    return TrainedModel(history[kept_epoch(recipe, history)].test_accuracy, len(history))
 
 
 def _measure_missing(preset: str, results: Path, source: str, console: Console, argv: list[str]) -> None:
@@ -80,7 +143,7 @@ def _trainer(recipe: str) -> str:
     raise UserError("no stack that trains is installed; make an environment: tox -e vanilla --notest")
 
 
-def _rows(findings: list[Finding]) -> list[dict[str, str]]:
+def _rows(findings: list[ClaimResult]) -> list[dict[str, str]]:
     return [
         {
             "source": each.claim.source,
@@ -93,13 +156,13 @@ def _rows(findings: list[Finding]) -> list[dict[str, str]]:
     ]
 
 
-def _csv(findings: list[Finding]) -> str:
+def _csv(findings: list[ClaimResult]) -> str:
     import pandas as pd
 
     return pd.DataFrame(_rows(findings)).to_csv(index=False)
 
 
-def _markdown(findings: list[Finding]) -> str:
+def _markdown(findings: list[ClaimResult]) -> str:
     from bench.report.page import markdown_cell
 
     lines = [
@@ -114,7 +177,7 @@ def _markdown(findings: list[Finding]) -> str:
     return "\n".join([*lines, *(f"| {row} |" for row in rows)]) + "\n"
 
 
-def _table(findings: list[Finding]) -> Table:
+def _table(findings: list[ClaimResult]) -> Table:
     table = Table("Source", "Claim", "Measured here", "Verdict", show_lines=True)
     for each in findings:
         style = STYLES.get(each.verdict.partition(":")[0], "")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
+from bench.codec import encode
 from bench.commands import run
 from bench.commands.options import chosen_threads
 from bench.suite.environments import environment_of, find_stack
@@ -29,8 +30,8 @@ TABLE, PRESET = "selftest.json", "selftest"
 
 def selftest(stack: str, results: Path, name: str, console: Console, command: Sequence[str]) -> int:
     """Measure known differences, print PASS or FAIL with figures, and store them; return 1 when something failed."""
+    from bench.analysis.run import Run
     from bench.analysis.selftest import default_arm, default_stack, make_suite, trials
-    from bench.analysis.speedups import Run
     from bench.journal import write_whole
 
     stack = stack or default_stack()
@@ -42,7 +43,7 @@ def selftest(stack: str, results: Path, name: str, console: Console, command: Se
     status = run.measure(plan, "synthetic", folder, console, command, newest=False)
     measured = Run(folder)
     found = trials(measured)
-    content = {"machine": measured.info["machine"], "trials": list(map(asdict, found))}
+    content = {"machine": encode(measured.info.machine), "trials": list(map(asdict, found))}
     write_whole(folder / TABLE, json.dumps(content, indent=1) + "\n")
     console.print(_table(found))
     console.print(f"stored: {folder / TABLE}", markup=False, highlight=False, soft_wrap=True)

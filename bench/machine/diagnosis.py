@@ -1,4 +1,4 @@
-"""Examine the machine: what it is, what disturbs measuring on it, and what to do about that."""
+"""Diagnose the machine: what it is, what disturbs measurements on it, and what to do about that."""
 
 from __future__ import annotations
 
@@ -6,155 +6,149 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rich.table import Table
-from rich.text import Text
-
-from backends.registry import stacks
 from bench.clock import MAX_RESOLUTION_NS, now_ns, pause, timer_resolution_ns
-from bench.machine import counters, facts
-from bench.suite.environments import MissingEnvironmentError, environment_of
+from bench.machine import counters, facts, limits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     import psutil
-    from rich.console import Console
 
-LOOK_NS, GLANCE_NS = 1_000_000_000, 250_000_000
-MAX_BUSY_SHARE, MAX_STEAL_SHARE = 0.05, 0.01  # of all cores, while nothing of ours runs
-MIN_NAMED_CORES = 0.2  # a process that uses less is not named
-MEMORY_PER_ARM_BYTES = 1_500_000_000  # what the process of a large framework takes, as a rule
-USUAL_ARMS = 6
+OBSERVATION_NS, SHORT_OBSERVATION_NS = 1_000_000_000, 250_000_000
+# Of all cores, while the harness does nothing.
+MAX_BUSY_SHARE, MAX_STEAL_SHARE = 0.05, 0.01
+# A process that uses less is not named.
+MIN_NAMED_CORES = 0.2
+# A typical process of a large framework.
+MEMORY_PER_ARM_BYTES = 1_500_000_000
+TYPICAL_ARMS = 6
 GOOD_CLOCKS = ("tsc", "kvm-clock", "arch_sys_counter", "hyperv_clocksource_tsc_page")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A fact of the machine; with an advice where it disturbs measuring."""
+    """A fact about the machine, with advice if it disturbs measurements."""
 
     what: str
-    found: str
+    value: str
     advice: str = ""
 
-
-def show(console: Console) -> None:
-    """Print every finding, and behind them what to do."""
-    findings = [*standing(), *passing(), *environments()]
-    table = Table("", "What", "Found", box=None, title="This machine", title_justify="left", title_style="bold")
-    for each in findings:
-        mark = Text("!", "bold yellow") if each.advice else Text("ok", "green")
-        table.add_row(mark, Text(each.what), Text(each.found))
-    console.print(table, "")
-    for each in findings:
-        if each.advice:
-            console.print(advice_line(each), style="yellow", markup=False, highlight=False, soft_wrap=True)
+    @property
+    def line(self) -> str:
+        return f"{self.what}: {self.value}; {self.advice}"
 
 
-def disturbances(threads: int = 0) -> list[Finding]:
-    """Return what disturbs measuring with so many threads (0: as many as there are cores), after a short look."""
-    return [each for each in (*standing(threads), *passing(GLANCE_NS)) if each.advice]
+def disturbances(threads: int) -> list[Finding]:
+    """Return what disturbs measurements with this number of threads, after a short observation."""
+    findings = (*static_findings(threads), *current_findings(SHORT_OBSERVATION_NS))
+    return [finding for finding in findings if finding.advice]
 
 
-def advice_line(finding: Finding) -> str:
-    """Return a finding that disturbs, with what to do about it, in one line."""
-    return f"{finding.what}: {finding.found}; {finding.advice}"
-
-
-def standing(threads: int = 0) -> Iterator[Finding]:
-    """Yield what does not change from one moment to the next, for so many threads (0: as many as there are cores)."""
-    described = facts.describe()
-    yield Finding("CPU", f"{described.cpu} (family {described.family}, model {described.model})")
-    yield _instruction_sets(described.instruction_sets)
+def static_findings(threads: int | None = None) -> Iterator[Finding]:
+    """Yield what stays the same, for this number of threads, or one per usable core."""
+    machine = facts.describe()
+    yield Finding("CPU", f"{machine.cpu} (family {machine.family}, model {machine.model})")
+    yield _instruction_sets(machine.instruction_sets)
     yield from _cores(threads or facts.usable_cores())
     yield _numa(facts.usable_nodes())
-    yield _governor(described.governor)
-    yield _turbo(on=described.turbo)
-    yield _clock(described.clock_source)
-    yield _priority(described.nice)
-    yield Finding("Transparent huge pages", described.transparent_huge_pages or "the kernel does not tell")
-    yield _surroundings(virtual=described.virtual, container=described.container)
+    yield _governor(machine.governor)
+    yield _turbo(on=machine.turbo)
+    yield _clock(machine.clock_source)
+    yield _priority(machine.nice)
+    yield Finding("Transparent huge pages", machine.transparent_huge_pages or "not exposed by the kernel")
+    kinds = ["virtual machine"] if machine.virtual else []
+    kinds += [f"container ({machine.container})"] if machine.container else []
+    yield Finding("Virtualisation", " and ".join(kinds) or "bare metal, no container")
 
 
-def _instruction_sets(found: Sequence[str]) -> Finding:
-    lacking = [name for name in facts.INSTRUCTION_SETS if name not in found]
-    without = f"; without {', '.join(lacking)}" if lacking else ""
-    advice = "" if "avx2" in found else "the optimised kernels need AVX2: no gain is to be expected here"
-    return Finding("Instruction sets", (", ".join(found) or "none of those that matter") + without, advice)
+def _instruction_sets(present: Sequence[str]) -> Finding:
+    absent = [name for name in facts.INSTRUCTION_SETS if name not in present]
+    without = f"; without {', '.join(absent)}" if absent else ""
+    advice = "" if "avx2" in present else "the optimised kernels need AVX2: expect no speedup here"
+    return Finding("Instruction sets", (", ".join(present) or "none that the kernels use") + without, advice)
 
 
 def _cores(threads: int) -> Iterator[Finding]:
-    usable, quota, physical = facts.usable_cores(), facts.quota_cores(), facts.physical_cores()
-    advice = f"siblings share a core: measure with --threads {physical}" if threads > physical else ""
-    yield Finding("Usable cores", f"{usable}, of {physical} physical ones", advice)
+    usable, quota, physical = facts.usable_cores(), limits.quota_cores(), facts.physical_cores()
+    advice = f"SMT siblings share a core: measure with --threads {physical}" if threads > physical else ""
+    yield Finding("Usable cores", f"{usable}, on {physical} physical cores", advice)
     if quota is not None:
-        advice = "a fraction of a core is throttled: set the quota to whole cores" if quota != int(quota) else ""
+        advice = "a fraction of a core gets throttled: set the quota to whole cores" if quota != int(quota) else ""
         yield Finding("CPU quota of the control group", f"{quota:g} cores", advice)
 
 
 def _numa(nodes: int) -> Finding:
-    advice = "bind everything to one: numactl --cpunodebind=0 --membind=0 python -m bench ..." if nodes > 1 else ""
+    advice = "use one node: numactl --cpunodebind=0 --membind=0 python -m bench ..." if nodes > 1 else ""
     return Finding("NUMA nodes of the usable cores", str(nodes), advice)
 
 
 def _governor(name: str | None) -> Finding:
     advice = "" if name in (None, "performance") else "set it: sudo cpupower frequency-set -g performance"
-    return Finding("Frequency governor", name or "out of sight", advice)
+    return Finding("Frequency governor", name or "not exposed by the kernel", advice)
 
 
 def _turbo(*, on: bool | None) -> Finding:
-    advice = "the clock follows the temperature; switch it off in the firmware, or with the driver, for steadier times"
-    return Finding("Turbo", {True: "on", False: "off", None: "out of sight"}[on], advice if on else "")
-
-
-def _priority(nice: int | None) -> Finding:
-    urgent = nice == facts.MOST_URGENT
-    found = f"{'the highest' if urgent else 'not the highest'} (nice {nice})"
-    advice = "allow it (CAP_SYS_NICE, or a limit: ulimit -e 40), so that other work takes no core from an arm"
-    return Finding("Priority of measured processes", found, "" if urgent else advice)
+    value = {True: "on", False: "off", None: "not exposed by the kernel"}[on]
+    advice = "the frequency depends on the temperature; switch it off in the firmware or driver for steadier times"
+    return Finding("Turbo", value, advice if on else "")
 
 
 def _clock(source: str | None) -> Finding:
     resolution = timer_resolution_ns()
     slow = resolution > MAX_RESOLUTION_NS or (source is not None and source not in GOOD_CLOCKS)
-    advice = "reading it is slow or coarse: boot with clocksource=tsc where the hardware has it" if slow else ""
-    return Finding("Clock", f"{source or 'unknown'}, steps of {resolution} ns", advice)
+    advice = "it is slow or coarse: boot with clocksource=tsc if the hardware has it" if slow else ""
+    return Finding("Clock", f"{source or 'unknown'}, resolution {resolution} ns", advice)
 
 
-def _surroundings(*, virtual: bool | None, container: str | None) -> Finding:
-    kinds = (["virtual machine"] if virtual else []) + ([f"container ({container})"] if container else [])
-    return Finding("Surroundings", " and ".join(kinds) or "bare metal, no container")
+def _priority(nice: int | None) -> Finding:
+    highest = nice == limits.MOST_URGENT
+    value = f"{'the highest' if highest else 'not the highest'} (nice {nice})"
+    advice = "allow the highest (CAP_SYS_NICE, or ulimit -e 40), so that other work does not interrupt an arm"
+    return Finding("Priority of measured processes", value, "" if highest else advice)
 
 
-def passing(look_ns: int = LOOK_NS) -> Iterator[Finding]:
-    """Yield what goes on just now: looks for `look_ns`."""
+def current_findings(observation_ns: int = OBSERVATION_NS) -> Iterator[Finding]:
+    """Yield what changes over time, after observing the machine for `observation_ns`."""
     import psutil
 
-    processes = [each for each in psutil.process_iter(["name"]) if each.pid != os.getpid()]
-    for each in processes:
-        _cpu_share(each)
+    processes = [process for process in psutil.process_iter(["name"]) if process.pid != os.getpid()]
+    for process in processes:
+        # The first call of a process starts its interval.
+        _cpu_percent(process)
     cores = sorted(os.sched_getaffinity(0))
     before, start = counters.counters(cores), now_ns()
-    pause(look_ns)
-    after, looked_ns = counters.counters(cores), now_ns() - start
-    used = (after.busy_ns - before.busy_ns) / looked_ns
-    yield _busy(used, len(cores), [(_cpu_share(each), each) for each in processes])
-    yield _steal((after.steal_ns - before.steal_ns) / looked_ns / len(cores))
-    throttled = after.throttled_ns - before.throttled_ns
-    advice = "the quota is used up already: stop what else runs in this container" if throttled else ""
-    yield Finding("Throttled by the control group", f"{throttled / 1e6:.0f} ms of the last {look_ns / 1e9:g} s", advice)
-    yield _memory(facts.memory_available_bytes())
+    pause(observation_ns)
+    after, observed_ns = counters.counters(cores), now_ns() - start
+    used = (after.busy_ns - before.busy_ns) / observed_ns
+    yield _busy(used, len(cores), [(_cpu_percent(process), process) for process in processes])
+    yield _steal((after.steal_ns - before.steal_ns) / observed_ns / len(cores))
+    throttled_ns = after.throttled_ns - before.throttled_ns
+    advice = "the quota is already used up: stop other work in this container" if throttled_ns else ""
+    value = f"{throttled_ns / 1e6:.0f} ms in the last {observation_ns / 1e9:g} s"
+    yield Finding("Throttled by the control group", value, advice)
+    yield _memory(limits.memory_available_bytes())
 
 
 def _busy(used: float, cores: int, processes: list[tuple[float, psutil.Process]]) -> Finding:
-    """Judge how many of the usable cores others used; name the process that used most, where one used much."""
-    share = used / cores
+    """Report the share of the usable cores that other work used, and the process that used most, if it used much."""
+    what, share = "Cores busy with other work", used / cores
     if share <= MAX_BUSY_SHARE:
-        return Finding("Cores busy with other work", f"{share:.1%}")
-    busiest, process = max(processes, key=lambda each: each[0])
+        return Finding(what, f"{share:.1%}")
+    percent, process = max(processes, key=lambda pair: pair[0])
     name = "".join(filter(str.isprintable, process.info["name"] or "?"))
-    word = "most of it" if busiest / 100 > used / 2 else "most by"
-    who = f", {word} {name}" if busiest / 100 > MIN_NAMED_CORES else ""
-    return Finding("Cores busy with other work", f"{share:.1%}{who}", "stop it, or expect wider intervals")
+    part = "most of it" if percent / 100 > used / 2 else "the largest part"
+    culprit = f", {part} by {name}" if percent / 100 > MIN_NAMED_CORES else ""
+    return Finding(what, f"{share:.1%}{culprit}", "stop it, or expect wider intervals")
+
+
+def _cpu_percent(process: psutil.Process) -> float:
+    """Return the CPU time since the last call, in percent of a core; 0 if the process has ended."""
+    import psutil
+
+    try:
+        return float(process.cpu_percent())
+    except psutil.Error:
+        return 0.0
 
 
 def _steal(share: float) -> Finding:
@@ -164,29 +158,5 @@ def _steal(share: float) -> Finding:
 
 def _memory(available: int) -> Finding:
     arms = int(available // MEMORY_PER_ARM_BYTES)
-    advice = "measure fewer arms at a time: --stack, --precision" if arms < USUAL_ARMS else ""
-    return Finding("Memory available", f"{available / 1e9:.1f} GB, for about {arms} arms at a time", advice)
-
-
-def _cpu_share(process: psutil.Process) -> float:
-    """Return the percentage of a core that a process has used since the last call, zero when it is gone."""
-    import psutil
-
-    try:
-        return float(process.cpu_percent())
-    except psutil.Error:
-        return 0.0
-
-
-def environments() -> Iterator[Finding]:
-    """Yield for each environment whether it is there, or the command that makes it."""
-    for stack in stacks().values():
-        if stack.internal:
-            continue
-        try:
-            found = environment_of(stack)
-        except MissingEnvironmentError as error:
-            yield Finding(f"Stack {stack.name}", "not there", str(error))
-        else:
-            versions = ", ".join(f"{name} {found.packages[name]}" for name in stack.packages if name in found.packages)
-            yield Finding(f"Stack {stack.name}", f"environment {found.name}, {versions}")
+    advice = "measure fewer arms at a time: --stack, --precision" if arms < TYPICAL_ARMS else ""
+    return Finding("Memory available", f"{available / 1e9:.1f} GB, enough for about {arms} arms at a time", advice)

@@ -1,113 +1,125 @@
-"""A trained model: its file, the network that it is for, and what it says of itself."""
+"""Read and write trained models: our safetensors files, and the file formats of frameworks."""
 
 from __future__ import annotations
 
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from backends.registry import stacks
 from bench.engine.workers import Worker, WorkerError
-from bench.suite import variables as settings
 from bench.suite.arms import DEFAULT_SETTINGS
 from bench.suite.environments import MissingEnvironmentError, environment_of
-from bench.training.train import MODEL
+from bench.suite.variables import environment_variables
+from bench.training.history import MODEL_FILE
+from bench.worker.messages import ReadModel, WriteModel
 from models.errors import UserError, unknown
-from models.files import atomic_write
 from models.h5 import read_h5, write_h5
 from models.weights import Weights, load_arrays, load_weights, read_metadata, save_weights
 from models.zoo import NETWORKS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from backends.protocol import Stack
+    from bench.worker.messages import Done, Request
     from models.spec import Network
 
 FILE_TIMEOUT_S = 600
-PTH, H5, IR, OWN = ".pth", ".h5", ".xml", ".safetensors"
-# Formats that only a framework reads and writes, and the stacks whose environment has it.
-FRAMEWORK_STACKS = {PTH: ("pytorch", "ipex"), IR: ("openvino",)}
+H5, SAFETENSORS = ".h5", ".safetensors"
 
 
 @dataclass(frozen=True)
 class Model:
-    """A network with its weights; `facts` are what the file says of how it came about."""
+    """A network with its weights, and the metadata of their file."""
 
     path: Path
     network: Network
     weights: Weights
-    facts: dict[str, str]
+    metadata: dict[str, str]
 
 
-def open_model(path: Path, name: str = "") -> Model:
-    """Read a model's file, or that in the folder of a training; `name` is its network's where the file tells none.
+def open_model(path: Path, name: str | None = None) -> Model:
+    """Read a model file, or the one in the folder of a training; `name` is the model's if the file has none.
 
-    Raises UserError or WeightsError when it is none, or another network's.
+    Raises UserError or WeightsError if it can't be read, or holds another model.
     """
-    file = path / MODEL if path.is_dir() else path
+    file = path / MODEL_FILE if path.is_dir() else path
     if not file.is_file():
         raise UserError(f"{file}: not there; name a .safetensors file, or the folder of a finished training")
-    facts = read_metadata(file)
-    network = _network(file, name or facts.get("network", ""))
-    if facts.get("spec", network.digest) != network.digest:
-        raise UserError(f"{file}: was trained as {facts.get('network', 'another network')}, not as {network.name}")
-    return Model(file, network, load_weights(file, network), facts)
+    metadata = read_metadata(file)
+    network = _network(file, name or metadata.get("network"))
+    if metadata.get("spec", network.digest) != network.digest:
+        raise UserError(f"{file}: was trained as {metadata.get('network', 'another network')}, not as {network.name}")
+    return Model(file, network, load_weights(file, network), metadata)
 
 
-def _network(file: Path, name: str) -> Network:
-    """Return the network by name; of a file that names none, the only one whose parameters it has."""
+def _network(file: Path, name: str | None) -> Network:
+    """Return the network by name, else the only one that has the parameters in the file."""
     if name:
         if name not in NETWORKS:
             raise unknown("model", name, NETWORKS)
         return NETWORKS[name]
-    shapes = {each: array.shape for each, array in load_arrays(file).items()}
+    shapes = {parameter: array.shape for parameter, array in load_arrays(file).items()}
     fitting = [network for network in NETWORKS.values() if network.parameter_shapes == shapes]
     if len(fitting) != 1:
-        named = " or ".join(network.name for network in fitting) or "none of the models"
-        raise UserError(f"{file}: may be of {named}; say which with --model: {', '.join(NETWORKS)}")
+        names = " or ".join(network.name for network in fitting) or "none of the models"
+        raise UserError(f"{file}: may be of {names}; name the model with --model: {', '.join(NETWORKS)}")
     return fitting[0]
 
 
-def export(model: Model, output: Path) -> None:
-    """Write a model for other tools: .pth (a state dict), .h5 (Keras's weights), .xml (OpenVINO IR), .safetensors.
+def export_model(model: Model, output: Path) -> None:
+    """Write a model in the format that the file's suffix names.
 
-    Raises UserError when the format is none of these, or its framework's environment is missing.
+    Raises UserError if there is no such format, or no environment whose framework writes it.
     """
+    suffixes = {suffix for stack in stacks().values() for suffix in stack.writes} | {H5, SAFETENSORS}
     _require_place(output)
-    match output.suffix:
-        case ".h5":
-            write_h5(output, model.network, model.weights)
-        case ".safetensors":
-            save_weights(output, model.weights, model.facts)
-        case ".pth":
-            with atomic_write(output) as partial:
-                _in_framework("write", model.network, partial, model.path)
-        case ".xml":
-            _write_ir(model, output)
-        case _:
-            raise UserError(f"{output}: allowed: files that end in {PTH}, {H5}, {IR} or {OWN}")
+    if output.suffix not in suffixes:
+        raise UserError(f"{output}: allowed: files that end in {_either(suffixes)}")
+    if output.suffix == H5:
+        write_h5(output, model.network, model.weights)
+    elif output.suffix == SAFETENSORS:
+        save_weights(output, model.weights, model.metadata)
+    else:
+        with tempfile.TemporaryDirectory(prefix="bench-", dir=output.parent) as name:
+            file, weights = Path(name).absolute() / output.name, str(model.path.absolute())
+            writers = [stack for stack in stacks().values() if output.suffix in stack.writes]
+            _ask(writers, file, lambda stack: WriteModel(stack.name, model.network.name, weights, str(file)))
+            # Some formats have a second file: the named one appears last, when the other is in place.
+            for path in sorted(Path(name).iterdir(), key=lambda path: path.name == output.name):
+                path.replace(output.parent / path.name)
 
 
 def import_model(file: Path, network: Network, output: Path) -> Weights:
-    """Read a .pth or .h5 of another tool and write it as ours.
+    """Read weights in the format that the file's suffix names, and write them as safetensors.
 
-    Raises UserError when it can't be read, holds anything but tensors, or is of another network.
+    Raises UserError if the file can't be read, holds anything but tensors, or is of another network.
     """
+    suffixes = {suffix for stack in stacks().values() for suffix in stack.reads} | {H5}
     _require_place(output)
-    if output.suffix != OWN:
-        raise UserError(f"{output}: allowed: a file that ends in {OWN}")
+    if output.suffix != SAFETENSORS:
+        raise UserError(f"{output}: allowed: a file that ends in {SAFETENSORS}")
     if not file.is_file():
         raise UserError(f"{file}: not there")
+    if file.suffix not in suffixes:
+        raise UserError(f"{file}: allowed: files that end in {_either(suffixes)}")
     if file.suffix == H5:
         weights = read_h5(file, network)
-    elif file.suffix == PTH:
-        with tempfile.TemporaryDirectory(prefix="bench-") as name:
-            ours = Path(name) / "read.safetensors"
-            _in_framework("read", network, file.resolve(), ours)
-            weights = load_weights(ours, network)
     else:
-        raise UserError(f"{file}: allowed: files that end in {PTH} or {H5}")
+        with tempfile.TemporaryDirectory(prefix="bench-") as name:
+            ours = Path(name) / "weights.safetensors"
+            readers = [stack for stack in stacks().values() if file.suffix in stack.reads]
+            _ask(readers, file, lambda stack: ReadModel(stack.name, network.name, str(ours), str(file.resolve())))
+            weights = load_weights(ours, network)
     save_weights(output, weights, {"network": network.name, "spec": network.digest, "imported_from": file.name})
     return weights
+
+
+def _either(suffixes: Iterable[str]) -> str:
+    *others, last = sorted(suffixes)
+    return f"{', '.join(others)} or {last}"
 
 
 def _require_place(output: Path) -> None:
@@ -115,44 +127,21 @@ def _require_place(output: Path) -> None:
         raise UserError(f"{output}: allowed: a file in a folder that exists")
 
 
-def _in_framework(do: str, network: Network, file: Path, ours: Path) -> None:
-    """Let a stack's environment read or write its framework's format."""
-    _ask(file.suffix, do, {"file": str(file.absolute()), "model": network.name, "weights": str(ours.absolute())})
-
-
-def _write_ir(model: Model, output: Path) -> None:
-    """Convert, and keep both parts of the IR under the name that is wanted."""
-    import numpy as np
-
-    with tempfile.TemporaryDirectory(prefix="bench-", dir=output.parent) as name:
-        folder = Path(name)
-        np.save(folder / "calibration.npy", np.zeros((1, 28, 28), np.uint8), allow_pickle=False)
-        request: dict[str, Any] = {
-            "variant": "latency", "conversion": "pytorch", "model": model.network.name, "precision": "fp32",
-            "batch_size": 1, "weights": str(model.path.absolute()), "files": "", "folder": str(folder.absolute()),
-            "calibration": str((folder / "calibration.npy").absolute()),
-        }  # fmt: skip
-        _ask(IR, "convert", request)
-        for made in folder.glob("*.xml"):
-            made.with_suffix(".bin").replace(output.with_suffix(".bin"))
-            made.replace(output)
-
-
-def _ask(suffix: str, do: str, request: dict[str, Any]) -> None:
-    """Let a worker of the first environment that is there do it; raises UserError when it can't."""
+def _ask(able: Iterable[Stack], file: Path, request: Callable[[Stack], Request[Done]]) -> None:
+    """Send the request to a worker of the first stack that is installed; raises UserError if there is none."""
     missing = []
-    for name in FRAMEWORK_STACKS[suffix]:
+    for stack in able:
         try:
-            environment = environment_of(stacks()[name])
+            environment = environment_of(stack)
         except MissingEnvironmentError as error:
             missing.append(str(error))
             continue
         with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-            scratch, variables = Path(folder), settings.variables(DEFAULT_SETTINGS, 1)
+            scratch, settings = Path(folder), environment_variables(DEFAULT_SETTINGS, 1)
             try:
-                with Worker(environment.python, variables, scratch / "log", scratch) as worker:
-                    worker.wait_until_ready().request(do, FILE_TIMEOUT_S, stack=name, **request)
+                with Worker(environment.python, settings, scratch / "log", scratch) as worker:
+                    worker.wait_until_ready().request(request(stack), FILE_TIMEOUT_S)
             except WorkerError as error:
                 raise UserError(str(error)) from error
         return
-    raise UserError(f"{suffix} files need one of these: {'; '.join(missing)}")
+    raise UserError(f"{file.suffix} files need one of these: {'; '.join(missing)}")

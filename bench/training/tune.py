@@ -1,32 +1,28 @@
-"""Search a recipe's hyper-parameters on held-out training images; the test images are never looked at."""
+"""Search a recipe's hyper-parameters by accuracy on held-out training images, without the test images."""
 
 from __future__ import annotations
 
 import json
 import tempfile
 from dataclasses import dataclass, replace
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bench.codec import encode
 from bench.console import steps
 from bench.engine.workers import WorkerError
 from bench.journal import write_whole
 from bench.suite.environments import environment_of
-from bench.training.train import (
-    BUILD_TIMEOUT_S,
-    EPOCH_TIMEOUT_S,
-    EVALUATE_TIMEOUT_S,
-    Job,
-    start,
-    training_request,
-)
+from bench.training.train import EPOCH_TIMEOUT_S, EVALUATE_TIMEOUT_S, Job, evaluation_of, open_training, start_worker
+from bench.worker.messages import RunEpoch
 from models.data import split
 from models.errors import UserError
 from models.learning_rate import learning_rates
 from models.recipes.parse import to_toml
-from models.weights import initial_weights, save_weights
+from models.weights import initial_weights
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -37,8 +33,9 @@ if TYPE_CHECKING:
     from bench.engine.workers import Worker
     from models.recipes import Recipe
 
-STUDY, TRIALS, BEST, PLOT = "study.db", "trials.csv", "best.toml", "trials.svg"
-HELD_OUT = 0.1  # where the recipe itself holds nothing out
+STUDY, TRIALS, BEST = "study.db", "trials.csv", "best.toml"
+# The fraction of images that is held out if the recipe holds none out.
+HELD_OUT = 0.1
 BATCH_SIZES = (32, 64, 128, 256)
 LEARNING_RATES = {"adam": (1e-4, 1e-2), "sgd": (5e-3, 0.5)}
 RHOS = (5e-3, 0.3)
@@ -46,72 +43,82 @@ IDENTITY = "identity"
 
 
 @dataclass(frozen=True)
-class Search:
-    """What to search: a training job whose recipe's settings are varied, and how many trials there are to be."""
+class Trained:
+    """A trial that has trained to the end: its settings, and the accuracy on the held-out images."""
 
-    job: Job
-    trials: int
+    number: int
+    settings: dict[str, Any]
+    accuracy: float
 
 
-def space(recipe: Recipe) -> dict[str, BaseDistribution]:
-    """Return what is searched, and between which bounds."""
+def search_space(recipe: Recipe) -> dict[str, BaseDistribution]:
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
     low, high = LEARNING_RATES[recipe.optimizer]
-    found: dict[str, BaseDistribution] = {
+    space: dict[str, BaseDistribution] = {
         "batch_size": CategoricalDistribution(BATCH_SIZES),
         "learning_rate": FloatDistribution(low, high, log=True),
     }
-    return found | ({} if recipe.rho is None else {"rho": FloatDistribution(*RHOS, log=True)})
+    return space if recipe.rho is None else space | {"rho": FloatDistribution(*RHOS, log=True)}
 
 
-def tune(search: Search, folder: Path, console: Console) -> dict[str, Any]:
-    """Add trials until there are as many as asked for; write table, plot and the best recipe; return its settings.
+def tune(job: Job, trials: int, folder: Path, console: Console) -> list[Trained]:
+    """Run trials until the study has `trials` of them; write trials.csv and best.toml; return the trained ones.
 
-    Raises UserError when the folder holds another search, the stack is missing, or no trial has come to an end.
+    Raises UserError if the folder holds another search, the stack is missing, or no trial has trained to the end.
     """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = _open(search, folder)
-    left = search.trials - len(_ended(study))
-    with tempfile.TemporaryDirectory(prefix="bench-") as name, steps(console, max(left, 0) * search.job.epochs) as bar:
-        splits = split(search.job.data, search.job.recipe.validation or HELD_OUT)
-        blind = replace(splits, test=splits.validation)  # no trial can see the test images
-        blind.lay_out(Path(name))
+    study = _open_study(job, folder)
+    left = max(trials - len(_ended(study)), 0)
+    with tempfile.TemporaryDirectory(prefix="bench-") as name, steps(console, left * job.epochs) as progress:
+        scratch = Path(name)
+        splits = split(job.data, job.recipe.validation or HELD_OUT)
+        # The validation images take the place of the test images, so that no trial can see those.
+        replace(splits, test=splits.validation).lay_out(scratch)
         for _ in range(left):
-            trial = study.ask(space(search.job.recipe))
-            _attempt(search.job, study, trial, Path(name))
-            bar.step(search.job.epochs, _told(study.trials[trial.number]))
-            write_table(study, folder)
-    return write_best(study, search.job.recipe, folder)
+            trial = study.ask(search_space(job.recipe))
+            _run_trial(job, study, trial, scratch)
+            progress.step(job.epochs, _outcome(study.trials[trial.number]))
+            _write_table(study, folder)
+    ended = _ended(study)
+    trained = [Trained(trial.number + 1, trial.params, trial.value) for trial in ended if trial.value is not None]
+    if not trained:
+        raise UserError(f"{folder}: none of {len(ended)} trials has trained to the end; {TRIALS} has the reasons")
+    best = best_trial(trained)
+    comment = f"Best of {len(ended)} trials: accuracy {best.accuracy:.4f} on held-out training images."
+    write_whole(folder / BEST, to_toml(replace(job.recipe, **best.settings), comment))
+    return trained
 
 
-def _open(search: Search, folder: Path) -> Study:
-    """Open the study, new or begun before; what an interruption left unfinished counts as failed."""
+def best_trial(trained: list[Trained]) -> Trained:
+    return max(trained, key=lambda trial: trial.accuracy)
+
+
+def _open_study(job: Job, folder: Path) -> Study:
+    """Open a new or an interrupted study; the trial that was interrupted counts as failed."""
     import optuna
     from optuna.exceptions import OptunaError
     from optuna.trial import TrialState
     from sqlalchemy.exc import SQLAlchemyError
 
-    job = search.job
-    identity = json.dumps(job.identity | {"seed": job.seed}, sort_keys=True)
-    sampler = optuna.samplers.TPESampler(seed=job.seed)
+    identity = json.dumps(encode(job.info), sort_keys=True)
     storage = f"sqlite:///{(folder / STUDY).absolute()}"
     try:
         study = optuna.create_study(
-            storage=storage, study_name=job.recipe.name, direction="maximize", sampler=sampler, load_if_exists=True
+            storage=storage, study_name=job.recipe.name, direction="maximize", load_if_exists=True
         )
         before = study.user_attrs.get(IDENTITY)
     except (SQLAlchemyError, OptunaError, RuntimeError) as error:
-        raise UserError(f"{folder / STUDY}: not a search that can go on ({type(error).__name__})") from error
+        raise UserError(f"{folder / STUDY}: not a search that can continue ({type(error).__name__})") from error
     if before not in (None, identity):
         raise UserError(f"{folder}: holds a search with other settings; choose another --name")
     study.set_user_attr(IDENTITY, identity)
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
         study.tell(trial.number, state=TrialState.FAIL)
-    if study.trials:  # the sampler would draw again what it has drawn before
-        study.sampler = optuna.samplers.TPESampler(seed=job.seed + len(study.trials))
+    # With the same seed, the sampler of a continued search would propose its first settings again.
+    study.sampler = optuna.samplers.TPESampler(seed=job.seed + len(study.trials))
     return study
 
 
@@ -121,15 +128,14 @@ def _ended(study: Study) -> list[FrozenTrial]:
     return study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
 
 
-def _attempt(job: Job, study: Study, trial: Trial, scratch: Path) -> None:
-    """Train with a trial's settings and tell the study how well; one that diverges is a trial that was pruned."""
+def _run_trial(job: Job, study: Study, trial: Trial, scratch: Path) -> None:
+    """Train with a trial's settings and report the accuracy to the study; a trial that diverges is pruned."""
     from optuna.trial import TrialState
 
-    recipe = replace(job.recipe, **trial.params)
+    trial_job = replace(job, recipe=replace(job.recipe, **trial.params))
     try:
-        environment = environment_of(job.stack)
-        with start(job, environment, scratch) as worker:
-            accuracy = _validation_accuracy(replace(job, recipe=recipe), worker.wait_until_ready(), scratch)
+        with start_worker(job, environment_of(job.stack), scratch) as worker:
+            accuracy = _validation_accuracy(trial_job, worker.wait_until_ready(), scratch)
     except WorkerError as error:
         trial.set_user_attr("reason", str(error))
         study.tell(trial, state=TrialState.PRUNED)
@@ -139,69 +145,31 @@ def _attempt(job: Job, study: Study, trial: Trial, scratch: Path) -> None:
 
 def _validation_accuracy(job: Job, worker: Worker, scratch: Path) -> float:
     """Return the accuracy on the held-out images after the last epoch."""
-    file, labels = scratch / "weights.safetensors", np.load(scratch / "train-labels.npy", allow_pickle=False)
-    save_weights(file, initial_weights(job.network, job.seed, job.recipe.initial), {})
-    way = job.stack.name, job.variant, job.precision
-    request = training_request(way, job.recipe, job.seed, job.threads, scratch, file)
-    worker.request("train", BUILD_TIMEOUT_S, **request)
-    batches = -(-len(labels) // job.recipe.batch_size)
+    open_training(worker, job, initial_weights(job.network, job.seed, job.recipe.initial), scratch)
+    images = len(np.load(scratch / "train-labels.npy", allow_pickle=False))
     for epoch in range(job.epochs):
-        rates = learning_rates(job.recipe, job.epochs, batches, epoch)
-        worker.request("epoch", EPOCH_TIMEOUT_S, epoch=epoch + 1, seed=job.seed, learning_rates=rates)
-    files = {name: str(scratch / f"validation-{name}.npy") for name in ("images", "labels")}
-    return float(worker.request("evaluate", EVALUATE_TIMEOUT_S, **files)["accuracy"])
+        rates = learning_rates(job.recipe, job.epochs, ceil(images / job.recipe.batch_size), epoch)
+        worker.request(RunEpoch(epoch + 1, job.seed, tuple(rates)), EPOCH_TIMEOUT_S)
+    return worker.request(evaluation_of("validation", scratch), EVALUATE_TIMEOUT_S).accuracy
 
 
-def _told(trial: FrozenTrial) -> str:
+def _outcome(trial: FrozenTrial) -> str:
     settings = ", ".join(f"{name} {value:.4g}" for name, value in trial.params.items())
     result = f"held-out accuracy {trial.value:.2%}" if trial.value is not None else trial.user_attrs["reason"]
     return f"trial {trial.number + 1}: {settings}: {result}"
 
 
-def write_table(study: Study, folder: Path) -> None:
-    """Write a row for each trial that has ended."""
+def _write_table(study: Study, folder: Path) -> None:
     import pandas as pd
 
     rows = [
-        {"trial": each.number + 1, **each.params, "held_out_accuracy": each.value, "seconds": _seconds(each),
-         "reason": each.user_attrs.get("reason", "")}
-        for each in _ended(study)
-    ]  # fmt: skip
+        {
+            "trial": trial.number + 1,
+            **trial.params,
+            "held_out_accuracy": trial.value,
+            "seconds": trial.duration.total_seconds() if trial.duration else None,
+            "reason": trial.user_attrs.get("reason", ""),
+        }
+        for trial in _ended(study)
+    ]
     write_whole(folder / TRIALS, pd.DataFrame(rows).to_csv(index=False, float_format="%.6g"))
-
-
-def write_best(study: Study, recipe: Recipe, folder: Path) -> dict[str, Any]:
-    """Write the plot and the best recipe; return the best settings, or raise UserError when there is no best."""
-    ended = _ended(study)
-    complete = [each for each in ended if each.value is not None]
-    if not complete:
-        raise UserError(f"{folder}: none of {len(ended)} trials has come to an end; see {TRIALS} for the reasons")
-    best = max(complete, key=lambda each: each.value or 0.0)
-    comment = f"Best of {len(ended)} trials: accuracy {best.value:.4f} on held-out training images."
-    write_whole(folder / BEST, to_toml(replace(recipe, **best.params), comment))
-    write_whole(folder / PLOT, _plot(complete, list(space(recipe))))
-    return dict(best.params)
-
-
-def _seconds(trial: FrozenTrial) -> float | None:
-    return trial.duration.total_seconds() if trial.duration else None
-
-
-def _plot(trials: list[FrozenTrial], names: list[str]) -> str:
-    """Draw the held-out accuracy by trial, and against each setting."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    from bench.report.plot_style import COLOURS, STYLE, svg_of
-
-    accuracies = [(each.value or 0.0) * 100 for each in trials]
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(3.0 * (len(names) + 1), 3.2))
-        first, *others = figure.subplots(1, len(names) + 1, sharey=True, squeeze=False)[0]
-        first.plot([each.number + 1 for each in trials], accuracies, "o", color=COLOURS[0], ms=4)
-        first.plot([each.number + 1 for each in trials], np.maximum.accumulate(accuracies), "-", color=COLOURS[1])
-        first.set(xlabel="trial", ylabel="held-out accuracy, %", title="line: the best so far")
-        for axes, name in zip(others, names, strict=True):
-            axes.plot([each.params[name] for each in trials], accuracies, "o", color=COLOURS[0], ms=4)
-            axes.set(xlabel=name.replace("_", " "), xscale="log")
-        return svg_of(figure)

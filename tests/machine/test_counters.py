@@ -1,4 +1,4 @@
-"""What the machine does meanwhile is read from the kernel, and cores are chosen where least goes on."""
+"""Counters are read from the kernel, and the quietest cores are chosen."""
 
 import os
 
@@ -11,7 +11,7 @@ from bench.machine import counters, facts
     ("text", "throttled_ns"),
     [("nr_throttled 1\nthrottled_usec 7\n", 7000), ("throttled_time 9\n", 9), ("nr_periods 0\n", 0)],
 )
-def test_throttling_is_read_in_both_versions(tmp_path, monkeypatch, text, throttled_ns) -> None:
+def test_throttling_is_read_in_both_versions_of_control_groups(tmp_path, monkeypatch, text, throttled_ns) -> None:
     (tmp_path / "cpu.stat").write_text(text)
     monkeypatch.setattr(counters, "control_group_files", lambda *_: [tmp_path / "cpu.stat"])
     assert counters.counters().throttled_ns == throttled_ns
@@ -22,19 +22,19 @@ def test_steal_never_runs_backwards() -> None:
 
 
 def stat(*busy, steal=None):
-    """Return /proc/stat of cores that were busy for so many ticks."""
+    """Return the text of /proc/stat for cores that were busy, and stolen, for so many ticks."""
     lines = [f"cpu{core} {ticks} 0 0 0 0 0 0 {(steal or {}).get(core, 0)}" for core, ticks in enumerate(busy)]
     return "\n".join([f"cpu {sum(busy)} 0 0 0 0 0 0 0", *lines, "intr 1"])
 
 
 @pytest.fixture
 def cores(tmp_path, monkeypatch):
-    """Stand for a machine with cores of which the kernel tells this before and after a look; return what is chosen."""
+    """Return a function that chooses cores on a fake machine, from /proc/stat before and after the observation."""
 
     def choose(count, before, after, siblings=(), nodes=()):
-        looks = iter([before, after])
+        readings = iter([before, after])
         monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(len(before.splitlines()) - 2)))
-        monkeypatch.setattr(counters, "STAT", type("Stat", (), {"read_text": lambda _: next(looks)})())
+        monkeypatch.setattr(counters, "STAT", type("Stat", (), {"read_text": lambda _: next(readings)})())
         monkeypatch.setattr(counters, "pause", lambda _: None)
         monkeypatch.setattr(facts, "CPU", tmp_path)
         monkeypatch.setattr(facts, "NODES", tmp_path)
@@ -50,7 +50,7 @@ def cores(tmp_path, monkeypatch):
     return choose
 
 
-def test_the_cores_on_which_least_goes_on_are_taken(cores) -> None:
+def test_the_quietest_cores_are_chosen(cores) -> None:
     assert cores(2, stat(0, 0, 0), stat(9, 1, 5)) == [1, 2]
 
 
@@ -62,17 +62,17 @@ def test_physical_cores_come_before_siblings(cores) -> None:
     assert cores(2, stat(0, 0, 0, 0), stat(5, 0, 5, 5), siblings=[(0, 1), (2, 3)]) == [0, 2]
 
 
-def test_cores_of_one_node_are_taken_where_it_has_enough(cores) -> None:
+def test_all_cores_are_on_one_memory_node_if_it_has_enough(cores) -> None:
     assert cores(2, stat(0, 0, 0, 0), stat(1, 9, 2, 3), nodes=["0-1", "2-3"]) == [2, 3]
     assert counters.node_of(1) == 0
 
 
-def test_all_cores_are_taken_without_a_look(monkeypatch) -> None:
+def test_all_cores_are_chosen_without_an_observation(monkeypatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {1, 0})
     assert counters.quiet_cores(2) == [0, 1]
 
 
-def test_the_work_of_some_cores_is_counted_apart(monkeypatch) -> None:
+def test_counters_can_be_limited_to_some_cores(monkeypatch) -> None:
     monkeypatch.setattr(counters, "STAT", type("Stat", (), {"read_text": lambda _: stat(1, 2, 4, steal={1: 3})})())
     assert counters.counters([1]).steal_ns == 3 * counters.TICK_NS
     assert counters.counters([0]).steal_ns == 0

@@ -1,4 +1,4 @@
-"""What disturbs measuring is named, with what to do about it; what does not is only told."""
+"""Diagnosis: findings that disturb measurements come with advice."""
 
 import subprocess
 import sys
@@ -6,42 +6,42 @@ from types import SimpleNamespace
 
 import pytest
 
-from bench.machine import counters, diagnosis, facts
+from bench.machine import counters, diagnosis, facts, limits
 from bench.machine.counters import Counters
 
 
 @pytest.fixture
 def calm(monkeypatch):
-    """Stand for a machine on which nothing goes on; return a function that changes what two looks at it count."""
+    """Fake an idle machine; return a function that sets how far its counters advance, and returns the findings."""
 
     def count(*, steal_ns=0, throttled_ns=0, busy_ns=0, share=1.0):
-        looks = iter([Counters(0, 0, 0), Counters(steal_ns, throttled_ns, busy_ns)])
+        readings = iter([Counters(0, 0, 0), Counters(steal_ns, throttled_ns, busy_ns)])
         clock = iter([0, int(1e9 * share)])
-        monkeypatch.setattr(counters, "counters", lambda _: next(looks))
+        monkeypatch.setattr(counters, "counters", lambda _: next(readings))
         monkeypatch.setattr(diagnosis, "now_ns", lambda: next(clock))
         monkeypatch.setattr(diagnosis, "pause", lambda _: None)
         monkeypatch.setattr(diagnosis.os, "sched_getaffinity", lambda _: {0, 1})
-        return {finding.what: finding for finding in diagnosis.passing()}
+        return {finding.what: finding for finding in diagnosis.current_findings()}
 
     return count
 
 
-def test_a_calm_machine_asks_for_nothing(calm) -> None:
-    found = calm()
-    assert not [each for each in found.values() if each.advice and each.what != "Memory available"]
+def test_an_idle_machine_needs_no_advice(calm) -> None:
+    findings = calm().values()
+    assert not [finding for finding in findings if finding.advice and finding.what != "Memory available"]
 
 
 def test_other_work_is_named_with_its_share(calm) -> None:
     busy = calm(busy_ns=500_000_000)["Cores busy with other work"]
-    assert busy.found.startswith("25.0%")
+    assert busy.value.startswith("25.0%")
     assert busy.advice == "stop it, or expect wider intervals"
 
 
-def test_steal_and_throttling_are_told_with_what_to_do(calm) -> None:
-    found = calm(steal_ns=100_000_000, throttled_ns=3_000_000)
-    assert found["Stolen by the host"].found == "5.0%"
-    assert "--preset publish" in found["Stolen by the host"].advice
-    assert "stop what else runs" in found["Throttled by the control group"].advice
+def test_steal_and_throttling_come_with_advice(calm) -> None:
+    findings = calm(steal_ns=100_000_000, throttled_ns=3_000_000)
+    assert findings["Stolen by the host"].value == "5.0%"
+    assert "--preset publish" in findings["Stolen by the host"].advice
+    assert "stop other work" in findings["Throttled by the control group"].advice
 
 
 @pytest.mark.parametrize(
@@ -64,21 +64,21 @@ def test_steal_and_throttling_are_told_with_what_to_do(calm) -> None:
         (diagnosis._instruction_sets(["avx2"]), ""),
     ],
 )  # fmt: skip
-def test_every_advice_says_what_to_do(finding, advice) -> None:
+def test_advice_names_a_remedy(finding, advice) -> None:
     assert (advice in finding.advice) if advice else not finding.advice
 
 
-def test_siblings_and_fractions_of_cores_are_advised_against(monkeypatch) -> None:
+def test_siblings_and_fractional_quotas_get_advice(monkeypatch) -> None:
     monkeypatch.setattr(facts, "physical_cores", lambda: 4)
     monkeypatch.setattr(facts, "usable_cores", lambda: 8)
-    monkeypatch.setattr(facts, "quota_cores", lambda: 2.5)
+    monkeypatch.setattr(limits, "quota_cores", lambda: 2.5)
     cores, quota = diagnosis._cores(8)
     assert "--threads 4" in cores.advice
     assert not next(diagnosis._cores(4)).advice
     assert "whole cores" in quota.advice
 
 
-def test_the_command_shows_the_machine_and_the_environments(bench, tmp_path) -> None:
+def test_doctor_shows_the_machine_and_the_environments(bench, tmp_path) -> None:
     done = bench("doctor", BENCH_ENVIRONMENTS_DIR=str(tmp_path / "none"))
     assert (done.returncode, done.stderr) == (0, "")
     assert "Instruction sets" in done.stdout
@@ -97,22 +97,28 @@ for _ in range(os.cpu_count()):
 """
 
 
-def test_a_process_that_keeps_cores_busy_is_found_and_named() -> None:
-    """All cores, so that it does most of the work even where another process is at work as well."""
+def test_a_process_that_keeps_cores_busy_is_named() -> None:
+    # It uses all cores, so that it does most of the work even if another process is busy as well.
     busy = subprocess.Popen([sys.executable, "-c", BUSY])
     try:
-        found = next(each for each in diagnosis.passing() if each.what == "Cores busy with other work")
+        findings = {finding.what: finding for finding in diagnosis.current_findings()}
     finally:
         busy.kill()
         busy.wait()
-    assert found.advice
-    assert "most of it python" in found.found
+    finding = findings["Cores busy with other work"]
+    assert finding.advice
+    assert "most of it by python" in finding.value
 
 
 @pytest.mark.parametrize(
-    ("shares", "who"),
-    [((90, 5), ", most of it a"), ((40, 35), ", most by a"), ((1, 2), ""), ((5, 99), ", most of it b")],
+    ("shares", "culprit"),
+    [
+        ((90, 5), ", most of it by a"),
+        ((40, 35), ", the largest part by a"),
+        ((1, 2), ""),
+        ((5, 99), ", most of it by b"),
+    ],
 )
-def test_the_process_that_used_most_is_named(shares, who) -> None:
+def test_the_process_that_used_most_is_named(shares, culprit) -> None:
     processes = [(share, SimpleNamespace(info={"name": name})) for share, name in zip(shares, "ab", strict=True)]
-    assert diagnosis._busy(1.0, 2, processes).found == f"50.0%{who}"
+    assert diagnosis._busy(1.0, 2, processes).value == f"50.0%{culprit}"
