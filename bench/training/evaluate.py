@@ -149,9 +149,7 @@ def _predict(model: Model, arm: Arm, images: int, threads: int, scratch: Path) -
     file, log, weights = scratch / "logits.npy", scratch / f"{arm.slug}.log", model.path.absolute()
     files = None
     if needs_conversion(arm):
-        source = Source(
-            model.network.name, model.network.digest, digest(model.weights), weights, scratch / CALIBRATION
-        )
+        source = Source(model.network.name, model.network.digest, digest(model.weights), weights, scratch / CALIBRATION)
         files = str(convert(arm, environment, source, threads, log, scratch).folder)
     build = Build(
         case=case.id,
