@@ -9,7 +9,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from bench.analysis.gates import estimate_of
-from bench.suite.arms import Case, threads_told
+from bench.suite.arms import Case, threads_label
 
 if TYPE_CHECKING:
     from bench.analysis.gates import Estimate
@@ -55,12 +55,12 @@ class Sweep:
     def label(self) -> str:
         """Return what the cases have in common."""
         case = self.cases[0]
-        common = threads_told(case.threads) if self.over == BATCH_SIZE else f"batch {case.batch_size}"
+        common = threads_label(case.threads) if self.over == BATCH_SIZE else f"batch {case.batch_size}"
         return ", ".join(filter(None, (case.model, case.scenario, common)))
 
     def heading(self, case: Case) -> str:
         """Return the batch size or the number of threads of a case."""
-        return str(case.batch_size) if self.over == BATCH_SIZE else threads_told(case.threads)
+        return str(case.batch_size) if self.over == BATCH_SIZE else threads_label(case.threads)
 
 
 def sweeps(run: Run) -> list[Sweep]:

@@ -61,7 +61,7 @@ def make_suite(arm: Arm, threads: Sequence[int]) -> Suite:
     return replace(
         equal_suite(arm, threads),
         summary=f"{arm.label} against itself, and against itself slowed down; all keep busy between calls",
-        uses=(arm, *(replace(arm, delay=slowdown) for slowdown in SLOWDOWNS)),
+        arm_patterns=(arm, *(replace(arm, delay=slowdown) for slowdown in SLOWDOWNS)),
         wait=max(SLOWDOWNS),
     )
 
@@ -75,7 +75,7 @@ def equal_suite(arm: Arm, threads: Sequence[int]) -> Suite:
         models=("cnn-small",),
         batch_sizes=BATCH_SIZES,
         precisions=("fp32",),
-        uses=(arm,),
+        arm_patterns=(arm,),
         baselines=(arm,),
         primary=(),
         threads=tuple(threads) if len(threads) > 1 else (),

@@ -12,7 +12,7 @@ from bench.engine.build import BUILD_TIMEOUT_S, build_request
 from bench.engine.workers import START_TOGETHER_NS, Worker, WorkerError, WorkerGroup
 from bench.machine.counters import quiet_cores
 from bench.records import PRODUCT, TRAFFIC, Overhead, Roof
-from bench.suite.arms import DEFAULT_SETTINGS, Arm, threads_told
+from bench.suite.arms import DEFAULT_SETTINGS, Arm, threads_label
 from bench.suite.environments import environment_of, is_installed
 from bench.suite.plan import runs_here
 from bench.suite.variables import environment_variables
@@ -76,7 +76,7 @@ def measure_limits(context: RunContext, tally: Tally, steps: Steps) -> None:
                 _measure_products(context, tally, stack, environment, threads)
         with suppress(WorkerError):
             _measure_traffic(context, tally, threads)
-        steps.step(LIMIT_WEIGHT, f"limits of the machine, {threads_told(threads)}")
+        steps.step(LIMIT_WEIGHT, f"limits of the machine, {threads_label(threads)}")
 
 
 def _measure_products(context: RunContext, tally: Tally, stack: str, environment: Environment, threads: int) -> None:

@@ -19,7 +19,7 @@ from bench.engine.limits import LIMIT_WEIGHT, measure_limits, measure_overhead
 from bench.engine.proof import ORACLE_WEIGHT, PROOF_WEIGHT, compute_references, inference_groups, prove_arms
 from bench.engine.training_block import TrainingBlock
 from bench.journal import JOURNAL, Journal
-from bench.machine import facts
+from bench.machine import limits
 from bench.records import End, Failure
 from bench.run_info import write_run
 from bench.suite.arms import TRAINING
@@ -50,14 +50,14 @@ def measure_run(plan: Plan, data: DataSet, folder: Path, steps: Steps, origin: O
     Raises UserError when the disk refuses; all records until then are complete.
     """
     begin = now_ns()
-    facts.allow_many_files()
+    limits.allow_many_files()
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         scratch = Path(name)
         try:
             lay_out_images(data, scratch)
             if plan.suite.recipe:
                 split(data, 0.0).first(plan.epoch_images).lay_out(scratch)
-            models = load_models(plan.suite.answering_models, scratch)
+            models = load_models(plan.suite.inference_models, scratch)
         except OSError as error:
             raise UserError(f"{scratch}: {error}; free space there, or name another folder with TMPDIR") from error
         write_run(folder, describe_run(plan, data, models, origin))
@@ -78,7 +78,7 @@ def _measure(context: RunContext, tally: Tally, steps: Steps) -> str:
     for arm, case in product(plan.suite.measured, plan.suite.cases):
         if arm in plan.obstacles and takes_part(arm, case):
             tally.journal.append(Failure(arm.id, case.id, None, plan.obstacles[arm], skipped=True))
-    if plan.suite.answering_models:
+    if plan.suite.inference_models:
         measure_overhead(context, tally)
         compute_references(context, tally, steps)
         prove_arms(context, tally, steps)
@@ -119,7 +119,7 @@ def _row_is_settled(row: Speedup) -> bool:
 
 def total_weight(plan: Plan) -> float:
     """Return the sum of the weights of all progress steps."""
-    models = plan.suite.answering_models
+    models = plan.suite.inference_models
     proven = [arm for group in inference_groups(plan) for arm in group.arms if arm == arm.original]
     before = len(models) * ORACLE_WEIGHT + (len(plan.thread_counts) * LIMIT_WEIGHT if models else 0)
     return before + len(proven) * PROOF_WEIGHT + sum(_block_weight(plan, block) for block in plan.schedule)

@@ -13,7 +13,7 @@ from backends.protocol import PRECISIONS
 from bench.analysis.roofline import RooflinePoint, peak_operations_per_s, reaches, traffic_rates
 from bench.analysis.scaling import BATCH_SIZE, sweeps, value
 from bench.report.plot_style import LEGEND, look_of, panel_height, plain_log_axis, styles
-from bench.suite.arms import TRAINING, threads_told
+from bench.suite.arms import TRAINING, threads_label
 
 if TYPE_CHECKING:
     from bench.analysis.scaling import Sweep
@@ -60,7 +60,7 @@ def roofline(run: Run) -> Figure | None:
     panels = figure.subplots(len(found), 1, squeeze=False).flat
     for axes, ((threads, scenario), rows) in zip(panels, found.items(), strict=True):
         _roofline_panel(run, axes, rows, threads)
-        axes.set_title(f"{scenario}, {threads_told(threads)}")
+        axes.set_title(f"{scenario}, {threads_label(threads)}")
     return figure
 
 

@@ -1,24 +1,22 @@
-"""Arms, cases, pairs and ladders: the vocabulary of a suite."""
+"""The vocabulary of a comparison: arms, cases, pairs and ladders."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-REPLICA = "@A/A"
-
-
 LATENCY, THROUGHPUT, TRAINING = "latency", "throughput", "training"
-
-
 DEFAULT_SETTINGS = "bound"
+REPLICA = "@A/A"
+# The precision of a pattern that matches arms of every precision.
+ANY_PRECISION = "*"
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One stack used in one way, at one precision, under one set of environment settings (their name).
+    """A stack's variant at a precision, under named environment settings.
 
-    A replica is the baseline a second time, the A/A arm. To each call of an arm with a `delay` a wait for that share of
-    its time is added: a difference that is known.
+    A `replica` is the baseline measured a second time, for the A/A check. A `delay` is a known slowdown that is added
+    to each call, as a fraction of the call's time.
     """
 
     stack: str
@@ -30,7 +28,7 @@ class Arm:
 
     @property
     def id(self) -> str:
-        """Return `stack/variant`, with precision and settings where not the usual, marked when a replica or delayed."""
+        """`stack/variant`, then what differs from the defaults; the name in journals and tables."""
         precision = "" if self.precision == "fp32" else f"/{self.precision}"
         settings = "" if self.settings == DEFAULT_SETTINGS else f"+{self.settings}"
         marks = (REPLICA if self.replica else "") + (f"@slower{self.delay * 100:g}" if self.delay else "")
@@ -38,7 +36,7 @@ class Arm:
 
     @property
     def label(self) -> str:
-        """Return the name for tables and plots."""
+        """The name that reports show."""
         precision = "" if self.precision == "fp32" else f" {self.precision}"
         settings = "" if self.settings == DEFAULT_SETTINGS else f" ({self.settings} settings)"
         marks = (" (A/A)" if self.replica else "") + (f" (slower by {self.delay * 100:g} %)" if self.delay else "")
@@ -46,21 +44,24 @@ class Arm:
 
     @property
     def slug(self) -> str:
-        """Return the name for files."""
+        """The name for files."""
         return self.id.replace(REPLICA, "-aa").replace("/", "-").replace("+", "-").replace("@", "-")
 
     @property
     def original(self) -> Arm:
-        """Return what a replica or a delayed arm is one of; any other arm itself."""
+        """The arm without replica mark and delay."""
         return replace(self, replica=False, delay=0.0)
+
+
+def matches(arm: Arm, pattern: Arm) -> bool:
+    """Return whether an arm is the pattern, which may leave the precision open."""
+    precision = arm.precision if pattern.precision == ANY_PRECISION else pattern.precision
+    return arm == replace(pattern, precision=precision)
 
 
 @dataclass(frozen=True)
 class Case:
-    """The work on which arms are compared; at equal precision, except where trade-offs are shown.
-
-    `threads` is 0 where all cases of a run have as many as the run.
-    """
+    """The work on which arms are compared; `threads` is 0 unless the run measures several numbers of threads."""
 
     model: str
     scenario: str
@@ -69,33 +70,30 @@ class Case:
 
     @property
     def id(self) -> str:
-        """Return the name for journals and files' contents."""
+        """The name in journals and tables."""
         return f"{self.model}/{self.scenario}/b{self.batch_size}" + (f"/t{self.threads}" if self.threads else "")
 
     @property
     def label(self) -> str:
-        """Return the name for tables and plots."""
-        return ", ".join((self.model, self.scenario, f"batch {self.batch_size}", *self._threads))
+        """The name that reports show."""
+        parts = (self.model, self.scenario, f"batch {self.batch_size}", threads_label(self.threads))
+        return ", ".join(filter(None, parts))
 
     @property
     def group(self) -> tuple[str, ...]:
-        """Return what the cases have in common that one process of an arm serves; one that trains serves one."""
-        alone = (f"batch {self.batch_size}",) if self.scenario == TRAINING else ()
-        return self.model, self.scenario, *alone, *self._threads
-
-    @property
-    def _threads(self) -> tuple[str, ...]:
-        return (threads_told(self.threads),) if self.threads else ()
+        """The key that cases have in common if one process of an arm serves all of them; a training serves one."""
+        batch = f"batch {self.batch_size}" if self.scenario == TRAINING else ""
+        return tuple(filter(None, (self.model, self.scenario, batch, threads_label(self.threads))))
 
 
-def threads_told(count: int) -> str:
-    """Return `1 thread` or `2 threads`, or nothing for none."""
+def threads_label(count: int) -> str:
+    """Return `1 thread` or `2 threads`, and nothing for 0."""
     return f"{count} thread{'s' if count > 1 else ''}" if count else ""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A comparison that a run sets out to make; `candidate` for being the primary one of its arm."""
+    """A planned comparison; a `candidate` may become the primary comparison of its arm."""
 
     arm: Arm
     baseline: Arm
@@ -105,7 +103,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Step:
-    """A rung of a ladder: what changes, and the arm in which it has."""
+    """A step of a ladder: what it changes, and the arm with that change."""
 
     name: str
     arm: Arm
@@ -113,7 +111,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Ladder:
-    """Arms of which each changes one thing in the one before: where a gain comes from."""
+    """Arms that each change one thing in the arm before, to attribute a gain."""
 
     name: str
     steps: tuple[Step, ...]

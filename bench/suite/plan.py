@@ -72,7 +72,7 @@ def make_plan(suite: Suite, preset: Preset, seed: int, threads: int) -> Plan:
     """Find the environments of the suite's stacks, and draw the schedule of all arms that can be measured here."""
     environments: dict[str, Environment] = {}
     missing: dict[str, str] = {}
-    for stack in dict.fromkeys(use.stack for use in suite.uses):
+    for stack in dict.fromkeys(pattern.stack for pattern in suite.arm_patterns):
         try:
             environments[stack] = environment_of(stacks()[stack])
         except MissingEnvironmentError as error:

@@ -1,15 +1,16 @@
-"""Turn a suite file and the user's options into cases and arms. All validation of user input happens here."""
+"""A suite: the arms, cases and baselines of a run."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from backends.protocol import PRECISIONS
 from backends.registry import stacks
-from bench.suite.arms import DEFAULT_SETTINGS, LATENCY, TRAINING, Arm, Case, Ladder
+from bench.suite.arms import ANY_PRECISION, DEFAULT_SETTINGS, LATENCY, TRAINING, Arm, Case, Ladder, matches
+from bench.suite.environments import environment_names, find_stack
 from models.data import SHAPES, TRAIN_LABELS
 from models.errors import UserError, unknown
 from models.zoo import NETWORKS
@@ -19,19 +20,18 @@ if TYPE_CHECKING:
 
     from models.recipes import Recipe
 
-EVERY = ""  # the precision of an arm that is meant in each of the suite's
 MAX_BATCH_SIZE = 10_000
 TRAINING_IMAGES = SHAPES[TRAIN_LABELS][0]
 
 
 @dataclass(frozen=True)
 class Suite:
-    """What is measured: arms on cases, the baselines they are held against, and the primary comparisons.
+    """What is measured: arms on cases, the baselines they are compared with, and the primary arms.
 
-    An arm whose precision is EVERY stands for one at each of the suite's `precisions`. What trains does so by `recipe`,
-    on the first `images` of the training set (0: all), for `epochs`. `threads` are the counts of a sweep over them.
-    After each call for latency all arms keep busy for the share `wait` of its time, or for their own `delay` if that is
-    larger; the share that is timed is their `delay`.
+    `arm_patterns`, `baselines` and `primary` may leave the precision open; they then stand for arms at each of the
+    `precisions`. Arms that train use the `recipe` for `epochs` on the first `images` of the training set (None: all).
+    `threads` are the numbers of threads to compare. After each latency call an arm stays busy for the fraction `wait`
+    of the call's time, or for its own `delay` if that is larger; only the `delay` is timed.
     """
 
     name: str
@@ -40,141 +40,162 @@ class Suite:
     models: tuple[str, ...]
     batch_sizes: tuple[int, ...]
     precisions: tuple[str, ...]
-    uses: tuple[Arm, ...]
+    arm_patterns: tuple[Arm, ...]
     baselines: tuple[Arm, ...]
     primary: tuple[Arm, ...]
     ladders: tuple[Ladder, ...] = ()
     recipe: Recipe | None = None
-    epochs: int = 0
-    images: int = 0
+    epochs: int | None = None
+    images: int | None = None
     threads: tuple[int, ...] = ()
     wait: float = 0.0
 
     @property
-    def answering_models(self) -> tuple[str, ...]:
-        """Return the models that answer, rather than being trained only."""
+    def inference_models(self) -> tuple[str, ...]:
+        """The models that are used for inference, not only trained."""
         return self.models if set(self.scenarios) - {TRAINING} else ()
 
     @property
     def cases(self) -> tuple[Case, ...]:
-        """Return every case; the first is the one that primary comparisons are made in."""
+        """All cases; primary comparisons are made in the first."""
         combinations = product(self.models, self.scenarios, self.threads or (0,), self.batch_sizes)
         return tuple(Case(model, scenario, batch, threads) for model, scenario, threads, batch in combinations)
 
     @cached_property
     def arms(self) -> tuple[Arm, ...]:
-        """Return the arms at their precisions, and one for each stack that lacks one of the suite's altogether."""
-        return tuple(arm for precision in PRECISIONS for arm in self._at(precision))
+        """The arms at their precisions, and one arm of each stack that has none at a precision of the suite.
 
-    def _at(self, precision: str) -> list[Arm]:
-        named = [use for use in self.uses if use.precision == precision]
-        every = [replace(use, precision=precision) for use in self.uses if use.precision == EVERY]
-        able = [arm for arm in every if has_precision(arm)] if precision in self.precisions else []
-        present = {arm.stack for arm in (*named, *able)}
-        usual = [arm for arm in every if arm.settings == DEFAULT_SETTINGS]
-        first = {arm.stack: arm for arm in reversed(usual)} if precision in self.precisions else {}
-        chosen = {*named, *able, *(arm for stack, arm in first.items() if stack not in present)}
-        ordered = dict.fromkeys(replace(use, precision=precision) for use in self.uses)
-        return [arm for arm in ordered if arm in chosen]
+        That arm is skipped, so that the report says what the stack lacks.
+        """
+        return tuple(arm for precision in PRECISIONS for arm in self._arms_at(precision))
+
+    def _arms_at(self, precision: str) -> list[Arm]:
+        chosen = {pattern for pattern in self.arm_patterns if pattern.precision == precision}
+        if precision in self.precisions:
+            open_arms = [
+                replace(pattern, precision=precision)
+                for pattern in self.arm_patterns
+                if pattern.precision == ANY_PRECISION
+            ]
+            chosen |= {arm for arm in open_arms if has_precision(arm)}
+            first_of_stack: dict[str, Arm] = {}
+            for arm in open_arms:
+                if arm.settings == DEFAULT_SETTINGS:
+                    first_of_stack.setdefault(arm.stack, arm)
+            present = {arm.stack for arm in chosen}
+            chosen |= {arm for stack, arm in first_of_stack.items() if stack not in present}
+        in_order = dict.fromkeys(replace(pattern, precision=precision) for pattern in self.arm_patterns)
+        return [arm for arm in in_order if arm in chosen]
 
     def is_primary(self, arm: Arm) -> bool:
-        """Tell whether an arm is named as primary, at the first of the precisions that it is meant in."""
-        meant = (next((each for each in self.arms if _is_use(each, use)), None) for use in self.primary)
-        return arm in meant
+        """Return whether an arm is the first, by precision, that matches one of the primary patterns."""
+        first = (next((arm for arm in self.arms if matches(arm, pattern)), None) for pattern in self.primary)
+        return arm in first
 
     @property
     def measured(self) -> tuple[Arm, ...]:
-        """Return the arms, with the A/A arm behind its baseline where that is measured."""
-        first = next((arm for arm in self.arms for use in self.baselines[:1] if _is_use(arm, use)), None)
-        return tuple(
-            each for arm in self.arms for each in ((arm, replace(arm, replica=True)) if arm == first else (arm,))
-        )
+        """The arms, with the A/A replica right after the first baseline."""
+        first = next((arm for arm in self.arms for pattern in self.baselines[:1] if matches(arm, pattern)), None)
+        measured: list[Arm] = []
+        for arm in self.arms:
+            measured += [arm, replace(arm, replica=True)] if arm == first else [arm]
+        return tuple(measured)
 
 
 def has_precision(arm: Arm) -> bool:
-    """Tell whether an arm's variant can run at its precision at all."""
+    """Return whether an arm's variant supports its precision on any machine."""
     return arm.precision in stacks()[arm.stack].variants[arm.variant].precisions
 
 
 def takes_part(arm: Arm, case: Case) -> bool:
-    """Tell whether an arm is made for a case's scenario: asynchronous variants have no latency to compare.
+    """Return whether an arm is measured on a case.
 
-    For throughput only the usual settings are measured, as it fills all cores in any case.
+    Asynchronous variants have no latency. Throughput fills all cores whatever the settings, so only the default
+    settings are measured.
     """
     variant = stacks()[arm.stack].variants[arm.variant]
-    if TRAINING in (case.scenario, variant.trains and TRAINING):
+    if variant.trains or case.scenario == TRAINING:
         return variant.trains and case.scenario == TRAINING
     return not variant.asynchronous if case.scenario == LATENCY else arm.settings == DEFAULT_SETTINGS
 
 
-def _is_use(arm: Arm, use: Arm) -> bool:
-    """Tell whether an arm is what `use` means in the suite."""
-    return arm in (use, replace(use, precision=arm.precision) if use.precision == EVERY else use)
-
-
 def baselines_of(suite: Suite, arm: Arm) -> list[Arm]:
-    """Return what `arm` is held against, at its own precision and settings.
+    """Return the arms that `arm` is compared with, at its own precision and settings.
 
-    An Intel arm against each baseline of its vanilla stacks, a vanilla arm against the first of its own, and one that
-    is slowed down against itself as it is.
+    An Intel arm has all baselines of its vanilla stacks, a vanilla arm the first of its own stack, and a delayed arm
+    itself without the delay.
     """
     if arm.delay:
         return [replace(arm, delay=0.0)]
     stack = stacks()[arm.stack]
-    alike = [each for each in suite.arms if (each.precision, each.settings) == (arm.precision, arm.settings)]
-    uses = [replace(use, settings=arm.settings) for use in suite.baselines]
-    own = [
-        each
-        for use in uses
-        if use.stack in (stack.baselines or (stack.name,))
-        for each in alike
-        if _is_use(each, use) and has_precision(each)
-    ]
-    return own if stack.baselines else [baseline for baseline in own[:1] if baseline != arm]
+    vanilla = stack.baselines or (stack.name,)
+    alike = [other for other in suite.arms if (other.precision, other.settings) == (arm.precision, arm.settings)]
+    patterns = [replace(pattern, settings=arm.settings) for pattern in suite.baselines if pattern.stack in vanilla]
+    baselines = [other for pattern in patterns for other in alike if matches(other, pattern) and has_precision(other)]
+    return baselines if stack.baselines else [baseline for baseline in baselines[:1] if baseline != arm]
 
 
 def narrow(
     suite: Suite,
+    *,
     models: Sequence[str] = (),
     batch_sizes: Sequence[int] = (),
     precisions: Sequence[str] = (),
     chosen_stacks: Sequence[str] = (),
+    environments: Sequence[str] = (),
     threads: Sequence[int] = (),
 ) -> Suite:
-    """Replace what the user named on the command line, and keep the arms of the stacks he chose.
+    """Replace the models, batch sizes, precisions and threads that are given, and keep the arms of the chosen stacks.
 
     Raises UserError for an unknown name, or when no arm is left.
     """
-    for kind, values, allowed in (("model", models, NETWORKS), ("precision", precisions, PRECISIONS)):
-        for value in values:
-            if value not in allowed:
-                raise unknown(kind, value, allowed)
-    for batch_size in batch_sizes:
-        if not 1 <= batch_size <= MAX_BATCH_SIZE:
-            raise UserError(f"--batch-size {batch_size}: allowed: 1 to {MAX_BATCH_SIZE}")
-    uses = tuple(
-        use
-        for use in suite.uses
-        if (not chosen_stacks or use.stack in chosen_stacks)
-        and (not precisions or use.precision in (EVERY, *precisions))
+    known = {
+        "model": (models, tuple(NETWORKS)),
+        "precision": (precisions, PRECISIONS),
+        "environment": (environments, environment_names()),
+    }
+    for kind, (names, allowed) in known.items():
+        if odd := [name for name in names if name not in allowed]:
+            raise unknown(kind, odd[0], allowed)
+    if odd_sizes := [size for size in batch_sizes if not 1 <= size <= MAX_BATCH_SIZE]:
+        raise UserError(f"--batch-size {odd_sizes[0]}: allowed: 1 to {MAX_BATCH_SIZE}")
+    of_stacks = _arms_of(suite, chosen_stacks, environments)
+    patterns = tuple(
+        pattern for pattern in of_stacks if not precisions or pattern.precision in (ANY_PRECISION, *precisions)
     )
-    if not uses and precisions:
-        there = dict.fromkeys(use.precision or "fp32" for use in suite.uses)
-        raise UserError(f"suite {suite.name} has no arm at {', '.join(precisions)} there; it names {', '.join(there)}")
-    if not uses:
-        present = ", ".join(dict.fromkeys(use.stack for use in suite.uses))
-        raise UserError(f"suite {suite.name} has no arm of {', '.join(chosen_stacks)}; its stacks: {present}")
+    if not patterns:
+        present = ", ".join(dict.fromkeys(pattern.precision for pattern in of_stacks))
+        raise UserError(f"suite {suite.name} has no arm at {', '.join(precisions)} there; it names {present}")
     return replace(
         suite,
-        uses=uses,
-        baselines=tuple(arm for arm in suite.baselines if arm in uses),
-        primary=tuple(arm for arm in suite.primary if arm in uses),
-        models=_distinct(models) or suite.models,
-        batch_sizes=_distinct(batch_sizes) or suite.batch_sizes,
-        precisions=_distinct(precisions) or suite.precisions,
-        threads=_distinct(threads),
+        arm_patterns=patterns,
+        baselines=tuple(pattern for pattern in suite.baselines if pattern in patterns),
+        primary=tuple(pattern for pattern in suite.primary if pattern in patterns),
+        models=tuple(dict.fromkeys(models)) or suite.models,
+        batch_sizes=tuple(dict.fromkeys(batch_sizes)) or suite.batch_sizes,
+        precisions=tuple(dict.fromkeys(precisions)) or suite.precisions,
+        threads=tuple(dict.fromkeys(threads)),
     )
 
 
-def _distinct(values: Sequence[Any]) -> tuple[Any, ...]:
-    return tuple(dict.fromkeys(values))
+def _arms_of(suite: Suite, chosen_stacks: Sequence[str], environments: Sequence[str]) -> list[Arm]:
+    """Return the patterns of the chosen stacks, or of the stacks in the environments; raises UserError for none."""
+    homes = {name: find_stack(name).environment for name in (*chosen_stacks, *_stacks_in(suite))}
+    if odd := [name for name in chosen_stacks if environments and homes[name] not in environments]:
+        raise UserError(f"--stack {odd[0]}: is not in the environments {', '.join(environments)}")
+    patterns = [
+        pattern
+        for pattern in suite.arm_patterns
+        if (not chosen_stacks or pattern.stack in chosen_stacks)
+        and (not environments or homes[pattern.stack] in environments)
+    ]
+    if not patterns and chosen_stacks:
+        present = ", ".join(_stacks_in(suite))
+        raise UserError(f"suite {suite.name} has no arm of {', '.join(chosen_stacks)}; its stacks: {present}")
+    if not patterns:
+        raise UserError(f"suite {suite.name} has no stack in the environments {', '.join(environments)}")
+    return patterns
+
+
+def _stacks_in(suite: Suite) -> list[str]:
+    return list(dict.fromkeys(pattern.stack for pattern in suite.arm_patterns))

@@ -25,7 +25,7 @@ ARMS = (ARM, replace(ARM, settings="plain"))
 def swept(tmp_path_factory):
     """Measure three batch sizes, on one thread and on two where there are as many cores; return the folder."""
     folder = tmp_path_factory.mktemp("sweep")
-    suite = replace(equal_suite(ARM, range(1, min(2, usable_cores()) + 1)), uses=ARMS, batch_sizes=(4, 1, 2))
+    suite = replace(equal_suite(ARM, range(1, min(2, usable_cores()) + 1)), arm_patterns=ARMS, batch_sizes=(4, 1, 2))
     target = run.new_folder(folder / "results", "r", suite)
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("XDG_CACHE_HOME", str(folder / ".cache"))

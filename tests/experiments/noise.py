@@ -153,7 +153,7 @@ def alternate(sets: dict[str, dict[str, str]], preset: Preset, threads: int, fol
     usual = settings.SETTINGS[DEFAULT_SETTINGS]
     added = {name: replace(usual, variables=usual.variables | variables) for name, variables in sets.items()}
     arms = [replace(ARM, settings=name) for name in sets]
-    suite = replace(equal_suite(ARM, [threads]), uses=tuple(arms), baselines=())
+    suite = replace(equal_suite(ARM, [threads]), arm_patterns=tuple(arms), baselines=())
     with mock.patch.dict(settings.SETTINGS, added):
         return measure(suite, preset, threads, folder), arms
 

@@ -45,8 +45,8 @@ def main() -> None:
     wanted = parser.parse_args()
     arms = 3 if wanted.delay else 2
     preset = replace(USUAL, blocks=affordable_blocks(wanted.budget, arms))
-    uses = (ARM, replace(ARM, delay=wanted.delay)) if wanted.delay else (ARM,)
-    suite = replace(equal_suite(ARM, [usable_cores()]), uses=uses, batch_sizes=(BATCH_SIZE,))
+    patterns = (ARM, replace(ARM, delay=wanted.delay)) if wanted.delay else (ARM,)
+    suite = replace(equal_suite(ARM, [usable_cores()]), arm_patterns=patterns, batch_sizes=(BATCH_SIZE,))
     folder = wanted.folder / "run"
     measure(suite, preset, usable_cores(), folder)
     row = next(row for row in Run(folder).speedups if row.pair.arm.replica != bool(wanted.delay))

@@ -65,7 +65,7 @@ def test_presets_are_those_of_the_protocol() -> None:
 SUITE = Suite(
     name="s", summary="s", scenarios=("latency", "throughput"), models=("cnn-small",), batch_sizes=(1,),
     precisions=("fp32", "bf16", "int8"),
-    uses=(
+    arm_patterns=(
         Arm("pytorch", "eager", "fp32", "plain"), Arm("pytorch", "eager", ""), Arm("pytorch", "compile", ""),
         Arm("tensorflow", "graph", ""), Arm("openvino", "latency", ""), Arm("openvino", "throughput", "fp32"),
     ),
