@@ -1,7 +1,7 @@
 from collections import Counter
 from pathlib import Path
 
-from bench.suite.arms import Arm, Case
+from bench.suite.arms import ANY_PRECISION, Arm, Case
 from bench.suite.environments import Environment
 from bench.suite.plan import Plan, planned_pairs
 from bench.suite.schedule import PRESETS, Group, draw_schedule
@@ -66,11 +66,11 @@ SUITE = Suite(
     name="s", summary="s", scenarios=("latency", "throughput"), models=("cnn-small",), batch_sizes=(1,),
     precisions=("fp32", "bf16", "int8"),
     arm_patterns=(
-        Arm("pytorch", "eager", "fp32", "plain"), Arm("pytorch", "eager", ""), Arm("pytorch", "compile", ""),
-        Arm("tensorflow", "graph", ""), Arm("openvino", "latency", ""), Arm("openvino", "throughput", "fp32"),
+        Arm("pytorch", "eager", "fp32", "plain"), Arm("pytorch", "eager", ANY_PRECISION), Arm("pytorch", "compile", ANY_PRECISION),
+        Arm("tensorflow", "graph", ANY_PRECISION), Arm("openvino", "latency", ANY_PRECISION), Arm("openvino", "throughput", "fp32"),
     ),
-    baselines=(Arm("pytorch", "eager", ""), Arm("pytorch", "compile", ""), Arm("tensorflow", "graph", "")),
-    primary=(Arm("openvino", "latency", ""),),
+    baselines=(Arm("pytorch", "eager", ANY_PRECISION), Arm("pytorch", "compile", ANY_PRECISION), Arm("tensorflow", "graph", ANY_PRECISION)),
+    primary=(Arm("openvino", "latency", ANY_PRECISION),),
 )  # fmt: skip
 
 
