@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from bench.journal import JOURNAL
@@ -23,6 +24,10 @@ def require_name(name: str) -> None:
     """Raise UserError unless the name can be that of a folder below `results`."""
     if not NAME.fullmatch(name) or name == LATEST:
         raise UserError(f"--name {name}: allowed: letters, digits, '.', '_' and '-', at most 100, not '{LATEST}'")
+
+
+def default_run_name(suite: str) -> str:
+    return f"{suite}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
 
 
 @contextmanager

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import secrets
-import signal
-from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.commands.folders import link_latest, run_folder
-from bench.commands.provenance import provenance
-from bench.engine import cache
+from bench.commands.folders import default_run_name, link_latest, run_folder
+from bench.commands.origin import origin_of_now
+from bench.journal import write_pages
 from bench.machine.facts import usable_cores
 from bench.suite.plan import Plan, make_plan
 from bench.suite.schedule import MAX_SEED
@@ -20,8 +17,6 @@ from bench.suite.suite import Suite, narrow, takes_part
 from models.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from rich.console import Console
 
     from bench.suite.schedule import Preset
@@ -49,7 +44,9 @@ class RunOptions:
 
 def run(options: RunOptions, console: Console) -> int:
     """Measure and report; return 1 if something failed or a gate tripped, else 0."""
-    return measure(plan_run(options), options.data, options.results, options.name, console)
+    plan = plan_run(options)
+    name = options.name or default_run_name(plan.suite.name)
+    return measure(plan, options.data, options.results, name, console)
 
 
 def plan_run(options: RunOptions) -> Plan:
@@ -75,25 +72,23 @@ def plan_run(options: RunOptions) -> Plan:
     return plan
 
 
-def measure(
-    plan: Plan, source: str, results: Path, name: str | None, console: Console, *, is_latest: bool = True
-) -> int:
+def measure(plan: Plan, source: str, results: Path, name: str, console: Console, *, is_latest: bool = True) -> int:
     """Measure into a new folder and report; return the exit status. `is_latest` lets results/latest point to it."""
     from bench.console import steps
-    from bench.engine.run import conduct, describe
+    from bench.engine.cache import require_writable
+    from bench.engine.run import first_interrupt_only, measure_run, total_weight
     from bench.machine.diagnosis import disturbances
-    from bench.report import summary
-    from models import data
+    from bench.report.summary import opening
+    from models.data import load
 
-    origin, name = provenance(), name or f"{plan.suite.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     with first_interrupt_only():
         with run_folder(results, name) as folder:
-            cache.require_writable()
-            data_set = data.load(source)
+            require_writable()
+            data = load(source)
             advice = tuple(finding.line for finding in disturbances(plan.threads))
-            summary.opening(plan, data_set, advice, console)
-            with steps(console, plan.weight) as progress:
-                status = conduct(plan, data_set, folder, progress, describe(plan, data_set, origin, advice))
+            opening(plan, data, advice, console)
+            with steps(console, total_weight(plan)) as progress:
+                status = measure_run(plan, data, folder, progress, origin_of_now(advice))
         if status in COMPLETE and is_latest:
             link_latest(folder)
         tripped = write_report(folder, console)
@@ -102,31 +97,25 @@ def measure(
 
 def report(folder: Path, console: Console) -> int:
     """Report a run again from its files; return 1 if something failed or a gate tripped, else 0."""
+    from jinja2 import TemplateError
+
     try:
         return write_report(folder, console)
     except UserError:
         raise
-    except (KeyError, TypeError, AttributeError, IndexError, ArithmeticError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, IndexError, ArithmeticError, ValueError, TemplateError) as error:
         raise UserError(f"{folder}: this run is damaged ({type(error).__name__}: {error})") from error
 
 
-@contextmanager
-def first_interrupt_only() -> Iterator[None]:
-    """Turn the first SIGINT or SIGTERM into KeyboardInterrupt, and ignore later ones.
+def write_report(folder: Path, console: Console) -> int:
+    """Write all files of a run's report, and show its results; return 1 if something failed or a gate tripped."""
+    from bench.analysis.run import Run
+    from bench.report import page, plots, summary, tables
 
-    The end of an interrupted run (workers are stopped, the report is written) must survive an impatient second signal,
-    and the copy that tox sends.
-    """
-    numbers = (signal.SIGINT, signal.SIGTERM)
-
-    def interrupt(*_: object) -> None:
-        for number in numbers:
-            signal.signal(number, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, interrupt) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    # Everything is rendered before anything is written: a run that can't be read leaves its folder as it was.
+    run = Run(folder)
+    arms, drawn = tables.arm_rows(run), plots.render(run)
+    texts = tables.render(run, arms) | page.render(run, arms, drawn)
+    write_pages(folder, texts, drawn)
+    summary.closing(run, console)
+    return 1 if summary.troubles(run) else 0

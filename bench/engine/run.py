@@ -22,7 +22,6 @@ from bench.journal import JOURNAL, Journal
 from bench.machine import limits
 from bench.records import End, Failure
 from bench.run_info import write_run
-from bench.suite.arms import TRAINING
 from bench.suite.suite import TRAINING_IMAGES, takes_part
 from models.data import split
 from models.errors import UserError

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +9,14 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
+from bench.codec import encode
 from bench.report.page import HTML, MARKDOWN, inline, template_environment
 from bench.report.plot_style import COLOURS, LINES, STYLE, svg_of
 from models.data import CLASSES, SYNTHETIC_WARNING
 
 if TYPE_CHECKING:
-    from bench.training.course import Epoch
     from bench.training.evaluate import Evaluation
+    from bench.training.history import Epoch
     from bench.training.model_file import Model
     from models.spec import Network, PlacedLayer
 
@@ -50,7 +50,7 @@ def tables(evaluations: list[Evaluation], history: list[Epoch], data: str) -> di
             for index, (false, true, _) in enumerate(each.curves)
             for x, y in zip(false, true, strict=True)
         ],
-        HISTORY_TABLE: [asdict(each) for each in history],
+        HISTORY_TABLE: [encode(each) for each in history],
     }
     return {name: pd.DataFrame(table).to_csv(index=False, float_format="%.6g") for name, table in rows.items() if table}
 
@@ -78,7 +78,7 @@ def learning_curves(history: list[Epoch]) -> Figure:
     loss, accuracy, rate = figure.subplots(1, 3)
     epochs = [each.epoch for each in history]
     held = [each for each in history if each.validation_loss is not None]
-    loss.plot(epochs, [each.loss for each in history], "o-", color=COLOURS[0], ms=3, label="training")
+    loss.plot(epochs, [each.result.loss for each in history], "o-", color=COLOURS[0], ms=3, label="training")
     loss.plot(epochs, [each.test_loss for each in history], "s--", color=COLOURS[1], ms=3, label="test")
     accuracy.plot(epochs, [each.test_accuracy * 100 for each in history], "s--", color=COLOURS[1], ms=3, label="test")
     if held:
@@ -192,7 +192,7 @@ def pages(
         "history": history,
         "evaluations": [each for each in evaluations if each.logits is not None],
         "left_out": [each for each in evaluations if each.logits is None],
-        "warnings": [SYNTHETIC_WARNING] if "synthetic" in (data, model.facts.get("data")) else [],
+        "warnings": [SYNTHETIC_WARNING] if "synthetic" in (data, model.metadata.get("data")) else [],
         "classes": CLASSES,
         "plots": inline(drawn),
         "stems": [name.removesuffix(".svg") for name in drawn],
