@@ -117,11 +117,8 @@ class RunningVariant:
 
     def build(self, model: str, batch_size: int) -> str:
         """Build a session and return the name of its case; skip a variant that by default runs at another precision."""
-        case, images, weights = (
-            f"{model}-{batch_size}",
-            self.folder / "images.npy",
-            self.folder / f"{model}.safetensors",
-        )
+        case, images = f"{model}-{batch_size}", str(self.folder / "images.npy")
+        weights = str(self.folder / f"{model}.safetensors")
         request = Build(
             case=case, stack=self.stack, variant=self.name, model=model, precision=self.precision,
             batch_size=batch_size, threads=usable_cores(), cores=None, weights=weights, images=images,
