@@ -127,7 +127,7 @@ class Proof:
 
 
 class Session(Protocol):
-    """A network built for inference at one batch size; only `step` is timed."""
+    """A network built for inference at one batch size; `step` is the timed region."""
 
     def prepare(self, images: F32) -> Any:
         """Copy a neutral NHWC batch into the stack's own tensor, in host memory."""
@@ -146,7 +146,7 @@ class Session(Protocol):
 
 
 class AsynchronousSession(Session, Protocol):
-    """A session that keeps several batches in flight."""
+    """A session that keeps several batches in flight; `submit` and `drain` are timed instead of `step`."""
 
     def submit(self, batch: Any) -> None:
         """Start on a prepared batch, as soon as one of the streams is free."""

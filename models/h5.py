@@ -81,7 +81,7 @@ def _inside(group: Any, name: str) -> Any:
         # A chunk larger than the array makes a small file fill the memory.
         oversized = item.chunks is not None and np.prod(item.chunks) > max(1, item.size)
         if item.is_virtual or item.external or oversized:
-            raise ValueError(f"{name} is not stored in the file itself as an array of its own size")
+            raise ValueError(f"{name} is not stored as an array of its size in the file itself")
     return item
 
 

@@ -1,4 +1,4 @@
-"""What the command does that sets published claims beside what is measured here."""
+"""`bench claims`."""
 
 from __future__ import annotations
 
@@ -20,10 +20,14 @@ from bench.analysis.claims import (
     needed,
 )
 from bench.analysis.run import Run
-from bench.commands import run, train
+from bench.commands.run import RunOptions, run
+from bench.commands.train import TrainOptions, train
+from bench.console import say
 from bench.journal import write_whole
+from bench.machine.facts import usable_cores
 from bench.run_info import RUN, read_run
 from bench.suite.environments import is_installed
+from bench.suite.parse import load_suite
 from bench.training.history import TRAINING_FILE, is_complete, kept_epoch, read_history, read_training
 from models.errors import UserError
 from models.recipes.parse import load_recipe, recipe_names
@@ -33,33 +37,41 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from backends.protocol import Stack
+    from bench.suite.schedule import Preset
     from bench.training.history import Epoch
     from models.recipes import Recipe
 
 TABLE, PAGE = "claims.csv", "claims.md"
-# What trains a recipe whose accuracy is claimed: the first that is installed, in the order of the reports.
-TRAINERS = {"vgg": ("itex", "tensorflow", "ipex", "pytorch"), "bn": ("itex", "tensorflow", "ipex", "pytorch")}
-OTHER_TRAINERS = ("ipex", "pytorch", "itex", "tensorflow")
 RULE = (
-    "A claimed ratio is reproduced where the measured interval reaches it, both sides on this machine at the same "
-    "time; a claimed accuracy where the mean is no more than two standard errors of the test images below it."
+    "A claimed speedup is reproduced if it is not above the measured interval, with both arms measured together on "
+    "this machine. A claimed accuracy is reproduced if the measured mean is at most two standard errors of the test "
+    "images below it."
 )
 STYLES = {"reproduced": "green", "not reproduced": "red"}
 
 
-def claims(*, measure: bool, preset: str, results: Path, source: str, console: Console, argv: list[str]) -> int:
-    """Measure what is missing unless told not to, judge all claims, write the table; return 1 while some are open."""
-    if measure:
+def claims(preset: Preset | None, results: Path, source: str, console: Console) -> int:
+    """Compare all claims with the runs and trainings in `results`; return 1 while some have none.
+
+    With a preset, missing runs and trainings are measured first.
+    """
+    if preset:
         _require_real_data(source)
-        _measure_missing(preset, results, source, console, argv)
+        _measure_missing(preset, results, source, console)
     runs, trained = newest_runs(results), trainings(results)
-    findings = [judge(claim, runs, trained) for claim in CLAIMS]
+    outcomes = [judge(claim, runs, trained) for claim in CLAIMS]
     results.mkdir(parents=True, exist_ok=True)
-    write_whole(results / TABLE, _csv(findings))
-    write_whole(results / PAGE, _markdown(findings))
-    console.print(_table(findings))
-    console.print(f"table: {results / TABLE}, {results / PAGE}", markup=False, highlight=False, soft_wrap=True)
-    return 1 if any(each.verdict.startswith(OPEN) for each in findings) else 0
+    write_whole(results / TABLE, _csv(outcomes))
+    write_whole(results / PAGE, _markdown(outcomes))
+    table = Table("Source", "Claim", "Measured here", "Verdict", show_lines=True)
+    for outcome in outcomes:
+        style = STYLES.get(outcome.verdict.partition(":")[0], "")
+        cells = (outcome.claim.source, outcome.claim.statement, outcome.measured)
+        table.add_row(*map(Text, cells), Text(outcome.verdict, style))
+    console.print(table)
+    say(console, f"table: {results / TABLE}, {results / PAGE}")
+    return 1 if any(outcome.verdict.startswith(OPEN) for outcome in outcomes) else 0
 
 
 def newest_runs(results: Path) -> dict[str, Run]:
@@ -109,60 +121,65 @@ def trained_model(recipe: Recipe, history: list[Epoch]) -> TrainedModel:
     return TrainedModel(history[kept_epoch(recipe, history)].test_accuracy, len(history))
 
 
-def _measure_missing(preset: str, results: Path, source: str, console: Console, argv: list[str]) -> None:
-    """Make the runs and trainings that are not there yet; what was interrupted goes on."""
+def _require_real_data(source: str) -> None:
+    from models.data import load
+
+    if load(source).name != "fashion-mnist":
+        raise UserError(
+            f"--data {source}: claims are about Fashion-MNIST; --only-read uses what was measured on it before"
+        )
+
+
+def _measure_missing(preset: Preset, results: Path, source: str, console: Console) -> None:
+    """Measure the missing runs and trainings; interrupted trainings continue."""
     present, trained = newest_runs(results), trainings(results)
     for suite in needed(CLAIMS, Ratio):
         if suite not in present:
-            console.print(f"measuring suite {suite}, preset {preset}", style="bold", highlight=False)
-            choice = run.RunOptions(suite, preset, "", "", "", "", "", "", source, -1)
-            run.run(choice, results, "", console, argv)
-            if suite not in newest_runs(results):  # interrupted, or with a preset that claims nothing
+            say(console, f"measuring suite {suite}, preset {preset.name}", "bold")
+            run(RunOptions(load_suite(suite), preset, data=source, results=results), console)
+            # It was interrupted, or the preset claims nothing.
+            if suite not in newest_runs(results):
                 return
     for name in needed(CLAIMS, Accuracy):
         if name not in trained:
             stack = _trainer(name)
-            console.print(f"training recipe {name} on {stack}", style="bold", highlight=False)
-            wish = train.TrainOptions(name, stack, "", "fp32", load_recipe(name).epochs, 0, 0, source)
-            train.train(wish, results, "", "", console, argv)
+            say(console, f"training recipe {name} on {stack.name}", "bold")
+            options = TrainOptions(load_recipe(name), stack, usable_cores(), data=source, results=results)
+            train(options, None, console)
 
 
-def _require_real_data(source: str) -> None:
-    from models import data
-
-    if data.load(source).name != "fashion-mnist":
-        raise UserError(
-            f"--data {source}: claims are about Fashion-MNIST; --only-read judges by what was measured on it"
-        )
-
-
-def _trainer(recipe: str) -> str:
-    for name in TRAINERS.get(recipe, OTHER_TRAINERS):
-        if is_installed(stacks()[name]):
-            return name
+def _trainer(recipe: str) -> Stack:
+    """Return the first installed stack of those that claims name: first the recipe's own, then its baselines."""
+    criteria = [claim.criterion for claim in CLAIMS if isinstance(claim.criterion, Accuracy)]
+    criteria.sort(key=lambda criterion: criterion.recipe != recipe)
+    for criterion in criteria:
+        extension = stacks()[criterion.stack]
+        for stack in (extension, *(stacks()[name] for name in extension.baselines)):
+            if is_installed(stack):
+                return stack
     raise UserError("no stack that trains is installed; make an environment: tox -e vanilla --notest")
 
 
-def _rows(findings: list[ClaimResult]) -> list[dict[str, str]]:
+def _rows(outcomes: list[ClaimResult]) -> list[dict[str, str]]:
     return [
         {
-            "source": each.claim.source,
-            "claim": each.claim.statement,
-            "measured": each.measured,
-            "verdict": each.verdict,
-            "from": each.origin,
+            "source": outcome.claim.source,
+            "claim": outcome.claim.statement,
+            "measured": outcome.measured,
+            "verdict": outcome.verdict,
+            "from": outcome.origin,
         }
-        for each in findings
+        for outcome in outcomes
     ]
 
 
-def _csv(findings: list[ClaimResult]) -> str:
+def _csv(outcomes: list[ClaimResult]) -> str:
     import pandas as pd
 
-    return pd.DataFrame(_rows(findings)).to_csv(index=False)
+    return pd.DataFrame(_rows(outcomes)).to_csv(index=False)
 
 
-def _markdown(findings: list[ClaimResult]) -> str:
+def _markdown(outcomes: list[ClaimResult]) -> str:
     from bench.report.page import markdown_cell
 
     lines = [
@@ -173,14 +190,5 @@ def _markdown(findings: list[ClaimResult]) -> str:
         "| Source | Claim | Measured here | Verdict | From |",
         "|---|---|---|---|---|",
     ]
-    rows = (" | ".join(markdown_cell(value) for value in row.values()) for row in _rows(findings))
+    rows = (" | ".join(markdown_cell(value) for value in row.values()) for row in _rows(outcomes))
     return "\n".join([*lines, *(f"| {row} |" for row in rows)]) + "\n"
-
-
-def _table(findings: list[ClaimResult]) -> Table:
-    table = Table("Source", "Claim", "Measured here", "Verdict", show_lines=True)
-    for each in findings:
-        style = STYLES.get(each.verdict.partition(":")[0], "")
-        cells = (each.claim.source, each.claim.statement, each.measured)
-        table.add_row(*map(Text, cells), Text(each.verdict, style))
-    return table

@@ -55,7 +55,7 @@ class Origin:
 def describe_run(plan: Plan, data: DataSet, models: Mapping[str, Model], origin: Origin) -> RunInfo:
     suite, environments = plan.suite, {item.name: item for item in plan.environments.values()}
     training = None
-    if suite.recipe:
+    if suite.recipe and suite.epochs:
         training = TrainingInfo(suite.recipe, suite.epochs, plan.epoch_images, plan.preset.seeds)
     return RunInfo(
         schema=SCHEMA,

@@ -33,6 +33,10 @@ class TrainingBlock(BlockRunner):
 
     def __init__(self, context: RunContext, tally: Tally, block: Block, caches: Path) -> None:
         super().__init__(context, tally, block, caches)
+        suite = context.plan.suite
+        if suite.recipe is None or suite.epochs is None:
+            raise ValueError(f"suite {suite.name} has no recipe or no epochs")
+        self._suite_recipe, self._epochs = suite.recipe, suite.epochs
         self._seed = (context.plan.seed + block.number) % MAX_SEED
         for case in self.cases:
             weights = initial_weights(NETWORKS[case.model], self._seed, self._recipe(case).initial)
@@ -62,7 +66,7 @@ class TrainingBlock(BlockRunner):
     def take_turn(self, number: int, position: int, arm: Arm, case: Case) -> None:
         plan, group = self.context.plan, self.groups[arm.id]
         batches = -(-plan.epoch_images // case.batch_size)
-        rates = learning_rates(self._recipe(case), plan.suite.epochs, batches, number)
+        rates = learning_rates(self._recipe(case), self._epochs, batches, number)
         request = RunEpoch(number, self._seed, tuple(rates))
         (result,), conditions = self.observe(arm, lambda: group.request(request, EPOCH_TIMEOUT_S))
         accuracy = None
@@ -90,10 +94,7 @@ class TrainingBlock(BlockRunner):
         return proof
 
     def _recipe(self, case: Case) -> Recipe:
-        recipe = self.context.plan.suite.recipe
-        if recipe is None:
-            raise ValueError(f"suite {self.context.plan.suite.name} has no recipe")
-        return replace(recipe, network=case.model, batch_size=case.batch_size)
+        return replace(self._suite_recipe, network=case.model, batch_size=case.batch_size)
 
     def _initial_weights(self, case: Case) -> Path:
         """Return the file of the weights that all arms of the current block start from."""

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator
+from matplotlib.ticker import FixedLocator, LogLocator
 
+from backends.protocol import PRECISIONS
 from bench.analysis.attribution import attributions
 from bench.analysis.gates import MIN_RELATIVE_ACCURACY
+from bench.analysis.roofline import peak_operations_per_s, roofline_points, traffic_rates
+from bench.analysis.scaling import BATCH_SIZE, sweeps, value
+from bench.analysis.speedups import speedups as rows_of
 from bench.analysis.tradeoffs import tradeoffs
 from bench.analysis.training import GOALS, learning_curve
-from bench.report.curves import roofline, scaling
 from bench.report.plot_style import (
     COLOURS,
     LEGEND,
@@ -27,13 +31,16 @@ from bench.report.plot_style import (
     styles,
     svg_of,
 )
-from bench.suite.arms import LATENCY, TRAINING
+from bench.suite.arms import LATENCY, TRAINING, threads_told
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from bench.analysis.attribution import Attribution
-    from bench.analysis.speedups import Run, Speedup
+    from bench.analysis.roofline import RooflinePoint
+    from bench.analysis.run import Run
+    from bench.analysis.scaling import Sweep
+    from bench.analysis.speedups import Speedup
     from bench.analysis.tradeoffs import Tradeoff
     from bench.suite.arms import Case
 
@@ -64,7 +71,7 @@ def render(run: Run) -> dict[str, str]:
 
 def speedups(run: Run) -> Figure | None:
     """Draw each comparison's speedup with its interval, one panel a case, and the A/A band."""
-    measured = [row for row in run.speedups if row.speedup]
+    measured = [row for row in rows_of(run) if row.speedup]
     return _panels(run, measured, lambda axes, case, rows: _speedup_panel(run, axes, case, rows), sharex=True)
 
 
@@ -154,12 +161,14 @@ def _tradeoff_panel(run: Run, axes: Any, case: Case, rows: list[Tradeoff]) -> No
 
 def accuracy_against_time(run: Run) -> Figure | None:
     """Draw the test accuracy of each arm that trains, its mean over seeds, against the time of its epochs."""
-    rows = [row for row in run.speedups if any(run.final_accuracies(row.pair.arm, case) for case in [row.pair.case])]
+    rows = [row for row in rows_of(run) if any(run.final_accuracies(row.pair.arm, case) for case in [row.pair.case])]
     return _panels(run, rows, lambda axes, case, _: _training_panel(run, axes, case), height=3.6)
 
 
 def _training_panel(run: Run, axes: Any, case: Case) -> None:
-    for (style, colour), arm in zip(styles(), (each for each in run.lineup(case) if not each.replica), strict=False):
+    for (style, colour), arm in zip(
+        styles(), (each for each in run.participants(case) if not each.replica), strict=False
+    ):
         curve = learning_curve(run, arm, case)
         if curve:
             seconds, accuracies = zip(*curve, strict=True)
@@ -172,12 +181,12 @@ def _training_panel(run: Run, axes: Any, case: Case) -> None:
 
 def latencies(run: Run) -> Figure | None:
     """Draw the cumulative distribution of each arm's latencies, all samples pooled, one panel a case."""
-    rows = [row for row in run.speedups if row.speedup and row.pair.case.scenario == LATENCY]
+    rows = [row for row in rows_of(run) if row.speedup and row.pair.case.scenario == LATENCY]
     return _panels(run, rows, lambda axes, case, _: _latency_panel(run, axes, case), height=3.2)
 
 
 def _latency_panel(run: Run, axes: Any, case: Case) -> None:
-    for (style, colour), arm in zip(styles(), run.lineup(case)[:MOST_ROWS], strict=False):
+    for (style, colour), arm in zip(styles(), run.participants(case)[:MOST_ROWS], strict=False):
         slices = run.slices(arm, case)
         if slices:
             samples = np.concatenate([each.samples_ns for each in slices]) / 1e3
@@ -189,7 +198,7 @@ def _latency_panel(run: Run, axes: Any, case: Case) -> None:
 
 def blocks(run: Run) -> Figure | None:
     """Draw the ratio of every block: the raw data that an interval is made of."""
-    rows = [row for row in run.speedups if row.speedup]
+    rows = [row for row in rows_of(run) if row.speedup]
     return _panels(run, rows, lambda axes, case, rows: _block_panel(run, axes, case, rows), height=3.2)
 
 
@@ -228,3 +237,79 @@ def _panels(
             axes.set_title(f"{axes.get_title()}, the first {len(group)} of {len(every[case])} comparisons")
         axes.tick_params(labelbottom=True)
     return figure
+
+
+def scaling(run: Run) -> Figure | None:
+    """Draw throughput against the batch size, and latency against the number of threads, one panel a sweep."""
+    found = sweeps(run)
+    if not found:
+        return None
+    heights = [panel_height(3.6, len(sweep.curves)) for sweep in found]
+    figure = Figure(figsize=(8.5, sum(heights)))
+    grid = figure.subplots(len(found), 1, squeeze=False, gridspec_kw={"height_ratios": heights})
+    for axes, sweep in zip(grid.flat, found, strict=True):
+        _scaling_panel(axes, sweep)
+    return figure
+
+
+def _scaling_panel(axes: Any, sweep: Sweep) -> None:
+    by_batch = sweep.over == BATCH_SIZE
+    for (style, colour), curve in zip(styles(), sweep.curves, strict=False):
+        places = [value(point.case, sweep.over) for point in curve.points]
+        heights = [point.images_per_s if by_batch else point.latency_ns / 1e3 for point in curve.points]
+        axes.plot(places, heights, f"o{style}", color=colour, ms=3, lw=1.2, label=curve.arm.label)
+    axes.set(xscale="log", yscale="log", title=sweep.label)
+    axes.set(xlabel="batch size (log scale)" if by_batch else "threads (log scale)")
+    seconds = "epoch, us (log scale)" if sweep.cases[0].scenario == TRAINING else "time per batch, us (log scale)"
+    axes.set_ylabel("images/s (log scale)" if by_batch else seconds)
+    plain_log_axis(axes.xaxis, FixedLocator([value(case, sweep.over) for case in sweep.cases]))
+    plain_log_axis(axes.yaxis, LogLocator(subs=(1, 2, 5)))
+    axes.legend(**LEGEND)
+
+
+def roofline(run: Run) -> Figure | None:
+    """Draw what arms reach under the roofs of the machine, one panel for each number of threads and scenario."""
+    groups = defaultdict[tuple[int, str], list[RooflinePoint]](list)
+    for case in run.cases:
+        groups[run.threads(case), case.scenario] += roofline_points(run, case)
+    found = {key: rows for key, rows in groups.items() if rows}
+    if not found:
+        return None
+    figure = Figure(figsize=(8.5, 4.4 * len(found)))
+    panels = figure.subplots(len(found), 1, squeeze=False).flat
+    for axes, ((threads, scenario), rows) in zip(panels, found.items(), strict=True):
+        _roofline_panel(run, axes, rows, threads)
+        axes.set_title(f"{scenario}, {threads_told(threads)}")
+    return figure
+
+
+def _roofline_panel(run: Run, axes: Any, rows: list[RooflinePoint], threads: int) -> None:
+    intensities = [row.limit.intensity for row in rows]
+    span = np.geomspace(min(intensities) / 3, max(intensities) * 3, 100)
+    precisions = [each for each in PRECISIONS if any(row.arm.precision == each for row in rows)]
+    _draw_roofs(run, axes, span, precisions, threads)
+    for row in rows:
+        marker, colour = look_of(row.arm, run.arms)
+        axes.plot([row.limit.intensity], [row.operations_per_s / 1e9], marker, color=colour, ms=5)
+    for arm in {row.arm.stack: row.arm for row in rows}.values():
+        axes.plot([], [], "o", color=look_of(arm, run.arms)[1], ms=5, label=arm.stack)
+    axes.set(xscale="log", yscale="log", ylabel="GFLOP/s, of int8 GOP/s (log scale)")
+    axes.set_xlabel("operations per byte (log scale); circle fp32, square bf16, triangle int8")
+    for axis in (axes.xaxis, axes.yaxis):
+        plain_log_axis(axis, LogLocator(subs=(1, 2, 5)))
+    axes.legend(**LEGEND)
+
+
+def _draw_roofs(run: Run, axes: Any, span: Any, precisions: list[str], threads: int) -> None:
+    """Draw the fastest product of each precision, and the traffic to the smallest and the largest working set."""
+    peaks = {each: peak for each in precisions if (peak := peak_operations_per_s(run, each, threads))}
+    for precision, peak in peaks.items():
+        axes.axhline(peak / 1e9, color="black", lw=0.9)
+        unit = "GOP/s" if precision == "int8" else "GFLOP/s"
+        axes.annotate(f"{precision}, {peak / 1e9:,.0f} {unit}", (span[0], peak / 1e9), (2, 2), fontsize=7.5,
+                      textcoords="offset points")  # fmt: skip
+    rates = traffic_rates(run, threads)
+    for size, style in ((min(rates), "--"), (max(rates), ":")):
+        bound = np.minimum(span * rates[size], max(peaks.values())) / 1e9
+        label = f"{rates[size] / 1e9:.0f} GB/s in {size / 2**20:g} MiB"
+        axes.plot(span, bound, style, color="black", lw=0.9, label=label)

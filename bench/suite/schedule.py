@@ -27,7 +27,7 @@ class Preset:
     is claimed. After the blocks in `looks` the primary comparisons are evaluated; the run stops if all are settled.
 
     In training, the first `seeds` blocks run all epochs, the others only SHORT_EPOCHS; an epoch has at most
-    `training_images`.
+    `training_images`. An `internal` preset belongs to one command and is not offered.
     """
 
     name: str
@@ -41,6 +41,7 @@ class Preset:
     seeds: int = 5
     training_images: int | None = None
     warm_up_limit_ns: int = 5_000_000_000
+    internal: bool = False
 
 
 PRESETS = {
@@ -52,7 +53,7 @@ PRESETS = {
         Preset(
             "quick", "8 blocks; a first look, claims no difference under 10 %", 8, 3, 0.95, minimum_effect=0.10, seeds=3
         ),
-        Preset("selftest", "16 blocks, 99.95 % intervals; that of `bench selftest`", 16, 3, 0.9995),
+        Preset("selftest", "16 blocks, 99.95 % intervals", 16, 3, 0.9995, internal=True),
         Preset("standard", "20 blocks, 95 % intervals", 20, 3, 0.95),
         Preset("publish", "up to 64 blocks, 98.33 % intervals, stops early at 16 or 32", 64, 3, 0.9833, looks=(16, 32)),
     )
@@ -62,7 +63,7 @@ PRESETS = {
 def find_preset(name: str) -> Preset:
     """Return a preset by name; raises UserError for an unknown one."""
     if name not in PRESETS:
-        raise unknown("preset", name, PRESETS)
+        raise unknown("preset", name, [preset.name for preset in PRESETS.values() if not preset.internal])
     return PRESETS[name]
 
 

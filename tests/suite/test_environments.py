@@ -3,16 +3,22 @@ from pathlib import Path
 import pytest
 
 from backends.registry import stacks
-from bench.suite import environments as stacks_module
-from bench.suite.environments import Environment, MissingEnvironmentError, differences, environment_of, find_stack
+from bench.suite import environments as module
+from bench.suite.environments import (
+    Environment,
+    MissingEnvironmentError,
+    environment_of,
+    find_stack,
+    version_differences,
+)
 from models.errors import UserError
 
 
 @pytest.fixture
 def environments(tmp_path, monkeypatch):
     """Return a function that makes a virtualenv-like folder with the named distributions."""
-    monkeypatch.setenv(stacks_module.ENVIRONMENTS_DIR, str(tmp_path))
-    stacks_module._environment.cache_clear()
+    monkeypatch.setenv(module.ENVIRONMENTS_DIR, str(tmp_path))
+    module._environment.cache_clear()
 
     def make(name: str, **packages: str) -> Path:
         site = tmp_path / name / "lib" / "python3.11" / "site-packages"
@@ -27,7 +33,7 @@ def environments(tmp_path, monkeypatch):
         return tmp_path / name
 
     yield make
-    stacks_module._environment.cache_clear()
+    module._environment.cache_clear()
 
 
 def test_a_missing_environment_is_named_with_the_command_that_makes_it(environments) -> None:
@@ -37,16 +43,15 @@ def test_a_missing_environment_is_named_with_the_command_that_makes_it(environme
         environment_of(find_stack("ipex"))
 
 
-def test_a_half_installed_environment_is_named_with_what_it_lacks(environments) -> None:
+def test_an_environment_without_the_stacks_packages_is_named_with_those_that_it_lacks(environments) -> None:
     environments("ipex", torch="2.8.0", cnn_stack_bench="0.1.0")
     with pytest.raises(MissingEnvironmentError, match=r"lacks intel-extension-for-pytorch; .* tox -r -e ipex"):
         environment_of(find_stack("ipex"))
 
 
-def test_an_environment_tells_its_packages_and_its_python(environments) -> None:
+def test_an_environment_lists_its_packages_and_its_python(environments) -> None:
     folder = environments("vanilla", Torch="2.8.0", cnn_stack_bench="0.1.0")
-    found = environment_of(find_stack("pytorch"))
-    assert found == Environment(
+    assert environment_of(find_stack("pytorch")) == Environment(
         "vanilla", folder / "bin" / "python", "3.11.7", {"cnn-stack-bench": "0.1.0", "torch": "2.8.0"}
     )
 
@@ -54,8 +59,8 @@ def test_an_environment_tells_its_packages_and_its_python(environments) -> None:
 def test_only_shared_packages_and_python_are_compared() -> None:
     ours = Environment("a", Path(), "3.11.7", {"numpy": "1.26.4", "torch": "2.8.0", "cnn-stack-bench": "1"})
     theirs = Environment("b", Path(), "3.11.8", {"numpy": "1.26.3", "other": "1", "cnn-stack-bench": "2"})
-    assert differences(ours, theirs) == {"numpy": ("1.26.4", "1.26.3"), "python": ("3.11.7", "3.11.8")}
-    assert differences(ours, ours) == {}
+    assert version_differences(ours, theirs) == {"numpy": ("1.26.4", "1.26.3"), "python": ("3.11.7", "3.11.8")}
+    assert version_differences(ours, ours) == {}
 
 
 def test_an_unknown_stack_is_refused_with_the_known_ones() -> None:
@@ -63,7 +68,7 @@ def test_an_unknown_stack_is_refused_with_the_known_ones() -> None:
         find_stack("jax")
 
 
-def test_every_stack_says_what_its_variants_are() -> None:
+def test_every_stack_describes_its_variants() -> None:
     for stack in stacks().values():
         assert set(stack.baselines) <= stacks().keys()
         assert all(variant.summary and variant.precisions for variant in stack.variants.values())

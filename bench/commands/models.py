@@ -1,0 +1,110 @@
+"""`bench evaluate`, `bench export` and `bench import`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from bench.commands.folders import shared_folder
+from bench.console import say
+from bench.journal import write_pages
+from bench.suite.arms import Arm
+from bench.suite.environments import find_stack
+from bench.training.evaluate import default_arms
+from bench.training.evaluate import evaluate as evaluate_arms
+from bench.training.history import TRAINING_FILE, read_history, read_training
+from bench.training.model_file import export_model, import_model, open_model
+from models.data import SYNTHETIC_WARNING
+from models.errors import UserError, unknown
+from models.zoo import NETWORKS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from bench.training.evaluate import Evaluation
+    from bench.training.model_file import Model
+    from models.data import DataSet
+
+
+def evaluate(
+    path: Path,
+    model_name: str | None,
+    arms: tuple[Arm, ...],
+    source: str,
+    threads: int,
+    results: Path,
+    name: str | None,
+    console: Console,
+) -> int:
+    """Evaluate a model on several arms, by default on every installed stack; return 1 if an arm failed."""
+    from models.data import load
+
+    model = open_model(path, model_name)
+    chosen = list(arms) or default_arms()
+    if not chosen:
+        raise UserError("no stack is installed to evaluate on; make an environment: tox -e vanilla --notest")
+    data = load(source)
+    folder = path if path.is_dir() else shared_folder(results, name or f"evaluate-{path.stem}", TRAINING_FILE)
+    evaluations = report_model(model, chosen, data, threads, folder)
+    if data.name == "synthetic":
+        say(console, SYNTHETIC_WARNING, "bold yellow")
+    table = Table("Arm", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for column in ("Accuracy", "Precision", "Recall", "F1", "IoU", "AUC"):
+        table.add_column(column, justify="right")
+    for evaluation in evaluations:
+        if evaluation.logits is None:
+            table.add_row(Text(evaluation.arm.label), Text(f"not evaluated: {evaluation.reason}"))
+            continue
+        macro = evaluation.classification[-2]
+        figures = [f"{macro[column]:.4f}" for column in ("precision", "recall", "f1", "iou", "auc")]
+        table.add_row(Text(evaluation.arm.label), f"{evaluation.accuracy:.2%}", *figures)
+    console.print(table)
+    say(console, f"report: {folder / 'report.html'}")
+    return 1 if any(evaluation.logits is None for evaluation in evaluations) else 0
+
+
+def inference_arm(text: str) -> Arm:
+    """Parse STACK/VARIANT[/PRECISION]; raises UserError unless it can be evaluated."""
+    stack_name, _, rest = text.partition("/")
+    variant, _, precision = rest.partition("/")
+    stack = find_stack(stack_name)
+    allowed = {name: declared for name, declared in stack.variants.items() if not declared.trains}
+    allowed = {name: declared for name, declared in allowed.items() if not declared.asynchronous}
+    if variant not in allowed:
+        raise unknown(f"variant of {stack.name}", variant, allowed)
+    if (precision or "fp32") not in allowed[variant].precisions:
+        raise unknown(f"precision of {stack.name}/{variant}", precision, allowed[variant].precisions)
+    return Arm(stack.name, variant, precision or "fp32")
+
+
+def report_model(model: Model, arms: list[Arm], data: DataSet, threads: int, folder: Path) -> list[Evaluation]:
+    """Evaluate a model, and write the report into a folder, with the learning curves if it is that of a training."""
+    from bench.codec import encode
+    from bench.report import evaluation as pages
+
+    # Damaged files are an error before the evaluation, which takes minutes.
+    about = encode(read_training(folder)) if (folder / TRAINING_FILE).exists() else {}
+    history = read_history(folder)
+    evaluations = evaluate_arms(model, arms, data, threads)
+    drawn = pages.plots(model, evaluations, history)
+    texts = pages.tables(evaluations, history, data.name)
+    texts |= pages.pages(model, evaluations, history, about, drawn, data.name)
+    write_pages(folder, texts, drawn)
+    return evaluations
+
+
+def export(path: Path, output: Path, model_name: str | None, console: Console) -> None:
+    export_model(open_model(path, model_name), output)
+    say(console, f"{output}: written")
+
+
+def import_(file: Path, output: Path, model_name: str, console: Console) -> None:
+    if model_name not in NETWORKS:
+        raise unknown("model", model_name, NETWORKS)
+    import_model(file, NETWORKS[model_name], output)
+    say(console, f"{output}: written")

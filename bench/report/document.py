@@ -1,0 +1,145 @@
+"""A report as data. Sections fill it once; the writers turn it into Markdown, HTML, console text and CSV."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Code:
+    """A piece of text that is a command, a variable or a path."""
+
+    text: str
+
+
+Text: TypeAlias = str | tuple[str | Code, ...]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The text of a cell; `style` names how it is drawn (a verdict's word, say), `note` is a remark behind it."""
+
+    text: str
+    style: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """The cells of a row; `emphasis` is "primary", "replica" or empty."""
+
+    cells: tuple[Cell, ...]
+    emphasis: str = ""
+
+
+@dataclass(frozen=True)
+class Heading:
+    """The title of a column; numbers are aligned to the right."""
+
+    title: str
+    numeric: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table. `folded` is the line behind which a long one is folded away where that is possible."""
+
+    headings: tuple[Heading, ...]
+    rows: tuple[Row, ...]
+    title: str = ""
+    folded: str = ""
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """A paragraph; `muted` for explanations, `warning` for what went wrong."""
+
+    text: Text
+    style: str = ""
+
+
+@dataclass(frozen=True)
+class Bullets:
+    """A list of sentences."""
+
+    items: tuple[Text, ...]
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A plot, by the name of its file without the suffix."""
+
+    stem: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """A titled part of the document."""
+
+    title: str
+    blocks: tuple[Block, ...]
+
+
+Block: TypeAlias = "Table | Paragraph | Bullets | Plot | Section"
+
+
+@dataclass(frozen=True)
+class Document:
+    """A report: what the reader must know first, then sections."""
+
+    title: str
+    lead: str
+    warnings: tuple[str, ...]
+    headlines: tuple[str, ...]
+    sections: tuple[Section, ...]
+
+
+@dataclass(frozen=True)
+class Column(Generic[T]):
+    """One value of a row object: a column of a CSV file, of the tables that people read, or of both.
+
+    `key` is its name in the CSV file and `title` that in the tables; one that is empty does not appear there. `show`
+    turns the value into a cell. The console shows `brief` columns. `group` separates the tables of one row object.
+    """
+
+    key: str
+    value: Callable[[T], Any]
+    title: str = ""
+    show: Callable[[Any], str | Cell] = str
+    numeric: bool = True
+    brief: bool = False
+    group: str = ""
+
+
+def table(
+    rows: Iterable[T],
+    columns: Iterable[Column[T]],
+    emphasis: Callable[[T], str] = lambda _: "",
+    title: str = "",
+    folded: str = "",
+) -> Table:
+    """Return the table of the columns that have a title."""
+    shown = [column for column in columns if column.title]
+
+    def cell(column: Column[T], row: T) -> Cell:
+        content = column.show(column.value(row))
+        return content if isinstance(content, Cell) else Cell(content)
+
+    return Table(
+        headings=tuple(Heading(column.title, column.numeric) for column in shown),
+        rows=tuple(Row(tuple(cell(column, row) for column in shown), emphasis(row)) for row in rows),
+        title=title,
+        folded=folded,
+    )
+
+
+def text_table(titles: Iterable[str], rows: Iterable[Iterable[str]], folded: str = "") -> Table:
+    """Return a table of plain texts."""
+    headings = tuple(Heading(title) for title in titles)
+    return Table(headings, tuple(Row(tuple(map(Cell, row))) for row in rows), folded=folded)
