@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.table import Table
-from rich.text import Text
-
 from backends.registry import stacks
 from bench.analysis.claims import (
     CLAIMS,
@@ -25,6 +22,8 @@ from bench.commands.train import TrainOptions, train
 from bench.console import say
 from bench.journal import write_whole
 from bench.machine.facts import usable_cores
+from bench.report.document import Cell, Column, Paragraph, Section, table
+from bench.report.writers import print_table, section_to_markdown, to_csv
 from bench.run_info import RUN, read_run
 from bench.suite.environments import is_installed
 from bench.suite.parse import load_suite
@@ -48,7 +47,19 @@ RULE = (
     "this machine. A claimed accuracy is reproduced if the measured mean is at most two standard errors of the test "
     "images below it."
 )
-STYLES = {"reproduced": "green", "not reproduced": "red"}
+
+
+def _verdict(verdict: str) -> Cell:
+    return Cell(verdict, verdict.partition(":")[0])
+
+
+COLUMNS: tuple[Column[ClaimResult], ...] = (
+    Column("source", lambda result: result.claim.source, "Source", numeric=False, brief=True),
+    Column("claim", lambda result: result.claim.statement, "Claim", numeric=False, brief=True),
+    Column("measured", lambda result: result.measured, "Measured here", numeric=False, brief=True),
+    Column("verdict", lambda result: result.verdict, "Verdict", _verdict, numeric=False, brief=True),
+    Column("from", lambda result: result.origin, "From", numeric=False),
+)
 
 
 def claims(preset: Preset | None, results: Path, source: str, console: Console) -> int:
@@ -62,14 +73,10 @@ def claims(preset: Preset | None, results: Path, source: str, console: Console) 
     runs, trained = newest_runs(results), trainings(results)
     outcomes = [judge_claim(claim, runs, trained) for claim in CLAIMS]
     results.mkdir(parents=True, exist_ok=True)
-    write_whole(results / TABLE, _csv(outcomes))
-    write_whole(results / PAGE, _markdown(outcomes))
-    table = Table("Source", "Claim", "Measured here", "Verdict", show_lines=True)
-    for outcome in outcomes:
-        style = STYLES.get(outcome.verdict.partition(":")[0], "")
-        cells = (outcome.claim.source, outcome.claim.statement, outcome.measured)
-        table.add_row(*map(Text, cells), Text(outcome.verdict, style))
-    console.print(table)
+    write_whole(results / TABLE, to_csv(outcomes, COLUMNS))
+    page = Section("Published claims, and what is measured here", (Paragraph(RULE), table(outcomes, COLUMNS)))
+    write_whole(results / PAGE, section_to_markdown(page))
+    print_table(table(outcomes, [column for column in COLUMNS if column.brief]), console, lines=True)
     say(console, f"table: {results / TABLE}, {results / PAGE}")
     return 1 if any(outcome.verdict.startswith(OPEN) for outcome in outcomes) else 0
 
@@ -158,37 +165,3 @@ def _trainer(recipe: str) -> Stack:
             if is_installed(stack):
                 return stack
     raise UserError("no stack that trains is installed; make an environment: tox -e vanilla --notest")
-
-
-def _rows(outcomes: list[ClaimResult]) -> list[dict[str, str]]:
-    return [
-        {
-            "source": outcome.claim.source,
-            "claim": outcome.claim.statement,
-            "measured": outcome.measured,
-            "verdict": outcome.verdict,
-            "from": outcome.origin,
-        }
-        for outcome in outcomes
-    ]
-
-
-def _csv(outcomes: list[ClaimResult]) -> str:
-    import pandas as pd
-
-    return pd.DataFrame(_rows(outcomes)).to_csv(index=False)
-
-
-def _markdown(outcomes: list[ClaimResult]) -> str:
-    from bench.report.page import markdown_cell
-
-    lines = [
-        "# Published claims, and what is measured here",
-        "",
-        RULE,
-        "",
-        "| Source | Claim | Measured here | Verdict | From |",
-        "|---|---|---|---|---|",
-    ]
-    rows = (" | ".join(markdown_cell(value) for value in row.values()) for row in _rows(outcomes))
-    return "\n".join([*lines, *(f"| {row} |" for row in rows)]) + "\n"

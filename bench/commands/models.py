@@ -84,17 +84,13 @@ def inference_arm(text: str) -> Arm:
 
 def report_model(model: Model, arms: list[Arm], data: DataSet, threads: int, folder: Path) -> list[Evaluation]:
     """Evaluate a model, and write the report into a folder, with the learning curves if it is that of a training."""
-    from bench.codec import encode
-    from bench.report import evaluation as pages
+    from bench.report import evaluation as report
 
     # Damaged files are an error before the evaluation, which takes minutes.
-    about = encode(read_training(folder)) if (folder / TRAINING_FILE).exists() else {}
+    record = read_training(folder) if (folder / TRAINING_FILE).exists() else None
     history = read_history(folder)
     evaluations = evaluate_arms(model, arms, data, threads)
-    drawn = pages.plots(model, evaluations, history)
-    texts = pages.tables(evaluations, history, data.name)
-    texts |= pages.pages(model, evaluations, history, about, drawn, data.name)
-    write_pages(folder, texts, drawn)
+    write_pages(folder, *report.render(model, evaluations, history, record, data.name))
     return evaluations
 
 

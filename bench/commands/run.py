@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from bench.commands.folders import default_run_name, link_latest, run_folder
 from bench.commands.origin import origin_of_now
-from bench.journal import write_pages
 from bench.machine.facts import usable_cores
 from bench.suite.plan import Plan, make_plan
 from bench.suite.schedule import MAX_SEED
@@ -78,7 +77,7 @@ def measure(plan: Plan, source: str, results: Path, name: str, console: Console,
     from bench.engine.cache import require_writable
     from bench.engine.run import first_interrupt_only, measure_run, total_weight
     from bench.machine.diagnosis import disturbances
-    from bench.report.summary import opening
+    from bench.report.summary import opening, write_report
     from models.data import load
 
     with first_interrupt_only():
@@ -99,23 +98,11 @@ def report(folder: Path, console: Console) -> int:
     """Report a run again from its files; return 1 if something failed or a gate tripped, else 0."""
     from jinja2 import TemplateError
 
+    from bench.report.summary import write_report
+
     try:
         return write_report(folder, console)
     except UserError:
         raise
     except (KeyError, TypeError, AttributeError, IndexError, ArithmeticError, ValueError, TemplateError) as error:
         raise UserError(f"{folder}: this run is damaged ({type(error).__name__}: {error})") from error
-
-
-def write_report(folder: Path, console: Console) -> int:
-    """Write all files of a run's report, and show its results; return 1 if something failed or a gate tripped."""
-    from bench.analysis.run import Run
-    from bench.report import page, plots, summary, tables
-
-    # Everything is rendered before anything is written: a run that can't be read leaves its folder as it was.
-    run = Run(folder)
-    arms, drawn = tables.arm_rows(run), plots.render(run)
-    texts = tables.render(run, arms) | page.render(run, arms, drawn)
-    write_pages(folder, texts, drawn)
-    summary.closing(run, console)
-    return 1 if summary.troubles(run) else 0

@@ -81,7 +81,7 @@ def train(options: TrainOptions, output: Path | None, console: Console) -> None:
 
 def tune(options: TrainOptions, trials: int, console: Console) -> None:
     """Search the recipe's settings, or continue an interrupted search; write the best recipe and a plot."""
-    from bench.report.trials import trials_plot
+    from bench.report.training_plots import trials_plot
     from bench.training import tune as search
 
     if not 1 <= trials <= MAX_TRIALS:

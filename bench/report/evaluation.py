@@ -47,7 +47,7 @@ def _document(
         _training(history, record),
         Section("Architecture", (Plot("architecture"),)),
     ]
-    warnings = [SYNTHETIC_WARNING] if "synthetic" in (data, model.facts.get("data")) else []
+    warnings = [SYNTHETIC_WARNING] if "synthetic" in (data, model.metadata.get("data")) else []
     warnings += [
         f"Not evaluated: {evaluation.arm.label}: {evaluation.reason}"
         for evaluation in evaluations
@@ -81,7 +81,7 @@ def macro_columns() -> list[Column[Evaluation]]:
 
     def macro(column: Column[Figures]) -> Column[Evaluation]:
         return Column(
-            "", lambda evaluation: column.value(evaluation.macro_average), f"Macro {column.title}", column.show
+            "", lambda evaluation: column.value(evaluation.classification[-2]), f"Macro {column.title}", column.show
         )
 
     return [
@@ -100,10 +100,13 @@ def _comparison(evaluations: list[Evaluation]) -> Section | None:
         SUPPORT,
         *FIGURES[3:],
     ]
-    blocks: list[Block] = [table(evaluations, macro_columns()), Plot("classes")]
-    for evaluation in evaluations:
-        blocks.append(Section(evaluation.arm.label, (table(evaluation.classification, class_columns),)))
-    return Section("With and without optimisation", (*blocks, Plot("confusion"), Plot("roc")))
+    classes = [
+        Section(evaluation.arm.label, (table(evaluation.classification, class_columns),)) for evaluation in evaluations
+    ]
+    comparison = table(evaluations, macro_columns())
+    return Section(
+        "With and without optimisation", (comparison, Plot("classes"), *classes, Plot("confusion"), Plot("roc"))
+    )
 
 
 def _training(history: list[Epoch], record: TrainingRecord | None) -> Section | None:

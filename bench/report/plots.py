@@ -14,7 +14,7 @@ from matplotlib.ticker import FixedLocator, LogLocator
 from backends.protocol import PRECISIONS
 from bench.analysis.attribution import attributions
 from bench.analysis.gates import MIN_RELATIVE_ACCURACY
-from bench.analysis.roofline import peak_operations_per_s, roofline_points, traffic_rates
+from bench.analysis.roofline import RooflinePoint, peak_operations_per_s, roofline_points, traffic_rates
 from bench.analysis.scaling import BATCH_SIZE, sweeps, value
 from bench.analysis.speedups import speedups as rows_of
 from bench.analysis.tradeoffs import tradeoffs
@@ -31,13 +31,12 @@ from bench.report.plot_style import (
     styles,
     svg_of,
 )
-from bench.suite.arms import LATENCY, TRAINING, threads_told
+from bench.suite.arms import LATENCY, TRAINING, threads_label
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from bench.analysis.attribution import Attribution
-    from bench.analysis.roofline import RooflinePoint
     from bench.analysis.run import Run
     from bench.analysis.scaling import Sweep
     from bench.analysis.speedups import Speedup
@@ -279,7 +278,7 @@ def roofline(run: Run) -> Figure | None:
     panels = figure.subplots(len(found), 1, squeeze=False).flat
     for axes, ((threads, scenario), rows) in zip(panels, found.items(), strict=True):
         _roofline_panel(run, axes, rows, threads)
-        axes.set_title(f"{scenario}, {threads_told(threads)}")
+        axes.set_title(f"{scenario}, {threads_label(threads)}")
     return figure
 
 

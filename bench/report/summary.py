@@ -25,7 +25,7 @@ from bench.report.tables import (
 )
 from bench.report.text import attribution_sentence, case_title, doubts, headline, problems
 from bench.report.writers import print_table, to_csv, to_html, to_markdown
-from bench.suite.environments import differences
+from bench.suite.environments import version_differences
 from models.data import SYNTHETIC_WARNING
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def opening(plan: Plan, data: DataSet, advice: Sequence[str], console: Console) 
         say(console, f"{name} is not measured: {reason}", "yellow")
     for one, other in plan.environment_pairs:
         names = f"environments {one.name} and {other.name}"
-        if unequal := differences(one, other):
+        if unequal := version_differences(one, other):
             listed = ", ".join(f"{name} {ours} / {theirs}" for name, (ours, theirs) in unequal.items())
             say(console, f"{names} are UNMATCHED: {listed}")
         else:

@@ -33,14 +33,6 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:.{digits}g}" if abs(value) < SMALL_NUMBER else f"{value:#.{digits}g}".rstrip(".")
 
 
-def number4(value: float | None) -> str:
-    return number(value, 4)
-
-
-def number2(value: float | None) -> str:
-    return number(value, 2)
-
-
 def number2(value: float | None) -> str:
     return number(value, 2)
 

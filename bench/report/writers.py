@@ -45,6 +45,10 @@ def to_markdown(document: Document) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def section_to_markdown(section: Section) -> str:
+    return "\n\n".join(_markdown_blocks(section, 1)) + "\n"
+
+
 def _markdown_blocks(block: Block, level: int) -> Iterator[str]:
     match block:
         case Section(title, blocks):
@@ -111,7 +115,8 @@ def _unique_ids(name: str, svg: str) -> str:
     return re.sub(r'(id="|url\(#|xlink:href="#)', rf"\g<1>{stem}-", svg[svg.index("<svg") :])
 
 
-def print_table(table: Table, console: Console) -> None:
+def print_table(table: Table, console: Console, *, lines: bool = False) -> None:
+    """Print a table, with `lines` between the rows if their texts are long."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table as RichTable
     from rich.text import Text as RichText
@@ -123,6 +128,7 @@ def print_table(table: Table, console: Console) -> None:
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
         pad_edge=False,
+        show_lines=lines,
     )
     for heading in table.headings:
         rich.add_column(RichText(heading.title), justify="right" if heading.numeric else "left")

@@ -105,7 +105,9 @@ def test_a_full_disk_is_an_error_for_the_user_with_a_remedy(tmp_path, few_images
         raise OSError(28, "No space left on device", "cache/file")
 
     monkeypatch.setattr(module, "measure_overhead", refuse)
-    with pytest.raises(UserError, match=r"cache/file: No space left on device; free space there, or set XDG_CACHE_HOME"):
+    with pytest.raises(
+        UserError, match=r"cache/file: No space left on device; free space there, or set XDG_CACHE_HOME"
+    ):
         measure_run(make_plan(SUITE, PRESET, seed=1, threads=1), few_images, tmp_path, CountedSteps(), ORIGIN)
 
 

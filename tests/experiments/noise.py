@@ -29,13 +29,14 @@ from statistics import mean, median, stdev
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
+from bench.engine.blocks import measure_blocks
+from bench.engine.inference_block import AnsweringBlock
+
 from bench.analysis.selftest import equal_suite
 from bench.analysis.speedups import Run
 from bench.analysis.stats import trimmed_mean, wilcoxon_interval
 from bench.clock import now_ns
 from bench.console import Steps
-from bench.engine.blocks import measure_blocks
-from bench.engine.inference_block import AnsweringBlock
 from bench.engine.run import conduct, describe
 from bench.machine.diagnosis import advice_line, disturbances
 from bench.suite import variables as settings

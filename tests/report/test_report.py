@@ -1,9 +1,9 @@
 import pytest
+from bench.report.page import markdown_cell, number, percent
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.console import duration
-from bench.report.page import markdown_cell, number, percent
 
 
 @pytest.mark.parametrize(

@@ -40,9 +40,7 @@ def test_restart_variables_are_those_of_all_stacks() -> None:
 
 def test_a_library_is_preloaded_from_the_environment_that_has_it(tmp_path) -> None:
     assert preload_variables("bound", tmp_path) == {}
-    with pytest.raises(
-        FileNotFoundError, match=r"settings iomp need lib/libiomp5\.so, which is not in this"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"settings iomp need lib/libiomp5\.so, which is not in this"):
         preload_variables("iomp", tmp_path)
     (tmp_path / "lib").mkdir()
     (tmp_path / "lib" / "libiomp5.so").touch()

@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 
 from bench.training.course import Epoch, best_epoch, is_over
+
 from models.recipes.parse import load_recipe
 
 VGG = load_recipe("vgg")
