@@ -95,9 +95,8 @@ def test_without_a_run_or_a_training_a_claim_stays_open() -> None:
 
 
 def test_a_claim_without_a_number_is_not_testable() -> None:
-    assert (
-        judge_claim(claim(Untestable("no number was given")), {}, {}).verdict == f"{NOT_TESTABLE}: no number was given"
-    )
+    result = judge_claim(claim(Untestable("no number was given")), {}, {})
+    assert result.verdict == f"{NOT_TESTABLE}: no number was given"
 
 
 def test_a_pair_that_the_run_does_not_have_stays_open_unless_it_failed(tmp_path) -> None:
