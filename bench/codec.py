@@ -10,7 +10,7 @@ from functools import cache
 from math import isfinite
 from typing import Any, TypeAlias, TypeVar, Union, get_args, get_origin, get_type_hints
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 # From a JSON value to a field's value; raises CodecError for a value of another type.
 Reader: TypeAlias = Callable[[Any], Any]
@@ -77,13 +77,13 @@ def encode(value: Any) -> Any:
     return value
 
 
-def decode(kind: type[T], content: Any, *, strict: bool = True) -> T:
+def decode(kind: type[_T], content: Any, *, strict: bool = True) -> _T:
     """Return the dataclass in `content`, a value that `json.loads` has returned.
 
     Fields with a default may be missing. Unknown fields are refused if `strict`, else ignored, at any depth. Raises
     CodecError.
     """
-    value: T = _reader(kind, strict)(content)  # type: ignore[arg-type] # a type is hashable, whatever T is
+    value: _T = _reader(kind, strict)(content)  # type: ignore[arg-type] # a type is hashable, whatever _T is
     return value
 
 

@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "worker": {"models", "backends", "clock", "codec"},
     "machine": {"models", "clock"},
     "records": {"codec", "worker"},
-    "journal": {"models", "records"},
+    "journal": {"models", "codec", "records"},
     "console": {"clock"},
 }
 MOST_FILES, SMALLEST_SHARED_MODULE = 12, 60

@@ -160,7 +160,9 @@ def counts(run: Run) -> bool:
     return ended and run.data == "fashion-mnist" and run.preset.confidence is not None
 
 
-def judge(claim: Claim, runs: Mapping[str, Run], trained: Mapping[str, Mapping[str, TrainedModel]]) -> ClaimResult:
+def judge_claim(
+    claim: Claim, runs: Mapping[str, Run], trained: Mapping[str, Mapping[str, TrainedModel]]
+) -> ClaimResult:
     """Return the result for a claim from the runs by suite, and the trained models by recipe and folder."""
     match claim.criterion:
         case Untestable(reason):

@@ -38,7 +38,7 @@ def cost(run: Run, arm: Arm, case: Case) -> Cost:
     proof = run.proof(arm, case)
     environment = run.info.environments.get(run.info.stacks[arm.stack].environment)
     start, restart = (_start(run, arm, case, cached=cached) for cached in (False, True))
-    if restart is None and not compiles(run, arm):
+    if restart is None and not arm_compiles(run, arm):
         restart = start
     return Cost(
         start=start,
@@ -52,7 +52,7 @@ def cost(run: Run, arm: Arm, case: Case) -> Cost:
     )
 
 
-def compiles(run: Run, arm: Arm) -> bool:
+def arm_compiles(run: Run, arm: Arm) -> bool:
     """Return whether an arm fills a compile cache that makes its restart faster than its start."""
     stack = run.info.stacks[arm.stack]
     variant = (stack.variants or {}).get(arm.variant)

@@ -112,7 +112,7 @@ def reduction_fault(precision: str, logit_diff: float) -> str | None:
     return None
 
 
-def accuracy_fault(precision: str, accuracy: float, reference: float) -> str | None:
+def precision_fault(precision: str, accuracy: float, reference: float) -> str | None:
     """Return why a lower precision loses too much accuracy, or None."""
     if precision != "fp32" and not accuracy >= MIN_RELATIVE_ACCURACY * reference:
         return f"accuracy {accuracy:.2%} is less than {MIN_RELATIVE_ACCURACY:.0%} of fp32's {reference:.2%}"

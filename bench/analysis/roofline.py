@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from bench.records import Roof
     from bench.suite.arms import Arm, Case
 
-ELEMENT_BYTES = {"fp32": 4, "bf16": 2, "int8": 1}
+PRECISION_BYTES = {"fp32": 4, "bf16": 2, "int8": 1}
 COMPUTE, MEMORY = "compute", "traffic"
 
 
@@ -83,7 +83,7 @@ def limit_of(run: Run, case: Case, precision: str) -> Limit | None:
         return None
     work = model.work
     elements = work.input_elements + work.output_elements
-    traffic = work.parameters * ELEMENT_BYTES[precision] + case.batch_size * elements * ELEMENT_BYTES["fp32"]
+    traffic = work.parameters * PRECISION_BYTES[precision] + case.batch_size * elements * PRECISION_BYTES["fp32"]
     speed = bytes_per_s(run, traffic, run.threads(case))
     return Limit(2 * work.multiply_adds * case.batch_size, traffic, peak, speed) if speed else None
 

@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-T = TypeVar("T")
-R = TypeVar("R", bound=Check | Start | Failure | Slice | TrainedEpoch)
+_T = TypeVar("_T")
+_R = TypeVar("_R", bound=Check | Start | Failure | Slice | TrainedEpoch)
 
 
 class Run:
@@ -86,9 +86,9 @@ class Run:
                 return f"the labels of {proof.arm} on {proof.case} are not one for each image"
         return None
 
-    def of(self, kind: type[T]) -> list[T]:
+    def of(self, kind: type[_T]) -> list[_T]:
         """Return the records of one kind."""
-        return cast("list[T]", self._by_kind[kind])
+        return cast("list[_T]", self._by_kind[kind])
 
     @cached_property
     def _by_kind(self) -> dict[type, list[Any]]:
@@ -346,8 +346,8 @@ def _time_ns(turn: Turn, scenario: str) -> float:
     return trimmed_mean(turn.samples_ns) if scenario == LATENCY else turn.batch_interval_ns
 
 
-def _by_arm_and_case(records: Iterable[R]) -> dict[tuple[str, str], list[R]]:
-    groups = defaultdict[tuple[str, str], list[R]](list)
+def _by_arm_and_case(records: Iterable[_R]) -> dict[tuple[str, str], list[_R]]:
+    groups = defaultdict[tuple[str, str], list[_R]](list)
     for record in records:
         groups[record.arm, record.case].append(record)
     return dict(groups)

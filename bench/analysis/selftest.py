@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 SLOWDOWNS = (0.02, 0.05, 0.20)
 # From this injected slowdown on, the interval must exclude 1.
 MIN_DETECTED_SLOWDOWN = 0.20
-BATCH_SIZES = (1, 64)
+TRIAL_BATCH_SIZES = (1, 64)
 # The stack that needs no environment but the harness's.
 ORACLE = "oracle"
 # Of a core.
@@ -73,7 +73,7 @@ def equal_suite(arm: Arm, threads: Sequence[int]) -> Suite:
         summary=f"{arm.label} against itself",
         scenarios=(LATENCY,),
         models=("cnn-small",),
-        batch_sizes=BATCH_SIZES,
+        batch_sizes=TRIAL_BATCH_SIZES,
         precisions=("fp32",),
         arm_patterns=(arm,),
         baselines=(arm,),

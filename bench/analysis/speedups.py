@@ -143,7 +143,7 @@ def accuracy_fault(run: Run, arm: Arm, case: Case) -> str | None:
     proof, reference = run.proof(arm, case), run.references.get(case.model)
     if proof is None or reference is None or not run.info.models[case.model].trained:
         return None
-    return gates.accuracy_fault(arm.precision, proof.accuracy, reference.accuracy)
+    return gates.precision_fault(arm.precision, proof.accuracy, reference.accuracy)
 
 
 def _failed_blocks_fault(run: Run, arm: Arm, case: Case) -> str | None:

@@ -13,7 +13,7 @@ from bench.analysis.claims import (
     Ratio,
     TrainedModel,
     counts,
-    judge,
+    judge_claim,
     needed,
 )
 from bench.analysis.run import Run
@@ -71,7 +71,7 @@ def claims(preset: Preset | None, results: Path, source: str, console: Console) 
         _require_real_data(source)
         _measure_missing(preset, results, source, console)
     runs, trained = newest_runs(results), trainings(results)
-    outcomes = [judge(claim, runs, trained) for claim in CLAIMS]
+    outcomes = [judge_claim(claim, runs, trained) for claim in CLAIMS]
     results.mkdir(parents=True, exist_ok=True)
     write_whole(results / TABLE, to_csv(outcomes, COLUMNS))
     page = Section("Published claims, and what is measured here", (Paragraph(RULE), table(outcomes, COLUMNS)))

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from bench.training.model_file import Model
     from models.data import DataSet
 
-BATCH_SIZE = 100
+EVALUATION_BATCH_SIZE = 100
 TIMEOUT_S = 1800
 # How many points of each ROC curve are stored.
 ROC_POINTS = 200
@@ -145,7 +145,7 @@ def evaluate(model: Model, arms: list[Arm], data: DataSet, threads: int) -> list
 def _predict(model: Model, arm: Arm, images: int, threads: int, scratch: Path) -> NDArray[np.float64]:
     """Return an arm's logits of the test images; raises WorkerError or MissingEnvironmentError."""
     environment = environment_of(stacks()[arm.stack])
-    case = Case(model.network.name, LATENCY, BATCH_SIZE)
+    case = Case(model.network.name, LATENCY, EVALUATION_BATCH_SIZE)
     file, log, weights = scratch / "logits.npy", scratch / f"{arm.slug}.log", model.path.absolute()
     files = None
     if needs_conversion(arm):

@@ -21,7 +21,7 @@ from bench.analysis.claims import (
     Untestable,
     _ratio_verdict,
     counts,
-    judge,
+    judge_claim,
     needed,
 )
 from bench.analysis.gates import Estimate
@@ -60,7 +60,7 @@ def test_without_an_interval_a_ratio_stays_open() -> None:
 ])  # fmt: skip
 def test_an_accuracy_is_reproduced_within_two_standard_errors_of_the_test_images(accuracies, verdict) -> None:
     trained = {"adam": {str(accuracy): TrainedModel(accuracy, 1) for accuracy in accuracies}}
-    result = judge(claim(Accuracy("adam", 0.92)), {}, trained)
+    result = judge_claim(claim(Accuracy("adam", 0.92, "itex")), {}, trained)
     assert result.verdict == verdict
     assert f"({len(accuracies)} trained" in result.measured
     assert result.origin == ", ".join(map(str, accuracies))
@@ -68,14 +68,14 @@ def test_an_accuracy_is_reproduced_within_two_standard_errors_of_the_test_images
 
 def test_the_range_and_the_epochs_of_several_trainings_are_given() -> None:
     trained = {"vgg": {"a": TrainedModel(0.94, 3), "b": TrainedModel(0.95, 4), "c": TrainedModel(0.95, 3)}}
-    result = judge(claim(Accuracy("vgg", 0.945)), {}, trained)
+    result = judge_claim(claim(Accuracy("vgg", 0.945, "itex")), {}, trained)
     assert result.measured == "94.67% (3 trained, 94.00% to 95.00%; 3, 4 epochs)"
 
 
 def test_a_claimed_ratio_is_compared_with_that_of_a_run_in_absolute_times_as_well(tmp_path) -> None:
     """200 and 100 us for one image: 2 and 1 s for the 10,000 test images."""
     run = inference_run(tmp_path / "run", noise=0).read()
-    result = judge(claim(Ratio("s", CASE, JIT, EAGER, 2.0)), {"s": run}, {})
+    result = judge_claim(claim(Ratio("s", CASE, JIT, EAGER, 2.0)), {"s": run}, {})
     assert (
         result.measured == "2.00x (2.00 to 2.00): ipex jit over pytorch eager, cnn-small; 2 s -> 1 s for 10,000 images"
     )
@@ -84,31 +84,32 @@ def test_a_claimed_ratio_is_compared_with_that_of_a_run_in_absolute_times_as_wel
 
 def test_a_claimed_ratio_of_training_is_given_for_an_epoch(tmp_path) -> None:
     run = training_run(tmp_path / "run").read()
-    result = judge(claim(Ratio("s", TRAINING_CASE, IPEX, TORCH, 6.0)), {"s": run}, {})
+    result = judge_claim(claim(Ratio("s", TRAINING_CASE, IPEX, TORCH, 6.0)), {"s": run}, {})
     assert result.measured.endswith("6.01 s -> 4 s for an epoch of 60,000 images")
     assert result.verdict == NOT_REPRODUCED
 
 
 def test_without_a_run_or_a_training_a_claim_stays_open() -> None:
-    assert judge(claim(RATIO), {}, {}).verdict == OPEN
-    assert judge(claim(Accuracy("vgg", 0.9)), {}, {"vgg": {}}).verdict == OPEN
+    assert judge_claim(claim(RATIO), {}, {}).verdict == OPEN
+    assert judge_claim(claim(Accuracy("vgg", 0.9, "itex")), {}, {"vgg": {}}).verdict == OPEN
 
 
 def test_a_claim_without_a_number_is_not_testable() -> None:
-    assert judge(claim(Untestable("no number was given")), {}, {}).verdict == f"{NOT_TESTABLE}: no number was given"
+    result = judge_claim(claim(Untestable("no number was given")), {}, {})
+    assert result.verdict == f"{NOT_TESTABLE}: no number was given"
 
 
 def test_a_pair_that_the_run_does_not_have_stays_open_unless_it_failed(tmp_path) -> None:
     builder = inference_run(tmp_path / "run")
     ratio = claim(Ratio("s", CASE, OPENVINO, EAGER, 2.0))
-    assert judge(ratio, {"s": builder.read()}, {}).verdict == f"{OPEN}: the newest run has no such pair"
+    assert judge_claim(ratio, {"s": builder.read()}, {}).verdict == f"{OPEN}: the newest run has no such pair"
     builder.records.append(Failure(OPENVINO.id, CASE.id, None, "not installed", skipped=True))
-    assert judge(ratio, {"s": builder.read()}, {}).verdict == f"{NOT_TESTABLE}: not installed"
+    assert judge_claim(ratio, {"s": builder.read()}, {}).verdict == f"{NOT_TESTABLE}: not installed"
 
 
 def test_a_pair_that_fails_a_gate_is_not_testable(tmp_path) -> None:
     run = inference_run(tmp_path / "run").change(Proof, lambda proof: proof.arm == JIT.id, agreement=0.5).read()
-    result = judge(claim(Ratio("s", CASE, JIT, EAGER, 2.0)), {"s": run}, {})
+    result = judge_claim(claim(Ratio("s", CASE, JIT, EAGER, 2.0)), {"s": run}, {})
     assert result.verdict.startswith(f"{NOT_TESTABLE}: ipex jit: labels agree")
 
 

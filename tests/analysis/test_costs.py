@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from bench.analysis.costs import compiles, cost
+from bench.analysis.costs import arm_compiles, cost
 from bench.records import Start
 from bench.run_info import VariantInfo
 from tests.analysis.recorded_run import CASE, COMPILE, EAGER, JIT, inference_run
@@ -32,9 +32,9 @@ def test_a_restart_with_filled_caches_is_measured_or_equals_the_start_of_an_arm_
 @pytest.mark.parametrize(("recorded", "expected"), [(None, True), (True, True), (False, False)])
 def test_runs_that_did_not_record_which_variants_compile_go_by_their_names(builder, recorded, expected) -> None:
     stack = builder.info.stacks["pytorch"]
-    assert compiles(builder.read(), COMPILE)
-    assert not compiles(builder.read(), EAGER)
+    assert arm_compiles(builder.read(), COMPILE)
+    assert not arm_compiles(builder.read(), EAGER)
     variants = {"compile": VariantInfo("", {}, recorded), "eager": VariantInfo("", {}, recorded)}
     run = builder.describe(stacks=builder.info.stacks | {"pytorch": replace(stack, variants=variants)}).read()
-    assert compiles(run, COMPILE) is expected
-    assert compiles(run, EAGER) is (recorded is True)
+    assert arm_compiles(run, COMPILE) is expected
+    assert arm_compiles(run, EAGER) is (recorded is True)

@@ -6,10 +6,10 @@ import pytest
 from bench.analysis import gates
 from bench.analysis.gates import (
     Estimate,
-    accuracy_fault,
     judge,
     leak_fault,
     parity_fault,
+    precision_fault,
     reduction_fault,
     repetition_fault,
 )
@@ -107,15 +107,15 @@ def test_an_accuracy_above_the_record_is_a_leak_on_the_real_data_only() -> None:
 @pytest.mark.parametrize("precision", ["bf16", "int8"])
 def test_a_lower_precision_is_judged_by_its_accuracy_and_must_have_been_active(precision) -> None:
     assert parity_fault(precision, 5.0, 0.9, "oracle") is None
-    assert accuracy_fault(precision, 0.9001, 0.909) is None
-    assert "less than 99%" in (accuracy_fault(precision, 0.8999, 0.91) or "")
-    assert "less than 99%" in (accuracy_fault(precision, float("nan"), 0.91) or "")
+    assert precision_fault(precision, 0.9001, 0.909) is None
+    assert "less than 99%" in (precision_fault(precision, 0.8999, 0.91) or "")
+    assert "less than 99%" in (precision_fault(precision, float("nan"), 0.91) or "")
     assert reduction_fault(precision, 2e-4) is None
     assert f"{precision} was not active" in (reduction_fault(precision, 1e-4) or "")
 
 
 def test_fp32_is_judged_by_its_outputs_only() -> None:
-    assert accuracy_fault("fp32", 0.1, 0.9) is None
+    assert precision_fault("fp32", 0.1, 0.9) is None
     assert reduction_fault("fp32", 0.0) is None
 
 

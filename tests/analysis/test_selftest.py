@@ -131,7 +131,7 @@ def test_a_stack_without_a_variant_for_inference_is_refused(monkeypatch) -> None
 def test_an_injected_slowdown_shows_in_the_ratio(tmp_path, monkeypatch) -> None:
     """A tenfold slowdown exceeds all noise; the arm's process waits, and its samples stay as short as they are."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / ".cache"))
-    monkeypatch.setattr(selftest, "BATCH_SIZES", (1,))
+    monkeypatch.setattr(selftest, "TRIAL_BATCH_SIZES", (1,))
     monkeypatch.setattr(selftest, "SLOWDOWNS", (9.0,))
     let_images_be_few(monkeypatch)
     plan = make_plan(selftest.make_suite(ARM, [1]), replace(PRESETS["selftest"], blocks=2, rounds=1), 1, 1)

@@ -22,7 +22,7 @@ def test_the_command_prints_every_trial_and_stores_it(tmp_path, monkeypatch) -> 
     """Two blocks give no interval, so that every comparison fails."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / ".cache"))
     monkeypatch.setitem(PRESETS, "selftest", replace(PRESETS["selftest"], blocks=2, rounds=1))
-    monkeypatch.setattr(selftest, "BATCH_SIZES", (1,))
+    monkeypatch.setattr(selftest, "TRIAL_BATCH_SIZES", (1,))
     monkeypatch.setattr(selftest, "SLOWDOWNS", (0.02, 9.0))
     let_images_be_few(monkeypatch)
     console = Console(record=True, width=200, file=StringIO())
