@@ -122,7 +122,7 @@ def default_arms() -> list[Arm]:
         for stack in stacks().values()
         if stack.default_variant
         and not stack.internal
-        and not any(stacks()[baseline].modules == stack.modules for baseline in stack.baselines)
+        and not any(stacks()[baseline].packages == stack.packages for baseline in stack.baselines)
         and is_installed(stack)
     ]
 

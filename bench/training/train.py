@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.codec import CodecError
 from bench.console import duration, steps
 from bench.engine.workers import Worker, WorkerError
 from bench.run_info import DataInfo
@@ -20,8 +20,8 @@ from bench.training.history import (
     TRAINING_FILE,
     Epoch,
     JobInfo,
-    history_content,
-    history_in,
+    history_from_json,
+    history_to_json,
     is_complete,
     is_over,
     kept_epoch,
@@ -123,8 +123,8 @@ def _finished_epochs(job: Job, folder: Path) -> list[Epoch]:
     if not checkpoint.exists():
         return []
     try:
-        history = history_in(json.loads(read_metadata(checkpoint)["history"]))
-    except (KeyError, ValueError, RecursionError) as error:
+        history = history_from_json(read_metadata(checkpoint)["history"])
+    except (KeyError, CodecError) as error:
         raise UserError(f"{checkpoint}: damaged ({error}); choose another --name") from error
     # A kill between the checkpoint and history.json leaves the older history.
     write_history(folder, history)
@@ -211,8 +211,7 @@ def _save_checkpoint(job: Job, folder: Path, scratch: Path, worker: Worker, hist
         is_best = kept_epoch(job.recipe, history) == len(history) - 1
         parts["best"] = parts["weights"] if is_best else _part(load_arrays(folder / CHECKPOINT_FILE), "best")
     arrays = {f"{part}/{name}": array for part, content in parts.items() for name, array in content.items()}
-    metadata = {"history": json.dumps(history_content(history), allow_nan=False)}
-    save_weights(folder / CHECKPOINT_FILE, arrays, metadata)
+    save_weights(folder / CHECKPOINT_FILE, arrays, {"history": history_to_json(history)})
     write_history(folder, history)
 
 
