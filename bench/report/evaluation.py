@@ -45,7 +45,7 @@ def _document(
     sections = [
         _comparison([evaluation for evaluation in evaluations if evaluation.logits is not None]),
         _training(history, record),
-        Section("Architecture", (Plot("architecture"),)),
+        Section("Architecture", (Plot("architecture", f"Layers of {network.name}"),)),
     ]
     warnings = [SYNTHETIC_WARNING] if "synthetic" in (data, model.metadata.get("data")) else []
     warnings += [
@@ -105,7 +105,14 @@ def _comparison(evaluations: list[Evaluation]) -> Section | None:
     ]
     comparison = table(evaluations, macro_columns())
     return Section(
-        "With and without optimisation", (comparison, Plot("classes"), *classes, Plot("confusion"), Plot("roc"))
+        "With and without optimisation",
+        (
+            comparison,
+            Plot("classes", "F1 and IoU of each class"),
+            *classes,
+            Plot("confusion", "Confusion matrices"),
+            Plot("roc", "ROC curves"),
+        ),
     )
 
 
@@ -132,7 +139,14 @@ def _training(history: list[Epoch], record: TrainingRecord | None) -> Section | 
                 {job.threads} threads: {len(history)} epochs of {history[-1].result.images} images."""
             )
         )
-    return Section("Training", (*blocks, Plot("learning-curves"), table(history, columns, folded="Every epoch")))
+    return Section(
+        "Training",
+        (
+            *blocks,
+            Plot("learning-curves", "Loss, accuracy and learning rate by epoch"),
+            table(history, columns, folded="Every epoch"),
+        ),
+    )
 
 
 def _csv_files(evaluations: list[Evaluation], history: list[Epoch], data: str) -> dict[str, str]:

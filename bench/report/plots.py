@@ -190,7 +190,7 @@ def _latency_panel(run: Run, axes: Any, case: Case) -> None:
         if slices:
             samples = np.concatenate([each.samples_ns for each in slices]) / 1e3
             axes.plot(np.quantile(samples, QUANTILES), QUANTILES * 100, style, color=colour, lw=1.5, label=arm.label)
-    axes.set(xscale="log", title=case.label, xlabel="latency, us (log scale)", ylabel="share of iterations, %")
+    axes.set(xscale="log", title=case.label, xlabel="latency, µs (log scale)", ylabel="share of iterations, %")
     plain_log_axis(axes.xaxis, LogLocator(subs=(1, 2, 5)))
     axes.legend(**LEGEND)
 
@@ -259,7 +259,9 @@ def _scaling_panel(axes: Any, sweep: Sweep) -> None:
         axes.plot(places, heights, f"o{style}", color=colour, ms=3, lw=1.2, label=curve.arm.label)
     axes.set(xscale="log", yscale="log", title=sweep.label)
     axes.set(xlabel="batch size (log scale)" if by_batch else "threads (log scale)")
-    seconds = "epoch, us (log scale)" if sweep.cases[0].scenario == TRAINING else "time per batch, us (log scale)"
+    seconds = (
+        "time per epoch, µs (log scale)" if sweep.cases[0].scenario == TRAINING else "time per batch, µs (log scale)"
+    )
     axes.set_ylabel("images/s (log scale)" if by_batch else seconds)
     plain_log_axis(axes.xaxis, FixedLocator([value(case, sweep.over) for case in sweep.cases]))
     plain_log_axis(axes.yaxis, LogLocator(subs=(1, 2, 5)))

@@ -14,7 +14,7 @@ from bench.console import say
 from bench.journal import write_pages
 from bench.report import plots
 from bench.report.arm_table import arm_columns, arm_rows
-from bench.report.document import table
+from bench.report.document import brief_table
 from bench.report.sections import document
 from bench.report.tables import (
     point_columns,
@@ -79,10 +79,9 @@ def closing(run: Run, console: Console) -> None:
     """Show the verdicts of each case, what went wrong, and where the report lies."""
     for case in run.cases:
         rows = [row for row in speedups(run) if row.pair.case == case]
-        brief = [column for column in speedup_columns(run, case) if column.brief]
-        verdicts = table(
+        verdicts = brief_table(
             rows,
-            brief,
+            speedup_columns(run, case),
             lambda row: "primary" if row.primary else "replica" if row.pair.arm.replica else "",
             title=case_title(run, case),
         )
