@@ -90,7 +90,7 @@ def report_model(model: Model, arms: list[Arm], data: DataSet, threads: int, fol
     record = read_training(folder) if (folder / TRAINING_FILE).exists() else None
     history = read_history(folder)
     evaluations = evaluate_arms(model, arms, data, threads)
-    write_pages(folder, *report.render(model, evaluations, history, record, data.name))
+    write_pages(folder, *report.render_evaluation(model, evaluations, history, record, data.name))
     return evaluations
 
 

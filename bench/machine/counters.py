@@ -20,7 +20,7 @@ TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 # The columns of /proc/stat, proc_stat(5).
 COLUMNS = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
 BUSY = ("user", "nice", "system", "irq", "softirq")
-OBSERVATION_NS = 100_000_000
+CORE_OBSERVATION_NS = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def _throttled_ns(stat: dict[str, str]) -> int:
     return int(stat.get("throttled_usec", 0)) * 1000 or int(stat.get("throttled_time", 0))
 
 
-def quiet_cores(count: int, observation_ns: int = OBSERVATION_NS) -> list[int]:
+def quiet_cores(count: int, observation_ns: int = CORE_OBSERVATION_NS) -> list[int]:
     """Return the `count` usable cores with the least activity, on one memory node if it has enough.
 
     SMT siblings are chosen only when every physical core is. Observes the cores unless all of them are needed.

@@ -84,10 +84,10 @@ class Section:
     """A titled part of the document."""
 
     title: str
-    blocks: tuple[Block, ...]
+    blocks: tuple[Element, ...]
 
 
-Block: TypeAlias = "Table | Paragraph | Bullets | Plot | Section"
+Element: TypeAlias = "Table | Paragraph | Bullets | Plot | Section"
 
 
 @dataclass(frozen=True)

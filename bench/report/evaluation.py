@@ -16,7 +16,7 @@ from models.data import CLASSES, SYNTHETIC_WARNING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from bench.report.document import Block
+    from bench.report.document import Element
     from bench.training.evaluate import Evaluation
     from bench.training.history import Epoch, TrainingRecord
     from bench.training.model_file import Model
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 Figures = dict[str, Any]
 
 
-def render(
+def render_evaluation(
     model: Model, evaluations: list[Evaluation], history: list[Epoch], record: TrainingRecord | None, data: str
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Return the texts and the plots of an evaluation by file name.
 
     `record` and `history` are those of the training, None and empty for a file of another origin.
     """
-    drawn = training_plots.render_evaluation(model, evaluations, history)
+    drawn = training_plots.evaluation_plots(model, evaluations, history)
     page = _document(model, evaluations, history, record, data)
     texts = _csv_files(evaluations, history, data)
     return texts | {"report.md": to_markdown(page), "report.html": to_html(page, drawn)}, drawn
@@ -130,7 +130,7 @@ def _training(history: list[Epoch], record: TrainingRecord | None) -> Section | 
         Column("", lambda epoch: epoch.result.wall_ns / 1e9, "Time, s", number),
         Column("", lambda epoch: epoch.result.wait_ns / epoch.result.wall_ns, "Waiting", percent),
     ]
-    blocks: list[Block] = []
+    blocks: list[Element] = []
     if record:
         job = record.job
         blocks.append(

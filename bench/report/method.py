@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from bench.analysis.run import Run
     from bench.records import Proof
-    from bench.report.document import Block, Text
+    from bench.report.document import Element, Text
 
 
 def checks(run: Run) -> Section:
@@ -98,7 +98,7 @@ def what_ran(run: Run) -> Section:
     for evidence in run.of(Evidence):
         if evidence.case in training:
             first.setdefault((evidence.arm, evidence.case), evidence)
-    blocks: list[Block] = []
+    blocks: list[Element] = []
     if first:
         explanation = """Read back from the first process of each arm after its last epoch. Every other process must
             pass the same check."""

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from bench.analysis.run import Run
     from bench.report.arm_table import ArmRow
-    from bench.report.document import Block
+    from bench.report.document import Element
     from bench.suite.arms import Arm, Case
 
 NO_HEADLINE = "No Intel arm was measured with its baseline: there is no speedup to report, only absolute times."
@@ -74,7 +74,7 @@ def _with_drawn_plots(section: Section, plots: set[str]) -> Section:
     return Section(section.title, tuple(blocks))
 
 
-def _by_case(run: Run, blocks: Mapping[Case, Block]) -> list[Section]:
+def _by_case(run: Run, blocks: Mapping[Case, Element]) -> list[Section]:
     return [Section(case_title(run, case), (block,)) for case, block in blocks.items()]
 
 

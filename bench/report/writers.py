@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from bench.report.document import Block, Cell, Column, Document, Text
+    from bench.report.document import Cell, Column, Document, Element, Text
 
 T = TypeVar("T")
 
@@ -48,7 +48,7 @@ def section_to_markdown(section: Section) -> str:
     return "\n\n".join(_markdown_blocks(section, 1)) + "\n"
 
 
-def _markdown_blocks(block: Block, level: int) -> Iterator[str]:
+def _markdown_blocks(block: Element, level: int) -> Iterator[str]:
     match block:
         case Section(title, blocks):
             yield f"{'#' * level} {escape(title)}"

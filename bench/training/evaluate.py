@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from models.data import DataSet
 
 EVALUATION_BATCH_SIZE = 100
-TIMEOUT_S = 1800
+INFERENCE_TIMEOUT_S = 1800
 # How many points of each ROC curve are stored.
 ROC_POINTS = 200
 
@@ -166,8 +166,8 @@ def _predict(model: Model, arm: Arm, images: int, threads: int, scratch: Path) -
         files=files,
     )
     with Worker(environment.python, arm_variables(arm, threads, scratch), log, scratch) as worker:
-        worker.wait_until_ready().request(build, TIMEOUT_S)
-        worker.request(Predict(case.id, images, str(file)), TIMEOUT_S)
+        worker.wait_until_ready().request(build, INFERENCE_TIMEOUT_S)
+        worker.request(Predict(case.id, images, str(file)), INFERENCE_TIMEOUT_S)
     logits: NDArray[np.float64] = np.load(file, allow_pickle=False).astype(np.float64)
     if not np.isfinite(logits).all():
         raise WorkerError("its logits are not all finite numbers")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.codec import CodecError
 from bench.console import duration, steps
+from bench.engine.build import BUILD_TIMEOUT_S, EPOCH_TIMEOUT_S
 from bench.engine.workers import Worker, WorkerError
 from bench.run_info import DataInfo
 from bench.suite.arms import Arm
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     from models.recipes import Recipe
     from models.spec import Network
 
-BUILD_TIMEOUT_S, EVALUATE_TIMEOUT_S, EPOCH_TIMEOUT_S = 600, 1800, 24 * 3600
+EVALUATE_TIMEOUT_S = 1800
 # All that the next epoch needs, in one file: weights, the best weights, the optimiser's state and the history.
 CHECKPOINT_FILE = "checkpoint.safetensors"
 

@@ -13,10 +13,11 @@ import numpy as np
 
 from bench.codec import encode
 from bench.console import steps
+from bench.engine.build import EPOCH_TIMEOUT_S
 from bench.engine.workers import WorkerError
 from bench.journal import write_whole
 from bench.suite.environments import environment_of
-from bench.training.train import EPOCH_TIMEOUT_S, EVALUATE_TIMEOUT_S, Job, evaluation_of, open_training, start_worker
+from bench.training.train import EVALUATE_TIMEOUT_S, Job, evaluation_of, open_training, start_worker
 from bench.worker.messages import RunEpoch
 from models.data import split
 from models.errors import UserError
