@@ -9,7 +9,8 @@ import pytest
 FRAMEWORKS = {"torch", "intel_extension_for_pytorch", "tensorflow", "intel_extension_for_tensorflow", "openvino"}
 ORCHESTRATOR = [
     "bench.cli", "bench.commands.run", "bench.commands.train", "bench.engine.run", "bench.analysis.speedups",
-    "bench.training.train", "bench.report.page", "bench.report.plots", "bench.report.tables", "bench.report.summary",
+    "bench.training.train", "bench.report.sections", "bench.report.plots", "bench.report.tables",
+    "bench.report.summary",
 ]  # fmt: skip
 
 

@@ -86,8 +86,8 @@ def test_the_report_is_about_epochs(measured) -> None:
     folder, done = measured
     page = (folder / "report.html").read_text()
     assert "<h2>Training</h2>" in page
-    assert "s an epoch" in page
-    assert "Cost to the user" not in page
+    assert "Epoch, s, arm / baseline" in page
+    assert "<h2>Costs</h2>" not in page
     assert "toy_kernel" in page
     assert "SYNTHETIC DATA" in page
     assert "report: results/r/report.html" in done.stdout
