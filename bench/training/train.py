@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from bench.codec import CodecError
 from bench.console import duration, steps
+from bench.engine.build import BUILD_TIMEOUT_S
+from bench.engine.training_block import EPOCH_TIMEOUT_S
 from bench.engine.workers import Worker, WorkerError
 from bench.run_info import DataInfo
 from bench.suite.arms import Arm
@@ -48,7 +50,7 @@ if TYPE_CHECKING:
     from models.recipes import Recipe
     from models.spec import Network
 
-BUILD_TIMEOUT_S, EVALUATE_TIMEOUT_S, EPOCH_TIMEOUT_S = 600, 1800, 24 * 3600
+EVALUATE_TIMEOUT_S = 1800
 # All that the next epoch needs, in one file: weights, the best weights, the optimiser's state and the history.
 CHECKPOINT_FILE = "checkpoint.safetensors"
 
@@ -85,7 +87,7 @@ class Job:
         )
 
 
-def train(job: Job, folder: Path, record: TrainingRecord, console: Console) -> list[Epoch]:
+def train_job(job: Job, folder: Path, record: TrainingRecord, console: Console) -> list[Epoch]:
     """Train until the end, continuing after the last epoch of an interrupted training; return all epochs.
 
     Raises UserError if the folder holds another training, the stack is missing or can't train this job, or the training

@@ -66,7 +66,7 @@ def test_a_continued_training_gives_the_same_model_as_an_uninterrupted_one(own, 
     done = train("--variant", "train-dies", "--name", "dies")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
-    assert "died with status 7" in done.stderr
+    assert "exited with status 7" in done.stderr
     assert "2 epochs are kept in results/dies" in done.stderr
     assert train().returncode == 0
     dies = tmp_path / "results" / "dies"
