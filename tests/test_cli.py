@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bench.analysis.speedups import Run
+from bench.analysis.run import Run
 from bench.journal import read_journal
 from bench.records import End, Slice
 from conftest import SMALL, TOYS, run_bench

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 STAT = Path("/proc/stat")
 TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 # The columns of /proc/stat, proc_stat(5).
-COLUMNS = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
+STAT_COLUMNS = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
 BUSY = ("user", "nice", "system", "irq", "softirq")
 CORE_OBSERVATION_NS = 100_000_000
 
@@ -82,7 +82,7 @@ def _active_ns(ticks: dict[str, dict[str, int]], core: int) -> int:
 def _ticks() -> dict[str, dict[str, int]]:
     """Return the columns of each core's line in /proc/stat, and of the line of all cores (`cpu`)."""
     lines = (line.split() for line in STAT.read_text().splitlines() if line.startswith("cpu"))
-    return {name: dict(zip(COLUMNS, map(int, counts), strict=False)) for name, *counts in lines}
+    return {name: dict(zip(STAT_COLUMNS, map(int, counts), strict=False)) for name, *counts in lines}
 
 
 def _sum_ns(ticks: dict[str, int], columns: Iterable[str]) -> int:

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from bench.report.document import Element
     from bench.training.evaluate import Evaluation
     from bench.training.history import Epoch, TrainingRecord
-    from bench.training.model_file import Model
+    from bench.training.model_file import ModelFile
 
 # A row of a classification report: the class or average, and its figures.
 Figures = dict[str, Any]
 
 
 def render_evaluation(
-    model: Model, evaluations: list[Evaluation], history: list[Epoch], record: TrainingRecord | None, data: str
+    model: ModelFile, evaluations: list[Evaluation], history: list[Epoch], record: TrainingRecord | None, data: str
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Return the texts and the plots of an evaluation by file name.
 
@@ -39,7 +39,7 @@ def render_evaluation(
 
 
 def _document(
-    model: Model, evaluations: list[Evaluation], history: list[Epoch], record: TrainingRecord | None, data: str
+    model: ModelFile, evaluations: list[Evaluation], history: list[Epoch], record: TrainingRecord | None, data: str
 ) -> Document:
     network = model.network
     sections = [

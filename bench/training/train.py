@@ -86,7 +86,7 @@ class Job:
         )
 
 
-def train(job: Job, folder: Path, record: TrainingRecord, console: Console) -> list[Epoch]:
+def train_job(job: Job, folder: Path, record: TrainingRecord, console: Console) -> list[Epoch]:
     """Train until the end, continuing after the last epoch of an interrupted training; return all epochs.
 
     Raises UserError if the folder holds another training, the stack is missing or can't train this job, or the training
