@@ -109,7 +109,7 @@ def test_the_report_can_be_made_again_from_the_journal_alone(measured) -> None:
     ('recipe = "adam"', 'recipe = "eve"', "line 7: unknown recipe 'eve'; allowed: adam, bn, sam, small, vgg"),
     ('"toy/train-dies"]', '"toy/train-dies", "toy/good"]', "line 9: 'toy/good' takes part in none of training"),
     ('["training"]', '["latency"]', "the scenario 'training' needs a recipe and epochs, and no other does"),
-    ('["training"]', '["training", "latency"]', "line 3: 'training' stands alone"),
+    ('["training"]', '["training", "latency"]', "line 3: 'training' can't be combined with other scenarios"),
     ("epochs = 3", "epochs = 3\nimages = 0", "line 9: images must be a whole number from 1 to 60000, not 0"),
 ])  # fmt: skip
 def test_an_error_in_a_suite_is_reported_with_its_line(bench, tmp_path, old, new, reason) -> None:
