@@ -71,8 +71,7 @@ def run(
     name: RunNameOption = None,
 ) -> None:
     """Measure a suite, and write a report with the speedups."""
-    from bench.commands.run import RunOptions
-    from bench.commands.run import run as run_suite
+    from bench.commands.run import RunOptions, run_suite
     from bench.suite.parse import load_suite
     from bench.suite.schedule import MAX_SEED, find_preset
 
@@ -98,7 +97,7 @@ def run(
 @app.command()
 def report(folder: Annotated[Path, typer.Argument(help="The folder of a run")] = RESULTS / "latest") -> None:
     """Write the report of an earlier run again, from its journal."""
-    from bench.commands.run import report as report_run
+    from bench.commands.run import report_run
 
     raise typer.Exit(report_run(folder, _console()))
 
@@ -135,7 +134,7 @@ def train(
     changes: ChangesOption = None,
 ) -> None:
     """Train a model, or continue an interrupted training, and write its learning curves and evaluation."""
-    from bench.commands.train import train as train_model
+    from bench.commands.train import train_model
 
     options = _train_options(recipe, stack, variant, precision, epochs, seed, threads, data, results, name, changes)
     train_model(options, Path(output) if output else None, _console())
@@ -157,7 +156,7 @@ def tune(
     changes: ChangesOption = None,
 ) -> None:
     """Search batch size, learning rate and rho on held-out training images, or continue an interrupted search."""
-    from bench.commands.train import tune as tune_recipe
+    from bench.commands.train import tune_recipe
 
     options = _train_options(recipe, stack, variant, precision, epochs, seed, threads, data, results, name, changes)
     tune_recipe(options, trials, _console())
@@ -178,8 +177,7 @@ def evaluate(
     ] = None,
 ) -> None:
     """Evaluate a trained model on the test images, on vanilla and Intel-optimised stacks."""
-    from bench.commands.models import evaluate as evaluate_model
-    from bench.commands.models import inference_arm
+    from bench.commands.models import evaluate_model, inference_arm
 
     chosen = tuple(map(inference_arm, _names("--arms", arms)))
     status = evaluate_model(
@@ -195,9 +193,9 @@ def export(
     model: ModelOption = None,
 ) -> None:
     """Write a model for other tools: a PyTorch state dict, Keras weights or OpenVINO IR."""
-    from bench.commands.models import export as write_model
+    from bench.commands.models import export_file
 
-    write_model(file, output, model or None, _console())
+    export_file(file, output, model or None, _console())
 
 
 @app.command("import")
@@ -207,9 +205,9 @@ def import_(
     model: Annotated[str, typer.Option(help="The model that the weights belong to")],
 ) -> None:
     """Read the weights of another tool; only tensors are read, never code."""
-    from bench.commands.models import import_ as read_model
+    from bench.commands.models import import_file
 
-    read_model(file, output, model, _console())
+    import_file(file, output, model, _console())
 
 
 @app.command()
@@ -220,7 +218,7 @@ def claims(
     results: ResultsOption = RESULTS,
 ) -> None:
     """Compare published claims with measurements: reproduced, not reproduced, or why not testable here."""
-    from bench.commands.claims import claims as compare_claims
+    from bench.commands.claims import compare_claims
     from bench.suite.schedule import find_preset
 
     raise typer.Exit(compare_claims(None if only_read else find_preset(preset), results, data, _console()))
@@ -235,17 +233,17 @@ def selftest(
     name: RunNameOption = None,
 ) -> None:
     """Test the harness on this machine: identical arms must be equal, and known slowdowns must be detected."""
-    from bench.commands.selftest import selftest as test_harness
+    from bench.commands.selftest import run_selftest
 
-    raise typer.Exit(test_harness(stack or None, results, name or None, _console()))
+    raise typer.Exit(run_selftest(stack or None, results, name or None, _console()))
 
 
 @app.command()
 def doctor() -> None:
     """Show what this machine is, what disturbs measurements on it, and what to do about that."""
-    from bench.commands.doctor import doctor as examine
+    from bench.commands.doctor import examine_machine
 
-    examine(_console())
+    examine_machine(_console())
 
 
 def _console() -> BrokenPipeSafeConsole:

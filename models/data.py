@@ -10,10 +10,9 @@ import threading
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from models import synthetic
 from models.idx import DataError, read_idx
@@ -21,9 +20,11 @@ from models.idx import DataError, read_idx
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from models.spec import Network, Shape
+    from numpy.typing import NDArray
 
-U8: TypeAlias = NDArray[np.uint8]
+    from models.spec import Network, Shape
+    from models.synthetic import U8
+
 
 # The files that the authors of Fashion-MNIST publish (zalandoresearch/fashion-mnist).
 TRAIN_IMAGES, TRAIN_LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"

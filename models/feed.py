@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from models.data import U8, standardise
+from models.data import standardise
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from models.recipes import Augmentation
     from models.spec import Network
+    from models.synthetic import U8
 
 Batch: TypeAlias = tuple[NDArray[np.float32], NDArray[np.int64]]
 

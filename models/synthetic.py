@@ -11,7 +11,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-CLASSES, SIDE = 10, 28
+CLASS_COUNT, SIDE = 10, 28
 SEED = 20170825
 
 U8: TypeAlias = NDArray[np.uint8]
@@ -20,7 +20,7 @@ U8: TypeAlias = NDArray[np.uint8]
 def draw(count: int, stream: int) -> tuple[U8, U8]:
     """Return `count` images, (count, 28, 28), and labels, (count,); different streams are independent."""
     random = np.random.RandomState(SEED + 1 + stream)
-    labels = np.arange(count) % CLASSES
+    labels = np.arange(count) % CLASS_COUNT
     random.shuffle(labels)
     shift = random.randint(-2, 3, count)
     images = _patterns()[labels]
@@ -34,7 +34,7 @@ def draw(count: int, stream: int) -> tuple[U8, U8]:
 def _patterns() -> NDArray[np.float64]:
     """Return one pattern per class, (10, 28, 28), values in 0..255: coarse random blobs, enlarged and smoothed."""
     random = np.random.RandomState(SEED)
-    coarse = random.uniform(0, 255, (CLASSES, 7, 7))
+    coarse = random.uniform(0, 255, (CLASS_COUNT, 7, 7))
     pattern = coarse.repeat(4, axis=1).repeat(4, axis=2)
     for axis in (1, 2):
         pattern = (np.roll(pattern, -1, axis) + 2 * pattern + np.roll(pattern, 1, axis)) / 4

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bench.analysis.speedups import Run
+from bench.analysis.run import Run
 from bench.journal import read_journal
 from bench.records import End, Slice
 from conftest import SMALL, TOYS, run_bench
@@ -83,7 +83,7 @@ def test_a_run_in_which_arms_failed_exits_with_1_and_names_them(measured) -> Non
     assert done.returncode == 1, done.stderr
     assert done.stderr == ""
     assert "toy dies, cnn-small, latency, batch 64: failed: " in done.stdout
-    assert "died with status 7; its last words: the toy is broken" in done.stdout
+    assert "exited with status 7; last line of its log: the toy is broken" in done.stdout
     assert "report: results/r/report.html" in done.stdout
 
 

@@ -9,7 +9,8 @@ import pytest
 FRAMEWORKS = {"torch", "intel_extension_for_pytorch", "tensorflow", "intel_extension_for_tensorflow", "openvino"}
 ORCHESTRATOR = [
     "bench.cli", "bench.commands.run", "bench.commands.train", "bench.engine.run", "bench.analysis.speedups",
-    "bench.training.train", "bench.report.page", "bench.report.plots", "bench.report.tables", "bench.report.summary",
+    "bench.training.train", "bench.report.sections", "bench.report.plots", "bench.report.tables",
+    "bench.report.summary",
 ]  # fmt: skip
 
 
@@ -38,11 +39,12 @@ def test_the_worker_imports_the_standard_library_numpy_backends_and_models_only(
     assert {name for name in found if "cython" not in name} == set()  # NumPy's compiled parts register themselves
 
 
-def test_of_the_harness_the_worker_imports_the_timed_loop_only() -> None:
+def test_of_the_harness_the_worker_imports_its_own_room_the_clock_and_the_codec_only() -> None:
     code = "import bench.worker.__main__, sys; print(sorted(name for name in sys.modules if name.startswith('bench')))"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    worker = [f"bench.worker.{name}" for name in ("__main__", "process", "timing", "training")]
-    assert output.strip() == str(["bench", "bench.clock", "bench.worker", *worker])
+    names = ("__main__", "inference", "messages", "process", "timing", "training")
+    modules = ["bench", "bench.clock", "bench.codec", "bench.worker", *(f"bench.worker.{name}" for name in names)]
+    assert output.strip() == str(modules)
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -17,8 +17,8 @@ from bench.analysis.claims import (
     needed,
 )
 from bench.analysis.run import Run
-from bench.commands.run import RunOptions, run
-from bench.commands.train import TrainOptions, train
+from bench.commands.run import RunOptions, run_suite
+from bench.commands.train import TrainOptions, train_model
 from bench.console import say
 from bench.journal import write_whole
 from bench.machine.facts import usable_cores
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from bench.training.history import Epoch
     from models.recipes import Recipe
 
-TABLE, PAGE = "claims.csv", "claims.md"
+CLAIMS_TABLE, CLAIMS_PAGE = "claims.csv", "claims.md"
 RULE = (
     "A claimed speedup is reproduced if it is not above the measured interval, with both arms measured together on "
     "this machine. A claimed accuracy is reproduced if the measured mean is at most two standard errors of the test "
@@ -53,7 +53,7 @@ def _verdict(verdict: str) -> Cell:
     return Cell(verdict, verdict.partition(":")[0])
 
 
-COLUMNS: tuple[Column[ClaimResult], ...] = (
+CLAIM_COLUMNS: tuple[Column[ClaimResult], ...] = (
     Column("source", lambda result: result.claim.source, "Source", numeric=False, brief=True),
     Column("claim", lambda result: result.claim.statement, "Claim", numeric=False, brief=True),
     Column("measured", lambda result: result.measured, "Measured here", numeric=False, brief=True),
@@ -62,7 +62,7 @@ COLUMNS: tuple[Column[ClaimResult], ...] = (
 )
 
 
-def claims(preset: Preset | None, results: Path, source: str, console: Console) -> int:
+def compare_claims(preset: Preset | None, results: Path, source: str, console: Console) -> int:
     """Compare all claims with the runs and trainings in `results`; return 1 while some have none.
 
     With a preset, missing runs and trainings are measured first.
@@ -73,11 +73,11 @@ def claims(preset: Preset | None, results: Path, source: str, console: Console) 
     runs, trained = newest_runs(results), trainings(results)
     outcomes = [judge_claim(claim, runs, trained) for claim in CLAIMS]
     results.mkdir(parents=True, exist_ok=True)
-    write_whole(results / TABLE, to_csv(outcomes, COLUMNS))
-    page = Section("Published claims, and what is measured here", (Paragraph(RULE), table(outcomes, COLUMNS)))
-    write_whole(results / PAGE, section_to_markdown(page))
-    print_table(table(outcomes, [column for column in COLUMNS if column.brief]), console, lines=True)
-    say(console, f"table: {results / TABLE}, {results / PAGE}")
+    write_whole(results / CLAIMS_TABLE, to_csv(outcomes, CLAIM_COLUMNS))
+    page = Section("Published claims, and what is measured here", (Paragraph(RULE), table(outcomes, CLAIM_COLUMNS)))
+    write_whole(results / CLAIMS_PAGE, section_to_markdown(page))
+    print_table(table(outcomes, [column for column in CLAIM_COLUMNS if column.brief]), console, lines=True)
+    say(console, f"table: {results / CLAIMS_TABLE}, {results / CLAIMS_PAGE}")
     return 1 if any(outcome.verdict.startswith(OPEN) for outcome in outcomes) else 0
 
 
@@ -143,7 +143,7 @@ def _measure_missing(preset: Preset, results: Path, source: str, console: Consol
     for suite in needed(CLAIMS, Ratio):
         if suite not in present:
             say(console, f"measuring suite {suite}, preset {preset.name}", "bold")
-            run(RunOptions(load_suite(suite), preset, data=source, results=results), console)
+            run_suite(RunOptions(load_suite(suite), preset, data=source, results=results), console)
             # It was interrupted, or the preset claims nothing.
             if suite not in newest_runs(results):
                 return
@@ -152,7 +152,7 @@ def _measure_missing(preset: Preset, results: Path, source: str, console: Consol
             stack = _trainer(name)
             say(console, f"training recipe {name} on {stack.name}", "bold")
             options = TrainOptions(load_recipe(name), stack, usable_cores(), data=source, results=results)
-            train(options, None, console)
+            train_model(options, None, console)
 
 
 def _trainer(recipe: str) -> Stack:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-def doctor(console: Console) -> None:
+def examine_machine(console: Console) -> None:
     """Print all findings, then the advice."""
     findings = [*static_findings(), *current_findings(), *stack_findings()]
     table = Table("", "What", "Value", box=None, title="This machine", title_justify="left", title_style="bold")

@@ -13,8 +13,7 @@ from bench.console import say
 from bench.journal import write_pages
 from bench.suite.arms import Arm
 from bench.suite.environments import find_stack
-from bench.training.evaluate import default_arms
-from bench.training.evaluate import evaluate as evaluate_arms
+from bench.training.evaluate import default_arms, evaluate_arms
 from bench.training.history import TRAINING_FILE, read_history, read_training
 from bench.training.model_file import export_model, import_model, open_model
 from models.data import SYNTHETIC_WARNING
@@ -27,11 +26,11 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from bench.training.evaluate import Evaluation
-    from bench.training.model_file import Model
+    from bench.training.model_file import ModelFile
     from models.data import DataSet
 
 
-def evaluate(
+def evaluate_model(
     path: Path,
     model_name: str | None,
     arms: tuple[Arm, ...],
@@ -82,7 +81,7 @@ def inference_arm(text: str) -> Arm:
     return Arm(stack.name, variant, precision or "fp32")
 
 
-def report_model(model: Model, arms: list[Arm], data: DataSet, threads: int, folder: Path) -> list[Evaluation]:
+def report_model(model: ModelFile, arms: list[Arm], data: DataSet, threads: int, folder: Path) -> list[Evaluation]:
     """Evaluate a model, and write the report into a folder, with the learning curves if it is that of a training."""
     from bench.report import evaluation as report
 
@@ -90,16 +89,16 @@ def report_model(model: Model, arms: list[Arm], data: DataSet, threads: int, fol
     record = read_training(folder) if (folder / TRAINING_FILE).exists() else None
     history = read_history(folder)
     evaluations = evaluate_arms(model, arms, data, threads)
-    write_pages(folder, *report.render(model, evaluations, history, record, data.name))
+    write_pages(folder, *report.render_evaluation(model, evaluations, history, record, data.name))
     return evaluations
 
 
-def export(path: Path, output: Path, model_name: str | None, console: Console) -> None:
+def export_file(path: Path, output: Path, model_name: str | None, console: Console) -> None:
     export_model(open_model(path, model_name), output)
     say(console, f"{output}: written")
 
 
-def import_(file: Path, output: Path, model_name: str, console: Console) -> None:
+def import_file(file: Path, output: Path, model_name: str, console: Console) -> None:
     if model_name not in NETWORKS:
         raise unknown("model", model_name, NETWORKS)
     import_model(file, NETWORKS[model_name], output)

@@ -41,7 +41,7 @@ class RunOptions:
     name: str | None = None
 
 
-def run(options: RunOptions, console: Console) -> int:
+def run_suite(options: RunOptions, console: Console) -> int:
     """Measure and report; return 1 if something failed or a gate tripped, else 0."""
     plan = plan_run(options)
     name = options.name or default_run_name(plan.suite.name)
@@ -94,7 +94,7 @@ def measure(plan: Plan, source: str, results: Path, name: str, console: Console,
     return 1 if tripped or status not in COMPLETE else 0
 
 
-def report(folder: Path, console: Console) -> int:
+def report_run(folder: Path, console: Console) -> int:
     """Report a run again from its files; return 1 if something failed or a gate tripped, else 0."""
     from jinja2 import TemplateError
 

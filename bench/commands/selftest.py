@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-TABLE, PRESET = "selftest.json", "selftest"
+SELFTEST_FILE, PRESET = "selftest.json", "selftest"
 
 
-def selftest(stack: str | None, results: Path, name: str | None, console: Console) -> int:
+def run_selftest(stack: str | None, results: Path, name: str | None, console: Console) -> int:
     """Measure known differences; print and store PASS or FAIL for each trial; return 1 if something failed."""
     from bench.analysis.run import Run
     from bench.analysis.selftest import default_arm, default_stack, make_suite, trials
@@ -44,7 +44,7 @@ def selftest(stack: str | None, results: Path, name: str | None, console: Consol
     run = Run(folder)
     outcomes = trials(run)
     content = {"machine": encode(run.info.machine), "trials": [encode(trial) for trial in outcomes]}
-    write_whole(folder / TABLE, json.dumps(content, indent=1) + "\n")
+    write_whole(folder / SELFTEST_FILE, json.dumps(content, indent=1) + "\n")
     table = Table(
         "", "What", "Found", "Should be", title="Selftest", title_justify="left", title_style="bold", box=None
     )
@@ -52,5 +52,5 @@ def selftest(stack: str | None, results: Path, name: str | None, console: Consol
         verdict = Text("PASS", "bold green") if trial.passed else Text("FAIL", "bold red")
         table.add_row(verdict, Text(trial.what), Text(trial.found), Text(trial.wanted))
     console.print(table)
-    say(console, f"stored: {folder / TABLE}")
+    say(console, f"stored: {folder / SELFTEST_FILE}")
     return status if all(trial.passed for trial in outcomes) else 1

@@ -17,8 +17,7 @@ from bench.machine import facts
 from bench.suite.arms import Arm
 from bench.training.history import MODEL_FILE, TRAINING_SCHEMA, TrainingRecord, is_complete
 from bench.training.model_file import open_model
-from bench.training.train import Job
-from bench.training.train import train as train_model
+from bench.training.train import Job, train_job
 from models.errors import UserError, unknown
 from models.files import atomic_write
 
@@ -53,7 +52,7 @@ class TrainOptions:
     changes: str = ""
 
 
-def train(options: TrainOptions, output: Path | None, console: Console) -> None:
+def train_model(options: TrainOptions, output: Path | None, console: Console) -> None:
     """Train a model, or continue an interrupted training, and evaluate it on the stack that has trained it."""
     if output and (output.suffix != ".safetensors" or not output.parent.is_dir() or output.is_dir()):
         raise UserError(f"--output {output}: allowed: a file that ends in .safetensors, in a folder that exists")
@@ -64,7 +63,7 @@ def train(options: TrainOptions, output: Path | None, console: Console) -> None:
     record = TrainingRecord(
         TRAINING_SCHEMA, origin.command, origin.started, origin.git_commit, facts.describe(), job.info
     )
-    history = train_model(job, folder, record, console)
+    history = train_job(job, folder, record, console)
     model = open_model(folder)
     if output:
         with atomic_write(output) as partial:
@@ -79,7 +78,7 @@ def train(options: TrainOptions, output: Path | None, console: Console) -> None:
     say(console, f"{folder / MODEL_FILE}: {trained}, {len(history)} epochs, {accuracy}")
 
 
-def tune(options: TrainOptions, trials: int, console: Console) -> None:
+def tune_recipe(options: TrainOptions, trials: int, console: Console) -> None:
     """Search the recipe's settings, or continue an interrupted search; write the best recipe and a plot."""
     from bench.report.training_plots import trials_plot
     from bench.training import tune as search
@@ -88,7 +87,7 @@ def tune(options: TrainOptions, trials: int, console: Console) -> None:
         raise UserError(f"--trials {trials}: allowed: 1 to {MAX_TRIALS}")
     job = make_job(options)
     folder = shared_folder(options.results, options.name or default_name("tune", options))
-    trained = search.tune(job, trials, folder, console)
+    trained = search.search_settings(job, trials, folder, console)
     write_whole(folder / PLOT, trials_plot(trained))
     settings = ", ".join(f"{name} {value:.4g}" for name, value in search.best_trial(trained).settings.items())
     recipe = folder / search.BEST

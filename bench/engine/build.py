@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from bench.engine.context import RunContext, Tally
     from bench.suite.arms import Arm, Case
 
-BUILD_TIMEOUT_S = 600
+BUILD_TIMEOUT_S, EPOCH_TIMEOUT_S = 600, 24 * 3600
 
 
 def workers_and_threads(context: RunContext, arm: Arm, case: Case) -> tuple[int, int]:

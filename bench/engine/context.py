@@ -31,7 +31,7 @@ UNTRAINED_SEED = 0
 
 
 @dataclass(frozen=True)
-class Model:
+class RunModel:
     """The weights that every arm loads for a network."""
 
     weights: Weights
@@ -39,7 +39,7 @@ class Model:
     trained: bool
 
 
-def load_models(names: Sequence[str], scratch: Path) -> dict[str, Model]:
+def load_models(names: Sequence[str], scratch: Path) -> dict[str, RunModel]:
     """Load each network's trained checkpoint; a network without one gets random weights, written to `scratch`."""
     models = {}
     for name in names:
@@ -49,7 +49,7 @@ def load_models(names: Sequence[str], scratch: Path) -> dict[str, Model]:
         if not trained:
             file = scratch / f"{name}.safetensors"
             save_weights(file, weights, {})
-        models[name] = Model(weights, file, trained)
+        models[name] = RunModel(weights, file, trained)
     return models
 
 
@@ -61,7 +61,7 @@ class RunContext:
     data: DataSet
     folder: Path
     scratch: Path
-    models: dict[str, Model]
+    models: dict[str, RunModel]
 
     @property
     def images(self) -> Path:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from backends.protocol import Stack
-    from bench.engine.context import Model
+    from bench.engine.context import RunModel
     from bench.suite.plan import Plan
     from models.data import DataSet
 
@@ -52,7 +52,7 @@ class Origin:
     advice: tuple[str, ...] = ()
 
 
-def describe_run(plan: Plan, data: DataSet, models: Mapping[str, Model], origin: Origin) -> RunInfo:
+def describe_run(plan: Plan, data: DataSet, models: Mapping[str, RunModel], origin: Origin) -> RunInfo:
     suite, environments = plan.suite, {item.name: item for item in plan.environments.values()}
     training = None
     if suite.recipe and suite.epochs:
@@ -123,7 +123,7 @@ def _stack_info(stack: Stack) -> StackInfo:
     )
 
 
-def _model_info(name: str, model: Model) -> ModelInfo:
+def _model_info(name: str, model: RunModel) -> ModelInfo:
     network = NETWORKS[name]
     work = Work(network.multiply_adds, network.parameters, prod(network.input_shape), len(CLASSES))
     return ModelInfo(network.digest, digest(model.weights), model.trained, work)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 OVERHEAD_NS, OVERHEAD_LEAD_IN = 10_000_000, 1000
 # The order of the matrices that are multiplied.
 ORDER = 2048
-BUDGET_NS, LEAD_IN, REPEATS = 50_000_000, 1, 3
+BUDGET_NS, LIMIT_LEAD_IN, REPEATS = 50_000_000, 1, 3
 # How fast workers fill their arrays at least; they do so before the first addition.
 FILLED_BYTES_PER_NS = 1
 # What all threads together read and write repeatedly: sizes that fit into one core's cache, up to sizes that fit into
@@ -39,7 +39,7 @@ WORKING_SETS_BYTES = tuple(1 << power for power in (18, 20, 22, 25, 28))
 ELEMENT_BYTES = 3 * 4
 # The stack that runs in the harness's own environment.
 OWN_STACK = "oracle"
-TIMEOUT_S = 120
+LIMIT_TIMEOUT_S = 120
 # Progress weight of one number of threads: seconds on two cores.
 LIMIT_WEIGHT = 15.0
 
@@ -53,7 +53,7 @@ def measure_overhead(context: RunContext, tally: Tally) -> None:
     try:
         with Worker(environment.python, variables, context.log("null"), context.scratch, urgent=True) as worker:
             worker.wait_until_ready().request(build, BUILD_TIMEOUT_S)
-            timing = worker.request(work, TIMEOUT_S)
+            timing = worker.request(work, LIMIT_TIMEOUT_S)
         tally.journal.append(Overhead(timing.samples_ns))
     except WorkerError as error:
         tally.add_failure(null, case, None, error)
@@ -120,11 +120,11 @@ def _measure(tally: Tally, group: WorkerGroup, places: Sequence[tuple[int, ...]]
                 precision=None if is_traffic else limit.precision,
                 size=limit.work if is_traffic else limit.size,
                 budget_ns=BUDGET_NS,
-                lead_in=LEAD_IN,
+                lead_in=LIMIT_LEAD_IN,
                 begin_ns=begin_ns,
             )
             for cores in places
         ]
-        replies = group.request_each(requests, TIMEOUT_S)
+        replies = group.request_each(requests, LIMIT_TIMEOUT_S)
         counts, walls_ns = tuple(reply.calls for reply in replies), tuple(reply.wall_ns for reply in replies)
         tally.journal.append(replace(limit, counts=counts, walls_ns=walls_ns))

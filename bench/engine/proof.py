@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bench.console import Steps
-    from bench.engine.context import Model, RunContext, Tally
+    from bench.engine.context import RunContext, RunModel, Tally
     from bench.engine.workers import WorkerGroup
     from bench.suite.arms import Arm, Case
     from bench.suite.plan import Plan
@@ -61,7 +61,7 @@ def compute_references(context: RunContext, tally: Tally, steps: Steps) -> None:
         steps.step(ORACLE_WEIGHT, f"{name}: reference predictions of the test images")
 
 
-def _compute_oracle(network: Network, model: Model, data: DataSet, folder: Path) -> dict[str, Any]:
+def _compute_oracle(network: Network, model: RunModel, data: DataSet, folder: Path) -> dict[str, Any]:
     logits = oracle.logits(network, model.weights, standardise(network, data.test_images))
     np.save(folder / LOGITS, logits, allow_pickle=False)
     return {"model": network.name}

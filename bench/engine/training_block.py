@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bench.engine.block import BlockRunner
-from bench.engine.build import BUILD_TIMEOUT_S
+from bench.engine.build import BUILD_TIMEOUT_S, EPOCH_TIMEOUT_S
 from bench.engine.proof import PREDICT_TIMEOUT_S, combined_proof
 from bench.records import TrainedEpoch
 from bench.suite.schedule import MAX_SEED
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from bench.suite.schedule import Block
     from bench.worker.messages import ProofReply
     from models.recipes import Recipe
-
-EPOCH_TIMEOUT_S = 24 * 3600
 
 
 class TrainingBlock(BlockRunner):

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 STAT = Path("/proc/stat")
 TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 # The columns of /proc/stat, proc_stat(5).
-COLUMNS = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
+STAT_COLUMNS = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
 BUSY = ("user", "nice", "system", "irq", "softirq")
-OBSERVATION_NS = 100_000_000
+CORE_OBSERVATION_NS = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def _throttled_ns(stat: dict[str, str]) -> int:
     return int(stat.get("throttled_usec", 0)) * 1000 or int(stat.get("throttled_time", 0))
 
 
-def quiet_cores(count: int, observation_ns: int = OBSERVATION_NS) -> list[int]:
+def quiet_cores(count: int, observation_ns: int = CORE_OBSERVATION_NS) -> list[int]:
     """Return the `count` usable cores with the least activity, on one memory node if it has enough.
 
     SMT siblings are chosen only when every physical core is. Observes the cores unless all of them are needed.
@@ -82,7 +82,7 @@ def _active_ns(ticks: dict[str, dict[str, int]], core: int) -> int:
 def _ticks() -> dict[str, dict[str, int]]:
     """Return the columns of each core's line in /proc/stat, and of the line of all cores (`cpu`)."""
     lines = (line.split() for line in STAT.read_text().splitlines() if line.startswith("cpu"))
-    return {name: dict(zip(COLUMNS, map(int, counts), strict=False)) for name, *counts in lines}
+    return {name: dict(zip(STAT_COLUMNS, map(int, counts), strict=False)) for name, *counts in lines}
 
 
 def _sum_ns(ticks: dict[str, int], columns: Iterable[str]) -> int:

@@ -13,7 +13,7 @@ from bench.analysis.stats import percentile
 from bench.records import watched_ns
 from bench.report.document import Cell, Column
 from bench.report.tables import case_columns, scaled
-from bench.report.text import number, number4, percent
+from bench.report.text import counted, number, number4, percent
 from bench.suite.arms import LATENCY
 
 if TYPE_CHECKING:
@@ -88,7 +88,9 @@ def arm_columns(run: Run, case: Case | None = None) -> list[Column[ArmRow]]:
     def status(row: ArmRow) -> Cell:
         unsteady = unsteady_blocks(row)
         return Cell(
-            row.status.word + (f"; no steady state in {unsteady} blocks" if unsteady else ""), "", row.status.reason
+            row.status.word + (f"; no steady state in {counted(unsteady, 'block')}" if unsteady else ""),
+            "",
+            row.status.reason,
         )
 
     def unsteady_blocks(row: ArmRow) -> int:

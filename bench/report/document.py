@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
@@ -73,9 +73,10 @@ class Bullets:
 
 @dataclass(frozen=True)
 class Plot:
-    """A plot, by the name of its file without the suffix."""
+    """A plot, by the name of its file without the suffix, and a description for readers who can't see it."""
 
     stem: str
+    alt: str
 
 
 @dataclass(frozen=True)
@@ -83,10 +84,10 @@ class Section:
     """A titled part of the document."""
 
     title: str
-    blocks: tuple[Block, ...]
+    blocks: tuple[Element, ...]
 
 
-Block: TypeAlias = "Table | Paragraph | Bullets | Plot | Section"
+Element: TypeAlias = "Table | Paragraph | Bullets | Plot | Section"
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,8 @@ class Column(Generic[T]):
     """One value of a row object: a column of a CSV file, of the tables that people read, or of both.
 
     `key` is its name in the CSV file and `title` that in the tables; one that is empty does not appear there. `show`
-    turns the value into a cell. The console shows `brief` columns. `group` separates the tables of one row object.
+    turns the value into a cell. The console shows `brief` columns, by `show_brief` if there is one. `group` separates
+    the tables of one row object.
     """
 
     key: str
@@ -114,6 +116,7 @@ class Column(Generic[T]):
     show: Callable[[Any], str | Cell] = str
     numeric: bool = True
     brief: bool = False
+    show_brief: Callable[[Any], str | Cell] | None = None
     group: str = ""
 
 
@@ -137,6 +140,14 @@ def table(
         title=title,
         folded=folded,
     )
+
+
+def brief_table(
+    rows: Iterable[T], columns: Iterable[Column[T]], emphasis: Callable[[T], str] = lambda _: "", title: str = ""
+) -> Table:
+    """Return the table for the console."""
+    brief = [replace(column, show=column.show_brief or column.show) for column in columns if column.brief]
+    return table(rows, brief, emphasis, title)
 
 
 def text_table(titles: Iterable[str], rows: Iterable[Iterable[str]], folded: str = "") -> Table:

@@ -16,36 +16,36 @@ from models.data import CLASSES, SYNTHETIC_WARNING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from bench.report.document import Block
+    from bench.report.document import Element
     from bench.training.evaluate import Evaluation
     from bench.training.history import Epoch, TrainingRecord
-    from bench.training.model_file import Model
+    from bench.training.model_file import ModelFile
 
 # A row of a classification report: the class or average, and its figures.
 Figures = dict[str, Any]
 
 
-def render(
-    model: Model, evaluations: list[Evaluation], history: list[Epoch], record: TrainingRecord | None, data: str
+def render_evaluation(
+    model: ModelFile, evaluations: list[Evaluation], history: list[Epoch], record: TrainingRecord | None, data: str
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Return the texts and the plots of an evaluation by file name.
 
     `record` and `history` are those of the training, None and empty for a file of another origin.
     """
-    drawn = training_plots.render_evaluation(model, evaluations, history)
+    drawn = training_plots.evaluation_plots(model, evaluations, history)
     page = _document(model, evaluations, history, record, data)
     texts = _csv_files(evaluations, history, data)
     return texts | {"report.md": to_markdown(page), "report.html": to_html(page, drawn)}, drawn
 
 
 def _document(
-    model: Model, evaluations: list[Evaluation], history: list[Epoch], record: TrainingRecord | None, data: str
+    model: ModelFile, evaluations: list[Evaluation], history: list[Epoch], record: TrainingRecord | None, data: str
 ) -> Document:
     network = model.network
     sections = [
         _comparison([evaluation for evaluation in evaluations if evaluation.logits is not None]),
         _training(history, record),
-        Section("Architecture", (Plot("architecture"),)),
+        Section("Architecture", (Plot("architecture", f"Layers of {network.name}"),)),
     ]
     warnings = [SYNTHETIC_WARNING] if "synthetic" in (data, model.metadata.get("data")) else []
     warnings += [
@@ -105,7 +105,14 @@ def _comparison(evaluations: list[Evaluation]) -> Section | None:
     ]
     comparison = table(evaluations, macro_columns())
     return Section(
-        "With and without optimisation", (comparison, Plot("classes"), *classes, Plot("confusion"), Plot("roc"))
+        "With and without optimisation",
+        (
+            comparison,
+            Plot("classes", "F1 and IoU of each class"),
+            *classes,
+            Plot("confusion", "Confusion matrices"),
+            Plot("roc", "ROC curves"),
+        ),
     )
 
 
@@ -123,7 +130,7 @@ def _training(history: list[Epoch], record: TrainingRecord | None) -> Section | 
         Column("", lambda epoch: epoch.result.wall_ns / 1e9, "Time, s", number),
         Column("", lambda epoch: epoch.result.wait_ns / epoch.result.wall_ns, "Waiting", percent),
     ]
-    blocks: list[Block] = []
+    blocks: list[Element] = []
     if record:
         job = record.job
         blocks.append(
@@ -132,7 +139,14 @@ def _training(history: list[Epoch], record: TrainingRecord | None) -> Section | 
                 {job.threads} threads: {len(history)} epochs of {history[-1].result.images} images."""
             )
         )
-    return Section("Training", (*blocks, Plot("learning-curves"), table(history, columns, folded="Every epoch")))
+    return Section(
+        "Training",
+        (
+            *blocks,
+            Plot("learning-curves", "Loss, accuracy and learning rate by epoch"),
+            table(history, columns, folded="Every epoch"),
+        ),
+    )
 
 
 def _csv_files(evaluations: list[Evaluation], history: list[Epoch], data: str) -> dict[str, str]:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from bench.analysis import gates
 from bench.analysis.run import foreign_share, harness_share, idle_share
 from bench.analysis.speedups import speedups
 from bench.analysis.training import trained_arms
-from bench.codec import encode
 from bench.console import duration
 from bench.records import Evidence
 from bench.report.document import Bullets, Code, Column, Paragraph, Section, table, text_table
-from bench.report.text import interval_text, number, number2, percent
+from bench.report.text import counted, interval_text, number, number2, percent
 from bench.suite.arms import TRAINING
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from bench.analysis.run import Run
     from bench.records import Proof
-    from bench.report.document import Block, Text
+    from bench.report.document import Element, Text
 
 
 def checks(run: Run) -> Section:
@@ -51,7 +51,7 @@ def _check_rows(run: Run) -> Iterator[tuple[str, str, str]]:
         f"""Disturbed rounds: over {gates.MAX_TAKEN_SHARE:.0%} of the cores' time stolen or throttled, or over
         {gates.MAX_FOREIGN_SHARE:.0%} used by other processes""",
         f"{len(run.disturbed_rounds)} of {len(rounds)}",
-        "0; the column `Undisturbed rounds only` leaves them out",
+        "0; the column Undisturbed rounds only leaves them out",
     )
     if training:
         waits = [row.wait_share for case in run.cases for row in trained_arms(run, case)]
@@ -67,7 +67,7 @@ def _check_rows(run: Run) -> Iterator[tuple[str, str, str]]:
 
 def what_ran(run: Run) -> Section:
     def kernels(record: Proof | Evidence) -> str:
-        # Plain operators of the framework run in every variant; they tell none from another.
+        # The framework's plain operators run in every variant, so they do not distinguish any.
         named = [
             kernel
             for kernel in record.kernels
@@ -98,22 +98,21 @@ def what_ran(run: Run) -> Section:
     for evidence in run.of(Evidence):
         if evidence.case in training:
             first.setdefault((evidence.arm, evidence.case), evidence)
-    blocks: list[Block] = []
+    blocks: list[Element] = []
     if first:
-        explanation = (
-            "Read back from the first process of each arm after its last epoch. Every other process proves the same."
-        )
+        explanation = """Read back from the first process of each arm after its last epoch. Every other process must
+            pass the same check."""
         blocks += [Paragraph(explanation), table(first.values(), [*identity, last])]
     if run.proofs:
         explanation = """Read back from each arm in a separate pass that is never timed. Every process of every block
-            proves the same after its last timed slice."""
+            must pass the same check after its last timed slice. The oracle computes the logits in plain NumPy."""
         blocks += [Paragraph(explanation), table(run.proofs.values(), [*identity, *proof, last])]
     return Section("What ran", tuple(blocks))
 
 
 def method(run: Run) -> Section:
     info, training = run.info, run.info.suite.training
-    drawn = f"The schedule (seed {info.seed}) was drawn and stored before the first measurement."
+    drawn = f"The schedule (seed {info.seed}) was randomised and stored before the first measurement."
     items: list[Text]
     if training:
         items = [
@@ -121,20 +120,22 @@ def method(run: Run) -> Section:
             includes the batches (standardised and augmented by threads in advance), forward pass, backward pass and
             the optimiser's step. An epoch has all {training.images} images; its last batch is the remainder. The
             evaluation on the test images is not timed.""",
-            f"""A block is one fresh process per arm. All are alive together and take turns of one epoch in
-            shuffled, balanced order. All arms of a block start with the same weights and get the same batches,
-            pixel by pixel. The first {training.seeds} blocks, each with its own seed, train for all
+            f"""A block is one fresh process per arm. All of them run throughout the block and take turns of one epoch
+            in shuffled, balanced order. All arms of a block start with the same weights and get the same batches,
+            pixel by pixel. Each of the first {counted(training.seeds, "block")} has its own seed and trains for all
             {training.epochs} epochs. The others train a warm-up epoch and one timed epoch. {drawn}""",
         ]
         ratio = "epoch times"
     else:
         items = [
-            """Timed: from a batch in host memory, as the stack's own tensor, until its logits are in host memory.
+            """Timed: each call, from a batch in host memory, as the stack's own tensor, to its logits in host memory.
             Each call gets another batch.""",
-            f"""A block is one fresh process per arm (for throughput, one per core). All are alive together and take
-            turns of {info.protocol.slice_ns // 1000000} ms, called slices, in shuffled, balanced order. {drawn}""",
+            f"""A block is one fresh process per arm (for throughput, one per core). All of them run throughout the
+            block and take turns of {info.protocol.slice_ns // 1000000} ms, called slices, in shuffled, balanced
+            order. {drawn}""",
         ]
-        ratio = "slices' latencies (the mean of a slice's samples without the fastest and the slowest tenth)"
+        ratio = """slices' latencies (for the latency scenario the mean of a slice's samples without the fastest and
+            the slowest tenth, for throughput the time per batch of all workers together)"""
     confidence = run.preset.confidence
     level = f"at {confidence:.2%}".replace("%", " %") if confidence else "(none with this preset)"
     settings: list[str | Code] = [
@@ -150,8 +151,8 @@ def method(run: Run) -> Section:
         f"""Ratio of a block: the median over its rounds of the ratio of the {ratio}. Estimate: Hodges-Lehmann over
         blocks. Interval: exact Wilcoxon signed-rank {level}.""",
         """FASTER, SLOWER: the interval excludes 1, the sign-test interval agrees, and the estimate lies outside
-        the A/A band. EQUIVALENT: both 90 % intervals lie within 2 % of 1. UNRESOLVED: neither. WITHHELD: a gate
-        tripped.""",
+        the A/A band, which reaches as far from 1 as the A/A interval. EQUIVALENT: both 90 % intervals lie within 2 %
+        of 1. UNRESOLVED: neither. WITHHELD: a gate tripped, that is, a condition for any claim is not met.""",
         tuple(settings),
     ]
     if info.machine.nice is not None:
@@ -169,12 +170,16 @@ def _assignments(variables: Mapping[str, str]) -> list[str | Code]:
 
 
 def machine(run: Run) -> Section:
-    facts = encode(run.info.machine)
     rows = [
-        (name.replace("_", " "), ", ".join(value) if isinstance(value, tuple) else str(value))
-        for name, value in facts.items()
+        (name.replace("_", " "), _shown(value)) for name, value in asdict(run.info.machine).items() if value is not None
     ]
-    return Section("Machine", (text_table(("Fact", "Value"), rows),))
+    return Section("Machine", (text_table(("Property", "Value"), rows),))
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(value) if isinstance(value, tuple) else str(value)
 
 
 def versions(run: Run) -> Section:

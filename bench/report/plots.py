@@ -16,7 +16,7 @@ from bench.analysis.attribution import attributions
 from bench.analysis.gates import MIN_RELATIVE_ACCURACY
 from bench.analysis.roofline import RooflinePoint, peak_operations_per_s, roofline_points, traffic_rates
 from bench.analysis.scaling import BATCH_SIZE, sweeps, value
-from bench.analysis.speedups import speedups as rows_of
+from bench.analysis.speedups import speedups
 from bench.analysis.tradeoffs import tradeoffs
 from bench.analysis.training import GOALS, learning_curve
 from bench.report.plot_style import (
@@ -52,10 +52,10 @@ MOST_ROWS = 60  # of a panel: more can't be told apart; the tables have them all
 QUANTILES = np.linspace(0, 0.999, 400)
 
 
-def render(run: Run) -> dict[str, str]:
+def run_plots(run: Run) -> dict[str, str]:
     """Return {file name: SVG} of every plot for which there is something to show."""
     plots: dict[str, Callable[[Run], Figure | None]] = {
-        SPEEDUPS: speedups,
+        SPEEDUPS: speedup_plot,
         ATTRIBUTION: attribution,
         TRADEOFFS: accuracy_against_speed,
         TRAINING_CURVES: accuracy_against_time,
@@ -68,9 +68,9 @@ def render(run: Run) -> dict[str, str]:
         return {name: svg_of(figure) for name, draw in plots.items() if (figure := draw(run))}
 
 
-def speedups(run: Run) -> Figure | None:
+def speedup_plot(run: Run) -> Figure | None:
     """Draw each comparison's speedup with its interval, one panel a case, and the A/A band."""
-    measured = [row for row in rows_of(run) if row.speedup]
+    measured = [row for row in speedups(run) if row.speedup]
     return _panels(run, measured, lambda axes, case, rows: _speedup_panel(run, axes, case, rows), sharex=True)
 
 
@@ -160,7 +160,7 @@ def _tradeoff_panel(run: Run, axes: Any, case: Case, rows: list[Tradeoff]) -> No
 
 def accuracy_against_time(run: Run) -> Figure | None:
     """Draw the test accuracy of each arm that trains, its mean over seeds, against the time of its epochs."""
-    rows = [row for row in rows_of(run) if any(run.final_accuracies(row.pair.arm, case) for case in [row.pair.case])]
+    rows = [row for row in speedups(run) if any(run.final_accuracies(row.pair.arm, case) for case in [row.pair.case])]
     return _panels(run, rows, lambda axes, case, _: _training_panel(run, axes, case), height=3.6)
 
 
@@ -180,7 +180,7 @@ def _training_panel(run: Run, axes: Any, case: Case) -> None:
 
 def latencies(run: Run) -> Figure | None:
     """Draw the cumulative distribution of each arm's latencies, all samples pooled, one panel a case."""
-    rows = [row for row in rows_of(run) if row.speedup and row.pair.case.scenario == LATENCY]
+    rows = [row for row in speedups(run) if row.speedup and row.pair.case.scenario == LATENCY]
     return _panels(run, rows, lambda axes, case, _: _latency_panel(run, axes, case), height=3.2)
 
 
@@ -190,14 +190,14 @@ def _latency_panel(run: Run, axes: Any, case: Case) -> None:
         if slices:
             samples = np.concatenate([each.samples_ns for each in slices]) / 1e3
             axes.plot(np.quantile(samples, QUANTILES), QUANTILES * 100, style, color=colour, lw=1.5, label=arm.label)
-    axes.set(xscale="log", title=case.label, xlabel="latency, us (log scale)", ylabel="share of iterations, %")
+    axes.set(xscale="log", title=case.label, xlabel="latency, µs (log scale)", ylabel="share of iterations, %")
     plain_log_axis(axes.xaxis, LogLocator(subs=(1, 2, 5)))
     axes.legend(**LEGEND)
 
 
 def blocks(run: Run) -> Figure | None:
     """Draw the ratio of every block: the raw data that an interval is made of."""
-    rows = [row for row in rows_of(run) if row.speedup]
+    rows = [row for row in speedups(run) if row.speedup]
     return _panels(run, rows, lambda axes, case, rows: _block_panel(run, axes, case, rows), height=3.2)
 
 
@@ -259,7 +259,9 @@ def _scaling_panel(axes: Any, sweep: Sweep) -> None:
         axes.plot(places, heights, f"o{style}", color=colour, ms=3, lw=1.2, label=curve.arm.label)
     axes.set(xscale="log", yscale="log", title=sweep.label)
     axes.set(xlabel="batch size (log scale)" if by_batch else "threads (log scale)")
-    seconds = "epoch, us (log scale)" if sweep.cases[0].scenario == TRAINING else "time per batch, us (log scale)"
+    seconds = (
+        "time per epoch, µs (log scale)" if sweep.cases[0].scenario == TRAINING else "time per batch, µs (log scale)"
+    )
     axes.set_ylabel("images/s (log scale)" if by_batch else seconds)
     plain_log_axis(axes.xaxis, FixedLocator([value(case, sweep.over) for case in sweep.cases]))
     plain_log_axis(axes.yaxis, LogLocator(subs=(1, 2, 5)))

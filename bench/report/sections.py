@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from bench.analysis.run import Run
     from bench.report.arm_table import ArmRow
-    from bench.report.document import Block
+    from bench.report.document import Element
     from bench.suite.arms import Arm, Case
 
 NO_HEADLINE = "No Intel arm was measured with its baseline: there is no speedup to report, only absolute times."
@@ -61,7 +61,7 @@ def document(run: Run, arms: Mapping[Case, Sequence[ArmRow]], plots: set[str]) -
         title=f"{info.suite.name}: {info.suite.summary}",
         lead=(
             f"""{info.machine.cpu}, {info.threads} threads, data {info.data.name}, preset {info.preset}, started
-            {info.started}. A result holds for this machine and this run."""
+            {info.started}. The results hold for this machine and this run."""
         ),
         warnings=tuple(warnings(run)),
         headlines=tuple(primary or [NO_HEADLINE]),
@@ -74,17 +74,24 @@ def _with_drawn_plots(section: Section, plots: set[str]) -> Section:
     return Section(section.title, tuple(blocks))
 
 
-def _by_case(run: Run, blocks: Mapping[Case, Block]) -> list[Section]:
+def _by_case(run: Run, blocks: Mapping[Case, Element]) -> list[Section]:
     return [Section(case_title(run, case), (block,)) for case, block in blocks.items()]
 
 
 def _speedups(run: Run) -> Section:
     what = "epoch time" if run.info.suite.training else "latency"
-    explanation = f"""Speedup is the baseline's {what} divided by the arm's: above 1 the arm is faster. The interval
-        says where the true ratio lies. The primary comparison (bold) is between an arm that was named before
-        measuring and its fastest baseline. All others are exploratory. A/A is the baseline compared with itself: it
-        shows what the harness reports where there is no difference. Undisturbed rounds are those in which the machine
-        was not taken away."""
+    confidence = run.preset.confidence
+    interval = (
+        f"The interval covers the true ratio with {confidence * 100:g} % confidence."
+        if confidence
+        else "This preset has too few blocks for intervals."
+    )
+    explanation = f"""Speedup is the baseline's {what} divided by the arm's: above 1 the arm is faster. An arm is a
+        stack in one variant, at one precision, with one set of environment settings. {interval} The primary comparison
+        (bold) is between an arm that was named before measuring and its fastest baseline. All others are exploratory.
+        A/A compares a baseline with a second copy of itself: it shows what the harness reports where there is no
+        difference. Undisturbed rounds are those in which neither the hypervisor nor other processes took much of the
+        arms' cores."""
     tables = {
         case: table(
             [row for row in speedups(run) if row.pair.case == case],
@@ -93,7 +100,9 @@ def _speedups(run: Run) -> Section:
         )
         for case in run.cases
     }
-    return Section("Speedups", (Paragraph(explanation), *_by_case(run, tables), Plot("speedups")))
+    return Section(
+        "Speedups", (Paragraph(explanation), *_by_case(run, tables), Plot("speedups", "Speedups and their intervals"))
+    )
 
 
 def _attribution(run: Run) -> Section | None:
@@ -108,7 +117,10 @@ def _attribution(run: Run) -> Section | None:
         sections.append(Section(f"{ladder.name}: {case_title(run, ladder.case)}", (sentence, steps, *missing)))
     if not sections:
         return None
-    return Section("Where the gain comes from", (Paragraph(explanation), *sections, Plot("attribution")))
+    return Section(
+        "Where the gain comes from",
+        (Paragraph(explanation), *sections, Plot("attribution", "What each step adds to the speedup")),
+    )
 
 
 def _training(run: Run) -> Section | None:
@@ -132,7 +144,10 @@ def _training(run: Run) -> Section | None:
         reached; median over the seeds that reach it. Accuracy: after {training.epochs} epochs, mean over seeds,
         with the standard deviation (sd) between them. The difference is paired by seed, with Student's interval at
         95 %."""
-    return Section("Training", (Paragraph(explanation), *_by_case(run, tables), Plot("training")))
+    return Section(
+        "Training",
+        (Paragraph(explanation), *_by_case(run, tables), Plot("training", "Test accuracy against training time")),
+    )
 
 
 def _scaling(run: Run) -> Section | None:
@@ -144,7 +159,13 @@ def _scaling(run: Run) -> Section | None:
         for sweep in sweeps(run)
     ]
     explanation = "Median throughput over blocks in images/s, with the ratio to the first column (paired by block)."
-    return Section("Scaling", (Paragraph(explanation), *sections, Plot("scaling"))) if sections else None
+    return (
+        Section(
+            "Scaling", (Paragraph(explanation), *sections, Plot("scaling", "Throughput by batch size and by threads"))
+        )
+        if sections
+        else None
+    )
 
 
 def _tradeoffs(run: Run) -> Section | None:
@@ -158,7 +179,10 @@ def _tradeoffs(run: Run) -> Section | None:
         the images that only fp32, or only this arm, classifies correctly; p is McNemar's exact p value."""
     if not tables:
         return None
-    return Section("Accuracy against speed", (Paragraph(explanation), *_by_case(run, tables), Plot("tradeoffs")))
+    return Section(
+        "Accuracy against speed",
+        (Paragraph(explanation), *_by_case(run, tables), Plot("tradeoffs", "Accuracy against speed")),
+    )
 
 
 def _grouped(run: Run, case: Case, group: str) -> list[Column[ArmRow]]:
@@ -167,7 +191,8 @@ def _grouped(run: Run, case: Case, group: str) -> list[Column[ArmRow]]:
 
 def _arms(run: Run, arms: Mapping[Case, Sequence[ArmRow]]) -> Section:
     explanation = (
-        "An arm is one process with all threads. The accuracy is the mean over seeds."
+        """An arm is one process with all threads; the processes of all arms run throughout the block. The accuracy is
+        the mean over seeds."""
         if run.info.suite.training
         else """Latency is the median over blocks and rounds of the slices' trimmed means (a tenth of the calls is cut
         off at each end). Percentiles are of all samples, and left out if there are too few. For throughput every
@@ -177,7 +202,15 @@ def _arms(run: Run, arms: Mapping[Case, Sequence[ArmRow]]) -> Section:
         case: table(rows, _grouped(run, case, TIMES), lambda row: "replica" if row.arm.replica else "")
         for case, rows in arms.items()
     }
-    return Section("Arms", (Paragraph(explanation), *_by_case(run, tables), Plot("latencies"), Plot("blocks")))
+    return Section(
+        "Arms",
+        (
+            Paragraph(explanation),
+            *_by_case(run, tables),
+            Plot("latencies", "Distribution of the latencies"),
+            Plot("blocks", "Ratio of each block"),
+        ),
+    )
 
 
 def _limits(run: Run, arms: Mapping[Case, Sequence[ArmRow]]) -> Section | None:
@@ -193,7 +226,10 @@ def _limits(run: Run, arms: Mapping[Case, Sequence[ArmRow]]) -> Section | None:
     }
     if not tables:
         return None
-    return Section("Limits of the machine", (Paragraph(explanation), *_by_case(run, tables), Plot("roofline")))
+    return Section(
+        "Limits of the machine",
+        (Paragraph(explanation), *_by_case(run, tables), Plot("roofline", "Arms below the limits of the machine")),
+    )
 
 
 def _costs(run: Run, arms: Mapping[Case, Sequence[ArmRow]]) -> Section | None:

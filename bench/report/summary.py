@@ -12,9 +12,9 @@ from bench.analysis.tradeoffs import tradeoffs
 from bench.analysis.training import trained_arms
 from bench.console import say
 from bench.journal import write_pages
-from bench.report import plots
 from bench.report.arm_table import arm_columns, arm_rows
-from bench.report.document import table
+from bench.report.document import brief_table
+from bench.report.plots import run_plots
 from bench.report.sections import document
 from bench.report.tables import (
     point_columns,
@@ -46,7 +46,7 @@ def write_report(folder: Path, console: Console) -> int:
     Everything is rendered before anything is written: a run that can't be read leaves its folder as it was.
     """
     run = Run(folder)
-    arms, drawn = arm_rows(run), plots.render(run)
+    arms, drawn = arm_rows(run), run_plots(run)
     page = document(run, arms, set(drawn))
     texts = csv_files(run, arms) | {"report.md": to_markdown(page), "report.html": to_html(page, drawn)}
     write_pages(folder, texts, drawn)
@@ -79,10 +79,9 @@ def closing(run: Run, console: Console) -> None:
     """Show the verdicts of each case, what went wrong, and where the report lies."""
     for case in run.cases:
         rows = [row for row in speedups(run) if row.pair.case == case]
-        brief = [column for column in speedup_columns(run, case) if column.brief]
-        verdicts = table(
+        verdicts = brief_table(
             rows,
-            brief,
+            speedup_columns(run, case),
             lambda row: "primary" if row.primary else "replica" if row.pair.arm.replica else "",
             title=case_title(run, case),
         )

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from bench.analysis.attribution import Attribution, Rung
-    from bench.analysis.gates import Estimate, Verdict
+    from bench.analysis.gates import Estimate
     from bench.analysis.run import Run
     from bench.analysis.scaling import Curve, Point, Sweep
     from bench.analysis.speedups import Speedup
@@ -66,8 +66,11 @@ def speedup_columns(run: Run, case: Case | None = None) -> list[Column[Speedup]]
     def accuracies(row: Speedup) -> str:
         return " / ".join(percent(run.accuracy(arm, row.pair.case)) for arm in (row.pair.arm, row.pair.baseline))
 
-    def verdict(value: Verdict) -> Cell:
-        return Cell(value.word, value.word, value.reason)
+    def verdict(row: Speedup) -> Cell:
+        return Cell(row.verdict.word, row.verdict.word, row.verdict.reason)
+
+    def brief_verdict(row: Speedup) -> Cell:
+        return Cell(row.verdict.word + (", unmatched" if row.matched is False else ""), row.verdict.word)
 
     def undisturbed(row: Speedup) -> str:
         text = number4(row.undisturbed.speedup if row.undisturbed else None)
@@ -90,13 +93,27 @@ def speedup_columns(run: Run, case: Case | None = None) -> list[Column[Speedup]]
         Column("variant", lambda row: row.pair.arm.variant),
         Column("baseline_stack", lambda row: row.pair.baseline.stack),
         Column("baseline_variant", lambda row: row.pair.baseline.variant),
-        Column("speedup", lambda row: row.speedup, "Speedup", number4, brief=True),
+        Column(
+            "speedup",
+            lambda row: row.speedup,
+            "Speedup",
+            number4,
+            brief=True,
+            show_brief=lambda x: f"{x:.3f}" if x else "-",
+        ),
         Column("ci_low", lambda row: row.interval.low if row.interval else None),
         Column("ci_high", lambda row: row.interval.high if row.interval else None),
-        Column("", lambda row: row.interval, "Interval", interval_text, brief=True),
+        Column(
+            "",
+            lambda row: row.interval,
+            "Interval",
+            interval_text,
+            brief=True,
+            show_brief=lambda x: interval_text(x, "-"),
+        ),
         Column("blocks", lambda row: row.estimate.blocks if row.estimate else 0, "Blocks"),
         Column("verdict", lambda row: row.verdict.word),
-        Column("", lambda row: row.verdict, "Verdict", verdict, numeric=False, brief=True),
+        Column("", lambda row: row, "Verdict", verdict, numeric=False, brief=True, show_brief=brief_verdict),
         Column("", times, f"{unit}, arm / baseline"),
         Column("accuracy", lambda row: run.accuracy(row.pair.arm, row.pair.case)),
         Column("baseline_accuracy", lambda row: run.accuracy(row.pair.baseline, row.pair.case)),

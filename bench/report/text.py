@@ -45,6 +45,10 @@ def percent(value: float | None, digits: int = 2) -> str:
     return "-" if value is None else f"{value * 100:.{digits}f} %"
 
 
+def counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" + ("" if count == 1 else "s")
+
+
 def interval_text(interval: Interval | None, separator: str = " to ") -> str:
     return f"{interval.low:.3f}{separator}{interval.high:.3f}" if interval else "-"
 
@@ -72,7 +76,8 @@ def headline(run: Run, row: Speedup) -> str:
     where += "; this machine, this run" + ("; UNMATCHED environments" if row.matched is False else "")
     size = "no ratio"
     if row.speedup:
-        size = f"{row.speedup:.3f}x" + (f", interval {interval_text(row.interval)}" if row.interval else "")
+        level = f"{(run.preset.confidence or 0) * 100:g} %"
+        size = f"{row.speedup:.3f}x" + (f", {level} interval {interval_text(row.interval)}" if row.interval else "")
     match row.verdict.word:
         case gates.FASTER:
             return f"{arm} is faster than {baseline}: {size} ({where})."
@@ -81,9 +86,9 @@ def headline(run: Run, row: Speedup) -> str:
         case gates.EQUIVALENT:
             return f"{arm} is as fast as {baseline} to within 2 %: {size} ({where})."
         case gates.WITHHELD:
-            return f"{arm} against {baseline}: withheld; {row.verdict.reason} ({where})."
+            return f"{arm} compared with {baseline}: withheld; {row.verdict.reason} ({where})."
         case word:
-            return f"{arm} against {baseline}: {word.lower()}, {size}; {row.verdict.reason} ({where})."
+            return f"{arm} compared with {baseline}: {word.lower()}, {size}; {row.verdict.reason} ({where})."
 
 
 def attribution_sentence(ladder: Attribution) -> str:
@@ -95,7 +100,7 @@ def attribution_sentence(ladder: Attribution) -> str:
         size = f"{last.total.speedup:.2f}x" if last.total else "no ratio"
         return f"{ladder.name}: from {first} to {last.arm.label} {size} {where}."
     own = f"{row.estimate.speedup:.3f}x" + (f" ({interval_text(row.interval)})" if row.interval else "")
-    share = "no gain to attribute" if ladder.share is None else f"{ladder.share:.0%} of the gain on the log scale"
+    share = "no gain to attribute" if ladder.share is None else f"{ladder.share:z.0%} of the gain on the log scale"
     return (
         f"{ladder.name}: {row.pair.arm.label} is {total.speedup:.2f}x as fast as {first}; compared with the fastest "
         f"vanilla arm, {row.pair.baseline.label}, it is {own}: {share} {where}."
@@ -125,9 +130,11 @@ def problems(run: Run) -> list[str]:
     """Return a line for each thing that failed and for each gate that tripped."""
     lines = []
     for arm, case, status in failed(run):
-        what = f"{status.failed_blocks} blocks failed" if status.failed_blocks else "failed"
+        what = f"{counted(status.failed_blocks, 'block')} failed" if status.failed_blocks else "failed"
         lines.append(f"{arm.label}, {case.label}: {what}: {status.reason}")
-    lines += [f"{row.pair.arm.label} against {row.pair.baseline.label}: {row.verdict.reason}" for row in withheld(run)]
+    lines += [
+        f"{row.pair.arm.label} compared with {row.pair.baseline.label}: {row.verdict.reason}" for row in withheld(run)
+    ]
     if run.end is None or run.end.status == "interrupted":
         lines.append("the run was interrupted: this is the report of what was measured until then")
     return lines

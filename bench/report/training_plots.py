@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from bench.training.evaluate import Evaluation
     from bench.training.history import Epoch
-    from bench.training.model_file import Model
+    from bench.training.model_file import ModelFile
     from bench.training.tune import Trained
     from models.spec import Network, PlacedLayer
 
@@ -29,7 +29,7 @@ PLAIN_COLOUR = "#EEEEEE"
 PANELS = 3
 
 
-def render_evaluation(model: Model, evaluations: list[Evaluation], history: list[Epoch]) -> dict[str, str]:
+def evaluation_plots(model: ModelFile, evaluations: list[Evaluation], history: list[Epoch]) -> dict[str, str]:
     """Return {file name: SVG} of every plot for which there is something to show."""
     evaluated = [evaluation for evaluation in evaluations if evaluation.logits is not None]
     with mpl.rc_context(STYLE):

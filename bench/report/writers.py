@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from bench.report.document import Block, Cell, Column, Document, Text
+    from bench.report.document import Cell, Column, Document, Element, Text
 
 T = TypeVar("T")
 
@@ -36,10 +36,9 @@ def to_csv(rows: Sequence[T], columns: Sequence[Column[T]]) -> str:
 
 
 def to_markdown(document: Document) -> str:
-    parts = [f"# {escape(document.title)}"]
+    parts = [f"# {escape(document.title)}", escape(document.lead)]
     parts += [f"> **{escape(line)}**" for line in document.warnings]
     parts += [f"**{escape(line)}**" for line in document.headlines]
-    parts.append(escape(document.lead))
     for section in document.sections:
         parts += _markdown_blocks(section, 2)
     return "\n\n".join(parts) + "\n"
@@ -49,7 +48,7 @@ def section_to_markdown(section: Section) -> str:
     return "\n\n".join(_markdown_blocks(section, 1)) + "\n"
 
 
-def _markdown_blocks(block: Block, level: int) -> Iterator[str]:
+def _markdown_blocks(block: Element, level: int) -> Iterator[str]:
     match block:
         case Section(title, blocks):
             yield f"{'#' * level} {escape(title)}"
@@ -59,8 +58,8 @@ def _markdown_blocks(block: Block, level: int) -> Iterator[str]:
             yield ("> " if style == "warning" else "") + _markdown_text(text)
         case Bullets(items):
             yield "\n".join(f"- {_markdown_text(item)}" for item in items)
-        case Plot(stem):
-            yield f"![{stem}](plots/{stem}.svg)"
+        case Plot(stem, alt):
+            yield f"![{escape(alt)}](plots/{stem}.svg)"
         case Table():
             yield markdown_table(block)
 
@@ -79,7 +78,15 @@ def markdown_table(table: Table) -> str:
 
 def _markdown_text(text: Text) -> str:
     parts = (text,) if isinstance(text, str) else text
-    return "".join(f"<code>{escape(part.text)}</code>" if isinstance(part, Code) else escape(part) for part in parts)
+    return "".join(_code_span(part.text) if isinstance(part, Code) else escape(part) for part in parts)
+
+
+def _code_span(text: str) -> str:
+    """Return a code span on one line; its fence is longer than any run of backticks in the text."""
+    text = re.sub(r"\s+", " ", text)
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    space = " " if "`" in text else ""
+    return f"{fence}{space}{text}{space}{fence}"
 
 
 def escape(text: str) -> str:

@@ -24,11 +24,11 @@ from models.weights import digest
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from bench.training.model_file import Model
+    from bench.training.model_file import ModelFile
     from models.data import DataSet
 
 EVALUATION_BATCH_SIZE = 100
-TIMEOUT_S = 1800
+EVALUATION_TIMEOUT_S = 1800
 # How many points of each ROC curve are stored.
 ROC_POINTS = 200
 
@@ -122,12 +122,12 @@ def default_arms() -> list[Arm]:
         for stack in stacks().values()
         if stack.default_variant
         and not stack.internal
-        and not any(stacks()[baseline].modules == stack.modules for baseline in stack.baselines)
+        and not any(stacks()[baseline].packages == stack.packages for baseline in stack.baselines)
         and is_installed(stack)
     ]
 
 
-def evaluate(model: Model, arms: list[Arm], data: DataSet, threads: int) -> list[Evaluation]:
+def evaluate_arms(model: ModelFile, arms: list[Arm], data: DataSet, threads: int) -> list[Evaluation]:
     """Evaluate each arm; an arm that can't be evaluated has the reason."""
     truth = data.test_labels.astype(np.int64)
     evaluations = []
@@ -142,7 +142,7 @@ def evaluate(model: Model, arms: list[Arm], data: DataSet, threads: int) -> list
     return evaluations
 
 
-def _predict(model: Model, arm: Arm, images: int, threads: int, scratch: Path) -> NDArray[np.float64]:
+def _predict(model: ModelFile, arm: Arm, images: int, threads: int, scratch: Path) -> NDArray[np.float64]:
     """Return an arm's logits of the test images; raises WorkerError or MissingEnvironmentError."""
     environment = environment_of(stacks()[arm.stack])
     case = Case(model.network.name, LATENCY, EVALUATION_BATCH_SIZE)
@@ -166,8 +166,8 @@ def _predict(model: Model, arm: Arm, images: int, threads: int, scratch: Path) -
         files=files,
     )
     with Worker(environment.python, arm_variables(arm, threads, scratch), log, scratch) as worker:
-        worker.wait_until_ready().request(build, TIMEOUT_S)
-        worker.request(Predict(case.id, images, str(file)), TIMEOUT_S)
+        worker.wait_until_ready().request(build, EVALUATION_TIMEOUT_S)
+        worker.request(Predict(case.id, images, str(file)), EVALUATION_TIMEOUT_S)
     logits: NDArray[np.float64] = np.load(file, allow_pickle=False).astype(np.float64)
     if not np.isfinite(logits).all():
         raise WorkerError("its logits are not all finite numbers")

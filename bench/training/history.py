@@ -7,9 +7,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from bench.codec import FLAT, CodecError, decode, encode
+from bench.codec import FLAT, CodecError, decode, encode, read_json
 from bench.journal import write_whole
 from bench.machine.facts import Machine
 from bench.run_info import DataInfo
@@ -77,8 +76,8 @@ def read_training(folder: Path) -> TrainingRecord:
     """Read training.json; raises UserError if it is missing, damaged or of another schema."""
     path = folder / TRAINING_FILE
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = read_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise UserError(f"{path}: can't be read ({error}); name the folder of a training") from error
     if not isinstance(content, dict) or content.get("schema") != TRAINING_SCHEMA:
         raise UserError(f"{path}: does not describe a training that this version reads (schema {TRAINING_SCHEMA})")
@@ -90,28 +89,27 @@ def read_training(folder: Path) -> TrainingRecord:
 
 
 def write_history(folder: Path, history: Sequence[Epoch]) -> None:
-    write_whole(folder / HISTORY_FILE, json.dumps(history_content(history), indent=1, allow_nan=False) + "\n")
+    write_whole(folder / HISTORY_FILE, history_to_json(history, indent=1) + "\n")
 
 
 def read_history(folder: Path) -> list[Epoch]:
     """Read the epochs, none if there is no history.json; raises UserError if it is damaged."""
     path = folder / HISTORY_FILE
     try:
-        return history_in(json.loads(path.read_text(encoding="utf-8")))
+        return history_from_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return []
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{path}: damaged ({error}); move the folder away, or train under another --name") from error
 
 
-def history_content(history: Sequence[Epoch]) -> list[dict[str, Any]]:
-    """Return the epochs as JSON: one flat object each."""
-    return [encode(epoch) for epoch in history]
+def history_to_json(history: Sequence[Epoch], indent: int | None = None) -> str:
+    return json.dumps([encode(epoch) for epoch in history], indent=indent, allow_nan=False)
 
 
-def history_in(content: Any) -> list[Epoch]:
-    """Return the epochs in what `json.loads` has read; raises CodecError."""
-    return list(decode(tuple[Epoch, ...], content))
+def history_from_json(text: str) -> list[Epoch]:
+    """Return the epochs in a JSON text; raises CodecError."""
+    return list(decode(tuple[Epoch, ...], read_json(text)))
 
 
 def validation_losses(history: Sequence[Epoch]) -> list[float]:

@@ -31,7 +31,7 @@ H5, SAFETENSORS = ".h5", ".safetensors"
 
 
 @dataclass(frozen=True)
-class Model:
+class ModelFile:
     """A network with its weights, and the metadata of their file."""
 
     path: Path
@@ -40,7 +40,7 @@ class Model:
     metadata: dict[str, str]
 
 
-def open_model(path: Path, name: str | None = None) -> Model:
+def open_model(path: Path, name: str | None = None) -> ModelFile:
     """Read a model file, or the one in the folder of a training; `name` is the model's if the file has none.
 
     Raises UserError or WeightsError if it can't be read, or holds another model.
@@ -52,7 +52,7 @@ def open_model(path: Path, name: str | None = None) -> Model:
     network = _network(file, name or metadata.get("network"))
     if metadata.get("spec", network.digest) != network.digest:
         raise UserError(f"{file}: was trained as {metadata.get('network', 'another network')}, not as {network.name}")
-    return Model(file, network, load_weights(file, network), metadata)
+    return ModelFile(file, network, load_weights(file, network), metadata)
 
 
 def _network(file: Path, name: str | None) -> Network:
@@ -69,7 +69,7 @@ def _network(file: Path, name: str | None) -> Network:
     return fitting[0]
 
 
-def export_model(model: Model, output: Path) -> None:
+def export_model(model: ModelFile, output: Path) -> None:
     """Write a model in the format that the file's suffix names.
 
     Raises UserError if there is no such format, or no environment whose framework writes it.

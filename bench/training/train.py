@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.codec import CodecError
 from bench.console import duration, steps
+from bench.engine.build import BUILD_TIMEOUT_S, EPOCH_TIMEOUT_S
 from bench.engine.workers import Worker, WorkerError
 from bench.run_info import DataInfo
 from bench.suite.arms import Arm
@@ -20,8 +21,8 @@ from bench.training.history import (
     TRAINING_FILE,
     Epoch,
     JobInfo,
-    history_content,
-    history_in,
+    history_from_json,
+    history_to_json,
     is_complete,
     is_over,
     kept_epoch,
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     from models.recipes import Recipe
     from models.spec import Network
 
-BUILD_TIMEOUT_S, EVALUATE_TIMEOUT_S, EPOCH_TIMEOUT_S = 600, 1800, 24 * 3600
+EVALUATE_TIMEOUT_S = 1800
 # All that the next epoch needs, in one file: weights, the best weights, the optimiser's state and the history.
 CHECKPOINT_FILE = "checkpoint.safetensors"
 
@@ -85,7 +86,7 @@ class Job:
         )
 
 
-def train(job: Job, folder: Path, record: TrainingRecord, console: Console) -> list[Epoch]:
+def train_job(job: Job, folder: Path, record: TrainingRecord, console: Console) -> list[Epoch]:
     """Train until the end, continuing after the last epoch of an interrupted training; return all epochs.
 
     Raises UserError if the folder holds another training, the stack is missing or can't train this job, or the training
@@ -123,8 +124,8 @@ def _finished_epochs(job: Job, folder: Path) -> list[Epoch]:
     if not checkpoint.exists():
         return []
     try:
-        history = history_in(json.loads(read_metadata(checkpoint)["history"]))
-    except (KeyError, ValueError, RecursionError) as error:
+        history = history_from_json(read_metadata(checkpoint)["history"])
+    except (KeyError, CodecError) as error:
         raise UserError(f"{checkpoint}: damaged ({error}); choose another --name") from error
     # A kill between the checkpoint and history.json leaves the older history.
     write_history(folder, history)
@@ -211,8 +212,7 @@ def _save_checkpoint(job: Job, folder: Path, scratch: Path, worker: Worker, hist
         is_best = kept_epoch(job.recipe, history) == len(history) - 1
         parts["best"] = parts["weights"] if is_best else _part(load_arrays(folder / CHECKPOINT_FILE), "best")
     arrays = {f"{part}/{name}": array for part, content in parts.items() for name, array in content.items()}
-    metadata = {"history": json.dumps(history_content(history), allow_nan=False)}
-    save_weights(folder / CHECKPOINT_FILE, arrays, metadata)
+    save_weights(folder / CHECKPOINT_FILE, arrays, {"history": history_to_json(history)})
     write_history(folder, history)
 
 

@@ -13,10 +13,11 @@ import numpy as np
 
 from bench.codec import encode
 from bench.console import steps
+from bench.engine.build import EPOCH_TIMEOUT_S
 from bench.engine.workers import WorkerError
 from bench.journal import write_whole
 from bench.suite.environments import environment_of
-from bench.training.train import EPOCH_TIMEOUT_S, EVALUATE_TIMEOUT_S, Job, evaluation_of, open_training, start_worker
+from bench.training.train import EVALUATE_TIMEOUT_S, Job, evaluation_of, open_training, start_worker
 from bench.worker.messages import RunEpoch
 from models.data import split
 from models.errors import UserError
@@ -36,9 +37,9 @@ if TYPE_CHECKING:
 STUDY, TRIALS, BEST = "study.db", "trials.csv", "best.toml"
 # The fraction of images that is held out if the recipe holds none out.
 HELD_OUT = 0.1
-BATCH_SIZES = (32, 64, 128, 256)
-LEARNING_RATES = {"adam": (1e-4, 1e-2), "sgd": (5e-3, 0.5)}
-RHOS = (5e-3, 0.3)
+SEARCHED_BATCH_SIZES = (32, 64, 128, 256)
+SEARCHED_LEARNING_RATES = {"adam": (1e-4, 1e-2), "sgd": (5e-3, 0.5)}
+SEARCHED_RHOS = (5e-3, 0.3)
 IDENTITY = "identity"
 
 
@@ -54,15 +55,15 @@ class Trained:
 def search_space(recipe: Recipe) -> dict[str, BaseDistribution]:
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
-    low, high = LEARNING_RATES[recipe.optimizer]
+    low, high = SEARCHED_LEARNING_RATES[recipe.optimizer]
     space: dict[str, BaseDistribution] = {
-        "batch_size": CategoricalDistribution(BATCH_SIZES),
+        "batch_size": CategoricalDistribution(SEARCHED_BATCH_SIZES),
         "learning_rate": FloatDistribution(low, high, log=True),
     }
-    return space if recipe.rho is None else space | {"rho": FloatDistribution(*RHOS, log=True)}
+    return space if recipe.rho is None else space | {"rho": FloatDistribution(*SEARCHED_RHOS, log=True)}
 
 
-def tune(job: Job, trials: int, folder: Path, console: Console) -> list[Trained]:
+def search_settings(job: Job, trials: int, folder: Path, console: Console) -> list[Trained]:
     """Run trials until the study has `trials` of them; write trials.csv and best.toml; return the trained ones.
 
     Raises UserError if the folder holds another search, the stack is missing, or no trial has trained to the end.

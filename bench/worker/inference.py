@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from backends.protocol import AsynchronousSession, Backend, Session
-    from models.data import U8
     from models.spec import Network
+    from models.synthetic import U8
 
 # Every timed call gets another input batch, out of a pool of about one core's share of a last-level cache.
 POOL_BYTES, MIN_POOL, MAX_POOL = 8 << 20, 2, 256

@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from backends.registry import stacks
 from bench.analysis.claims import CLAIMS, OPEN, TrainedModel
 from bench.commands import claims
 from bench.machine.facts import Machine
 from bench.run_info import DataInfo
-from bench.suite.environments import find_stack
 from bench.suite.schedule import PRESETS
 from bench.training.history import (
     MODEL_FILE,
@@ -85,16 +85,16 @@ def measured(monkeypatch):
     """Record what claims would measure and train; return the record and what counts as being there."""
     record, there = [], {"runs": set(), "trainings": set()}
 
-    def run(options, _) -> int:
+    def run(options, *_) -> int:
         record.append(options.suite.name)
         there["runs"].add(options.suite.name)
         return 0
 
-    monkeypatch.setattr(claims, "run", run)
-    monkeypatch.setattr(claims, "train", lambda options, *_: record.append(options.recipe.name))
+    monkeypatch.setattr(claims, "run_suite", run)
+    monkeypatch.setattr(claims, "train_model", lambda options, *_: record.append(options.recipe.name))
     monkeypatch.setattr(claims, "newest_runs", lambda _: dict.fromkeys(there["runs"]))
     monkeypatch.setattr(claims, "trainings", lambda _: dict.fromkeys(there["trainings"]))
-    monkeypatch.setattr(claims, "_trainer", lambda _: find_stack("pytorch"))
+    monkeypatch.setattr(claims, "_trainer", lambda _: stacks()["pytorch"])
     return record, there
 
 
@@ -108,7 +108,7 @@ def test_only_missing_runs_and_trainings_are_measured(measured, tmp_path) -> Non
 
 def test_an_interrupted_run_ends_the_measuring(measured, tmp_path, monkeypatch) -> None:
     record, _ = measured
-    monkeypatch.setattr(claims, "run", lambda options, _: record.append(options.suite.name) or 1)
+    monkeypatch.setattr(claims, "run_suite", lambda options, *_: record.append(options.suite.name) or 1)
     claims._measure_missing(PRESETS["quick"], tmp_path, "auto", Console(quiet=True))
     assert record == ["claims-training"]
 

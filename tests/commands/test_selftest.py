@@ -26,7 +26,7 @@ def test_the_command_prints_every_trial_and_stores_it(tmp_path, monkeypatch) -> 
     monkeypatch.setattr(selftest, "SLOWDOWNS", (0.02, 9.0))
     let_images_be_few(monkeypatch)
     console = Console(record=True, width=200, file=StringIO())
-    assert commands.selftest("oracle", tmp_path / "results", "s", console) == 1
+    assert commands.run_selftest("oracle", tmp_path / "results", "s", console) == 1
     folder = tmp_path / "results" / "s"
     stored = json.loads((folder / "selftest.json").read_text())
     assert stored["machine"]["cores"] >= 1

@@ -11,8 +11,9 @@ from backends.protocol import InferenceSpec
 from backends.registry import convert, open_backend, stacks
 from bench.engine.workers import Unsupported, Worker
 from bench.machine.facts import usable_cores
-from bench.suite import variables as settings
 from bench.suite.arms import DEFAULT_SETTINGS
+from bench.suite.variables import environment_variables
+from bench.worker.messages import Build, Convert, Predict
 from models import synthetic
 from models.weights import checkpoint_path, initial_weights, load_weights, save_weights
 from models.zoo import CNN_SMALL, NETWORKS
@@ -91,37 +92,40 @@ class RunningVariant:
         for model, weights in self.weights.items():
             save_weights(folder / f"{model}.safetensors", weights, {})
         own = stacks()[stack].variants[name].settings
-        self.variables = settings.variables(DEFAULT_SETTINGS, usable_cores()) | own
+        self.variables = environment_variables(DEFAULT_SETTINGS, usable_cores()) | own
         self.worker = self.start()
 
     def start(self) -> Worker:
         return Worker(Path(sys.executable), self.variables, self.folder / "log", self.folder).wait_until_ready()
 
-    def request(self, model: str, batch_size: int) -> dict:
-        return {
-            "stack": self.stack, "variant": self.name, "precision": self.precision, "model": model,
-            "batch_size": batch_size, "threads": usable_cores(), "cores": None,
-            "images": str(self.folder / "images.npy"), "calibration": str(self.folder / "images.npy"),
-            "weights": str(self.folder / f"{model}.safetensors"), "delay": 0.0, "wait": 0.0,
-        }  # fmt: skip
-
-    def converted(self, model: str) -> str:
-        """Convert in a separate worker, as the harness does."""
+    def converted(self, model: str) -> str | None:
+        """Convert in a separate worker, as the harness does; return the folder, None if no conversion is needed."""
         conversion = stacks()[self.stack].variants[self.name].conversion
+        if conversion is None:
+            return None
         folder = self.folder / f"converted-{model}"
-        if conversion and not folder.exists():
+        if not folder.exists():
             folder.mkdir()
+            request = Convert(
+                stack=self.stack, conversion=conversion, variant=self.name, model=model, precision=self.precision,
+                weights=str(self.folder / f"{model}.safetensors"), folder=str(folder),
+                calibration=str(self.folder / "images.npy"),
+            )  # fmt: skip
             with self.start() as worker:
-                request = self.request(model, 1) | {"files": "", "conversion": conversion, "folder": str(folder)}
-                worker.request("convert", TIMEOUT_S, **request)
-        return str(folder) if conversion else ""
+                worker.request(request, TIMEOUT_S)
+        return str(folder)
 
     def build(self, model: str, batch_size: int) -> str:
         """Build a session and return the name of its case; skip a variant that by default runs at another precision."""
-        case = f"{model}-{batch_size}"
-        request = self.request(model, batch_size) | {"case": case, "files": self.converted(model)}
+        case, images = f"{model}-{batch_size}", str(self.folder / "images.npy")
+        weights = str(self.folder / f"{model}.safetensors")
+        request = Build(
+            case=case, stack=self.stack, variant=self.name, model=model, precision=self.precision,
+            batch_size=batch_size, threads=usable_cores(), cores=None, weights=weights, images=images,
+            calibration=images, files=self.converted(model),
+        )  # fmt: skip
         try:
-            self.worker.request("build", TIMEOUT_S, **request)
+            self.worker.request(request, TIMEOUT_S)
         except Unsupported as error:
             if self.name != "default":
                 raise
@@ -131,8 +135,7 @@ class RunningVariant:
     def predict(self, case: str, images: int = 64) -> np.ndarray:
         """Return the logits of the first images."""
         file = self.folder / "logits.npy"
-        answer = self.worker.request("predict", TIMEOUT_S, case=case, images=images, file=str(file))
-        assert answer["images"] == images
+        assert self.worker.request(Predict(case, images, str(file)), TIMEOUT_S).images == images
         return np.load(file, allow_pickle=False)
 
 

@@ -6,6 +6,7 @@ import pytest
 from backends.protocol import InferenceSpec, TrainingSpec, UnsupportedError
 from backends.registry import open_backend, open_training, stacks
 from bench.machine.facts import usable_cores
+from bench.worker.messages import Prove, Save
 from models import oracle
 from models.data import standardise
 from models.recipes import Recipe
@@ -39,14 +40,14 @@ def test_logits_agree_with_the_oracle(variant, model, batch_size) -> None:
 
 def test_precision_threads_and_kernels_are_read_back(variant) -> None:
     for batch_size in (1, 64):
-        proof = variant.worker.request("prove", 60, case=variant.build("cnn-small", batch_size))
-        assert (proof["precision"], proof["threads"]) == (variant.precision, usable_cores())
-        assert proof["kernels"]
-        assert all(proof["versions"].values())
+        proof = variant.worker.request(Prove(variant.build("cnn-small", batch_size)), 60)
+        assert (proof.precision, proof.threads) == (variant.precision, usable_cores())
+        assert proof.kernels
+        assert all(proof.versions.values())
 
 
 def test_the_files_to_deploy_have_a_plausible_size(variant) -> None:
-    saved = variant.worker.request("save", 60, case=variant.build("cnn-small", 1))["saved_bytes"]
+    saved = variant.worker.request(Save(variant.build("cnn-small", 1)), 60).saved_bytes
     assert CNN_SMALL.parameters < saved < 8 * CNN_SMALL.parameters
 
 

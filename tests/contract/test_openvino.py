@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from bench.engine.workers import WorkerError
+from bench.worker.messages import Prove
 from models.zoo import CNN_SMALL
 from tests.contract.conftest import HERE, RunningVariant
 
@@ -57,8 +58,8 @@ def test_the_error_says_that_the_ir_is_missing(start) -> None:
 
 def test_an_int8_ir_has_a_quarter_of_the_size_and_runs_in_int8(start) -> None:
     running = start("latency", "int8")
-    proof = running.worker.request("prove", 60, case=running.build("cnn-small", 64))
-    assert [kernel for kernel in proof["kernels"] if kernel.startswith("Convolution") and kernel.endswith("u8")]
+    proof = running.worker.request(Prove(running.build("cnn-small", 64)), 60)
+    assert [kernel for kernel in proof.kernels if kernel.startswith("Convolution") and kernel.endswith("u8")]
     assert (running.folder / "converted-cnn-small" / "model.bin").stat().st_size < 1.2 * CNN_SMALL.parameters
 
 

@@ -1,12 +1,12 @@
-"""A run whose arms train, from end to end, with stacks that need no framework."""
+"""A training run, end to end, with stacks that need no framework."""
 
 import csv
-import json
 
 import pytest
 
-from bench.analysis.speedups import Run
+from bench.analysis.run import Run
 from bench.records import TrainedEpoch
+from bench.run_info import read_run
 from conftest import run_bench
 
 SUITE = """\
@@ -23,17 +23,17 @@ baselines = ["pupil/train"]
 primary = ["toy/train"]
 [[ladders]]
 name = "toy"
-steps = [["as it is", "pupil/train"], ["toy", "toy/train"]]
+steps = [["baseline", "pupil/train"], ["toy", "toy/train"]]
 """
 
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
-    """Measure once; return the folder of the run and what the command line said."""
+    """Measure once; return the folder of the run and the finished command."""
     folder = tmp_path_factory.mktemp("run")
     (folder / "school.toml").write_text(SUITE)
-    choice = ("--preset", "smoke", "--data", "synthetic", "--name", "r", "--seed", "5", "--threads", "1")
-    return folder / "results" / "r", run_bench(folder, "run", "--suite", "./school.toml", *choice)
+    options = ("--preset", "smoke", "--data", "synthetic", "--name", "r", "--seed", "5", "--threads", "1")
+    return folder / "results" / "r", run_bench(folder, "run", "--suite", "./school.toml", *options)
 
 
 def rows(folder, name):
@@ -45,32 +45,33 @@ def test_arms_that_fail_are_rows_with_reasons_and_the_others_are_measured(measur
     folder, done = measured
     assert done.returncode == 1, done.stderr
     assert done.stderr == ""
-    found = {(row["stack"], row["variant"], row["precision"], row["replica"]): row for row in rows(folder, "arms.csv")}
-    assert found["toy", "train", "fp32", "False"]["status"] == "measured"
-    assert found["pupil", "train", "fp32", "True"]["status"] == "measured"
-    assert "diverged: the loss of step 4 of 100 is nan" in found["toy", "train-diverges", "fp32", "False"]["reason"]
-    assert "died with status 7" in found["toy", "train-dies", "fp32", "False"]["reason"]
-    assert found["toy", "train", "bf16", "False"]["status"] == "skipped"
+    arms = {(row["stack"], row["variant"], row["precision"], row["replica"]): row for row in rows(folder, "arms.csv")}
+    assert arms["toy", "train", "fp32", "False"]["status"] == "measured"
+    assert arms["pupil", "train", "fp32", "True"]["status"] == "measured"
+    assert "diverged: the loss of step 4 of 100 is nan" in arms["toy", "train-diverges", "fp32", "False"]["reason"]
+    assert "exited with status 7" in arms["toy", "train-dies", "fp32", "False"]["reason"]
+    assert arms["toy", "train", "bf16", "False"]["status"] == "skipped"
 
 
-def test_arms_get_equal_work_epoch_by_epoch(measured) -> None:
+def test_arms_train_on_equal_batches_in_each_epoch(measured) -> None:
     folder, _ = measured
     epochs = Run(folder).of(TrainedEpoch)
-    places = {(each.block, each.round) for each in epochs}
+    places = {(epoch.block, epoch.round) for epoch in epochs}
     assert places == {(1, 0), (1, 1), (1, 2), (2, 0), (2, 1)}
     for place in places:
-        here = [each for each in epochs if (each.block, each.round) == place]
-        assert len({each.digest for each in here}) == 1
-        assert {each.images for each in here} == {6400}
-        assert sorted(each.position for each in here) == sorted({each.position for each in here})
-    assert len({each.digest for each in epochs}) == len(places)
-    assert all((each.test_accuracy is None) == (each.block == 2) for each in epochs)
+        turn = [epoch for epoch in epochs if (epoch.block, epoch.round) == place]
+        assert len({epoch.result.digest for epoch in turn}) == 1
+        assert {epoch.result.images for epoch in turn} == {6400}
+        assert sorted(epoch.position for epoch in turn) == sorted({epoch.position for epoch in turn})
+    assert len({epoch.result.digest for epoch in epochs}) == len(places)
+    assert all((epoch.test_accuracy is None) == (epoch.block == 2) for epoch in epochs)
 
 
 def test_speedups_have_verdicts_and_training_has_its_table(measured) -> None:
     folder, _ = measured
     speedups = {(row["stack"], row["variant"], row["family"]): row for row in rows(folder, "speedups.csv")}
-    assert speedups["toy", "train", "primary"]["verdict"] == "UNRESOLVED"  # smoke claims nothing
+    # The preset smoke claims nothing.
+    assert speedups["toy", "train", "primary"]["verdict"] == "UNRESOLVED"
     assert float(speedups["toy", "train", "primary"]["speedup"]) > 0
     assert speedups["toy", "train-diverges", "exploratory"]["verdict"] == "FAILED"
     training = {(row["stack"], row["variant"], row["replica"]): row for row in rows(folder, "training.csv")}
@@ -81,17 +82,18 @@ def test_speedups_have_verdicts_and_training_has_its_table(measured) -> None:
     assert float(ours["accuracy"]) == float(training["pupil", "train", "False"]["accuracy"])
 
 
-def test_the_report_speaks_of_epochs(measured) -> None:
+def test_the_report_is_about_epochs(measured) -> None:
     folder, done = measured
     page = (folder / "report.html").read_text()
     assert "<h2>Training</h2>" in page
-    assert "s an epoch" in page
-    assert "Cost to the user" not in page
+    assert "Epoch, s, arm / baseline" in page
+    assert "<h2>Costs</h2>" not in page
     assert "toy_kernel" in page
     assert "SYNTHETIC DATA" in page
     assert "report: results/r/report.html" in done.stdout
-    told = json.loads((folder / "run.json").read_text())["suite"]["training"]
-    assert (told["recipe"]["name"], told["epochs"], told["images"], told["seeds"]) == ("adam", 3, 6400, 1)
+    training = read_run(folder).suite.training
+    assert training is not None
+    assert (training.recipe.name, training.epochs, training.images, training.seeds) == ("adam", 3, 6400, 1)
 
 
 def test_the_report_can_be_made_again_from_the_journal_alone(measured) -> None:
@@ -110,7 +112,7 @@ def test_the_report_can_be_made_again_from_the_journal_alone(measured) -> None:
     ('["training"]', '["training", "latency"]', "line 3: 'training' stands alone"),
     ("epochs = 3", "epochs = 3\nimages = 0", "line 9: images must be a whole number from 1 to 60000, not 0"),
 ])  # fmt: skip
-def test_what_is_wrong_in_a_suite_is_told_with_its_line(bench, tmp_path, old, new, reason) -> None:
+def test_an_error_in_a_suite_is_reported_with_its_line(bench, tmp_path, old, new, reason) -> None:
     (tmp_path / "school.toml").write_text(SUITE.replace(old, new))
     done = bench("run", "--suite", "./school.toml", "--preset", "smoke", "--data", "synthetic")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
@@ -119,7 +121,7 @@ def test_what_is_wrong_in_a_suite_is_told_with_its_line(bench, tmp_path, old, ne
 
 @pytest.mark.stacks
 def test_the_real_stacks_train_alike_on_equal_batches(bench, tmp_path) -> None:
-    """A short run of all four, the extension in bf16 too: every proof passes, first losses agree."""
+    """In a short run of all four, IPEX in bf16 as well, every proof passes and the first losses agree."""
     arms = '"pytorch/train", "ipex/train", "ipex/train/bf16", "tensorflow/train", "itex/train"'
     suite = SUITE.replace('"pupil/train", "toy/train", "toy/train-diverges", "toy/train-dies"', arms)
     suite = suite.partition("[[ladders]]")[0].replace('precisions = ["fp32", "bf16"]', 'precisions = ["fp32"]')
@@ -128,6 +130,6 @@ def test_the_real_stacks_train_alike_on_equal_batches(bench, tmp_path) -> None:
     done = bench("run", "--suite", "./real.toml", "--preset", "smoke", "--name", "r")
     assert done.returncode == 0, done.stdout + done.stderr
     run = Run(tmp_path / "results" / "r")
-    first = {each.arm: each.loss for each in run.of(TrainedEpoch) if (each.block, each.round) == (1, 0)}
+    first = {epoch.arm: epoch.result.loss for epoch in run.of(TrainedEpoch) if (epoch.block, epoch.round) == (1, 0)}
     assert max(first.values()) - min(first.values()) < 0.02 * max(first.values())
     assert {row["verdict"] for row in rows(run.folder, "speedups.csv")} == {"UNRESOLVED"}

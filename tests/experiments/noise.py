@@ -29,20 +29,20 @@ from statistics import mean, median, stdev
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-from bench.engine.blocks import measure_blocks
-from bench.engine.inference_block import AnsweringBlock
-
+from bench.analysis.run import Run
 from bench.analysis.selftest import equal_suite
-from bench.analysis.speedups import Run
 from bench.analysis.stats import trimmed_mean, wilcoxon_interval
 from bench.clock import now_ns
 from bench.console import Steps
-from bench.engine.run import conduct, describe
-from bench.machine.diagnosis import advice_line, disturbances
-from bench.suite import variables as settings
+from bench.engine.block import InferenceBlock
+from bench.engine.describe import Origin
+from bench.engine.run import measure_blocks, measure_run
+from bench.machine.diagnosis import disturbances
+from bench.machine.facts import usable_cores
 from bench.suite.arms import DEFAULT_SETTINGS, Arm, Pair
 from bench.suite.plan import make_plan
 from bench.suite.schedule import PRESETS
+from bench.suite.variables import SETTINGS
 from models import data
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class Watched:
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Note what parts of the harness take."""
-        usual = AnsweringBlock.take_turn
+        usual = InferenceBlock.take_turn
 
         def turn(*given: Any) -> None:
             start = now_ns()
@@ -115,7 +115,7 @@ class Watched:
             return status
 
         with (
-            mock.patch.object(AnsweringBlock, "take_turn", turn),
+            mock.patch.object(InferenceBlock, "take_turn", turn),
             mock.patch("bench.engine.run.measure_blocks", blocks),
         ):
             yield
@@ -128,7 +128,7 @@ def measure(suite: Suite, preset: Preset, threads: int, folder: Path) -> Watched
     if plan.missing:
         raise SystemExit("; ".join(plan.missing.values()))
     with watched.watching():
-        conduct(plan, data_set, folder, Quiet(), describe(plan, data_set, ["benchmark"], "", None))
+        measure_run(plan, data_set, folder, Quiet(), Origin(("benchmark",), "", None))
     return watched
 
 
@@ -151,11 +151,11 @@ def half_width(ratios: Sequence[float], block_s: float) -> float:
 
 def alternate(sets: dict[str, dict[str, str]], preset: Preset, threads: int, folder: Path) -> tuple[Watched, list[Arm]]:
     """Measure arms that differ by no more than these sets of variables, alternated in one run; return them too."""
-    usual = settings.SETTINGS[DEFAULT_SETTINGS]
+    usual = SETTINGS[DEFAULT_SETTINGS]
     added = {name: replace(usual, variables=usual.variables | variables) for name, variables in sets.items()}
     arms = [replace(ARM, settings=name) for name in sets]
     suite = replace(equal_suite(ARM, [threads]), arm_patterns=tuple(arms), baselines=())
-    with mock.patch.dict(settings.SETTINGS, added):
+    with mock.patch.dict(SETTINGS, added):
         return measure(suite, preset, threads, folder), arms
 
 
@@ -182,17 +182,18 @@ def log_ratios(run: Run, case: Case, pair: Sequence[Arm]) -> list[float]:
 
 def compare_crowd(threads: int, blocks: int, folder: Path) -> None:
     """Print how narrow the interval of equal arms gets where many are alternated, by protocol; blocks take turns."""
-    usual = AnsweringBlock.take_turn
+    usual = InferenceBlock.take_turn
 
-    def turn(block: AnsweringBlock, *given: Any) -> None:
+    def turn(block: InferenceBlock, *given: Any) -> None:
         slice_ms, _ = CROWD_PROTOCOLS[block.block.number % len(CROWD_PROTOCOLS)]
-        block.rig.plan = replace(block.rig.plan, preset=replace(USUAL, slice_ns=slice_ms * 1_000_000))
+        plan = replace(block.context.plan, preset=replace(USUAL, slice_ns=slice_ms * 1_000_000))
+        block.context = replace(block.context, plan=plan)
         usual(block, *given)
 
     def rounds(number: int, *_: Any) -> int:
         return CROWD_PROTOCOLS[number % len(CROWD_PROTOCOLS)][1]
 
-    with mock.patch.object(AnsweringBlock, "take_turn", turn), mock.patch("bench.suite.schedule.rounds_of", rounds):
+    with mock.patch.object(InferenceBlock, "take_turn", turn), mock.patch("bench.suite.schedule.rounds_of", rounds):
         _, arms = alternate(EQUALS, replace(USUAL, blocks=blocks), threads, folder)
     run = Run(folder)
     for case, (place, (slice_ms, count)) in product(run.cases, enumerate(CROWD_PROTOCOLS)):
@@ -317,8 +318,8 @@ def main() -> None:
     parser.add_argument("--loaded", action="store_true")
     parser.add_argument("--keep", type=Path, help="a folder for the runs, which are else thrown away")
     wanted = parser.parse_args()
-    for finding in disturbances():
-        print(advice_line(finding))
+    for finding in disturbances(usable_cores()):
+        print(finding.line)
     with tempfile.TemporaryDirectory() as name, loaded() if wanted.loaded else nullcontext():
         for threads in map(int, wanted.threads.split(",")):
             folder = (wanted.keep or Path(name)) / str(threads)

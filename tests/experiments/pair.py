@@ -11,8 +11,9 @@ from pathlib import Path
 from noise import ARM, USUAL, measure
 from subject import BATCH_SIZE
 
+from bench.analysis.run import Run
 from bench.analysis.selftest import equal_suite
-from bench.analysis.speedups import Run
+from bench.analysis.speedups import speedups
 from bench.clock import now_ns
 from bench.machine.facts import usable_cores
 
@@ -49,7 +50,7 @@ def main() -> None:
     suite = replace(equal_suite(ARM, [usable_cores()]), arm_patterns=patterns, batch_sizes=(BATCH_SIZE,))
     folder = wanted.folder / "run"
     measure(suite, preset, usable_cores(), folder)
-    row = next(row for row in Run(folder).speedups if row.pair.arm.replica != bool(wanted.delay))
+    row = next(row for row in speedups(Run(folder)) if row.pair.arm.replica != bool(wanted.delay))
     if row.speedup is None or row.interval is None:
         raise SystemExit(row.verdict.reason)
     print(1 / row.speedup, row.interval.excludes(1))

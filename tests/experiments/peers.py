@@ -28,8 +28,9 @@ from noise import ARM, loaded
 from subject import BATCH_SIZE
 
 from bench.clock import now_ns
-from bench.machine.facts import allowed_nice, nice_of, usable_cores
-from bench.suite import variables as settings
+from bench.machine.facts import usable_cores
+from bench.machine.limits import allowed_nice, nice_of
+from bench.suite.variables import environment_variables
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,7 +64,7 @@ class Outcome:
 
 def call(*command: object) -> str:
     """Run a command under the settings that our arms have; return what it printed."""
-    variables = settings.variables("bound", usable_cores())
+    variables = environment_variables("bound", usable_cores())
     environment = os.environ | variables | {"PYTHONPATH": str(HERE)}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # no tool's start shall pay for compiling
     done = subprocess.run([str(each) for each in command], env=environment, capture_output=True, text=True, check=False)
@@ -130,7 +131,7 @@ def pyperf(delay: float, budget: float, folder: Path) -> tuple[float, bool]:
     files = [folder / f"{name}.json" for name in ("base", "slow")]
     for each, file in zip((0.0, delay), files, strict=True):
         call(sys.executable, script, "--delay", each, "-o", file, "-p", processes, "--inherit-environ",
-             "PYTHONPATH," + ",".join(settings.variables("bound", usable_cores())))  # fmt: skip
+             "PYTHONPATH," + ",".join(environment_variables("bound", usable_cores())))  # fmt: skip
     import pyperf as library
 
     base, slow = (library.Benchmark.load(str(file)).mean() for file in files)

@@ -1,4 +1,4 @@
-"""Training from the command line: what is left, what goes on, what is refused. The toy stack needs no framework."""
+"""`bench train` with the toy stack: its files, how it continues, and what it refuses."""
 
 import csv
 import json
@@ -6,7 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from bench.training.train import read_history
+from bench.codec import encode
+from bench.training.history import read_history
 from models.weights import load_weights, read_metadata
 from models.zoo import CNN_SMALL
 
@@ -24,12 +25,12 @@ TRAIN = ("train", "--recipe", "./own.toml", "--stack", "toy", "--data", "synthet
 
 @pytest.fixture
 def own(bench, tmp_path):
-    """Return a function that trains the toy by a recipe of its own, and the folder that it fills by default."""
+    """Return a function that trains the toy with a small recipe, and its default folder."""
     (tmp_path / "own.toml").write_text(RECIPE)
     return lambda *arguments: bench(*TRAIN, *arguments), tmp_path / "results" / "train-own-toy-seed0"
 
 
-def test_a_training_leaves_its_model_history_tables_and_pages(own, tmp_path) -> None:
+def test_a_training_writes_its_model_history_tables_and_reports(own, tmp_path) -> None:
     train, folder = own
     done = train("--output", "copy.safetensors")
     assert done.returncode == 0, done.stderr
@@ -48,25 +49,28 @@ def test_a_training_leaves_its_model_history_tables_and_pages(own, tmp_path) -> 
     facts = read_metadata(folder / "model.safetensors")
     assert (facts["network"], facts["epochs"], facts["data"]) == ("cnn-small", "3", "synthetic")
     history = read_history(folder)
-    assert [each.epoch for each in history] == [1, 2, 3]
-    assert all(each.images == 60_000 and each.wall_ns > each.wait_ns >= 0 for each in history)
-    assert len({each.digest for each in history}) == 3
+    assert [epoch.epoch for epoch in history] == [1, 2, 3]
+    assert all(epoch.result.images == 60_000 and epoch.result.wall_ns > epoch.result.wait_ns >= 0 for epoch in history)
+    assert len({epoch.result.digest for epoch in history}) == 3
     assert "SYNTHETIC DATA" in (folder / "report.md").read_text()
     with (folder / "confusion.csv").open() as stream:
         assert sum(int(row["images"]) for row in csv.DictReader(stream)) == 10_000
 
 
-def test_an_interrupted_training_goes_on_and_ends_where_an_uninterrupted_one_does(own, tmp_path) -> None:
+def digests(folder):
+    return [epoch.result.digest for epoch in read_history(folder)]
+
+
+def test_a_continued_training_gives_the_same_model_as_an_uninterrupted_one(own, tmp_path) -> None:
     train, folder = own
     done = train("--variant", "train-dies", "--name", "dies")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
-    assert "died with status 7" in done.stderr
+    assert "exited with status 7" in done.stderr
     assert "2 epochs are kept in results/dies" in done.stderr
     assert train().returncode == 0
-    # What the dying process has left is what the other would have left there.
     dies = tmp_path / "results" / "dies"
-    assert [each.digest for each in read_history(dies)] == [each.digest for each in read_history(folder)][:2]
+    assert digests(dies) == digests(folder)[:2]
     about = json.loads((dies / "training.json").read_text())
     (dies / "training.json").write_text(json.dumps(about | {"variant": "train"}))
     done = train("--name", "dies")
@@ -78,10 +82,10 @@ def test_an_interrupted_training_goes_on_and_ends_where_an_uninterrupted_one_doe
         np.testing.assert_array_equal(array, theirs[name])
     same = ("epoch", "loss", "digest", "test_accuracy", "test_loss", "learning_rate")
     for one, other in zip(read_history(dies), read_history(folder), strict=True):
-        assert [getattr(one, name) for name in same] == [getattr(other, name) for name in same]
+        assert [encode(one)[name] for name in same] == [encode(other)[name] for name in same]
 
 
-def test_a_finished_training_is_not_repeated_and_another_one_does_not_overwrite_it(own) -> None:
+def test_a_finished_training_is_neither_repeated_nor_overwritten(own) -> None:
     train, folder = own
     assert train().returncode == 0
     before = (folder / "model.safetensors").stat().st_mtime_ns
@@ -93,7 +97,7 @@ def test_a_finished_training_is_not_repeated_and_another_one_does_not_overwrite_
     assert (folder / "model.safetensors").stat().st_mtime_ns == before
 
 
-def test_a_training_that_diverges_stops_in_one_line(own) -> None:
+def test_a_training_that_diverges_is_an_error_in_one_line(own) -> None:
     train, folder = own
     done = train("--variant", "train-diverges")
     assert done.returncode == 2
@@ -102,22 +106,22 @@ def test_a_training_that_diverges_stops_in_one_line(own) -> None:
     assert not (folder / "model.safetensors").exists()
 
 
-def test_patience_ends_a_training_and_brings_the_best_weights_back(own, tmp_path) -> None:
-    """The toy's accuracy on held-out images wanders from class to class: some epoch is the best, and not the last."""
+def test_early_stopping_ends_a_training_and_keeps_the_best_weights(own, tmp_path) -> None:
+    # The toy's validation loss goes up and down, so that its best epoch is not its last.
     train, folder = own
     (tmp_path / "own.toml").write_text(RECIPE.replace("epochs = 3", "epochs = 40") + "validation = 0.1\npatience = 3\n")
     done = train()
     assert done.returncode == 0, done.stderr
     history = read_history(folder)
-    losses = [each.validation_loss for each in history]
+    losses = [epoch.validation_loss for epoch in history]
     best = losses.index(min(losses))
     assert len(history) == best + 4 < 40
     assert read_metadata(folder / "model.safetensors")["epoch"] == str(best + 1)
-    assert all(each.images == 54_000 for each in history)
+    assert all(epoch.result.images == 54_000 for epoch in history)
 
 
-def test_the_checkpoint_alone_brings_a_training_back(own, tmp_path) -> None:
-    """Killed between the checkpoint and what is written from it: nothing is lost, nothing is done twice."""
+def test_a_training_continues_from_the_checkpoint_alone(own, tmp_path) -> None:
+    """A kill between the checkpoint and history.json loses and repeats nothing."""
     train, _ = own
     train("--variant", "train-dies", "--name", "dies")
     folder = tmp_path / "results" / "dies"
@@ -126,11 +130,11 @@ def test_the_checkpoint_alone_brings_a_training_back(own, tmp_path) -> None:
     (folder / "training.json").write_text(json.dumps(about | {"variant": "train"}))
     done = train("--name", "dies")
     assert done.returncode == 0, done.stderr
-    assert [each.epoch for each in read_history(folder)] == [1, 2, 3]
+    assert [epoch.epoch for epoch in read_history(folder)] == [1, 2, 3]
     assert "epoch 2 of 3" not in done.stdout
 
 
-def test_a_report_that_is_not_there_is_made_by_the_same_command(own) -> None:
+def test_the_same_command_writes_a_missing_report(own) -> None:
     train, folder = own
     train()
     (folder / "report.html").unlink()
@@ -140,9 +144,9 @@ def test_a_report_that_is_not_there_is_made_by_the_same_command(own) -> None:
 
 @pytest.mark.parametrize(("name", "reason"), [
     ("run.json", "holds something else (run.json); choose another --name"),
-    ("model.safetensors", "holds a model.safetensors of which no training is known"),
+    ("model.safetensors", "holds a model.safetensors but no training"),
 ])  # fmt: skip
-def test_a_folder_that_is_something_else_is_left_alone(own, tmp_path, name, reason) -> None:
+def test_a_folder_that_holds_something_else_is_refused(own, tmp_path, name, reason) -> None:
     train, _ = own
     folder = tmp_path / "results" / "mine"
     folder.mkdir(parents=True)
@@ -154,7 +158,7 @@ def test_a_folder_that_is_something_else_is_left_alone(own, tmp_path, name, reas
 
 
 @pytest.mark.parametrize("name", ["checkpoint.safetensors", "training.json"])
-def test_a_damaged_folder_is_refused_in_one_line_and_left_as_it_is(own, tmp_path, name) -> None:
+def test_a_damaged_folder_is_refused_in_one_line_and_left_unchanged(own, tmp_path, name) -> None:
     train, _ = own
     train("--variant", "train-dies", "--name", "dies")
     damaged = tmp_path / "results" / "dies" / name
@@ -164,6 +168,18 @@ def test_a_damaged_folder_is_refused_in_one_line_and_left_as_it_is(own, tmp_path
     assert done.stderr.count("\n") == 1
     assert name in done.stderr
     assert damaged.read_bytes()[50:] == b""
+
+
+@pytest.mark.parametrize("name", ["history.json", "training.json"])
+def test_damaged_files_are_an_error_before_an_evaluation_starts(own, bench, name) -> None:
+    train, folder = own
+    assert train().returncode == 0
+    content = json.loads((folder / name).read_text())
+    damaged = [{"epoch": 1}] if name == "history.json" else content | {"recipe": 1}
+    (folder / name).write_text(json.dumps(damaged))
+    done = bench("evaluate", str(folder), "--arms", "toy/good", "--data", "synthetic", "--threads", "1")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert f"{name}: damaged" in done.stderr
 
 
 @pytest.mark.parametrize(("arguments", "reason"), [
@@ -177,7 +193,7 @@ def test_a_damaged_folder_is_refused_in_one_line_and_left_as_it_is(own, tmp_path
     (["--output", "x.pth"], "--output x.pth: allowed: a file that ends in .safetensors"),
     (["--results", "/proc/x"], "can't be made"),
 ])  # fmt: skip
-def test_what_is_not_allowed_is_refused_in_one_line(own, tmp_path, arguments, reason) -> None:
+def test_invalid_options_are_refused_in_one_line(own, tmp_path, arguments, reason) -> None:
     train, _ = own
     done = train(*arguments)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
@@ -185,7 +201,7 @@ def test_what_is_not_allowed_is_refused_in_one_line(own, tmp_path, arguments, re
     assert not (tmp_path / "results").exists() or not any((tmp_path / "results").rglob("*.json"))
 
 
-def test_a_change_by_hand_shows_in_the_folder_s_name(own, tmp_path) -> None:
+def test_changes_of_the_recipe_appear_in_the_name_of_the_folder(own, tmp_path) -> None:
     train, _ = own
     assert train("--set", "epochs=1,learning_rate=0.2").returncode == 0
     about = json.loads((tmp_path / "results/train-epochs-1-learning-rate-0.2-own-toy-seed0/training.json").read_text())
@@ -193,8 +209,7 @@ def test_a_change_by_hand_shows_in_the_folder_s_name(own, tmp_path) -> None:
 
 
 @pytest.mark.stacks
-def test_a_model_trained_on_one_stack_answers_alike_on_all_others(bench, tmp_path) -> None:
-    """One epoch on the real data where it is there; as a file for other tools too."""
+def test_a_trained_model_has_the_same_accuracy_on_all_stacks_and_survives_all_file_formats(bench, tmp_path) -> None:
     done = bench("train", "--recipe", "adam", "--stack", "ipex", "--epochs", "1", "--name", "t")
     assert done.returncode == 0, done.stderr
     assert bench("evaluate", "results/t").returncode == 0

@@ -1,11 +1,11 @@
-"""The search: what it leaves, how it goes on, and that it never sees the test images."""
+"""`bench tune` with the toy stack: its files, how it continues, and what it refuses."""
 
 import csv
 import sqlite3
 
 import pytest
 
-from bench.training.tune import space
+from bench.training.tune import search_space
 from models.recipes.parse import load_recipe
 
 RECIPE = """\
@@ -32,14 +32,14 @@ def trials(folder):
         return list(csv.DictReader(stream))
 
 
-def test_a_search_leaves_table_plot_and_a_recipe_and_goes_on_where_it_was(own, tmp_path) -> None:
+def test_a_search_writes_table_plot_and_recipe_and_continues(own, tmp_path) -> None:
     tune, folder = own
     first = tune("--trials", "2")
     assert first.returncode == 0, first.stderr
     assert {path.name for path in folder.iterdir()} == {"study.db", "trials.csv", "trials.svg", "best.toml"}
     before = trials(folder)
     assert [row["trial"] for row in before] == ["1", "2"]
-    # A trial that an interruption left unfinished.
+    # As if the second trial had been interrupted.
     with sqlite3.connect(folder / "study.db") as database:
         database.execute("UPDATE trials SET state = 'RUNNING' WHERE number = 1")
     again = tune("--trials", "3")
@@ -49,35 +49,35 @@ def test_a_search_leaves_table_plot_and_a_recipe_and_goes_on_where_it_was(own, t
     assert after[0] == before[0]
     assert [row["trial"] for row in after] == ["1", "3", "4"]
     best = load_recipe(str(folder / "best.toml"))
-    found = max(after, key=lambda row: float(row["held_out_accuracy"]))
-    assert best.rho == pytest.approx(float(found["rho"]), rel=1e-4)
-    assert best.batch_size == int(found["batch_size"])
+    row = max(after, key=lambda trial: float(trial["held_out_accuracy"]))
+    assert best.rho == pytest.approx(float(row["rho"]), rel=1e-4)
+    assert best.batch_size == int(row["batch_size"])
     assert (best.name, best.network, best.epochs) == ("own", "cnn-small", 3)
 
 
-def test_the_same_seed_searches_the_same(own) -> None:
+def test_the_same_seed_gives_the_same_trials(own) -> None:
     tune, folder = own
     tune("--trials", "2")
     tune("--trials", "2", "--name", "again")
     ours, theirs = (
-        [(row["batch_size"], row["learning_rate"], row["rho"]) for row in trials(each)]
-        for each in (folder, folder.parent / "again")
+        [(row["batch_size"], row["learning_rate"], row["rho"]) for row in trials(path)]
+        for path in (folder, folder.parent / "again")
     )
     assert ours == theirs
 
 
-def test_a_trial_that_diverges_is_a_row_with_its_reason_and_no_best(own) -> None:
+def test_a_trial_that_diverges_is_a_row_with_its_reason(own) -> None:
     tune, folder = own
     done = tune("--trials", "1", "--variant", "train-diverges")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "none of 1 trials has come to an end" in done.stderr
+    assert "none of 1 trials has trained to the end" in done.stderr
     assert "diverged" in trials(folder)[0]["reason"]
 
 
 def test_a_first_trial_that_diverges_does_not_end_the_search(own) -> None:
     tune, folder = own
     done = tune("--trials", "2", "--variant", "train-diverges")
-    assert "none of 2 trials has come to an end" in done.stderr
+    assert "none of 2 trials has trained to the end" in done.stderr
     assert len(trials(folder)) == 2
 
 
@@ -95,7 +95,7 @@ def test_a_damaged_study_is_refused_in_one_line(own) -> None:
     (folder / "study.db").write_bytes(b"no database" * 100)
     done = tune("--trials", "1")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "study.db: not a search that can go on" in done.stderr
+    assert "study.db: not a search that can continue" in done.stderr
 
 
 def test_no_trials_are_refused(own) -> None:
@@ -104,5 +104,5 @@ def test_no_trials_are_refused(own) -> None:
 
 
 def test_rho_is_searched_only_where_there_is_one() -> None:
-    assert set(space(load_recipe("sam"))) == {"batch_size", "learning_rate", "rho"}
-    assert set(space(load_recipe("adam"))) == {"batch_size", "learning_rate"}
+    assert set(search_space(load_recipe("sam"))) == {"batch_size", "learning_rate", "rho"}
+    assert set(search_space(load_recipe("adam"))) == {"batch_size", "learning_rate"}
