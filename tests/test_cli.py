@@ -69,8 +69,8 @@ def measured(tmp_path_factory):
 def rows(folder: Path, name: str) -> dict[str, dict[str, str]]:
     """Return the rows of a table by variant, followed by what is not the default."""
     with (folder / name).open() as stream:
-        found = list(csv.DictReader(stream))
-    return {_key(row): row for row in found}
+        table = list(csv.DictReader(stream))
+    return {_key(row): row for row in table}
 
 
 def _key(row: dict[str, str]) -> str:
@@ -98,7 +98,7 @@ def test_a_run_writes_the_files_of_the_contract(measured) -> None:
 
 
 def test_every_arm_has_a_row_with_its_reason(measured) -> None:
-    found = rows(measured[0], "arms.csv")
+    arms = rows(measured[0], "arms.csv")
     reasons = {
         "wrong": "", "nan": "all finite: False", "dies": "status 7", "bf16": "precision read back as bf16",
         "unproven": "nothing special ran", "unsupported": "the toy can't do that", "good": "",
@@ -106,8 +106,8 @@ def test_every_arm_has_a_row_with_its_reason(measured) -> None:
         "foreign": "has imported torch as well", "unconvertible": "the toy can't be converted", "converted": "",
         "numpy+iomp": "settings iomp need lib/libiomp5.so",
     }  # fmt: skip
-    assert {name: reason in found[name]["reason"] for name, reason in reasons.items()} == dict.fromkeys(reasons, True)
-    statuses = {name: row["status"] for name, row in found.items()}
+    assert {name: reason in arms[name]["reason"] for name, reason in reasons.items()} == dict.fromkeys(reasons, True)
+    statuses = {name: row["status"] for name, row in arms.items()}
     # An asynchronous variant has no latency.
     assert "queued" not in statuses
     assert {statuses[name] for name in ("unsupported", "numpy/int8", "numpy+iomp")} == {"skipped"}
@@ -118,47 +118,50 @@ def test_every_arm_has_a_row_with_its_reason(measured) -> None:
 
 
 def test_the_speedups_have_the_columns_of_the_contract_and_verdicts(measured) -> None:
-    found = rows(measured[0], "speedups.csv")
-    assert list(found["good"])[: len(CONTRACT)] == CONTRACT
-    verdicts = {name: row["verdict"] for name, row in found.items()}
-    assert verdicts["good"] == verdicts["numpy"] == "UNRESOLVED"  # smoke claims nothing
+    speedups = rows(measured[0], "speedups.csv")
+    assert list(speedups["good"])[: len(CONTRACT)] == CONTRACT
+    verdicts = {name: row["verdict"] for name, row in speedups.items()}
+    # The preset smoke claims nothing.
+    assert verdicts["good"] == verdicts["numpy"] == "UNRESOLVED"
     assert verdicts["unsupported"] == "SKIPPED"
     assert verdicts["wrong"] in ("WITHHELD", "FAILED")
-    assert float(found["good"]["max_abs_logit_diff"]) == 0
-    assert found["good"]["data"] == "synthetic"
-    assert found["good"]["blocks"] == "2"
+    assert float(speedups["good"]["max_abs_logit_diff"]) == 0
+    assert speedups["good"]["data"] == "synthetic"
+    assert speedups["good"]["blocks"] == "2"
 
 
 def test_speedups_compare_equal_precisions_and_settings_only(measured) -> None:
     with (measured[0] / "speedups.csv").open() as stream:
-        found = {(row["stack"], _key(row), row["baseline_variant"]) for row in csv.DictReader(stream)}
-    assert ("toy", "good", "numpy") in found
-    assert not [row for row in found if "int8" in row[1] or "plain" in row[1]]  # the oracle has none of either
+        compared = {(row["stack"], _key(row), row["baseline_variant"]) for row in csv.DictReader(stream)}
+    assert ("toy", "good", "numpy") in compared
+    # The oracle has no int8, and no other arm has the plain settings.
+    assert not [row for row in compared if "int8" in row[1] or "plain" in row[1]]
 
 
 def test_accuracy_is_reported_with_speed_across_precisions_and_gated(measured) -> None:
     with (measured[0] / "tradeoffs.csv").open() as stream:
-        found = {f"{row['variant']}/{row['precision']}": row for row in csv.DictReader(stream)}
-    assert float(found["rounded/int8"]["relative_accuracy"]) > 0.99
-    assert found["rounded/int8"]["fault"] == ""
-    assert float(found["inaccurate/int8"]["relative_accuracy"]) < 0.95
-    assert "less than 99% of fp32's" in found["inaccurate/int8"]["fault"]
-    assert float(found["inaccurate/int8"]["mcnemar_p"]) < 0.05
-    assert float(found["rounded/int8"]["mcnemar_p"]) > 0.01
+        tradeoffs = {f"{row['variant']}/{row['precision']}": row for row in csv.DictReader(stream)}
+    assert float(tradeoffs["rounded/int8"]["relative_accuracy"]) > 0.99
+    assert tradeoffs["rounded/int8"]["fault"] == ""
+    assert float(tradeoffs["inaccurate/int8"]["relative_accuracy"]) < 0.95
+    assert "less than 99% of fp32's" in tradeoffs["inaccurate/int8"]["fault"]
+    assert float(tradeoffs["inaccurate/int8"]["mcnemar_p"]) < 0.05
+    assert float(tradeoffs["rounded/int8"]["mcnemar_p"]) > 0.01
 
 
 def test_the_ladder_shows_the_ratio_of_each_step_and_names_missing_ones(measured) -> None:
     with (measured[0] / "attribution.csv").open() as stream:
-        found = {row["step"]: row for row in csv.DictReader(stream)}
-    assert list(found) == ["as it is", "settings", "toy", "int8"]
-    assert found["as it is"]["step_ratio"] == ""
-    assert all(0.2 < float(found[step]["step_ratio"]) < 5 for step in ("settings", "toy", "int8"))
+        steps = {row["step"]: row for row in csv.DictReader(stream)}
+    assert list(steps) == ["as it is", "settings", "toy", "int8"]
+    assert steps["as it is"]["step_ratio"] == ""
+    assert all(0.2 < float(steps[step]["step_ratio"]) < 5 for step in ("settings", "toy", "int8"))
     assert "Not measured: what is not there." in (measured[0] / "report.md").read_text()
 
 
 def test_synthetic_data_is_warned_of_everywhere(measured) -> None:
     folder, done = measured
-    assert done.stdout.count("SYNTHETIC DATA") == 3  # before, in the table's title, after
+    # Before the run, in the title of the table, and after it.
+    assert done.stdout.count("SYNTHETIC DATA") == 3
     assert "SYNTHETIC DATA" in (folder / "report.md").read_text()
     assert "SYNTHETIC DATA" in (folder / "report.html").read_text()
 
