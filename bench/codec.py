@@ -113,7 +113,6 @@ def _reader(hint: Any, strict: bool) -> Reader:  # noqa: FBT001 - the cache pass
 
 
 def _require(value: Any, kind: type, name: str) -> Any:
-    # Not isinstance: bool is a subclass of int.
     if type(value) is not kind:
         raise CodecError(f"must be {name}")
     return value
@@ -127,17 +126,26 @@ def _inside(name: str, read: Reader, value: Any) -> Any:
 
 
 def _read_int(value: Any, name: str = "an integer") -> int:
-    if not MIN_INT <= _require(value, int, name) <= MAX_INT:
+    # Not isinstance: bool is a subclass of int.
+    if type(value) is not int:
+        raise CodecError(f"must be {name}")
+    if not MIN_INT <= value <= MAX_INT:
         raise CodecError("is out of range")
-    return int(value)
+    return value
 
 
 def _read_ints(value: Any) -> tuple[int, ...]:
-    # Most of a journal is lists of integers: each check is one pass in C.
+    # Most of a journal is lists of integers: each of these checks is one pass in C.
     if type(value) is not list or not set(map(type, value)) <= {int}:
         raise CodecError("must be a list of integers")
     if value and not MIN_INT <= min(value) <= max(value) <= MAX_INT:
         raise CodecError("has an integer that is out of range")
+    return tuple(value)
+
+
+def _read_strings(value: Any) -> tuple[str, ...]:
+    if type(value) is not list or not set(map(type, value)) <= {str}:
+        raise CodecError("must be a list of strings")
     return tuple(value)
 
 
@@ -148,6 +156,7 @@ _PLAIN: dict[Any, Reader] = {
     float: lambda value: value if type(value) is float else float(_read_int(value, "a number")),
     str: lambda value: _require(value, str, "a string"),
     tuple[int, ...]: _read_ints,
+    tuple[str, ...]: _read_strings,
 }
 
 

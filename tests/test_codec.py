@@ -95,7 +95,7 @@ def test_an_integer_is_a_float_as_well_and_a_boolean_is_neither() -> None:
         ({"ready": 0}, "ready must be true or false"),
         ({"counts": 1}, "counts must be a list of integers"),
         ({"counts": [2**63]}, "counts has an integer that is out of range"),
-        ({"names": [1]}, "names.0 must be a string"),
+        ({"names": [1]}, "names must be a list of strings"),
         ({"pair": ["b"]}, "pair must have 2 items"),
         ({"pair": "bc"}, "pair must be a list"),
         ({"pair": ["b", "c"]}, "pair.1 must be an integer"),

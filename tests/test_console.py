@@ -1,4 +1,4 @@
-"""Lines say how far the work is, and how long the rest takes once enough is done to tell."""
+"""Progress lines show the share that is done, and the remaining time once enough is done to estimate it."""
 
 from io import StringIO
 
@@ -7,7 +7,7 @@ from rich.console import Console
 from bench import console
 
 
-def test_what_is_left_is_told_when_enough_is_done(monkeypatch) -> None:
+def test_the_remaining_time_is_shown_once_enough_is_done(monkeypatch) -> None:
     assert lines(monkeypatch, [(1, 4, "proof"), (10, 36, "block 1"), (20, 60, "block 2")]) == [
         "[  4%] proof",
         "[ 40%] block 1, about 15 s left",
@@ -15,7 +15,7 @@ def test_what_is_left_is_told_when_enough_is_done(monkeypatch) -> None:
     ]
 
 
-def test_what_went_fast_at_first_does_not_shorten_what_is_left(monkeypatch) -> None:
+def test_a_fast_start_does_not_shorten_the_remaining_time(monkeypatch) -> None:
     assert lines(monkeypatch, [(10, 40, "proof"), (30, 20, "block 1"), (50, 20, "block 2")]) == [
         "[ 40%] proof",
         "[ 60%] block 1, about 40 s left",
@@ -24,7 +24,7 @@ def test_what_went_fast_at_first_does_not_shorten_what_is_left(monkeypatch) -> N
 
 
 def lines(monkeypatch, steps) -> list[str]:
-    """Return what is printed of steps, of 100 in all, which end at so many seconds and have such weights."""
+    """Return the lines for steps that end at these seconds and have these weights, of 100 in all."""
     clock, out = iter([second * 10**9 for second, _, _ in steps]), StringIO()
     monkeypatch.setattr(console, "now_ns", lambda: next(clock))
     with console.steps(Console(file=out), 100) as shown:

@@ -63,7 +63,7 @@ class Run:
             raise UserError(f"{folder / JOURNAL}: damaged: {damage}")
 
     def _damage(self) -> str | None:
-        """Return what no run writes into its journal, or None."""
+        """Return a description of the first record that no run could have written, or None."""
         participants = {(arm.id, case) for case, arms in self._participants.items() for arm in arms}
         places = set()
         for turn in self._all_turns:
@@ -269,7 +269,7 @@ class Run:
         The latency of a slice is the trimmed mean of its samples; for throughput, the time per batch of all workers
         together. Disturbed rounds count if `disturbed`.
         """
-        arm, baseline = (self._latencies.get((each.id, pair.case.id), {}) for each in (pair.arm, pair.baseline))
+        arm, baseline = (self._latencies.get((arm.id, pair.case.id), {}) for arm in (pair.arm, pair.baseline))
         rounds = sorted(arm.keys() & baseline.keys())
         if not disturbed:
             rounds = [place for place in rounds if (pair.case.id, *place) not in self.disturbed_rounds]

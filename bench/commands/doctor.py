@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.table import Table
-from rich.text import Text
-
 from backends.registry import stacks
 from bench.console import WARNING, say
 from bench.machine.diagnosis import Finding, current_findings, static_findings
+from bench.report.document import Cell, Column, table
+from bench.report.writers import print_table
 from bench.suite.environments import MissingEnvironmentError, environment_of
 
 if TYPE_CHECKING:
@@ -17,15 +16,17 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+FINDING_COLUMNS: tuple[Column[Finding], ...] = (
+    Column("", lambda finding: "!" if finding.advice else "ok", " ", lambda mark: Cell(mark, mark), numeric=False),
+    Column("", lambda finding: finding.what, "What", numeric=False),
+    Column("", lambda finding: finding.value, "Value", numeric=False),
+)
+
 
 def examine_machine(console: Console) -> None:
     """Print all findings, then the advice."""
     findings = [*static_findings(), *current_findings(), *stack_findings()]
-    table = Table("", "What", "Value", box=None, title="This machine", title_justify="left", title_style="bold")
-    for finding in findings:
-        mark = Text("!", "bold yellow") if finding.advice else Text("ok", "green")
-        table.add_row(mark, Text(finding.what), Text(finding.value))
-    console.print(table, "")
+    print_table(table(findings, FINDING_COLUMNS, title="This machine"), console)
     for finding in findings:
         if finding.advice:
             say(console, finding.line, WARNING)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
-from rich.text import Text
-
 from bench.commands.folders import shared_folder
-from bench.console import say
+from bench.console import WARNING, say
 from bench.journal import write_pages
+from bench.report.document import Column, table
+from bench.report.text import number4, percent
+from bench.report.writers import print_table
 from bench.suite.arms import Arm
 from bench.suite.environments import find_stack
 from bench.training.evaluate import default_arms, evaluate_arms
@@ -28,6 +27,21 @@ if TYPE_CHECKING:
     from bench.training.evaluate import Evaluation
     from bench.training.model_file import ModelFile
     from models.data import DataSet
+
+
+def _macro(key: str, title: str) -> Column[Evaluation]:
+    return Column("", lambda evaluation: evaluation.macro_average[key], title, number4)
+
+
+METRIC_COLUMNS: tuple[Column[Evaluation], ...] = (
+    Column("", lambda evaluation: evaluation.arm.label, "Arm", numeric=False),
+    Column("", lambda evaluation: evaluation.accuracy, "Accuracy", percent),
+    _macro("precision", "Precision"),
+    _macro("recall", "Recall"),
+    _macro("f1", "F1"),
+    _macro("iou", "IoU"),
+    _macro("auc", "AUC"),
+)
 
 
 def evaluate_model(
@@ -52,19 +66,17 @@ def evaluate_model(
     evaluations = report_model(model, chosen, data, threads, folder)
     if data.name == "synthetic":
         say(console, SYNTHETIC_WARNING, "bold yellow")
-    table = Table("Arm", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for column in ("Accuracy", "Precision", "Recall", "F1", "IoU", "AUC"):
-        table.add_column(column, justify="right")
+    evaluated = [evaluation for evaluation in evaluations if evaluation.logits is not None]
+    print_table(table(evaluated, METRIC_COLUMNS), console)
+    say_failures(evaluations, console)
+    say(console, f"report: {folder / 'report.html'}")
+    return 0 if len(evaluated) == len(evaluations) else 1
+
+
+def say_failures(evaluations: list[Evaluation], console: Console) -> None:
     for evaluation in evaluations:
         if evaluation.logits is None:
-            table.add_row(Text(evaluation.arm.label), Text(f"not evaluated: {evaluation.reason}"))
-            continue
-        macro = evaluation.classification[-2]
-        figures = [f"{macro[column]:.4f}" for column in ("precision", "recall", "f1", "iou", "auc")]
-        table.add_row(Text(evaluation.arm.label), f"{evaluation.accuracy:.2%}", *figures)
-    console.print(table)
-    say(console, f"report: {folder / 'report.html'}")
-    return 1 if any(evaluation.logits is None for evaluation in evaluations) else 0
+            say(console, f"{evaluation.arm.label} is not evaluated: {evaluation.reason}", WARNING)
 
 
 def inference_arm(text: str) -> Arm:

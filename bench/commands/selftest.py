@@ -6,14 +6,13 @@ import json
 import secrets
 from typing import TYPE_CHECKING
 
-from rich.table import Table
-from rich.text import Text
-
 from bench.codec import encode
 from bench.commands.folders import default_run_name
 from bench.commands.run import measure
 from bench.console import say
 from bench.machine.facts import usable_cores
+from bench.report.document import Cell, Column, table
+from bench.report.writers import print_table
 from bench.suite.environments import environment_of, find_stack
 from bench.suite.plan import make_plan
 from bench.suite.schedule import MAX_SEED, PRESETS
@@ -23,7 +22,17 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from bench.analysis.selftest import Trial
+
 SELFTEST_FILE, PRESET = "selftest.json", "selftest"
+TRIAL_COLUMNS: tuple[Column[Trial], ...] = (
+    Column(
+        "", lambda trial: "PASS" if trial.passed else "FAIL", "Result", lambda word: Cell(word, word), numeric=False
+    ),
+    Column("", lambda trial: trial.what, "What", numeric=False),
+    Column("", lambda trial: trial.found, "Found", numeric=False),
+    Column("", lambda trial: trial.wanted, "Should be", numeric=False),
+)
 
 
 def run_selftest(stack: str | None, results: Path, name: str | None, console: Console) -> int:
@@ -45,12 +54,6 @@ def run_selftest(stack: str | None, results: Path, name: str | None, console: Co
     outcomes = trials(run)
     content = {"machine": encode(run.info.machine), "trials": [encode(trial) for trial in outcomes]}
     write_whole(folder / SELFTEST_FILE, json.dumps(content, indent=1) + "\n")
-    table = Table(
-        "", "What", "Found", "Should be", title="Selftest", title_justify="left", title_style="bold", box=None
-    )
-    for trial in outcomes:
-        verdict = Text("PASS", "bold green") if trial.passed else Text("FAIL", "bold red")
-        table.add_row(verdict, Text(trial.what), Text(trial.found), Text(trial.wanted))
-    console.print(table)
+    print_table(table(outcomes, TRIAL_COLUMNS, title="Selftest"), console)
     say(console, f"stored: {folder / SELFTEST_FILE}")
     return status if all(trial.passed for trial in outcomes) else 1

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.commands.folders import shared_folder
-from bench.commands.models import report_model
+from bench.commands.models import report_model, say_failures
 from bench.commands.origin import origin_of_now
-from bench.console import WARNING, say
+from bench.console import say
 from bench.journal import write_whole
 from bench.machine import facts
 from bench.suite.arms import Arm
@@ -70,9 +70,7 @@ def train_model(options: TrainOptions, output: Path | None, console: Console) ->
             shutil.copyfile(model.path, partial)
     if not (folder / HTML).exists() and job.stack.default_variant:
         arm = Arm(job.stack.name, job.stack.default_variant)
-        for evaluation in report_model(model, [arm], job.data, job.threads, folder):
-            if evaluation.logits is None:
-                say(console, f"not evaluated: {evaluation.arm.label}: {evaluation.reason}", WARNING)
+        say_failures(report_model(model, [arm], job.data, job.threads, folder), console)
     trained = "was trained before" if was_complete else "trained"
     accuracy = f"test accuracy {float(model.metadata['test_accuracy']):.2%} on {job.data.name}"
     say(console, f"{folder / MODEL_FILE}: {trained}, {len(history)} epochs, {accuracy}")

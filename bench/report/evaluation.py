@@ -81,7 +81,7 @@ def macro_columns() -> list[Column[Evaluation]]:
 
     def macro(column: Column[Figures]) -> Column[Evaluation]:
         return Column(
-            "", lambda evaluation: column.value(evaluation.classification[-2]), f"Macro {column.title}", column.show
+            "", lambda evaluation: column.value(evaluation.macro_average), f"Macro {column.title}", column.show
         )
 
     return [

@@ -88,6 +88,12 @@ class Evaluation:
         ]
         return rows + averages
 
+    @property
+    def macro_average(self) -> dict[str, Any]:
+        """The unweighted mean of each metric over the classes."""
+        *_, macro, _ = self.classification
+        return macro
+
     @cached_property
     def confusion(self) -> NDArray[np.int64]:
         """The number of images of each class (rows) that were predicted as each class (columns)."""

@@ -16,7 +16,7 @@ from bench.machine.facts import usable_cores
 from bench.suite.arms import Arm
 from bench.suite.plan import make_plan
 from bench.suite.schedule import PRESETS
-from conftest import let_images_be_few
+from conftest import use_few_test_images
 from models import data
 from tests.analysis.recorded_run import CASE, JIT, inference_run
 
@@ -32,7 +32,7 @@ def swept(tmp_path_factory):
     suite = replace(suite, arm_patterns=ARMS, batch_sizes=(4, 1, 2))
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("XDG_CACHE_HOME", str(folder / ".cache"))
-        let_images_be_few(patched)
+        use_few_test_images(patched)
         plan = make_plan(suite, replace(PRESETS["smoke"], slice_ns=1_000_000, warm_up_limit_ns=0), 1, usable_cores())
         steps = Steps(Console(file=StringIO()), 1, None)
         assert measure_run(plan, data.load("synthetic"), folder, steps, Origin((), "", None)) == "complete"

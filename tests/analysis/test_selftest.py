@@ -15,7 +15,7 @@ from bench.records import Evidence, Overhead, Slice
 from bench.suite.arms import Arm, Pair
 from bench.suite.plan import make_plan, planned_pairs
 from bench.suite.schedule import PRESETS
-from conftest import let_images_be_few
+from conftest import use_few_test_images
 from models import data
 from models.errors import UserError
 from tests.analysis.recorded_run import AA, CASE, COMPILE, EAGER, inference_run
@@ -133,7 +133,7 @@ def test_an_injected_slowdown_shows_in_the_ratio(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / ".cache"))
     monkeypatch.setattr(selftest, "TRIAL_BATCH_SIZES", (1,))
     monkeypatch.setattr(selftest, "SLOWDOWNS", (9.0,))
-    let_images_be_few(monkeypatch)
+    use_few_test_images(monkeypatch)
     plan = make_plan(selftest.make_suite(ARM, [1]), replace(PRESETS["selftest"], blocks=2, rounds=1), 1, 1)
     steps = Steps(Console(file=StringIO()), 1, None)
     assert measure_run(plan, data.load("synthetic"), tmp_path, steps, Origin((), "", None)) == "complete"

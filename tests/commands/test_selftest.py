@@ -9,7 +9,7 @@ from rich.console import Console
 from bench.analysis import selftest
 from bench.commands import selftest as commands
 from bench.suite.schedule import PRESETS
-from conftest import let_images_be_few
+from conftest import use_few_test_images
 
 
 def test_a_stack_without_environment_is_one_line(bench, tmp_path) -> None:
@@ -24,7 +24,7 @@ def test_the_command_prints_every_trial_and_stores_it(tmp_path, monkeypatch) -> 
     monkeypatch.setitem(PRESETS, "selftest", replace(PRESETS["selftest"], blocks=2, rounds=1))
     monkeypatch.setattr(selftest, "TRIAL_BATCH_SIZES", (1,))
     monkeypatch.setattr(selftest, "SLOWDOWNS", (0.02, 9.0))
-    let_images_be_few(monkeypatch)
+    use_few_test_images(monkeypatch)
     console = Console(record=True, width=200, file=StringIO())
     assert commands.run_selftest("oracle", tmp_path / "results", "s", console) == 1
     folder = tmp_path / "results" / "s"

@@ -1,9 +1,9 @@
-"""Set this harness beside other tools: the same pair of arms, the same wall time, repeated, quiet and with a busy core.
+"""Compare this harness with other tools: the same pairs of arms, the same wall time, with and without a busy core.
 
-`tox -e benchmark-peers -- [--budget SECONDS] [--repeats N]` prints, and writes as CSV and plot, how far each tool's
-ratio is from the truth: 1 for an arm and itself, 1.05 for an arm and itself slowed down by 5 %. A false alarm is a
-difference that a tool claims of equal arms: by its own test where it has one, else one over 2 %. This harness stands
-there twice where it may raise the priority of what it measures, which the others don't: with that, and without.
+`tox -e benchmark-peers -- [--budget SECONDS] [--repeats N]` prints the error of each tool's ratio, and writes it as CSV
+and plot. The true ratio is 1 for an arm and itself, and 1.05 for an arm and itself slowed down by 5 %. A false alarm is
+a difference that a tool claims between identical arms: by its own test if it has one, else any above 2 %. Only this
+harness raises the priority of what it measures. Where the user may do that, it is also measured without.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ START_S = 2.6  # what a process that imports the framework and warms up takes
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a tool reports: slow time / base time; whether it claims a difference; the wall time that it took."""
+    """The result of a tool: slow time / base time, whether it claims a difference, and the wall time."""
 
     tool: str
     condition: str
@@ -63,7 +63,7 @@ class Outcome:
 
 
 def call(*command: object) -> str:
-    """Run a command under the settings that our arms have; return what it printed."""
+    """Run a command with the environment settings of the arms; return its output."""
     variables = environment_variables("bound", usable_cores())
     environment = os.environ | variables | {"PYTHONPATH": str(HERE)}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # no tool's start shall pay for compiling
@@ -74,7 +74,7 @@ def call(*command: object) -> str:
 
 
 def by_looks(ratio: float) -> bool:
-    """Tell whether a reader without a test would see a difference."""
+    """Return whether a ratio differs from 1 by more than 2 %."""
     return abs(math.log(ratio)) > NOTEWORTHY
 
 
@@ -151,12 +151,12 @@ def hyperfine(delay: float, budget: float, folder: Path) -> tuple[float, bool]:
 
 
 def ours(delay: float, budget: float, folder: Path) -> tuple[float, bool]:
-    """Measure with this harness, its proof pass and its A/A arm inside the same time."""
+    """Measure with this harness; the time includes its proof pass and its A/A arm."""
     return _measured(delay, budget, folder)
 
 
 def ours_even(delay: float, budget: float, folder: Path) -> tuple[float, bool]:
-    """Measure with this harness as well, its processes at the usual priority."""
+    """Measure with this harness, its processes at normal priority."""
     return _measured(delay, budget, folder, "setpriv", "--bounding-set=-sys_nice")
 
 
@@ -178,16 +178,16 @@ TOOLS: dict[str, Callable[[float, float, Path], tuple[float, bool]]] = {
 
 
 def available() -> dict[str, Callable[[float, float, Path], tuple[float, bool]]]:
-    """Return the tools that are there and have something to add."""
+    """Return the tools that are installed; normal priority only where this harness would raise it."""
     lacking = {EVEN} if allowed_nice() == nice_of(os.getpid()) else set()
     if not shutil.which("hyperfine"):
-        print("hyperfine is not there: install it with the system's packages to have it compared")
+        print("hyperfine is not installed: install it with the system's package manager to compare it")
         lacking.add("hyperfine")
     return {name: tool for name, tool in TOOLS.items() if name not in lacking}
 
 
 def compare(budget: float, repeats: int, output: Path) -> list[Outcome]:
-    """Let every tool report, in turn; each outcome is stored at once, and none that is stored is asked for again."""
+    """Measure with every tool in turn; each result is stored at once, and stored results are not measured again."""
     file = output / "peers.csv"
     outcomes = stored(file)
     known = {(each.repeat, each.condition, each.delay, each.tool) for each in outcomes}
@@ -207,7 +207,7 @@ def compare(budget: float, repeats: int, output: Path) -> list[Outcome]:
 
 
 def stored(file: Path) -> list[Outcome]:
-    """Return the outcomes of an earlier call."""
+    """Return the results of an earlier call."""
     if not file.exists():
         return []
     with file.open(newline="", encoding="utf-8") as stream:
@@ -228,7 +228,7 @@ def _one(repeat: int, condition: str, delay: float, name: str, budget: float) ->
 def table(outcomes: list[Outcome]) -> str:
     """Return the root-mean-square errors and false alarms as Markdown."""
     lines = [
-        "| Tool | Condition | Error of 1 | Error of 1.05 | Both, rms | False alarms | Finds the 5 % | Wall time, s |",
+        "| Tool | Condition | Error at 1 | Error at 1.05 | Both, RMS | False alarms | Detects 5 % | Wall time, s |",
         "|---|---|--:|--:|--:|--:|--:|--:|",
     ]
     for condition, tool in product(CONDITIONS, TOOLS):
@@ -251,7 +251,7 @@ def rms(outcomes: list[Outcome]) -> float:
 
 
 def _lead(outcomes: list[Outcome], condition: str) -> str:
-    """Return the error of the best of the others, and ours."""
+    """Return the error of the best other tool, and that of this harness."""
     errors = {
         tool: rms(own)
         for tool in TOOLS
@@ -259,12 +259,12 @@ def _lead(outcomes: list[Outcome], condition: str) -> str:
     }
     own = [f"{errors.pop(tool):.2%}" for tool in (OURS, EVEN) if tool in errors]
     best = min(errors, key=lambda tool: errors[tool])
-    others = f"the error of {best}, the best of the others, is {errors[best]:.2%}"
-    return f"{condition.capitalize()}: {others}; ours {', '.join(own)}."
+    others = f"the best other tool is {best}, with an error of {errors[best]:.2%}"
+    return f"{condition.capitalize()}: {others}; this harness has {', at usual priority '.join(own)}."
 
 
 def plot(outcomes: list[Outcome], path: Path) -> None:
-    """Draw every reported ratio beside the truth."""
+    """Plot the error of every reported ratio."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -297,7 +297,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--budget", type=float, default=60)
     parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--output", type=Path, default=Path("results/peers-here"), help="goes on with what is there")
+    parser.add_argument("--output", type=Path, default=Path("results/peers-here"), help="results that it has are kept")
     wanted = parser.parse_args()
     wanted.output.mkdir(parents=True, exist_ok=True)
     print(f"{ARM.label}, batch {BATCH_SIZE}, {usable_cores()} threads, {wanted.budget:g} s for each pair")

@@ -1,4 +1,4 @@
-"""Make the report of a run of 1,000 arms and 64 blocks, a million samples in all; print its time and peak memory."""
+"""Write the report of a run of 1,000 arms and 64 blocks with a million samples; print its time and peak memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from bench.analysis.selftest import ORACLE, equal_suite
+from bench.analysis.selftest import equal_suite
 from bench.clock import now_ns
 from bench.engine.describe import Origin, describe_run
 from bench.journal import JOURNAL
@@ -25,55 +25,51 @@ ARMS, BLOCKS, SAMPLES, IMAGES = 1000, 64, 16, 10_000
 CASE = Case("cnn-small", "latency", 1)
 WORK = Work(multiply_adds=1_218_048, parameters=206_922, input_elements=784, output_elements=10)
 KERNELS = ("aten::conv2d", "brgconv:avx512_core fp32", "jit_avx512_common")
+CONDITIONS = Conditions(0, 0, 0, 0, 0.0, None)
 
 
 def write(folder: Path) -> int:
-    """Write the run; return the bytes of its journal."""
-    chance = random.Random(0)
-    arms = [Arm("oracle", f"v{index}") for index in range(ARMS - 1)]
-    every = [arms[0], Arm("oracle", "v0", replica=True), *arms[1:]]
-    plan = make_plan(equal_suite(Arm(ORACLE, "numpy"), [1]), PRESETS["publish"], 1, 1)
-    info = describe_run(plan, data.load("synthetic"), {}, Origin(("bench",), "", None))
+    """Write the run; return the size of its journal in bytes."""
+    generator = random.Random(0)
+    baseline, *others = originals = [Arm("oracle", f"v{index}") for index in range(ARMS - 1)]
+    arms = (baseline, replace(baseline, replica=True), *others)
+    plan = make_plan(equal_suite(Arm("oracle", "numpy"), [1]), PRESETS["publish"], 1, 1)
     info = replace(
-        info,
-        arms=tuple(every),
+        describe_run(plan, data.load("synthetic"), {}, Origin(("bench",), "", None)),
+        arms=arms,
         cases=(CASE,),
-        pairs=tuple(PairInfo(arm.id, arms[0].id, CASE.id, candidate=False) for arm in every[1:]),
-        lineups={CASE.id: tuple(arm.id for arm in every)},
-        models={CASE.model: ModelInfo("", "", trained=True, work=WORK)},
+        pairs=tuple(PairInfo(arm.id, baseline.id, CASE.id, candidate=False) for arm in arms[1:]),
+        lineups={CASE.id: tuple(arm.id for arm in arms)},
+        models={"cnn-small": ModelInfo("", "", trained=True, work=WORK)},
     )
     write_run(folder, info)
-    labels = "".join(chance.choices("0123456789", k=IMAGES))
+    labels = "".join(generator.choices("0123456789", k=IMAGES))
+    records = [
+        Reference("cnn-small", labels, labels),
+        Roof(PRODUCT, "oracle", "fp32", 1, 2048, 2 * 2048**3, (1,), (10**8,)),
+        Roof(TRAFFIC, "oracle", "", 1, 1 << 20, 1 << 20, (100,), (10**6,)),
+    ]
+    records += [
+        Proof(arm.id, CASE.id, "fp32", 1, KERNELS, {"numpy": "1"}, IMAGES, labels, 0.9, 1e-6, 1.0, 1, 1)
+        for arm in originals
+    ]
+    records += [Parity(arm.id, baseline.id, CASE.id, 1e-6, 1.0) for arm in arms[1:]]
+    for block in range(1, BLOCKS + 1):
+        for position, arm in enumerate(arms):
+            samples = tuple(int(generator.lognormvariate(11.5, 0.05)) for _ in range(SAMPLES))
+            counts, wall_ns = (SAMPLES,), sum(samples)
+            records += [
+                Slice(arm.id, CASE.id, block, 0, position, samples, counts, (wall_ns,), wall_ns, 0, CONDITIONS),
+                Evidence(arm.id, CASE.id, block, "fp32", 1, KERNELS),
+            ]
     with (folder / JOURNAL).open("w", encoding="utf-8") as journal:
-        lines = [
-            Reference("cnn-small", labels, labels),
-            Roof(PRODUCT, "oracle", "fp32", 1, 2048, 2 * 2048**3, (1,), (10**8,)),
-            Roof(TRAFFIC, "oracle", "", 1, 1 << 20, 1 << 20, (100,), (10**6,)),
-        ]
-        for arm in arms:
-            lines += [Proof(arm.id, CASE.id, "fp32", 1, KERNELS, {"numpy": "1"}, IMAGES, labels, 0.9, 1e-6, 1.0, 1, 1)]
-        lines += [Parity(arm.id, arms[0].id, CASE.id, 1e-6, 1.0) for arm in every[1:]]
-        journal.writelines(to_line(line) + "\n" for line in lines)
-        for block in range(1, BLOCKS + 1):
-            for place, arm in enumerate(every):
-                journal.write(to_line(_slice(arm, block, place, chance)) + "\n")
-                journal.write(to_line(Evidence(arm.id, CASE.id, block, "fp32", 1, KERNELS)) + "\n")
-        journal.write(to_line(End("complete", 1)) + "\n")
+        journal.writelines(to_line(record) + "\n" for record in (*records, End("complete", 1)))
     return (folder / JOURNAL).stat().st_size
 
 
-def _slice(arm: Arm, block: int, place: int, chance: random.Random) -> Slice:
-    samples = tuple(int(chance.lognormvariate(11.5, 0.05)) for _ in range(SAMPLES))
-    return Slice(arm=arm.id, case=CASE.id, block=block, round=0, position=place, samples_ns=samples,
-                 counts=(SAMPLES,), walls_ns=(sum(samples),), cpu_ns=sum(samples), involuntary_switches=0,
-                 conditions=Conditions(0, 0, 0, 0, load=0.0, frequency_hz=None))  # fmt: skip
-
-
 def main() -> None:
-    """Write, report, print."""
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        size = write(folder)
+        size = write(Path(name))
         start = now_ns()
         subprocess.run([sys.executable, "-m", "bench", "report", name], check=True, stdout=subprocess.DEVNULL)
         seconds = (now_ns() - start) / 1e9

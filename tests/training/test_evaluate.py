@@ -55,7 +55,7 @@ def test_a_perfect_model_has_perfect_metrics() -> None:
 def test_arms_are_reported_together_and_a_failed_one_with_its_reason(bench, tmp_path) -> None:
     done = bench(*EVALUATE, "--arms", "toy/good,toy/dies", "--name", "e")
     assert done.returncode == 1, done.stderr
-    assert "not evaluated: exited with status 7" in " ".join(done.stdout.split())
+    assert "toy dies is not evaluated: exited with status 7" in " ".join(done.stdout.split())
     folder = tmp_path / "results" / "e"
     with (folder / "classification.csv").open() as stream:
         rows = list(csv.DictReader(stream))

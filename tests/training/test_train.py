@@ -77,7 +77,7 @@ def test_a_continued_training_gives_the_same_model_as_an_uninterrupted_one(own, 
     assert done.returncode == 0, done.stderr
     assert "epoch 3 of 3" in done.stdout
     assert "epoch 2 of 3" not in done.stdout
-    ours, theirs = (load_weights(each / "model.safetensors", CNN_SMALL) for each in (dies, folder))
+    ours, theirs = (load_weights(path / "model.safetensors", CNN_SMALL) for path in (dies, folder))
     for name, array in ours.items():
         np.testing.assert_array_equal(array, theirs[name])
     same = ("epoch", "loss", "digest", "test_accuracy", "test_loss", "learning_rate")
@@ -225,4 +225,4 @@ def test_a_trained_model_has_the_same_accuracy_on_all_stacks_and_survives_all_fi
     for name in ("m.pth", "m.h5"):
         assert bench("import", name, "back.safetensors", "--model", "cnn-small").returncode == 0
         after = load_weights(tmp_path / "back.safetensors", CNN_SMALL)
-        assert all(np.array_equal(before[each], after[each]) for each in before)
+        assert all(np.array_equal(after[name], array) for name, array in before.items())
