@@ -1,4 +1,4 @@
-"""What the steps of a run share: what never changes, and what earlier steps have found out."""
+"""What the steps of a run share: its constant context, and the results that later steps need."""
 
 from __future__ import annotations
 
