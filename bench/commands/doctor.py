@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 
 def examine_machine(console: Console) -> None:
-    """Print all findings, then the advice."""
     findings = [*static_findings(), *current_findings(), *stack_findings()]
     table = Table("", "What", "Value", box=None, title="This machine", title_justify="left", title_style="bold")
     for finding in findings:
