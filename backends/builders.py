@@ -13,8 +13,6 @@ FLOATS = ("fp32", "bf16")
 
 
 class VariantBuilder(Protocol):
-    """How a backend builds one of its variants."""
-
     @property
     def variant(self) -> Variant: ...
 

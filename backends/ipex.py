@@ -99,7 +99,6 @@ class Ipex(PyTorch):
         return super().reduced_arithmetic() or (None if exact else "reduced fp32 math mode")
 
     def versions(self) -> dict[str, str]:
-        """Return the versions, and the instruction set that the extension selected."""
         import intel_extension_for_pytorch as ipex
 
         isa = ipex._C._get_current_isa_level()

@@ -97,8 +97,6 @@ RUNTIME_PRECISIONS = {"f32": "fp32", "bf16": "bf16", "u8": "int8", "i8": "int8"}
 
 
 class OpenVINOSession:
-    """An IR compiled for one batch size."""
-
     def __init__(self, threads: int, spec: InferenceSpec) -> None:
         import openvino as ov
 
@@ -121,7 +119,6 @@ class OpenVINOSession:
             self._queue.set_callback(_copy_logits)
 
     def prepare(self, images: F32) -> F32:
-        """Copy an NHWC batch into an array in the layout of the IR's source."""
         return np.array(images if self._is_nhwc else images.transpose(0, 3, 1, 2), order="C")
 
     def step(self, batch: F32) -> F32:
@@ -175,14 +172,12 @@ class OpenVINOSession:
         ]
 
     def _effective_precision(self) -> str:
-        """Return the precision of the nodes that multiply."""
         names = {RUNTIME_PRECISIONS.get(name, name) for kind, _, name in self._nodes() if kind in HEAVY}
         if not names:
             raise ProofError("no node of the compiled model multiplies")
         return "+".join(sorted(names))
 
     def save(self, folder: Path) -> None:
-        """Write the IR."""
         import openvino as ov
 
         _save(ov.Core().read_model(_ir_file(self._files)), folder / IR)
@@ -226,8 +221,6 @@ def read_ir(core: Any, spec: InferenceSpec) -> Any:
 
 
 class OpenVINO:
-    """The runtime."""
-
     def __init__(self, threads: int) -> None:
         disable_telemetry()
         import openvino  # noqa: F401

@@ -58,7 +58,6 @@ class OracleBackend:
         return OracleSession(spec.network, spec.weights)
 
     def product(self, precision: str, order: int) -> Callable[[], object]:
-        """Return a product by the BLAS that comes with NumPy."""
         left, right, product = (np.full((order, order), value, np.float32) for value in (1, 2, 0))
         return lambda: np.matmul(left, right, out=product)
 

@@ -58,20 +58,16 @@ def open_training(stack: str, threads: int, spec: TrainingSpec) -> Training:
 
 
 def open_product(stack: str, threads: int, precision: str, order: int) -> Callable[[], object]:
-    """Open the backend and return a function that multiplies two square matrices of this order."""
     return cast("Multiplier", open_backend(stack, threads)).product(precision, order)
 
 
 def convert(stack: str, conversion: str, spec: InferenceSpec, folder: Path) -> None:
-    """Fill `folder` with the files that the variants with this conversion start from."""
     _module(stack).convert(conversion, spec, folder)
 
 
 def read_model(stack: str, path: Path, network: Network) -> Weights:
-    """Read a model file in a format of the stack's framework; raise UserError when it does not fit the network."""
     return _module(stack).read_model(path, network)
 
 
 def write_model(stack: str, path: Path, network: Network, weights: Weights) -> None:
-    """Write a model file in a format of the stack's framework."""
     _module(stack).write_model(path, network, weights)

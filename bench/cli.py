@@ -269,7 +269,6 @@ def _numbers(option: str, text: str | None) -> tuple[int, ...]:
 
 
 def _thread_count(threads: int | None) -> int:
-    """Return the number of threads, by default one for each usable core."""
     from bench.machine.facts import usable_cores
 
     cores = usable_cores()
@@ -316,7 +315,6 @@ def _train_options(
 
 
 def fail(message: str, status: int = 2) -> NoReturn:
-    """Print one line and exit."""
     sys.stderr.write(f"bench: {' '.join(message.split())}\n")
     sys.exit(status)
 

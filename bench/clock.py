@@ -12,16 +12,17 @@ if TYPE_CHECKING:
 Clock: TypeAlias = "Callable[[], int]"
 
 now_ns: Clock = time.perf_counter_ns
-
 cpu_ns: Clock = time.process_time_ns
 
-MAX_RESOLUTION_NS = 1_000  # a clock of longer steps can't time calls of tens of microseconds
+# A coarser clock can't time calls of tens of microseconds.
+MAX_RESOLUTION_NS = 1_000
 
-CPUCLOCK_SCHED = 2  # Linux: the process-wide CPU clock of a process, see clock_getcpuclockid(3)
+# Linux: the CPU clock of all threads of a process, clock_getcpuclockid(3).
+CPUCLOCK_SCHED = 2
 
 
 def cpu_ns_of(pid: int) -> int:
-    """Return the CPU time that all threads of process `pid` have used, in ns, or 0 when it is gone."""
+    """Return the CPU time that all threads of process `pid` have used, in ns, or 0 if it has ended."""
     try:
         return time.clock_gettime_ns((~pid << 3) | CPUCLOCK_SCHED)
     except OSError:
@@ -29,11 +30,10 @@ def cpu_ns_of(pid: int) -> int:
 
 
 def pause(duration_ns: int) -> None:
-    """Sleep; burns nothing."""
     time.sleep(duration_ns / 1e9)
 
 
 def timer_resolution_ns(clock: Clock = now_ns, readings: int = 10_000) -> int:
-    """Return the least step between two readings of a clock that differ, in ns; 0 when none do."""
+    """Return the smallest step between two readings of a clock, in ns; 0 if it never advanced."""
     read = [clock() for _ in range(readings)]
     return min((after - before for before, after in pairwise(read) if after != before), default=0)

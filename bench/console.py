@@ -48,7 +48,6 @@ class Steps:
         self._task = bar.add_task("", total=total, left="") if bar else None
 
     def step(self, weight: float, what: str) -> None:
-        """Show that `what`, of this weight, is done."""
         self._done += weight
         left = self._time_left()
         if self._bar is not None and self._task is not None:

@@ -17,8 +17,6 @@ JOURNAL = "journal.jsonl"
 
 
 class Journal:
-    """The open journal of a run."""
-
     def __init__(self, path: Path) -> None:
         self._path = path
         self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o644)
@@ -49,7 +47,6 @@ class Journal:
 
 
 def disk_error(path: Path, error: OSError, *, measured: bool = True) -> UserError:
-    """Return the error for a disk that refuses to write, with the remedy."""
     if not measured:
         return UserError(f"{path}: {error.strerror}; nothing was measured; free space, or name another --results")
     return UserError(

@@ -161,7 +161,6 @@ class Slice:
 
     @property
     def batch_interval_ns(self) -> float:
-        """Return the time per batch of all workers together."""
         return batch_interval_ns(self.counts, self.walls_ns)
 
 

@@ -133,8 +133,6 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class DataInfo:
-    """The data set."""
-
     name: str
     digest: str
 

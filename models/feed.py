@@ -101,7 +101,6 @@ class DigestingIterator:
 
     @property
     def digest(self) -> str:
-        """The SHA-256 of the batches so far."""
         return self._sha.hexdigest()
 
 

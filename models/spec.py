@@ -44,8 +44,6 @@ class Conv2d:
 
 @dataclass(frozen=True)
 class ReLU:
-    """Replace negative values by zero."""
-
     def output_shape(self, shape: Shape) -> Shape:
         return shape
 
@@ -101,8 +99,6 @@ class Flatten:
 
 @dataclass(frozen=True)
 class Dense:
-    """Multiply by a matrix and add a bias."""
-
     units: int
 
     def output_shape(self, shape: Shape) -> Shape:

@@ -21,7 +21,6 @@ class Framework:
         torch.set_num_threads(threads)
 
     def versions(self) -> dict[str, str]:
-        """Return the framework's version and the instruction set of its own kernels."""
         import torch
 
         return {"torch": torch.__version__, "isa": torch.backends.cpu.get_cpu_capability()}
@@ -51,7 +50,6 @@ class Framework:
         return quantised.requires_grad_(requires_grad=False)
 
     def optimise(self, module: Any, optimizer: Any, spec: TrainingSpec) -> tuple[Any, Any]:
-        """Return the module and optimiser to train with."""
         return module, optimizer
 
     def optimizer_tensor(self, stored: Any, parameter: Any) -> Any:

@@ -110,8 +110,6 @@ INFERENCE_BUILDERS = {
 
 
 class TorchSession:
-    """A module as a variant's builder returns it."""
-
     def __init__(self, framework: Framework, builder: InferenceBuilder, spec: InferenceSpec) -> None:
         import torch
 

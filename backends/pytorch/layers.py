@@ -35,7 +35,6 @@ def as_nchw(images: F32, memory_format: Any) -> Any:
 
 
 def build_module(network: Network, weights: Weights) -> Any:
-    """Build `network` from torch.nn modules and load neutral weights into it."""
     import torch
 
     module = torch.nn.Sequential()
@@ -71,7 +70,6 @@ def _module(placed: PlacedLayer) -> Any:
 
 
 def neutral_weights(network: Network, module: Any) -> Weights:
-    """Return the parameters of a module made by `build_module` in neutral layout."""
     return _from_state_dict(network, module.state_dict())
 
 
@@ -105,7 +103,6 @@ def read_model(path: Path, network: Network) -> Weights:
 
 
 def write_model(path: Path, network: Network, weights: Weights) -> None:
-    """Write a state dict, as `torch.save` does."""
     import torch
 
     torch.save(build_module(network, weights).state_dict(), path)

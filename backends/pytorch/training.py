@@ -60,8 +60,6 @@ TRAINING_BUILDERS = {
 
 
 class TorchTraining:
-    """A module and its optimiser."""
-
     def __init__(self, framework: Framework, builder: TrainingBuilder, spec: TrainingSpec) -> None:
         import torch
 
@@ -134,7 +132,6 @@ class TorchTraining:
                 tensor.copy_(saved)
 
     def _parameters(self) -> list[Any]:
-        """Return the parameters in the optimiser's order."""
         return [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
 
     def logits(self, images: F32) -> F32:

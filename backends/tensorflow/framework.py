@@ -84,6 +84,5 @@ def operators(run: Callable[[], Any]) -> set[str]:
 
 
 def precision_of(graph: Any) -> str:
-    """Return the precision of the graph's multiplications."""
     types = {operation.outputs[0].dtype.name for operation in graph.get_operations() if operation.type in HEAVY}
     return "+".join(sorted(PRECISIONS.get(name, name) for name in types))

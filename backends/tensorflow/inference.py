@@ -89,8 +89,6 @@ INFERENCE_BUILDERS = {
 
 
 class TensorFlowSession:
-    """A Keras model, called as a variant's builder returns it."""
-
     def __init__(self, framework: Framework, builder: InferenceBuilder, spec: InferenceSpec) -> None:
         import tensorflow as tf
 
@@ -126,7 +124,6 @@ class TensorFlowSession:
         )
 
     def save(self, folder: Path) -> None:
-        """Write a SavedModel."""
         import tensorflow as tf
 
         module = tf.Module()

@@ -18,7 +18,6 @@ NAMES = {keras.removesuffix(":0"): ours for ours, keras in KERAS.items()}
 
 
 def build_model(network: Network, weights: Weights, *, training: bool = False) -> Any:
-    """Build `network` from Keras layers and load neutral weights into it."""
     import tensorflow as tf
 
     layers = [layer for placed in network.place() for layer in _layers(placed, training=training)]

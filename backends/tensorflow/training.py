@@ -97,8 +97,6 @@ def make_optimizer(recipe: Recipe) -> Adam | Momentum:
 
 
 class TensorFlowTraining:
-    """A Keras model and its optimiser."""
-
     def __init__(self, framework: Framework, builder: TrainingBuilder, spec: TrainingSpec) -> None:
         import tensorflow as tf
 
@@ -136,7 +134,6 @@ class TensorFlowTraining:
         return loss
 
     def _gradients(self, images: Any, labels: Any) -> tuple[Any, list[Any]]:
-        """Return the loss of a batch and its gradients."""
         import tensorflow as tf
 
         with tf.GradientTape() as tape:
@@ -177,7 +174,6 @@ class TensorFlowTraining:
         return neutral_weights(self._spec.network, self._model)
 
     def state(self) -> State:
-        """Return the optimiser's variables, numbered."""
         variables = enumerate(self._optimizer.variables)
         return {str(index): np.array(variable.numpy(), np.float32) for index, variable in variables}
 

@@ -43,8 +43,6 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Untestable:
-    """Why a claim can't be tested here."""
-
     reason: str
 
 
@@ -70,8 +68,6 @@ class TrainedModel:
 
 @dataclass(frozen=True)
 class ClaimResult:
-    """What was measured for a claim, in which folders, and the verdict."""
-
     claim: Claim
     measured: str
     verdict: str

@@ -91,7 +91,7 @@ class Verdict:
     reason: str = ""
 
 
-# In the faults below, a NaN fails as well: hence `not x <= limit`.
+# Each function below returns a fault, or None. A NaN is a fault as well: hence `not x <= limit`.
 
 
 def parity_fault(precision: str, logit_diff: float, agreement: float, other: str) -> str | None:
@@ -106,42 +106,36 @@ def parity_fault(precision: str, logit_diff: float, agreement: float, other: str
 
 
 def reduction_fault(precision: str, logit_diff: float) -> str | None:
-    """Return why an arm can't have computed at the lower precision that it reports, or None."""
     if precision != "fp32" and not logit_diff > MIN_REDUCED_DIFF:
         return f"logits equal those of fp32 to within {logit_diff:.2g}: {precision} was not active"
     return None
 
 
 def precision_fault(precision: str, accuracy: float, reference: float) -> str | None:
-    """Return why a lower precision loses too much accuracy, or None."""
     if precision != "fp32" and not accuracy >= MIN_RELATIVE_ACCURACY * reference:
         return f"accuracy {accuracy:.2%} is less than {MIN_RELATIVE_ACCURACY:.0%} of fp32's {reference:.2%}"
     return None
 
 
 def loss_fault(loss: float, reference: float) -> str | None:
-    """Return why an arm does not train like its baseline, or None."""
     if not abs(loss - reference) <= MAX_LOSS_DIFF * reference:
         return f"the mean loss of the first epoch, {loss:.4f}, is not the baseline's {reference:.4f}"
     return None
 
 
 def trained_fault(accuracy: float, reference: float, other: str) -> str | None:
-    """Return why an arm trains to too low an accuracy compared with the `reference` of another one, or None."""
     if not accuracy >= MIN_RELATIVE_ACCURACY * reference:
         return f"trained to {accuracy:.2%}, less than {MIN_RELATIVE_ACCURACY:.0%} of {reference:.2%} of {other}"
     return None
 
 
 def repetition_fault(repeated: float) -> str | None:
-    """Return why a process does not compute what its arm proved to compute, or None."""
     if not repeated >= MIN_REPEATED:
         return f"labels agree with those of the arm's proof in {repeated:.2%}, less than {MIN_REPEATED:.2%}"
     return None
 
 
 def leak_fault(data: str, accuracy: float) -> str | None:
-    """Return why an accuracy is too good to be true, or None."""
     if data == "fashion-mnist" and not accuracy <= LEAK_ACCURACY:
         return f"accuracy {accuracy:.2%} on Fashion-MNIST is a leak: the record is 96.91 %"
     return None

@@ -32,17 +32,14 @@ class Limit:
 
     @property
     def time_ns(self) -> float:
-        """Return the shortest possible time for a batch."""
         return max(self._compute_ns, self._traffic_ns)
 
     @property
     def bound(self) -> str:
-        """Return which of the two takes longer."""
         return COMPUTE if self._compute_ns >= self._traffic_ns else MEMORY
 
     @property
     def intensity(self) -> float:
-        """Return the operations per byte."""
         return self.operations / self.traffic_bytes
 
     @property
@@ -89,7 +86,6 @@ def limit_of(run: Run, case: Case, precision: str) -> Limit | None:
 
 
 def peak_operations_per_s(run: Run, precision: str, threads: int) -> float | None:
-    """Return the rate of the fastest matrix product."""
     return max((_rate(roof) for roof in _roofs(run, PRODUCT, threads) if roof.precision == precision), default=None)
 
 

@@ -87,7 +87,6 @@ class Run:
         return None
 
     def of(self, kind: type[_T]) -> list[_T]:
-        """Return the records of one kind."""
         return cast("list[_T]", self._by_kind[kind])
 
     @cached_property
@@ -106,7 +105,6 @@ class Run:
 
     @cached_property
     def pairs(self) -> list[Pair]:
-        """Return the planned comparisons."""
         arms = {arm.id: arm for arm in self.arms}
         return [
             Pair(arms[pair.arm], arms[pair.baseline], self._cases[pair.case], pair.candidate)
@@ -151,7 +149,6 @@ class Run:
 
     @property
     def roofs(self) -> list[Roof]:
-        """Return the measured limits of the machine."""
         return self.of(Roof)
 
     @property
@@ -214,7 +211,6 @@ class Run:
         }
 
     def trained_memory_bytes(self, arm: Arm, case: Case) -> int | None:
-        """Return the peak resident set of an arm's processes in training."""
         return max((epoch.result.memory_bytes for epoch in self.epochs(arm, case)), default=None)
 
     @cached_property

@@ -59,7 +59,6 @@ class Sweep:
         return ", ".join(filter(None, (case.model, case.scenario, common)))
 
     def heading(self, case: Case) -> str:
-        """Return the batch size or the number of threads of a case."""
         return str(case.batch_size) if self.over == BATCH_SIZE else threads_label(case.threads)
 
 
@@ -79,7 +78,6 @@ def sweeps(run: Run) -> list[Sweep]:
 
 
 def value(case: Case, over: str) -> int:
-    """Return a case's value of what is swept."""
     return case.batch_size if over == BATCH_SIZE else case.threads
 
 

@@ -35,8 +35,6 @@ MAX_IDLE_SHARE, MAX_HARNESS_SHARE = 0.01, 0.05
 
 @dataclass(frozen=True)
 class Trial:
-    """A condition that a working harness meets."""
-
     what: str
     found: str
     wanted: str

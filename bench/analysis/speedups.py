@@ -34,12 +34,10 @@ class Speedup:
 
     @property
     def speedup(self) -> float | None:
-        """Return the ratio latency of the baseline / latency of the arm."""
         return None if self.estimate is None else self.estimate.speedup
 
     @property
     def interval(self) -> Interval | None:
-        """Return the interval of the ratio."""
         return None if self.estimate is None else self.estimate.ratio_interval
 
 
@@ -103,7 +101,6 @@ def _verdict(run: Run, pair: Pair, estimate: Estimate | None) -> Verdict:
 
 
 def _faults(run: Run, pair: Pair) -> list[str]:
-    """Return the gates that a comparison fails."""
     arms = pair.arm, pair.baseline
     if pair.case.scenario == TRAINING:
         lost = {arm.label: _failed_blocks_fault(run, arm, pair.case) for arm in arms}
@@ -174,7 +171,6 @@ class ArmStatus:
 
 
 def arm_status(run: Run, arm: Arm, case: Case) -> ArmStatus:
-    """Return whether an arm was measured on a case, and if not, why."""
     failures = run.failures.get((arm.id, case.id), [])
     failed_blocks = len({failure.block for failure in failures} - {None})
     if run.turns.get((arm.id, case.id)):
@@ -192,7 +188,6 @@ def failed(run: Run) -> list[tuple[Arm, Case, ArmStatus]]:
 
 
 def withheld(run: Run) -> list[Speedup]:
-    """Return the comparisons that fail a gate."""
     return [row for row in speedups(run) if row.verdict.word == WITHHELD]
 
 

@@ -77,7 +77,6 @@ class TrainedArm:
 
 
 def trained_arms(run: Run, case: Case) -> list[TrainedArm]:
-    """Return a row for each arm that has trained on a case."""
     if case.scenario != TRAINING:
         return []
     return [_trained_arm(run, arm, case) for arm in run.participants(case) if run.epochs(arm, case)]

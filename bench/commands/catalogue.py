@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 
 def list_all(console: Console) -> None:
-    """Print the names that the options accept."""
     public = [stack for stack in stacks().values() if not stack.internal]
     sections = {
         "Suites (--suite)": [(name, load_suite(name).summary) for name in suite_names()],
@@ -52,7 +51,6 @@ def list_all(console: Console) -> None:
 
 
 def show_models(name: str | None, console: Console) -> None:
-    """Print the layers of a model, or of all models."""
     if name and name not in NETWORKS:
         raise unknown("model", name, NETWORKS)
     for network in [NETWORKS[name]] if name else NETWORKS.values():

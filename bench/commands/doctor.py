@@ -24,7 +24,6 @@ FINDING_COLUMNS: tuple[Column[Finding], ...] = (
 
 
 def examine_machine(console: Console) -> None:
-    """Print all findings, then the advice."""
     findings = [*static_findings(), *current_findings(), *stack_findings()]
     print_table(table(findings, FINDING_COLUMNS, title="This machine"), console)
     for finding in findings:

@@ -57,7 +57,7 @@ def run_folder(results: Path, name: str) -> Iterator[Path]:
 
 
 def link_latest(folder: Path) -> None:
-    """Let results/latest point to a run; at every moment it points to a run."""
+    """Point results/latest to a run, atomically."""
     link = folder.parent / f".{LATEST}.{folder.name}"
     link.symlink_to(folder.name)
     link.replace(folder.parent / LATEST)

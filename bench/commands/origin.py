@@ -11,7 +11,6 @@ from bench.engine.describe import Origin
 
 
 def origin_of_now(advice: tuple[str, ...] = ()) -> Origin:
-    """Return the origin of what this command starts now."""
     command = ("bench", *sys.argv[1:])
     return Origin(command, datetime.now(UTC).isoformat(timespec="seconds"), _git_commit(), advice)
 

@@ -25,7 +25,7 @@ COMPLETE = ("complete", "settled")
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What to measure; empty tuples leave the suite as it is, and its stacks those that are installed."""
+    """What to measure; an empty tuple means the suite's own values, and every stack that is installed."""
 
     suite: Suite
     preset: Preset

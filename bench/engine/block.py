@@ -224,8 +224,6 @@ def _cpu_ns(pids: Sequence[int]) -> int:
 
 
 class InferenceBlock(BlockRunner):
-    """Alternates arms in slices of inference."""
-
     def takes_part(self, arm: Arm, case: Case) -> bool:
         return (arm.original.id, case.id) in self.tally.labels and super().takes_part(arm, case)
 
@@ -283,7 +281,6 @@ class InferenceBlock(BlockRunner):
         return read_back(self.context, self.groups[arm.id], arm, case)
 
     def _run_slice(self, arm: Arm, case: Case, budget_ns: int, lead_in: int) -> list[SliceReply]:
-        """Run a slice in all workers of an arm at the same time."""
         group, asynchronous = self.groups[arm.id], stacks()[arm.stack].variants[arm.variant].asynchronous
         if asynchronous:
             # Enough batches to fill the pipeline.

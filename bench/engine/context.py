@@ -1,4 +1,4 @@
-"""What the steps of a run share: its constant context, and the results that later steps need."""
+"""The shared state of a run: a context that never changes, and the results that later steps need."""
 
 from __future__ import annotations
 
@@ -32,8 +32,6 @@ UNTRAINED_SEED = 0
 
 @dataclass(frozen=True)
 class RunModel:
-    """The weights that every arm loads for a network."""
-
     weights: Weights
     file: Path
     trained: bool

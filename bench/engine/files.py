@@ -58,7 +58,6 @@ def calibration_images(data: DataSet) -> NDArray[np.uint8]:
 
 
 def lay_out_images(data: DataSet, scratch: Path) -> None:
-    """Write the test images and the calibration images."""
     np.save(scratch / IMAGES, data.test_images, allow_pickle=False)
     np.save(scratch / CALIBRATION, calibration_images(data), allow_pickle=False)
 

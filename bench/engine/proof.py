@@ -107,7 +107,6 @@ def _warm_file_cache(context: RunContext, tally: Tally, group: Group) -> None:
 
 
 def compiles(arm: Arm) -> bool:
-    """Return whether an arm leaves compiled code in its caches."""
     return stacks()[arm.stack].variants[arm.variant].compiles
 
 

@@ -117,7 +117,6 @@ def _row_is_settled(row: Speedup) -> bool:
 
 
 def total_weight(plan: Plan) -> float:
-    """Return the sum of the weights of all progress steps."""
     models = plan.suite.inference_models
     proven = [arm for group in inference_groups(plan) for arm in group.arms if arm == arm.original]
     before = len(models) * ORACLE_WEIGHT + (len(plan.thread_counts) * LIMIT_WEIGHT if models else 0)

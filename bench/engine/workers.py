@@ -192,7 +192,6 @@ class WorkerGroup:
         return [worker.pid for worker in self.workers]
 
     def wait_until_ready(self) -> Self:
-        """Wait for the first line of every worker; raises WorkerError."""
         for worker in self.workers:
             worker.wait_until_ready()
         return self
@@ -208,11 +207,9 @@ class WorkerGroup:
         return [worker.receive(request, timeout_s) for worker, request in zip(self.workers, requests, strict=True)]
 
     def kill(self) -> None:
-        """Kill the workers; a thread that waits for their replies gets a WorkerError."""
         for worker in self.workers:
             worker.kill()
 
     def stop(self) -> None:
-        """Kill the workers and all that they started, and reap them."""
         for worker in self.workers:
             worker.stop()

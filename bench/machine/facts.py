@@ -83,7 +83,7 @@ def describe() -> Machine:
 def _cpu_info() -> dict[str, Any]:
     import cpuinfo
 
-    # It starts a process, so it is asked only once.
+    # Cached, because it starts a process.
     return dict(cpuinfo.get_cpu_info())
 
 
@@ -121,7 +121,6 @@ def physical_cores() -> int:
 
 
 def threads_per_core() -> int:
-    """Return how many logical cores share the first physical one (SMT)."""
     return len(siblings(0))
 
 
@@ -131,7 +130,6 @@ def siblings(core: int) -> list[int]:
 
 
 def node_of(core: int) -> int:
-    """Return a core's memory node."""
     nodes = (int(path.name.removeprefix("node")) for path in NODES.glob("node[0-9]*"))
     return next((node for node in nodes if core in _cores_in(_text(NODES / f"node{node}/cpulist") or "")), 0)
 

@@ -82,7 +82,6 @@ def allow_many_files() -> None:
 
 
 def raise_priority(pid: int) -> None:
-    """Give a session leader the highest priority that CAP_SYS_NICE or RLIMIT_NICE allows."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NICE)
     for nice in (MOST_URGENT, min(0, NICE_AT_LIMIT_0 - limit)):
         with suppress(OSError):

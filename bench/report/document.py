@@ -40,8 +40,6 @@ class Row:
 
 @dataclass(frozen=True)
 class Heading:
-    """The title of a column; numbers are aligned to the right."""
-
     title: str
     numeric: bool = False
 
@@ -66,8 +64,6 @@ class Paragraph:
 
 @dataclass(frozen=True)
 class Bullets:
-    """A list of sentences."""
-
     items: tuple[Text, ...]
 
 
@@ -81,8 +77,6 @@ class Plot:
 
 @dataclass(frozen=True)
 class Section:
-    """A titled part of the document."""
-
     title: str
     blocks: tuple[Element, ...]
 
@@ -151,6 +145,5 @@ def brief_table(
 
 
 def text_table(titles: Iterable[str], rows: Iterable[Iterable[str]], folded: str = "") -> Table:
-    """Return a table of plain texts."""
     headings = tuple(Heading(title) for title in titles)
     return Table(headings, tuple(Row(tuple(map(Cell, row))) for row in rows), folded=folded)

@@ -172,7 +172,7 @@ def _csv_files(evaluations: list[Evaluation], history: list[Epoch], data: str) -
         "classification.csv": to_csv(
             classes,
             [
-                # The arm's precision and the class's share a name: the later one stands in the file.
+                # The later of two columns with one key is written: here the class's precision, not the arm's.
                 *arm,
                 of_arm("class", lambda row: row["class"]),
                 *(of_arm(column.key, column.value) for column in (*FIGURES, SUPPORT)),

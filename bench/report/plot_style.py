@@ -17,13 +17,15 @@ if TYPE_CHECKING:
 
     from bench.suite.arms import Arm
 
-# Okabe & Ito (2008): told apart by readers with any colour vision.
+# Okabe & Ito (2008): distinguishable with any colour vision.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442", "#000000")
 LINES = ("-", "--", ":", "-.")
-MARKERS = "os^D"  # the next one where the colours begin anew
+# The next marker is used once all colours are.
+MARKERS = "os^D"
 LEGEND: Any = {"frameon": False, "fontsize": 7.5, "loc": "center left", "bbox_to_anchor": (1, 0.5)}
 STYLE: Any = {
-    "svg.hashsalt": "bench",  # the same journal gives the same file
+    # The same journal gives the same file.
+    "svg.hashsalt": "bench",
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans", "Arial", "sans-serif"],
@@ -37,14 +39,13 @@ STYLE: Any = {
 
 
 def svg_of(figure: Figure) -> str:
-    """Return a figure as SVG, the same at every call."""
     stream = StringIO()
     figure.savefig(stream, format="svg", metadata={"Date": None})
     return stream.getvalue()
 
 
 def panel_height(least: float, legend_entries: int) -> float:
-    """Return the height of a panel in inches, so that its legend, one entry below the other, has room beside it."""
+    """Return the height of a panel in inches, with room for a legend of one entry per line."""
     return max(least, 0.8 + 0.16 * legend_entries)
 
 
@@ -55,13 +56,12 @@ def styles() -> Iterator[tuple[str, str]]:
 
 def look_of(arm: Arm, arms: Sequence[Arm]) -> tuple[str, str]:
     """Return the marker of an arm's precision, and the colour of its stack among those of `arms`."""
-    stacks = list(dict.fromkeys(each.stack for each in arms))
+    stacks = list(dict.fromkeys(other.stack for other in arms))
     marker = MARKERS[PRECISIONS.index(arm.precision) % len(MARKERS)]
     return marker, COLOURS[stacks.index(arm.stack) % len(COLOURS)]
 
 
 def log_ratio_axis(axis: Any) -> None:
-    """Let an axis be for ratios."""
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})
     plain_log_axis(axis, AutoLocator())
 

@@ -1,4 +1,4 @@
-"""Write the files of a run's report, and show on the console what a run will measure and what it found."""
+"""Write the files of a run's report; show on the console what a run will measure and what came out."""
 
 from __future__ import annotations
 

@@ -54,7 +54,6 @@ def interval_text(interval: Interval | None, separator: str = " to ") -> str:
 
 
 def ratio(estimate: Estimate | None) -> str:
-    """Return a ratio with its interval, or a dash."""
     if estimate is None:
         return "-"
     interval = estimate.ratio_interval
@@ -92,7 +91,6 @@ def headline(run: Run, row: Speedup) -> str:
 
 
 def attribution_sentence(ladder: Attribution) -> str:
-    """Return the sentence that says how much of a gain the extension contributes."""
     first, where = ladder.rungs[0].arm.label, f"({ladder.case.label}; this machine, this run)"
     row, total = ladder.extension, ladder.fp32_total
     if row is None or row.estimate is None or total is None:

@@ -46,7 +46,6 @@ def evaluation_plots(model: ModelFile, evaluations: list[Evaluation], history: l
 
 
 def learning_curves(history: list[Epoch]) -> Figure:
-    """Draw loss, accuracy and learning rate by epoch."""
     figure = Figure(figsize=(8.5, 3.2))
     loss, accuracy, rate = figure.subplots(1, 3)
     epochs = [epoch.epoch for epoch in history]
@@ -71,7 +70,7 @@ def learning_curves(history: list[Epoch]) -> Figure:
 
 
 def classes(evaluations: list[Evaluation]) -> Figure:
-    """Draw F1 and IoU of evaluation class, the arms side by side."""
+    """Draw F1 and IoU of each class, with the arms side by side."""
     figure = Figure(figsize=(8.5, 3.4))
     width = 0.8 / len(evaluations)
     for axes, column, title in zip(figure.subplots(1, 2, sharey=True), ("f1", "iou"), ("F1", "IoU"), strict=True):
@@ -86,7 +85,7 @@ def classes(evaluations: list[Evaluation]) -> Figure:
 
 
 def confusion(evaluations: list[Evaluation]) -> Figure:
-    """Draw evaluation arm's confusion matrix; the diagonal is left uncoloured."""
+    """Draw the confusion matrix of each arm; the diagonal is not coloured."""
     rows = -(-len(evaluations) // PANELS)
     figure = Figure(figsize=(11, 4.1 * rows))
     grid = figure.subplots(rows, PANELS, squeeze=False)
@@ -106,7 +105,7 @@ def confusion(evaluations: list[Evaluation]) -> Figure:
 
 
 def roc(evaluations: list[Evaluation]) -> Figure:
-    """Draw evaluation class's ROC curve of the first arm, and the areas of all arms in the legend's order."""
+    """Draw the ROC curve of each class for the first arm, with the areas in the legend."""
     figure = Figure(figsize=(8.5, 4))
     axes = figure.subplots()
     first = evaluations[0]
@@ -121,7 +120,7 @@ def roc(evaluations: list[Evaluation]) -> Figure:
 
 
 def architecture(network: Network) -> Figure:
-    """Draw the layers from input to logits, evaluation with the shape that leaves it and its parameters."""
+    """Draw the layers from input to logits, each with its output shape and parameters."""
     placed = network.place()
     figure = Figure(figsize=(6, 0.34 * (len(placed) + 2)))
     axes = figure.subplots()

@@ -36,7 +36,6 @@ class Arm:
 
     @property
     def label(self) -> str:
-        """The name that reports show."""
         precision = "" if self.precision == "fp32" else f" {self.precision}"
         settings = "" if self.settings == DEFAULT_SETTINGS else f" ({self.settings} settings)"
         marks = (" (A/A)" if self.replica else "") + (f" (slower by {self.delay * 100:g} %)" if self.delay else "")
@@ -44,7 +43,6 @@ class Arm:
 
     @property
     def slug(self) -> str:
-        """The name for files."""
         return self.id.replace(REPLICA, "-aa").replace("/", "-").replace("+", "-").replace("@", "-")
 
     @property
@@ -75,7 +73,6 @@ class Case:
 
     @property
     def label(self) -> str:
-        """The name that reports show."""
         parts = (self.model, self.scenario, f"batch {self.batch_size}", threads_label(self.threads))
         return ", ".join(filter(None, parts))
 

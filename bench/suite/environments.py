@@ -67,7 +67,6 @@ def environment_names() -> list[str]:
 
 
 def find_stack(name: str) -> Stack:
-    """Return a stack by name; raises UserError for an unknown one."""
     known = stacks()
     if name not in known:
         raise unknown("stack", name, [stack.name for stack in known.values() if not stack.internal])
@@ -92,7 +91,6 @@ def environment_of(stack: Stack) -> Environment:
 
 
 def is_installed(stack: Stack) -> bool:
-    """Return whether a stack's environment exists, with all packages of the stack."""
     try:
         environment_of(stack)
     except MissingEnvironmentError:

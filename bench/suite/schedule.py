@@ -61,7 +61,6 @@ PRESETS = {
 
 
 def find_preset(name: str) -> Preset:
-    """Return a preset by name; raises UserError for an unknown one."""
     if name not in PRESETS:
         raise unknown("preset", name, [preset.name for preset in PRESETS.values() if not preset.internal])
     return PRESETS[name]

@@ -56,7 +56,6 @@ class Evaluation:
 
     @property
     def accuracy(self) -> float:
-        """Top-1 accuracy."""
         return float((self.labels == self.truth).mean())
 
     @cached_property

@@ -37,8 +37,6 @@ class JobInfo:
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """The content of training.json."""
-
     schema: int
     command: tuple[str, ...]
     started: str

@@ -56,8 +56,6 @@ CHECKPOINT_FILE = "checkpoint.safetensors"
 
 @dataclass(frozen=True)
 class Job:
-    """A recipe to train on a stack, in one variant and precision."""
-
     recipe: Recipe
     stack: Stack
     variant: str

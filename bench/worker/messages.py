@@ -114,8 +114,6 @@ class RunSlice(Request[SliceReply]):
 
 @dataclass(frozen=True)
 class PredictReply:
-    """How many images were predicted."""
-
     images: int
 
 
@@ -148,8 +146,6 @@ class Prove(Request[ProofReply]):
 
 @dataclass(frozen=True)
 class SaveReply:
-    """The size of the saved model."""
-
     saved_bytes: int
 
 
@@ -182,8 +178,6 @@ class ReadModel(Request[Done]):
 
 @dataclass(frozen=True)
 class LimitReply:
-    """How many calls were made in how much time."""
-
     calls: int
     wall_ns: int
 

@@ -19,7 +19,6 @@ class NotReadyError(Exception):
 # Cached, because a framework binds the calling thread to a core of its own: only the first call may set the affinity.
 @cache
 def pin_to_cores(cores: tuple[int, ...] | None) -> None:
-    """Restrict this process to these cores."""
     if cores:
         os.sched_setaffinity(0, cores)
 
@@ -40,12 +39,10 @@ def require_no_other_framework(stack: str) -> None:
 
 
 def peak_memory_bytes() -> int:
-    """Return the peak resident set of this program."""
     # Not ru_maxrss, which counts the memory of the parent before exec as well.
     status = Path("/proc/self/status").read_text()
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) * 1024
 
 
 def involuntary_switches() -> int:
-    """Return how often this process had to give up its core."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Timing:
-    """The samples of one slice, and its wall and CPU time."""
-
     samples_ns: tuple[int, ...]
     wall_ns: int
     cpu_ns: int

@@ -130,7 +130,6 @@ RULES: dict[str, Rule] = {
 
 
 def to_toml(recipe: Recipe, comment: str) -> str:
-    """Return the text of a recipe file."""
     lines = [f"# {comment}"]
     for field in fields(recipe):
         value = getattr(recipe, field.name)
