@@ -37,7 +37,7 @@ INTEL_BINDING = {"KMP_AFFINITY": "granularity=fine,compact,1,0", "KMP_BLOCKTIME"
 SETTINGS = {
     settings.name: settings
     for settings in (
-        Settings("plain", "only the number of threads: as people run it", {}),
+        Settings("plain", "default settings: only the number of threads is set", {}),
         Settings("malloc", "and malloc thresholds raised", ALLOCATOR),
         Settings(DEFAULT_SETTINGS, "and OpenMP threads bound to cores; every arm that names none", ALLOCATOR | BINDING),
         Settings("iomp", "and Intel's OpenMP runtime preloaded", ALLOCATOR | INTEL_BINDING, INTEL_OPENMP),

@@ -59,8 +59,3 @@ class Recipe:
     patience: int = 0
     augmentation: Augmentation = field(default_factory=Augmentation)
     initial: str = "he"
-
-
-def from_dict(content: dict[str, Any]) -> Recipe:
-    """Rebuild a recipe from the output of `dataclasses.asdict`."""
-    return Recipe(**{**content, "augmentation": Augmentation(**content["augmentation"])})
