@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 RECIPES = Path(__file__).parent
 OPTIMIZERS = ("adam", "sgd")
@@ -59,8 +58,3 @@ class Recipe:
     patience: int = 0
     augmentation: Augmentation = field(default_factory=Augmentation)
     initial: str = "he"
-
-
-def from_dict(content: dict[str, Any]) -> Recipe:
-    """Rebuild a recipe from the output of `dataclasses.asdict`."""
-    return Recipe(**{**content, "augmentation": Augmentation(**content["augmentation"])})
