@@ -4,7 +4,7 @@ import os
 import pytest
 
 from bench import journal as journal_module
-from bench.journal import Journal, read_journal, write_pages, write_whole
+from bench.journal import Journal, read_journal, write_atomically, write_pages
 from bench.records import End, Failure, Overhead, to_line
 from models.errors import UserError
 
@@ -101,7 +101,7 @@ def test_only_a_line_feed_ends_a_line(tmp_path, separator) -> None:
 
 def test_a_file_that_can_not_be_completed_is_not_there(tmp_path) -> None:
     with pytest.raises(UserError, match="No such file"):
-        write_whole(tmp_path / "nowhere" / "arms.csv", "text")
+        write_atomically(tmp_path / "nowhere" / "arms.csv", "text")
     assert list(tmp_path.iterdir()) == []
 
 
