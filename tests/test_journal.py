@@ -36,7 +36,7 @@ def test_a_line_that_was_never_finished_is_left_out(tmp_path) -> None:
         "[" * 100_000,
     ],
 )
-def test_a_line_that_is_no_record_is_named(tmp_path, line) -> None:
+def test_the_error_names_a_line_that_is_not_a_record(tmp_path, line) -> None:
     (tmp_path / "journal.jsonl").write_text(f"{to_line(FAILURE)}\n{line}\n")
     with pytest.raises(UserError, match=r"journal\.jsonl, line 2: "):
         read_journal(tmp_path)
