@@ -1,4 +1,4 @@
-"""Fixtures, and the pytest-benchmark way in.
+"""Fixtures, and the stack that pytest-benchmark times.
 
 In a stack's environment `pytest --benchmark-enable tests/contract -k benchmark` times every variant of its first
 stack, or of the one that BENCH_STACK names.
@@ -50,7 +50,6 @@ def weights() -> Weights:
 
 @pytest.fixture(scope="session")
 def trained() -> Weights:
-    """Return the weights of the checkpoint of `cnn-small`."""
     return load_weights(checkpoint_path(CNN_SMALL), CNN_SMALL)
 
 

@@ -55,7 +55,7 @@ def disk_error(path: Path, error: OSError, *, measured: bool = True) -> UserErro
     )
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_atomically(path: Path, text: str) -> None:
     """Write a file that appears under its name only once it is complete; raises UserError if the disk refuses it."""
     try:
         with atomic_write(path) as partial:
@@ -68,7 +68,7 @@ def write_pages(folder: Path, texts: dict[str, str], plots: dict[str, str]) -> N
     """Write the files of a report by name, the plots into a folder of their own."""
     (folder / "plots").mkdir(exist_ok=True)
     for name, text in (texts | {f"plots/{name}": svg for name, svg in plots.items()}).items():
-        write_whole(folder / name, text)
+        write_atomically(folder / name, text)
 
 
 def read_journal(folder: Path) -> list[Record]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from backends.protocol import PRECISIONS
 from bench.codec import CodecError, decode, encode, read_json
-from bench.journal import write_whole
+from bench.journal import write_atomically
 from bench.machine.facts import Machine
 from bench.suite.arms import LATENCY, THROUGHPUT, TRAINING, Arm, Case
 from bench.suite.schedule import PRESETS, Block
@@ -175,7 +175,7 @@ class RunInfo:
 
 def write_run(folder: Path, info: RunInfo) -> None:
     """Write run.json; raises UserError if the disk refuses it."""
-    write_whole(folder / RUN, json.dumps(encode(info), indent=1, allow_nan=False) + "\n")
+    write_atomically(folder / RUN, json.dumps(encode(info), indent=1, allow_nan=False) + "\n")
 
 
 def read_run(folder: Path) -> RunInfo:

@@ -11,7 +11,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-CLASS_COUNT, SIDE = 10, 28
+CLASS_COUNT = 10
 SEED = 20170825
 
 U8: TypeAlias = NDArray[np.uint8]

@@ -1,4 +1,4 @@
-"""The rooms of the house: which may import which, how large they are, and what a name means."""
+"""Which packages may import which, how large they are, and that public names are unique."""
 
 import ast
 from collections import defaultdict

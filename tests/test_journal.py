@@ -4,7 +4,7 @@ import os
 import pytest
 
 from bench import journal as journal_module
-from bench.journal import Journal, read_journal, write_pages, write_whole
+from bench.journal import Journal, read_journal, write_atomically, write_pages
 from bench.records import End, Failure, Overhead, to_line
 from models.errors import UserError
 
@@ -36,7 +36,7 @@ def test_a_line_that_was_never_finished_is_left_out(tmp_path) -> None:
         "[" * 100_000,
     ],
 )
-def test_a_line_that_is_no_record_is_named(tmp_path, line) -> None:
+def test_the_error_names_a_line_that_is_not_a_record(tmp_path, line) -> None:
     (tmp_path / "journal.jsonl").write_text(f"{to_line(FAILURE)}\n{line}\n")
     with pytest.raises(UserError, match=r"journal\.jsonl, line 2: "):
         read_journal(tmp_path)
@@ -101,7 +101,7 @@ def test_only_a_line_feed_ends_a_line(tmp_path, separator) -> None:
 
 def test_a_file_that_can_not_be_completed_is_not_there(tmp_path) -> None:
     with pytest.raises(UserError, match="No such file"):
-        write_whole(tmp_path / "nowhere" / "arms.csv", "text")
+        write_atomically(tmp_path / "nowhere" / "arms.csv", "text")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -40,7 +40,7 @@ field_names = st.sampled_from([name for kind in KINDS.values() for name in kind.
 @pytest.mark.parametrize(
     "record", [SLICE, EPOCH, PROOF, Overhead((1, 2)), Overhead(()), Start("a", "c", True, 1, 2, 3)]
 )
-def test_a_record_is_read_as_it_was_written(record) -> None:
+def test_a_record_is_read_back_unchanged(record) -> None:
     assert from_line(to_line(record)) == record
 
 

@@ -36,7 +36,7 @@ def refused(folder, content) -> str:
 
 
 @pytest.mark.parametrize("make", [inference_run, training_run])
-def test_the_description_of_a_run_is_read_as_it_was_written(tmp_path, make) -> None:
+def test_the_description_of_a_run_is_read_back_unchanged(tmp_path, make) -> None:
     info = make(tmp_path).info
     write_run(tmp_path, info)
     assert read_run(tmp_path) == info

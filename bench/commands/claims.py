@@ -20,7 +20,7 @@ from bench.analysis.run import Run
 from bench.commands.run import RunOptions, run_suite
 from bench.commands.train import TrainOptions, train_model
 from bench.console import say
-from bench.journal import write_whole
+from bench.journal import write_atomically
 from bench.machine.facts import usable_cores
 from bench.report.document import Cell, Column, Paragraph, Section, table
 from bench.report.writers import print_table, section_to_markdown, to_csv
@@ -73,9 +73,9 @@ def compare_claims(preset: Preset | None, results: Path, source: str, console: C
     runs, trained = newest_runs(results), trainings(results)
     outcomes = [judge_claim(claim, runs, trained) for claim in CLAIMS]
     results.mkdir(parents=True, exist_ok=True)
-    write_whole(results / CLAIMS_TABLE, to_csv(outcomes, CLAIM_COLUMNS))
+    write_atomically(results / CLAIMS_TABLE, to_csv(outcomes, CLAIM_COLUMNS))
     page = Section("Published claims, and what is measured here", (Paragraph(RULE), table(outcomes, CLAIM_COLUMNS)))
-    write_whole(results / CLAIMS_PAGE, section_to_markdown(page))
+    write_atomically(results / CLAIMS_PAGE, section_to_markdown(page))
     print_table(table(outcomes, [column for column in CLAIM_COLUMNS if column.brief]), console, lines=True)
     say(console, f"table: {results / CLAIMS_TABLE}, {results / CLAIMS_PAGE}")
     return 1 if any(outcome.verdict.startswith(OPEN) for outcome in outcomes) else 0

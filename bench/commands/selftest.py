@@ -39,7 +39,7 @@ def run_selftest(stack: str | None, results: Path, name: str | None, console: Co
     """Measure known differences; print and store PASS or FAIL for each trial; return 1 if something failed."""
     from bench.analysis.run import Run
     from bench.analysis.selftest import default_arm, default_stack, make_suite, trials
-    from bench.journal import write_whole
+    from bench.journal import write_atomically
 
     stack = stack or default_stack()
     # Raises the error for a missing environment before anything is written.
@@ -53,7 +53,7 @@ def run_selftest(stack: str | None, results: Path, name: str | None, console: Co
     run = Run(folder)
     outcomes = trials(run)
     content = {"machine": encode(run.info.machine), "trials": [encode(trial) for trial in outcomes]}
-    write_whole(folder / SELFTEST_FILE, json.dumps(content, indent=1) + "\n")
+    write_atomically(folder / SELFTEST_FILE, json.dumps(content, indent=1) + "\n")
     print_table(table(outcomes, TRIAL_COLUMNS, title="Selftest"), console)
     say(console, f"stored: {folder / SELFTEST_FILE}")
     return status if all(trial.passed for trial in outcomes) else 1

@@ -12,7 +12,7 @@ from bench.commands.folders import shared_folder
 from bench.commands.models import report_model, say_failures
 from bench.commands.origin import origin_of_now
 from bench.console import say
-from bench.journal import write_whole
+from bench.journal import write_atomically
 from bench.machine import facts
 from bench.suite.arms import Arm
 from bench.training.history import MODEL_FILE, TRAINING_SCHEMA, TrainingRecord, is_complete
@@ -86,7 +86,7 @@ def tune_recipe(options: TrainOptions, trials: int, console: Console) -> None:
     job = make_job(options)
     folder = shared_folder(options.results, options.name or default_name("tune", options))
     trained = search.search_settings(job, trials, folder, console)
-    write_whole(folder / PLOT, trials_plot(trained))
+    write_atomically(folder / PLOT, trials_plot(trained))
     settings = ", ".join(f"{name} {value:.4g}" for name, value in search.best_trial(trained).settings.items())
     recipe = folder / search.BEST
     say(console, f"best: {settings}: {recipe}; train it: bench train --recipe {recipe}")

@@ -54,7 +54,7 @@ def styles() -> Iterator[tuple[str, str]]:
     return cycle(product(LINES, COLOURS))
 
 
-def look_of(arm: Arm, arms: Sequence[Arm]) -> tuple[str, str]:
+def marker_and_colour(arm: Arm, arms: Sequence[Arm]) -> tuple[str, str]:
     """Return the marker of an arm's precision, and the colour of its stack among those of `arms`."""
     stacks = list(dict.fromkeys(other.stack for other in arms))
     marker = MARKERS[PRECISIONS.index(arm.precision) % len(MARKERS)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
@@ -25,7 +26,7 @@ from bench.report.plot_style import (
     MARKERS,
     STYLE,
     log_ratio_axis,
-    look_of,
+    marker_and_colour,
     panel_height,
     plain_log_axis,
     styles,
@@ -34,7 +35,7 @@ from bench.report.plot_style import (
 from bench.suite.arms import LATENCY, TRAINING, threads_label
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from bench.analysis.attribution import Attribution
     from bench.analysis.run import Run
@@ -48,7 +49,8 @@ ATTRIBUTION, TRADEOFFS, TRAINING_CURVES = "attribution.svg", "tradeoffs.svg", "t
 SCALING, ROOFLINE = "scaling.svg", "roofline.svg"
 VERDICT_COLOURS = {"FASTER": "#009E73", "SLOWER": "#D55E00", "EQUIVALENT": "#0072B2"}
 OTHER_VERDICT = "#777777"
-MOST_ROWS = 60  # of a panel: more can't be told apart; the tables have them all
+# More rows in a panel would be illegible; the tables show all of them.
+MOST_ROWS = 60
 QUANTILES = np.linspace(0, 0.999, 400)
 
 
@@ -99,35 +101,29 @@ def _speedup_panel(run: Run, axes: Any, case: Case, rows: list[Speedup]) -> None
 
 def attribution(run: Run) -> Figure | None:
     """Draw each ladder as a waterfall: what every step adds to the speedup over the lowest rung."""
-    found = attributions(run)
-    if not found:
-        return None
-    heights = [1.1 + 0.36 * len(each.rungs) for each in found]
-    figure = Figure(figsize=(8.5, sum(heights)))
-    grid = figure.subplots(len(found), 1, squeeze=False, gridspec_kw={"height_ratios": heights})
-    for axes, each in zip(grid.flat, found, strict=True):
-        _waterfall(axes, each)
-    return figure
+    ladders = attributions(run)
+    heights = [1.1 + 0.36 * len(ladder.rungs) for ladder in ladders]
+    return _stacked(heights, [partial(_waterfall, ladder=ladder) for ladder in ladders])
 
 
-def _waterfall(axes: Any, found: Attribution) -> None:
+def _waterfall(axes: Any, ladder: Attribution) -> None:
     axes.axvline(1, color="black", lw=0.8)
-    reached = 1.0
-    for place, rung in enumerate(found.rungs):
+    total = 1.0
+    for place, rung in enumerate(ladder.rungs):
         if rung.step is None or rung.total is None:
             axes.annotate("1", (1, place), (4, 0), textcoords="offset points", va="center", fontsize=7.5)
             continue
-        before, reached = reached, rung.total.speedup
-        colour = VERDICT_COLOURS["FASTER" if reached >= before else "SLOWER"]
-        axes.plot([before, reached], [place, place], color=colour, lw=9, solid_capstyle="butt", alpha=0.75)
-        right = max(before, reached)
+        before, total = total, rung.total.speedup
+        colour = VERDICT_COLOURS["FASTER" if total >= before else "SLOWER"]
+        axes.plot([before, total], [place, place], color=colour, lw=9, solid_capstyle="butt", alpha=0.75)
+        right = max(before, total)
         if interval := rung.step.ratio_interval:
             right = max(right, before * interval.high)
             axes.plot([before * interval.low, before * interval.high], [place, place], color="black", lw=1)
-        axes.annotate(f"x{rung.step.speedup:.2f}, {reached:.2f} in all", (right, place), (8, 0),
+        axes.annotate(f"x{rung.step.speedup:.2f}, {total:.2f} in all", (right, place), (8, 0),
                       textcoords="offset points", va="center", fontsize=7.5)  # fmt: skip
-    labels = [f"{rung.name}\n{rung.arm.label}" for rung in found.rungs]
-    axes.set(yticks=range(len(labels)), ylim=(len(labels) - 0.4, -0.6), title=f"{found.name}: {found.case.label}")
+    labels = [f"{rung.name}\n{rung.arm.label}" for rung in ladder.rungs]
+    axes.set(yticks=range(len(labels)), ylim=(len(labels) - 0.4, -0.6), title=f"{ladder.name}: {ladder.case.label}")
     axes.set_yticklabels(labels, fontsize=7.5)
     axes.set_xlabel("speed over the first step (log scale; thin line: interval of the step)")
     log_ratio_axis(axes.xaxis)
@@ -136,19 +132,16 @@ def _waterfall(axes: Any, found: Attribution) -> None:
 
 def accuracy_against_speed(run: Run) -> Figure | None:
     """Draw accuracy against speed across precisions, one panel a case."""
-    found = {case: rows for case in run.cases if (rows := tradeoffs(run, case))}
-    if not found:
-        return None
-    figure = Figure(figsize=(8.5, 3.4 * len(found)))
-    for axes, (case, rows) in zip(figure.subplots(len(found), 1, squeeze=False).flat, found.items(), strict=True):
-        _tradeoff_panel(run, axes, case, rows)
-    return figure
+    panels = [
+        partial(_tradeoff_panel, run=run, case=case, rows=rows) for case in run.cases if (rows := tradeoffs(run, case))
+    ]
+    return _stacked([3.4] * len(panels), panels)
 
 
-def _tradeoff_panel(run: Run, axes: Any, case: Case, rows: list[Tradeoff]) -> None:
+def _tradeoff_panel(axes: Any, run: Run, case: Case, rows: list[Tradeoff]) -> None:
     for row in rows:
         speed = row.estimate.speedup if row.estimate else 1.0
-        marker, colour = look_of(row.arm, run.arms)
+        marker, colour = marker_and_colour(row.arm, run.arms)
         axes.plot([speed], [row.accuracy * 100], marker, color=colour, ms=6, label=row.arm.label)
     gate = MIN_RELATIVE_ACCURACY * rows[0].accuracy / rows[0].relative_accuracy * 100
     axes.axhline(gate, color="black", lw=0.8, ls=":", label="99 % of fp32")
@@ -165,9 +158,8 @@ def accuracy_against_time(run: Run) -> Figure | None:
 
 
 def _training_panel(run: Run, axes: Any, case: Case) -> None:
-    for (style, colour), arm in zip(
-        styles(), (each for each in run.participants(case) if not each.replica), strict=False
-    ):
+    arms = [arm for arm in run.participants(case) if not arm.replica]
+    for (style, colour), arm in zip(styles(), arms, strict=False):
         curve = learning_curve(run, arm, case)
         if curve:
             seconds, accuracies = zip(*curve, strict=True)
@@ -188,7 +180,7 @@ def _latency_panel(run: Run, axes: Any, case: Case) -> None:
     for (style, colour), arm in zip(styles(), run.participants(case)[:MOST_ROWS], strict=False):
         slices = run.slices(arm, case)
         if slices:
-            samples = np.concatenate([each.samples_ns for each in slices]) / 1e3
+            samples = np.concatenate([turn.samples_ns for turn in slices]) / 1e3
             axes.plot(np.quantile(samples, QUANTILES), QUANTILES * 100, style, color=colour, lw=1.5, label=arm.label)
     axes.set(xscale="log", title=case.label, xlabel="latency, µs (log scale)", ylabel="share of iterations, %")
     plain_log_axis(axes.xaxis, LogLocator(subs=(1, 2, 5)))
@@ -222,33 +214,38 @@ def _panels(
     *,
     sharex: bool = False,
 ) -> Figure | None:
-    """Lay out one panel below the other for each case that has rows; of very many, it has the first."""
+    """Draw a panel for each case that has rows, of at most MOST_ROWS."""
     every = {case: [row for row in rows if row.pair.case == case] for case in run.cases}
     groups = {case: group[:MOST_ROWS] for case, group in every.items() if group}
-    if not groups:
-        return None
-    heights = [panel_height(height, len(group)) if height else 1.2 + 0.42 * len(group) for group in groups.values()]
-    figure = Figure(figsize=(8.5, sum(heights)))
-    grid = figure.subplots(len(groups), 1, squeeze=False, sharex=sharex, gridspec_kw={"height_ratios": heights})
-    for axes, (case, group) in zip(grid.flat, groups.items(), strict=True):
-        draw(axes, case, group)
-        if len(group) < len(every[case]):
-            axes.set_title(f"{axes.get_title()}, the first {len(group)} of {len(every[case])} comparisons")
+
+    def draw_case(axes: Any, case: Case) -> None:
+        draw(axes, case, groups[case])
+        if len(groups[case]) < len(every[case]):
+            axes.set_title(f"{axes.get_title()}, the first {len(groups[case])} of {len(every[case])} comparisons")
         axes.tick_params(labelbottom=True)
+
+    heights = [panel_height(height, len(group)) if height else 1.2 + 0.42 * len(group) for group in groups.values()]
+    return _stacked(heights, [partial(draw_case, case=case) for case in groups], sharex=sharex)
+
+
+def _stacked(
+    heights: Sequence[float], panels: Sequence[Callable[[Any], None]], *, sharex: bool = False
+) -> Figure | None:
+    """Draw panels of these heights in inches, one below the other; return None if there are none."""
+    if not panels:
+        return None
+    figure = Figure(figsize=(8.5, sum(heights)))
+    grid = figure.subplots(len(panels), 1, squeeze=False, sharex=sharex, gridspec_kw={"height_ratios": heights})
+    for axes, draw in zip(grid.flat, panels, strict=True):
+        draw(axes)
     return figure
 
 
 def scaling(run: Run) -> Figure | None:
     """Draw throughput against the batch size, and latency against the number of threads, one panel a sweep."""
-    found = sweeps(run)
-    if not found:
-        return None
-    heights = [panel_height(3.6, len(sweep.curves)) for sweep in found]
-    figure = Figure(figsize=(8.5, sum(heights)))
-    grid = figure.subplots(len(found), 1, squeeze=False, gridspec_kw={"height_ratios": heights})
-    for axes, sweep in zip(grid.flat, found, strict=True):
-        _scaling_panel(axes, sweep)
-    return figure
+    swept = sweeps(run)
+    heights = [panel_height(3.6, len(sweep.curves)) for sweep in swept]
+    return _stacked(heights, [partial(_scaling_panel, sweep=sweep) for sweep in swept])
 
 
 def _scaling_panel(axes: Any, sweep: Sweep) -> None:
@@ -269,41 +266,39 @@ def _scaling_panel(axes: Any, sweep: Sweep) -> None:
 
 
 def roofline(run: Run) -> Figure | None:
-    """Draw what arms reach under the roofs of the machine, one panel for each number of threads and scenario."""
+    """Draw the rates of arms below the machine's limits, one panel for each number of threads and scenario."""
     groups = defaultdict[tuple[int, str], list[RooflinePoint]](list)
     for case in run.cases:
         groups[run.threads(case), case.scenario] += roofline_points(run, case)
-    found = {key: rows for key, rows in groups.items() if rows}
-    if not found:
-        return None
-    figure = Figure(figsize=(8.5, 4.4 * len(found)))
-    panels = figure.subplots(len(found), 1, squeeze=False).flat
-    for axes, ((threads, scenario), rows) in zip(panels, found.items(), strict=True):
-        _roofline_panel(run, axes, rows, threads)
-        axes.set_title(f"{scenario}, {threads_label(threads)}")
-    return figure
+    panels = [
+        partial(_roofline_panel, run=run, rows=rows, threads=threads, scenario=scenario)
+        for (threads, scenario), rows in groups.items()
+        if rows
+    ]
+    return _stacked([4.4] * len(panels), panels)
 
 
-def _roofline_panel(run: Run, axes: Any, rows: list[RooflinePoint], threads: int) -> None:
+def _roofline_panel(axes: Any, run: Run, rows: list[RooflinePoint], threads: int, scenario: str) -> None:
     intensities = [row.limit.intensity for row in rows]
     span = np.geomspace(min(intensities) / 3, max(intensities) * 3, 100)
-    precisions = [each for each in PRECISIONS if any(row.arm.precision == each for row in rows)]
-    _draw_roofs(run, axes, span, precisions, threads)
+    precisions = [name for name in PRECISIONS if any(row.arm.precision == name for row in rows)]
+    _draw_limits(run, axes, span, precisions, threads)
     for row in rows:
-        marker, colour = look_of(row.arm, run.arms)
+        marker, colour = marker_and_colour(row.arm, run.arms)
         axes.plot([row.limit.intensity], [row.operations_per_s / 1e9], marker, color=colour, ms=5)
     for arm in {row.arm.stack: row.arm for row in rows}.values():
-        axes.plot([], [], "o", color=look_of(arm, run.arms)[1], ms=5, label=arm.stack)
+        axes.plot([], [], "o", color=marker_and_colour(arm, run.arms)[1], ms=5, label=arm.stack)
     axes.set(xscale="log", yscale="log", ylabel="GFLOP/s, of int8 GOP/s (log scale)")
+    axes.set_title(f"{scenario}, {threads_label(threads)}")
     axes.set_xlabel("operations per byte (log scale); circle fp32, square bf16, triangle int8")
     for axis in (axes.xaxis, axes.yaxis):
         plain_log_axis(axis, LogLocator(subs=(1, 2, 5)))
     axes.legend(**LEGEND)
 
 
-def _draw_roofs(run: Run, axes: Any, span: Any, precisions: list[str], threads: int) -> None:
+def _draw_limits(run: Run, axes: Any, span: Any, precisions: list[str], threads: int) -> None:
     """Draw the fastest product of each precision, and the traffic to the smallest and the largest working set."""
-    peaks = {each: peak for each in precisions if (peak := peak_operations_per_s(run, each, threads))}
+    peaks = {name: peak for name in precisions if (peak := peak_operations_per_s(run, name, threads))}
     for precision, peak in peaks.items():
         axes.axhline(peak / 1e9, color="black", lw=0.9)
         unit = "GOP/s" if precision == "int8" else "GFLOP/s"

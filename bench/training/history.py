@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.codec import FLAT, CodecError, decode, encode, read_json
-from bench.journal import write_whole
+from bench.journal import write_atomically
 from bench.machine.facts import Machine
 from bench.run_info import DataInfo
 from bench.worker.messages import EpochReply
@@ -67,7 +67,7 @@ def is_complete(folder: Path) -> bool:
 
 
 def write_training(folder: Path, record: TrainingRecord) -> None:
-    write_whole(folder / TRAINING_FILE, json.dumps(encode(record), indent=1) + "\n")
+    write_atomically(folder / TRAINING_FILE, json.dumps(encode(record), indent=1) + "\n")
 
 
 def read_training(folder: Path) -> TrainingRecord:
@@ -87,7 +87,7 @@ def read_training(folder: Path) -> TrainingRecord:
 
 
 def write_history(folder: Path, history: Sequence[Epoch]) -> None:
-    write_whole(folder / HISTORY_FILE, history_to_json(history, indent=1) + "\n")
+    write_atomically(folder / HISTORY_FILE, history_to_json(history, indent=1) + "\n")
 
 
 def read_history(folder: Path) -> list[Epoch]:

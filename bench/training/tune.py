@@ -15,7 +15,7 @@ from bench.codec import encode
 from bench.console import steps
 from bench.engine.build import EPOCH_TIMEOUT_S
 from bench.engine.workers import WorkerError
-from bench.journal import write_whole
+from bench.journal import write_atomically
 from bench.suite.environments import environment_of
 from bench.training.train import EVALUATE_TIMEOUT_S, Job, evaluation_of, open_training, start_worker
 from bench.worker.messages import RunEpoch
@@ -89,7 +89,7 @@ def search_settings(job: Job, trials: int, folder: Path, console: Console) -> li
         raise UserError(f"{folder}: none of {len(ended)} trials has trained to the end; {TRIALS} has the reasons")
     best = best_trial(trained)
     comment = f"Best of {len(ended)} trials: accuracy {best.accuracy:.4f} on held-out training images."
-    write_whole(folder / BEST, to_toml(replace(job.recipe, **best.settings), comment))
+    write_atomically(folder / BEST, to_toml(replace(job.recipe, **best.settings), comment))
     return trained
 
 
@@ -173,4 +173,4 @@ def _write_table(study: Study, folder: Path) -> None:
         }
         for trial in _ended(study)
     ]
-    write_whole(folder / TRIALS, pd.DataFrame(rows).to_csv(index=False, float_format="%.6g"))
+    write_atomically(folder / TRIALS, pd.DataFrame(rows).to_csv(index=False, float_format="%.6g"))

@@ -98,7 +98,7 @@ class RecordedRunBuilder:
             case: tuple(new.id if name == arm.id else name for name in names)
             for case, names in self.info.lineups.items()
         }
-        arms = tuple(new if each == arm else each for each in self.info.arms)
+        arms = tuple(new if other == arm else other for other in self.info.arms)
         return self.describe(arms=arms, lineups=lineups, pairs=tuple(map(renamed, self.info.pairs)))
 
     def write(self) -> Path:

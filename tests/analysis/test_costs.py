@@ -1,4 +1,4 @@
-"""Start-up, and when a faster arm makes up for a longer one."""
+"""Start-up times, and after how many images a faster arm makes up for a longer start."""
 
 from dataclasses import replace
 

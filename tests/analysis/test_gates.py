@@ -36,7 +36,7 @@ def test_an_estimate_inside_the_band_is_unresolved() -> None:
     assert "A/A band" in verdict.reason
 
 
-def test_an_interval_with_one_is_unresolved_and_tells_how_many_blocks_are_missing() -> None:
+def test_an_interval_that_includes_1_is_unresolved_and_estimates_the_further_blocks() -> None:
     verdict = judge(estimate(1.05, 0.95, 1.16), 0.001, STANDARD)
     assert verdict.word == gates.UNRESOLVED
     assert "includes 1" in verdict.reason
@@ -94,8 +94,8 @@ def test_too_few_blocks_are_said_to_be_too_few() -> None:
     ],
 )
 def test_parity_gate(difference, agreement, fault) -> None:
-    found = parity_fault("fp32", difference, agreement, "oracle")
-    assert found is None if fault is None else fault in (found or "")
+    actual = parity_fault("fp32", difference, agreement, "oracle")
+    assert actual is None if fault is None else fault in (actual or "")
 
 
 def test_an_accuracy_above_the_record_is_a_leak_on_the_real_data_only() -> None:

@@ -1,4 +1,4 @@
-"""From a journal to ratios: exact where the journal is, and nothing that it does not hold."""
+"""From a journal to ratios."""
 
 import math
 from dataclasses import replace

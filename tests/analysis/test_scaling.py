@@ -26,7 +26,7 @@ ARMS = (ARM, replace(ARM, settings="plain"))
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
-    """Measure three batch sizes, on one thread and on two if there are as many cores."""
+    """Measure three batch sizes, on one thread and, if the machine has two cores, on two."""
     folder = tmp_path_factory.mktemp("sweep")
     suite = equal_suite(ARM, range(1, min(2, usable_cores()) + 1))
     suite = replace(suite, arm_patterns=ARMS, batch_sizes=(4, 1, 2))
@@ -64,7 +64,7 @@ def test_the_threads_of_a_case_are_those_of_its_processes(swept) -> None:
         assert proof.threads == int(proof.case.rpartition("/t")[2] or swept.info.threads)
 
 
-def test_cases_that_differ_in_nothing_that_is_swept_are_no_sweep(tmp_path) -> None:
+def test_cases_with_equal_batch_sizes_and_threads_are_not_a_sweep(tmp_path) -> None:
     assert sweeps(inference_run(tmp_path / "run").read()) == []
 
 

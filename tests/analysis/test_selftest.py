@@ -30,7 +30,6 @@ def recorded(folder, arm, ratio, noise=0.002):
 
 
 def recovery(builder, arm):
-    """Return the trial of an arm."""
     run = builder.read()
     (row,) = [row for row in selftest.speedups(run) if row.pair == Pair(arm, EAGER, CASE)]
     return selftest._recovery(run, row)

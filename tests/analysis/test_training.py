@@ -1,4 +1,4 @@
-"""From a journal of epochs to the results of training: exact where the journal is."""
+"""From a journal of epochs to the results of training."""
 
 from dataclasses import replace
 
@@ -28,7 +28,6 @@ def builder(tmp_path):
 
 
 def row(run):
-    """Return the extension's comparison."""
     return next(row for row in speedups(run) if row.pair.arm == IPEX)
 
 

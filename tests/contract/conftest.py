@@ -133,7 +133,6 @@ class RunningVariant:
         return case
 
     def predict(self, case: str, images: int = 64) -> np.ndarray:
-        """Return the logits of the first images."""
         file = self.folder / "logits.npy"
         assert self.worker.request(Predict(case, images, str(file)), TIMEOUT_S).images == images
         return np.load(file, allow_pickle=False)

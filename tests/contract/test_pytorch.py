@@ -1,4 +1,4 @@
-"""Properties of PyTorch and its extension alone."""
+"""What holds for PyTorch and its extension only."""
 
 import gc
 import statistics

@@ -1,4 +1,4 @@
-"""Who stays in a block and who leaves it, with arms that need no processes."""
+"""Which arms stay in a block and which leave it; no processes are started."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def test_an_interrupt_while_arms_are_built_kills_and_stops_all(run, groups) -> N
     assert all(group.stopped for group in groups.values())
 
 
-def test_what_else_used_the_machine_is_what_no_worker_and_not_the_harness_used(run, monkeypatch) -> None:
+def test_foreign_cpu_time_is_the_busy_time_without_workers_and_harness(run, monkeypatch) -> None:
     runner = run()
     runner.groups = {ORACLE.id: FakeGroup({}), REPLICA.id: FakeGroup({})}
     runner.groups[REPLICA.id].workers[0].pid += 100

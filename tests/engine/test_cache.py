@@ -29,7 +29,7 @@ def test_an_entry_is_made_once(make) -> None:
 
 
 @pytest.mark.parametrize("damage", ["change", "remove", "add", "facts"])
-def test_an_entry_that_is_not_as_it_was_made_is_made_anew(make, damage) -> None:
+def test_a_modified_entry_is_made_again(make, damage) -> None:
     folder, _, _ = cache.entry("kind", "digest", make)
     match damage:
         case "change":
@@ -45,7 +45,7 @@ def test_an_entry_that_is_not_as_it_was_made_is_made_anew(make, damage) -> None:
     assert (folder / "model.bin").read_bytes() == b"weights"
 
 
-def test_what_fails_in_the_making_leaves_nothing(make, tmp_path) -> None:
+def test_an_entry_whose_making_fails_is_not_kept(make, tmp_path) -> None:
     def fail(folder: Path) -> dict:
         (folder / "half").touch()
         raise RuntimeError("no")

@@ -21,7 +21,7 @@ def info(context):
     return describe_run(context.plan, context.data, context.models, ORIGIN)
 
 
-def test_a_description_is_read_back_as_it_was_written(info, tmp_path) -> None:
+def test_a_description_is_read_back_unchanged(info, tmp_path) -> None:
     write_run(tmp_path, info)
     assert read_run(tmp_path) == info
 

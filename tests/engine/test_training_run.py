@@ -120,7 +120,7 @@ def test_an_error_in_a_suite_is_reported_with_its_line(bench, tmp_path, old, new
 
 
 @pytest.mark.stacks
-def test_the_real_stacks_train_alike_on_equal_batches(bench, tmp_path) -> None:
+def test_the_real_stacks_have_similar_losses_on_equal_batches(bench, tmp_path) -> None:
     """In a short run of all four, IPEX in bf16 as well, every proof passes and the first losses agree."""
     arms = '"pytorch/train", "ipex/train", "ipex/train/bf16", "tensorflow/train", "itex/train"'
     suite = SUITE.replace('"pupil/train", "toy/train", "toy/train-diverges", "toy/train-dies"', arms)

@@ -21,7 +21,6 @@ needs_official_files = pytest.mark.skipif(
 
 
 def idx(array, magic=None):
-    """Encode an array of bytes as uncompressed IDX."""
     magic = 0x0800 | array.ndim if magic is None else magic
     return struct.pack(f">{1 + array.ndim}I", magic, *array.shape) + array.tobytes()
 

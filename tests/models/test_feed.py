@@ -24,7 +24,6 @@ def make_feed(**changes) -> Feed:
 
 
 def digest(feed, epoch) -> str:
-    """Return the digest of an epoch's batches."""
     batches = DigestingIterator(feed.epoch(epoch), feed.batches)
     assert sum(len(labels) for _, labels in batches) == 70
     return batches.digest

@@ -82,10 +82,8 @@ CODE = r"(?P<fence>`+)(?P<space> ?)(?P<code>.*?)(?P=space)(?P=fence)(?!`)"
 
 
 def unmarked(text: str) -> str:
-    """Return the text that a reader sees."""
     return clean(re.sub(rf"\\(?P<plain>.)|{CODE}|\*\*", lambda match: match["plain"] or match["code"] or "", text))
 
 
 def outside_code(page: str) -> str:
-    """Return Markdown without its code spans."""
     return re.sub(rf"(?P<escaped>\\.)|{CODE}", lambda match: match["escaped"] or "", page)

@@ -1,4 +1,4 @@
-"""The two pages of a report hold the same."""
+"""Both pages of a report have the same content."""
 
 import io
 import re
@@ -77,7 +77,7 @@ def test_hostile_text_is_shown_as_text_in_every_place(tmp_path) -> None:
     assert f"Command: bench {HOSTILE}, commit {HOSTILE}." in texts
 
 
-def test_the_report_of_a_training_has_its_table_and_nothing_that_was_not_measured(tmp_path) -> None:
+def test_the_report_of_a_training_has_its_table_and_omits_what_was_not_measured(tmp_path) -> None:
     builder = training_run(tmp_path / "run")
     text, _ = report(builder)
     assert {path.name for path in (builder.folder / "plots").iterdir()} == {

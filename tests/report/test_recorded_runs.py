@@ -1,4 +1,4 @@
-"""Reports of recorded runs: what they say, and what they leave out."""
+"""Reports of recorded runs: which sections and sentences they have."""
 
 import csv
 from dataclasses import replace
@@ -65,7 +65,7 @@ def test_an_arm_that_diverged_is_a_row_with_its_reason(tmp_path) -> None:
     assert (rows[IPEX.id]["status"], "diverged" in rows[IPEX.id]["reason"]) == ("failed", True)
 
 
-def test_the_report_of_a_training_run_has_training_and_nothing_that_was_not_measured(tmp_path) -> None:
+def test_the_report_of_a_training_run_omits_what_was_not_measured(tmp_path) -> None:
     folder = training_run(tmp_path / "run").write()
     write_report(folder, Console(file=StringIO()))
     assert {path.name for path in (folder / "plots").iterdir()} == {"speedups.svg", "training.svg", "blocks.svg"}

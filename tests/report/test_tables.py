@@ -1,4 +1,4 @@
-"""The tables of a run: their rows and columns, in the CSV files and on the console."""
+"""The tables of a run, as CSV files and on the console."""
 
 import csv
 import io
@@ -91,7 +91,7 @@ def test_only_tables_with_rows_are_files(tmp_path, make, extra) -> None:
     assert csv_files(run, arm_rows(run)).keys() == {"arms.csv", "speedups.csv"} | extra
 
 
-def test_a_report_that_can_t_be_rendered_leaves_the_folder_as_it_was(tmp_path, monkeypatch) -> None:
+def test_a_report_that_can_not_be_rendered_leaves_the_folder_unchanged(tmp_path, monkeypatch) -> None:
     folder = inference_run(tmp_path / "run").write()
     before = {path: path.read_bytes() for path in folder.rglob("*")}
     monkeypatch.setattr("bench.report.summary.to_html", lambda *_: 1 / 0)

@@ -138,7 +138,7 @@ def test_hostile_text_in_every_field_of_html_is_text() -> None:
     assert sum(content == hostile for kind, content in parser.blocks if kind in ("text", "h1", "h2")) == 6
 
 
-def test_the_console_shows_text_as_it_is_in_80_columns() -> None:
+def test_the_console_shows_text_unchanged_in_80_columns() -> None:
     stream = io.StringIO()
     print_table(TABLE, Console(file=stream, width=80))
     shown = "\n".join(line.rstrip() for line in stream.getvalue().rstrip().splitlines()) + "\n"

@@ -1,4 +1,4 @@
-"""Arms, baselines and the narrowing of a suite."""
+"""Arms and baselines of a suite, and the options that narrow it."""
 
 from dataclasses import replace
 

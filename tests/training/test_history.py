@@ -30,7 +30,6 @@ RECORD = TrainingRecord(1, ("bench", "train"), "2026-01-01T00:00:00+00:00", None
 
 
 def history(*losses):
-    """Return epochs with these validation losses."""
     return [replace(EPOCH, validation_loss=loss) for loss in losses]
 
 

@@ -95,7 +95,7 @@ def test_exceptions_become_replies(error, reply) -> None:
     assert json.loads(reply_to(request_line(Save("c")), {Save: fail})) == reply
 
 
-def test_a_line_that_is_no_request_is_an_error() -> None:
+def test_a_line_that_is_not_a_request_is_an_error() -> None:
     assert "error" in json.loads(reply_to("rubbish\n", {}))
 
 

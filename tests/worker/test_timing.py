@@ -8,8 +8,6 @@ from bench.worker.timing import Timing, delayed, is_steady, time_pipeline, time_
 
 
 class FakeClock:
-    """A clock that advances only when it is set."""
-
     def __init__(self) -> None:
         self.now = 0
 
