@@ -1,7 +1,7 @@
-"""Hold our latency of an OpenVINO IR against that of OpenVINO's own benchmark_app, in turn, on the same IR.
+"""Compare our latency of an OpenVINO IR with that of OpenVINO's own benchmark_app, alternating on the same IR.
 
-The app fills its input once and times inside the runtime. At that boundary both must agree; what our own boundary adds,
-a fresh batch in and the logits out, is printed beside it. `tox -e benchmark-openvino` runs it.
+The app fills its input once and times inside the runtime. Timed in the same way, both must agree. The latency at our
+own boundary, which includes a new batch in and the logits out, is printed as well. `tox -e benchmark-openvino` runs it.
 """
 
 from __future__ import annotations
@@ -40,48 +40,47 @@ def app_us(ir: Path, batch_size: int, threads: int) -> float:
     command += ["-nstreams", "1", "-nthreads", threads, "-nireq", "1", "-infer_precision", "f32", "-t", SECONDS]
     command += ["-shape", f"[{batch_size},1,28,28]"]
     printed = subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True).stdout
-    found = re.search(r"Median:\s+([\d.]+) (us|ms)", printed)
-    if found is None:
+    median_line = re.search(r"Median:\s+([\d.]+) (us|ms)", printed)
+    if median_line is None:
         raise SystemExit(f"benchmark_app printed no median: {printed[-500:]}")
-    return float(found[1]) * {"us": 1, "ms": 1e3}[found[2]]
+    return float(median_line[1]) * {"us": 1, "ms": 1e3}[median_line[2]]
 
 
 def runtime_us(compiled: Any, batch: Any) -> float:
-    """Return the median latency inside the runtime, of a request whose input stays."""
+    """Return the median latency inside the runtime, of a request that keeps its input."""
     import openvino as ov
 
     request = compiled.create_infer_request()
     request.set_input_tensor(ov.Tensor(batch))
-    found, start = [], now_ns()
+    latencies, start = [], now_ns()
     while now_ns() - start < SECONDS * 1e9:
         request.infer()
-        found.append(request.latency * 1e3)
-    return median(found)
+        latencies.append(request.latency * 1e3)
+    return median(latencies)
 
 
 def ours_us(session: Any, batch: Any) -> float:
     """Return the median latency at our own boundary."""
-    found, start = [], now_ns()
+    latencies, start = [], now_ns()
     while now_ns() - start < SECONDS * 1e9:
         before = now_ns()
         session.step(batch)
-        found.append((now_ns() - before) / 1e3)
-    return median(found)
+        latencies.append((now_ns() - before) / 1e3)
+    return median(latencies)
 
 
 def compare(batch_size: int, folder: Path) -> None:
-    """Print the ratio at the app's boundary, and what ours adds."""
     disable_telemetry()
     import openvino as ov
 
     threads = usable_cores()
     images = standardise(CNN_SMALL, data.load("synthetic").test_images[:batch_size])
     weights = load_weights(checkpoint_path(CNN_SMALL), CNN_SMALL)
-    deployment = InferenceSpec(CNN_SMALL, weights, "latency", "fp32", batch_size, images, folder)
-    convert("pytorch", deployment, folder)
-    session = open_backend("openvino", threads).inference(deployment)
+    spec = InferenceSpec(CNN_SMALL, weights, "latency", "fp32", batch_size, images, folder)
+    convert("pytorch", spec, folder)
+    session = open_backend("openvino", threads).inference(spec)
     options = {"NUM_STREAMS": "1", "INFERENCE_NUM_THREADS": str(threads), "INFERENCE_PRECISION_HINT": "f32"}
-    compiled = ov.Core().compile_model(read_ir(ov.Core(), deployment), "CPU", options)
+    compiled = ov.Core().compile_model(read_ir(ov.Core(), spec), "CPU", options)
     batch = session.prepare(images)
     turns: dict[str, Callable[[], float]] = {
         "app": lambda: app_us(folder / "model.xml", batch_size, threads),
@@ -89,21 +88,20 @@ def compare(batch_size: int, folder: Path) -> None:
     }
     rounds = []
     for number in range(ROUNDS):
-        found = {name: turns[name]() for name in sorted(turns, reverse=bool(number % 2))}
-        rounds.append((found["app"], found["runtime"], ours_us(session, batch)))
+        times = {name: turns[name]() for name in sorted(turns, reverse=bool(number % 2))}
+        rounds.append((times["app"], times["runtime"], ours_us(session, batch)))
     ratios = [math.log(app / runtime) for app, runtime, _ in rounds]
     interval = wilcoxon_interval(ratios, 0.95)
-    sure = f" ({math.exp(interval.low):.3f} to {math.exp(interval.high):.3f})" if interval else ""
+    bounds = f" ({math.exp(interval.low):.3f} to {math.exp(interval.high):.3f})" if interval else ""
     app, runtime, own = (float(np.median(column)) for column in zip(*rounds, strict=True))
     print(
         f"batch {batch_size}, {threads} threads: benchmark_app {app:.1f} us, ours at its boundary {runtime:.1f} us: "
-        f"ratio {math.exp(hodges_lehmann(ratios)):.3f}{sure}; at our boundary {own:.1f} us",
+        f"ratio {math.exp(hodges_lehmann(ratios)):.3f}{bounds}; at our boundary {own:.1f} us",
         flush=True,
     )
 
 
 def main() -> None:
-    """Compare each batch size."""
     for batch_size in BATCH_SIZES:
         with tempfile.TemporaryDirectory() as folder:
             compare(batch_size, Path(folder))

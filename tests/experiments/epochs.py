@@ -1,4 +1,4 @@
-"""Set our epoch beside the one that people write, in one process, epoch by epoch in turn; print the ratio.
+"""Compare the time of our epochs with that of the usual training loops, alternating epoch by epoch in one process.
 
 `tox -e benchmark` runs it for PyTorch (DataLoader and torchvision's transforms) and TensorFlow (model.fit on tf.data).
 """
@@ -33,9 +33,8 @@ ROUNDS = 5
 
 
 def ours(stack: str, data_set: DataSet) -> Callable[[int], None]:
-    """Return what trains one of our epochs."""
-    course = TrainingSpec(CNN_SMALL, initial_weights(CNN_SMALL, 0), "train", "fp32", RECIPE, 0)
-    training, labels = open_training(stack, usable_cores(), course), data_set.train_labels.astype(np.int64)
+    spec = TrainingSpec(CNN_SMALL, initial_weights(CNN_SMALL, 0), "train", "fp32", RECIPE, 0)
+    training, labels = open_training(stack, usable_cores(), spec), data_set.train_labels.astype(np.int64)
     feed = Feed(CNN_SMALL, data_set.train_images, labels, RECIPE.batch_size, Augmentation(), 0, usable_cores())
 
     def epoch(number: int) -> None:
@@ -45,7 +44,7 @@ def ours(stack: str, data_set: DataSet) -> Callable[[int], None]:
 
 
 def usual_pytorch(data_set: DataSet, *, channels_last: bool = False) -> Callable[[int], None]:
-    """Return what trains an epoch as tutorials do: a DataLoader with workers, transforms image by image."""
+    """Return a function that trains an epoch as tutorials do: DataLoader with workers, transforms image by image."""
     import torch
     from PIL import Image
     from torchvision import transforms
@@ -80,7 +79,7 @@ def usual_pytorch(data_set: DataSet, *, channels_last: bool = False) -> Callable
 
 
 def usual_tensorflow(data_set: DataSet) -> Callable[[int], None]:
-    """Return what trains an epoch with model.fit on a good pipeline: cached, shuffled, batched, prefetched."""
+    """Return a function that trains an epoch with model.fit on a cached, shuffled, batched, prefetched pipeline."""
     import tensorflow as tf
 
     from backends.tensorflow.layers import build_model
@@ -94,33 +93,32 @@ def usual_tensorflow(data_set: DataSet) -> Callable[[int], None]:
     return lambda _: model.fit(pipeline, epochs=1, verbose=0)
 
 
-def alternate(name: str, contestants: dict[str, Callable[[int], None]]) -> None:
-    """Train epochs in turn, the first of each as a warm-up, and print times and ratios."""
-    times: dict[str, list[float]] = {each: [] for each in contestants}
+def alternate(stack: str, loops: dict[str, Callable[[int], None]]) -> None:
+    """Alternate the loops epoch by epoch, the first one as a warm-up, and print times and ratios."""
+    times: dict[str, list[float]] = {name: [] for name in loops}
     for number in range(ROUNDS + 1):
-        for each, epoch in contestants.items():
+        for name, epoch in loops.items():
             begin = now_ns()
             epoch(number)
-            times[each].append((now_ns() - begin) / 1e9)
-    typical = {each: median(found[1:]) for each, found in times.items()}
-    first, *others = contestants
-    for each in others:
-        ratios = [other / one for one, other in zip(times[first][1:], times[each][1:], strict=True)]
+            times[name].append((now_ns() - begin) / 1e9)
+    typical = {name: median(epochs[1:]) for name, epochs in times.items()}
+    first, *others = loops
+    for name in others:
+        ratios = [other / one for one, other in zip(times[first][1:], times[name][1:], strict=True)]
         spread = f"{min(ratios):.2f} to {max(ratios):.2f} in {ROUNDS} rounds"
-        told = f"{name}: {first} {typical[first]:.2f} s, {each} {typical[each]:.2f} s an epoch"
-        sys.stdout.write(f"{told}: {median(ratios):.2f}x ({spread})\n")
+        line = f"{stack}: {first} {typical[first]:.2f} s, {name} {typical[name]:.2f} s per epoch"
+        sys.stdout.write(f"{line}: {median(ratios):.2f}x ({spread})\n")
 
 
 def main(stack: str) -> None:
-    """Run the comparison of one framework."""
     data_set = data.load("auto")
-    contestants = {"ours": ours(stack, data_set)}
+    loops = {"ours": ours(stack, data_set)}
     if stack == "pytorch":
-        contestants["DataLoader and transforms"] = usual_pytorch(data_set)
-        contestants["the same, channels_last"] = usual_pytorch(data_set, channels_last=True)
+        loops["DataLoader and transforms"] = usual_pytorch(data_set)
+        loops["the same, channels_last"] = usual_pytorch(data_set, channels_last=True)
     else:
-        contestants["model.fit on tf.data"] = usual_tensorflow(data_set)
-    alternate(stack, contestants)
+        loops["model.fit on tf.data"] = usual_tensorflow(data_set)
+    alternate(stack, loops)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,15 @@
-"""Measure the noise floor: arms that are equal, and how narrow an interval a protocol gives in ten minutes.
+"""Measure the noise floor: how narrow the interval of two equal arms is after ten minutes, by protocol.
 
-`tox -e benchmark-noise -- settings|crowd|processes|protocols|reached [--blocks N] [--threads 1,2] [--loaded]` compares
+`tox -e benchmark-noise -- settings|crowd|processes|protocols|reached [--blocks N] [--threads 1,2] [--loaded]` measures
 
-- crowd: protocols where many arms are alternated: a baseline's slice is then far from that of an arm;
-- processes: several of them for each arm in a block, their ratios averaged;
-- settings: environment variables, each set on a pair of equal arms, all pairs alternated in one run;
-- protocols: lengths of a slice, rounds of a block and what a slice says, all of them parts of the same long slices;
-- reached: what the preset `standard` comes to, with as many blocks as fit into ten minutes of wall time.
+- crowd: slice lengths and rounds with many arms, where a slice of the baseline is far from that of an arm;
+- processes: numbers of processes for each arm in a block, whose ratios are averaged;
+- settings: environment variables, each set on a pair of equal arms, with all pairs alternated in one run;
+- protocols: slice lengths, rounds and summaries of a slice, all computed from the same long slices;
+- reached: the preset `standard`, with as many blocks as fit into ten minutes of wall time.
 
 The half-width is that of the 95 % interval of the ratio of two equal arms. For `settings`, `processes` and
-`protocols` it is scaled from the blocks that were measured to those that fit into ten minutes, with the square root of
-their number.
+`protocols` it is scaled to the blocks that fit into ten minutes, with the square root of their number.
 """
 
 from __future__ import annotations
@@ -54,17 +53,21 @@ if TYPE_CHECKING:
 
 USUAL, BUDGET_S = PRESETS["standard"], 600.0
 ARM = Arm("pytorch", "eager")
-ALTERNATIVES = {  # none that lets threads of waiting processes spin: they would be measured with the other arms
+# None of them lets waiting threads spin: those would use the cores during the slices of other arms.
+ALTERNATIVES = {
     "usual": {},
     "huge pages": {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"},
     "wait passive": {"OMP_WAIT_POLICY": "passive"},
     "threads free": {"OMP_PROC_BIND": "false"},
 }
-LONG_NS, MANY = 400_000_000, 10  # the slices and rounds of which protocols are parts
+# The measured slices and rounds, from which shorter ones are computed.
+LONG_NS, MANY = 400_000_000, 10
 SLICES_MS, ROUNDS = (25, 50, 100, 200, 400), (1, 2, 3, 5, 10)
-CROWD, CROWD_PROTOCOLS = 8, ((200, 3), (100, 6), (67, 9), (50, 10))  # arms; ms of a slice, rounds of a block
+# The number of arms; pairs of slice length in ms and rounds of a block.
+CROWD, CROWD_PROTOCOLS = 8, ((200, 3), (100, 6), (67, 9), (50, 10))
 EQUALS: dict[str, dict[str, str]] = {f"usual {number}": {} for number in range(CROWD)}
-PROCESSES = (1, 2, 4)  # for each arm in a block: parts of a crowd
+# For each arm in a block.
+PROCESSES = (1, 2, 4)
 SUMMARIES: dict[str, Callable[[Sequence[float]], float]] = {
     "median": median,
     "mean": mean,
@@ -73,34 +76,33 @@ SUMMARIES: dict[str, Callable[[Sequence[float]], float]] = {
 
 
 class Quiet(Steps):
-    """Says nothing, for a script that says what comes out."""
+    """Shows no progress, because the script prints results."""
 
     def __init__(self) -> None:
         pass
 
     def step(self, weight: float, what: str) -> None:
-        """Say nothing."""
+        """Print nothing."""
 
 
 @dataclass
 class Watched:
-    """A run, and how long its parts took: all of its blocks, and all of their turns, in s."""
+    """A run, the time of all its blocks together, and the time of each turn, in s."""
 
     folder: Path
     blocks_s: float = 0.0
     turns_s: list[float] = field(default_factory=list)
 
     def start_s(self, blocks: int, arms: int) -> float:
-        """Return what a process of a block took until it was ready for all cases."""
+        """Return the mean time until a process of a block was ready for all cases."""
         return (self.blocks_s - sum(self.turns_s)) / blocks / arms
 
     def process_s(self, blocks: int, arms: int) -> float:
-        """Return what a process of a block took for one case: its whole start and its turns of the usual rounds."""
+        """Return the mean time of a process of a block for one case: its start, and its turns in the usual rounds."""
         return self.start_s(blocks, arms) + USUAL.rounds * mean(self.turns_s)
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Note what parts of the harness take."""
         usual = InferenceBlock.take_turn
 
         def turn(*given: Any) -> None:
@@ -122,7 +124,7 @@ class Watched:
 
 
 def measure(suite: Suite, preset: Preset, threads: int, folder: Path) -> Watched:
-    """Measure a suite of one stack into a new folder."""
+    """Measure a suite into a new folder."""
     folder.mkdir(parents=True)
     plan, data_set, watched = make_plan(suite, preset, 1, threads), data.load("synthetic"), Watched(folder)
     if plan.missing:
@@ -134,7 +136,7 @@ def measure(suite: Suite, preset: Preset, threads: int, folder: Path) -> Watched
 
 @contextmanager
 def loaded() -> Iterator[None]:
-    """Keep one core busy meanwhile, with a process that the scheduler may move."""
+    """Keep one core busy with a process that the scheduler may move."""
     busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:
         yield
@@ -144,13 +146,13 @@ def loaded() -> Iterator[None]:
 
 
 def half_width(ratios: Sequence[float], block_s: float) -> float:
-    """Return the half-width of the interval, scaled to the blocks that fit into the budget."""
+    """Return the half-width of the interval, scaled to the number of blocks that fit into BUDGET_S."""
     interval = wilcoxon_interval(ratios, 0.95)
     return interval.half_width * math.sqrt(len(ratios) * block_s / BUDGET_S) if interval else math.nan
 
 
 def alternate(sets: dict[str, dict[str, str]], preset: Preset, threads: int, folder: Path) -> tuple[Watched, list[Arm]]:
-    """Measure arms that differ by no more than these sets of variables, alternated in one run; return them too."""
+    """Measure arms that differ only by these sets of variables, alternated in one run; return the arms as well."""
     usual = SETTINGS[DEFAULT_SETTINGS]
     added = {name: replace(usual, variables=usual.variables | variables) for name, variables in sets.items()}
     arms = [replace(ARM, settings=name) for name in sets]
@@ -160,7 +162,7 @@ def alternate(sets: dict[str, dict[str, str]], preset: Preset, threads: int, fol
 
 
 def compare_settings(threads: int, blocks: int, folder: Path) -> None:
-    """Print what each set of variables does to noise and speed, side by side."""
+    """Print noise and speed with each set of variables."""
     sets = {f"{name} {number}": variables for name, variables in ALTERNATIVES.items() for number in (1, 2)}
     watched, arms = alternate(sets, replace(USUAL, blocks=blocks), threads, folder)
     run = Run(folder)
@@ -176,12 +178,11 @@ def compare_settings(threads: int, blocks: int, folder: Path) -> None:
 
 
 def log_ratios(run: Run, case: Case, pair: Sequence[Arm]) -> list[float]:
-    """Return the log ratio of each block."""
     return list(run.log_ratios(Pair(pair[1], pair[0], case)).values())
 
 
 def compare_crowd(threads: int, blocks: int, folder: Path) -> None:
-    """Print how narrow the interval of equal arms gets where many are alternated, by protocol; blocks take turns."""
+    """Print the half-width of each protocol when many arms are alternated; the protocols take turns by block."""
     usual = InferenceBlock.take_turn
 
     def turn(block: InferenceBlock, *given: Any) -> None:
@@ -197,79 +198,80 @@ def compare_crowd(threads: int, blocks: int, folder: Path) -> None:
         _, arms = alternate(EQUALS, replace(USUAL, blocks=blocks), threads, folder)
     run = Run(folder)
     for case, (place, (slice_ms, count)) in product(run.cases, enumerate(CROWD_PROTOCOLS)):
-        found = []
+        of_arms = []
         for arm in arms[1:]:
             by_block = run.log_ratios(Pair(arm, arms[0], case))
-            found.append([ratio for block, ratio in by_block.items() if block % len(CROWD_PROTOCOLS) == place])
-        widths = [half_width(each, BUDGET_S / 20) for each in found]
+            of_arms.append([ratio for block, ratio in by_block.items() if block % len(CROWD_PROTOCOLS) == place])
+        widths = [half_width(ratios, BUDGET_S / 20) for ratios in of_arms]
         print(
             f"{threads} threads, batch {case.batch_size:<3} {slice_ms} ms x {count}, {CROWD} arms: "
-            f"{len(found[0])} blocks  sd {mean(map(stdev, found)):6.2%}  half-width in 20 blocks {mean(widths):6.2%}",
+            f"{len(of_arms[0])} blocks  sd {mean(map(stdev, of_arms)):6.2%}"
+            f"  half-width in 20 blocks {mean(widths):6.2%}",
             flush=True,
         )
 
 
 def compare_processes(threads: int, blocks: int, folder: Path) -> None:
-    """Print how narrow the interval gets where a block's ratio is the mean of several pairs of processes.
+    """Print the half-width when a block's ratio is the mean over several pairs of processes.
 
-    All numbers of processes are parts of the same crowd, in each of its rotations, so that they meet the same moments.
+    All of them are computed from the same run, so that they were measured at the same times.
     """
     watched, arms = alternate(EQUALS, replace(USUAL, blocks=blocks), threads, folder)
     run = Run(folder)
     process_s = watched.process_s(blocks, CROWD)
     for case, count in product(run.cases, PROCESSES):
         rotations = [(arms[at:] + arms[:at])[: 2 * count] for at in range(CROWD)]
-        found = [_mean_ratios(run, case, each[:count], each[count:]) for each in rotations]
-        widths = [half_width(each, 2 * count * process_s) for each in found]
+        rotated = [_mean_ratios(run, case, order[:count], order[count:]) for order in rotations]
+        widths = [half_width(ratios, 2 * count * process_s) for ratios in rotated]
         print(
-            f"{threads} threads, batch {case.batch_size:<3} {count} processes an arm: {len(found[0])} blocks"
-            f"  sd {mean(map(stdev, found)):6.2%}  half-width in 10 minutes {mean(widths):6.2%}",
+            f"{threads} threads, batch {case.batch_size:<3} {count} processes per arm: {len(rotated[0])} blocks"
+            f"  sd {mean(map(stdev, rotated)):6.2%}  half-width in 10 minutes {mean(widths):6.2%}",
             flush=True,
         )
 
 
 def _mean_ratios(run: Run, case: Case, baselines: list[Arm], arms: list[Arm]) -> list[float]:
-    """Return the mean over pairs of processes of the log ratio of each block in which none failed."""
+    """Return for each block in which no process failed the mean log ratio over pairs of processes."""
     of_pairs = [run.log_ratios(Pair(arm, baseline, case)) for baseline, arm in zip(baselines, arms, strict=True)]
     blocks = set.intersection(*map(set, of_pairs))
     return [mean(ratios[block] for ratios in of_pairs) for block in sorted(blocks)]
 
 
 def compare_protocols(threads: int, blocks: int, folder: Path) -> None:
-    """Print how narrow the interval gets with parts of the slices and rounds that were measured."""
+    """Print the half-width for parts of the measured slices and rounds."""
     watched = measure(
         equal_suite(ARM, [threads]), replace(USUAL, blocks=blocks, rounds=MANY, slice_ns=LONG_NS), threads, folder
     )
     run = Run(folder)
     start_s = watched.start_s(blocks, 2)
     gap_s = mean(watched.turns_s) - LONG_NS / 1e9
-    print(f"{threads} threads: a process starts in {start_s:.2f} s, a turn takes {gap_s * 1e3:.0f} ms beside its slice")
+    print(f"{threads} threads: a process starts in {start_s:.2f} s, a turn adds {gap_s * 1e3:.0f} ms to its slice")
     for case, (name, summary) in product(run.cases, SUMMARIES.items()):
         print(f"batch {case.batch_size}, {name}: half-width in 10 minutes, by slice and rounds {ROUNDS}")
         for slice_ms in SLICES_MS:
-            found = []
+            widths = []
             for rounds in ROUNDS:
                 ratios = _ratios(run, case, slice_ms * 1_000_000, rounds, summary)
-                found.append(half_width(ratios, 2 * (start_s + rounds * (slice_ms / 1e3 + gap_s))))
-            print(f"{slice_ms:>4} ms  " + "  ".join(f"{each:6.2%}" for each in found), flush=True)
+                widths.append(half_width(ratios, 2 * (start_s + rounds * (slice_ms / 1e3 + gap_s))))
+            print(f"{slice_ms:>4} ms  " + "  ".join(f"{width:6.2%}" for width in widths), flush=True)
 
 
 def _ratios(
     run: Run, case: Case, slice_ns: int, rounds: int, summary: Callable[[Sequence[float]], float]
 ) -> list[float]:
-    """Return the log ratio of each block as it had been with shorter slices and fewer rounds."""
-    found: dict[bool, dict[tuple[int, int], float]] = {
+    """Return the log ratio of each block, computed from the beginning of its slices and its first rounds."""
+    times: dict[bool, dict[tuple[int, int], float]] = {
         arm.replica: {
-            (each.block, each.round): summary(_first(each.samples_ns, slice_ns))
-            for each in run.slices(arm, case)
-            if each.round < rounds
+            (turn.block, turn.round): summary(_first(turn.samples_ns, slice_ns))
+            for turn in run.slices(arm, case)
+            if turn.round < rounds
         }
         for arm in run.arms
     }
     ratios = defaultdict[int, list[float]](list)
-    for key, time_ns in found[False].items():
-        ratios[key[0]].append(math.log(time_ns / found[True][key]))
-    return [median(each) for each in ratios.values()]
+    for key, time_ns in times[False].items():
+        ratios[key[0]].append(math.log(time_ns / times[True][key]))
+    return [median(of_block) for of_block in ratios.values()]
 
 
 def _first(samples_ns: Sequence[int], budget_ns: int) -> list[int]:
@@ -282,8 +284,8 @@ def _first(samples_ns: Sequence[int], budget_ns: int) -> list[int]:
     return first
 
 
-def reach(threads: int, folder: Path, condition: str) -> None:
-    """Print what the usual protocol comes to in the budget, for a whole run with both batch sizes in it."""
+def measure_standard(threads: int, folder: Path, condition: str) -> None:
+    """Print the half-width of the preset `standard` with the blocks that fit into BUDGET_S, for both batch sizes."""
     suite, start = equal_suite(ARM, [threads]), now_ns()
     trial = measure(suite, replace(USUAL, blocks=3), threads, folder / "trial")
     fixed_s, block_s = (now_ns() - start) / 1e9 - trial.blocks_s, trial.blocks_s / 3
@@ -310,23 +312,22 @@ COMPARISONS = {
 
 
 def main() -> None:
-    """Make the comparison that is named."""
     parser = argparse.ArgumentParser()
     parser.add_argument("what", choices=(*COMPARISONS, "reached"))
     parser.add_argument("--blocks", type=int, default=12)
     parser.add_argument("--threads", default="1,2")
     parser.add_argument("--loaded", action="store_true")
-    parser.add_argument("--keep", type=Path, help="a folder for the runs, which are else thrown away")
-    wanted = parser.parse_args()
+    parser.add_argument("--keep", type=Path, help="a folder for the runs, which are removed otherwise")
+    arguments = parser.parse_args()
     for finding in disturbances(usable_cores()):
         print(finding.line)
-    with tempfile.TemporaryDirectory() as name, loaded() if wanted.loaded else nullcontext():
-        for threads in map(int, wanted.threads.split(",")):
-            folder = (wanted.keep or Path(name)) / str(threads)
-            if wanted.what == "reached":
-                reach(threads, folder, "loaded" if wanted.loaded else "quiet")
+    with tempfile.TemporaryDirectory() as name, loaded() if arguments.loaded else nullcontext():
+        for threads in map(int, arguments.threads.split(",")):
+            folder = (arguments.keep or Path(name)) / str(threads)
+            if arguments.what == "reached":
+                measure_standard(threads, folder, "loaded" if arguments.loaded else "quiet")
             else:
-                COMPARISONS[wanted.what](threads, wanted.blocks, folder)
+                COMPARISONS[arguments.what](threads, arguments.blocks, folder)
 
 
 if __name__ == "__main__":

@@ -39,9 +39,12 @@ HERE = Path(__file__).parent
 OURS, EVEN, QUIET, LOADED = "this harness", "this harness, usual priority", "quiet", "busy core"
 CONDITIONS, TRUTHS = (QUIET, LOADED), (0.0, 0.05)
 NOTEWORTHY = math.log(1.02)
-TICKS = (-10, -1, 0, 1, 10)  # of the plot, in percent
-CALLS, CALLS_S = 1500, 4.5  # of a process that hyperfine times, and about what they take
-START_S = 2.6  # what a process that imports the framework and warms up takes
+# Of the plot, in percent.
+TICKS = (-10, -1, 0, 1, 10)
+# The calls of a process that hyperfine times, and about how long they take.
+CALLS, CALLS_S = 1500, 4.5
+# About how long a process takes to import the framework and warm up.
+START_S = 2.6
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,6 @@ class Outcome:
 
     @property
     def error(self) -> float:
-        """Return the log distance from the truth."""
         return math.log(self.ratio / (1 + self.delay))
 
 
@@ -66,15 +68,15 @@ def call(*command: object) -> str:
     """Run a command with the environment settings of the arms; return its output."""
     variables = environment_variables("bound", usable_cores())
     environment = os.environ | variables | {"PYTHONPATH": str(HERE)}
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # no tool's start shall pay for compiling
-    done = subprocess.run([str(each) for each in command], env=environment, capture_output=True, text=True, check=False)
+    # Otherwise each start would include compiling.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    done = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{command[0]} failed: {done.stderr[-2000:] or done.stdout[-2000:]}")
     return done.stdout
 
 
-def by_looks(ratio: float) -> bool:
-    """Return whether a ratio differs from 1 by more than 2 %."""
+def exceeds_2_percent(ratio: float) -> bool:
     return abs(math.log(ratio)) > NOTEWORTHY
 
 
@@ -83,7 +85,7 @@ def naive(delay: float, budget: float, folder: Path) -> tuple[float, bool]:
     call(sys.executable, HERE / "subject.py", "--delay", delay, "--seconds", (budget - START_S) / 2,
          "--output", folder / "ratio")  # fmt: skip
     ratio = float((folder / "ratio").read_text())
-    return ratio, by_looks(ratio)
+    return ratio, exceeds_2_percent(ratio)
 
 
 def torch_benchmark(delay: float, budget: float, _: Path) -> tuple[float, bool]:
@@ -97,7 +99,7 @@ def torch_benchmark(delay: float, budget: float, _: Path) -> tuple[float, bool]:
     )
     printed = call(sys.executable, "-c", code, (budget - START_S) / 2, usable_cores(), 0.0, delay)
     base, slow = map(float, printed.split()[-2:])
-    return slow / base, by_looks(slow / base)
+    return slow / base, exceeds_2_percent(slow / base)
 
 
 def pytest_benchmark(delay: float, budget: float, folder: Path) -> tuple[float, bool]:
@@ -110,9 +112,9 @@ def pytest_benchmark(delay: float, budget: float, folder: Path) -> tuple[float, 
     output = folder / "benchmark.json"
     call(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", folder, "-c", os.devnull,
          f"--benchmark-max-time={(budget - START_S) / 2}", f"--benchmark-json={output}", folder)  # fmt: skip
-    found = {each["name"]: each["stats"]["median"] for each in json.loads(output.read_text())["benchmarks"]}
-    ratio = found["test_slow"] / found["test_base"]
-    return ratio, by_looks(ratio)
+    medians = {test["name"]: test["stats"]["median"] for test in json.loads(output.read_text())["benchmarks"]}
+    ratio = medians["test_slow"] / medians["test_base"]
+    return ratio, exceeds_2_percent(ratio)
 
 
 def pyperf(delay: float, budget: float, folder: Path) -> tuple[float, bool]:
@@ -129,8 +131,8 @@ def pyperf(delay: float, budget: float, folder: Path) -> tuple[float, bool]:
     )
     processes = max(2, round(budget / 2 / (START_S + 0.3)) - 1)
     files = [folder / f"{name}.json" for name in ("base", "slow")]
-    for each, file in zip((0.0, delay), files, strict=True):
-        call(sys.executable, script, "--delay", each, "-o", file, "-p", processes, "--inherit-environ",
+    for slowdown, file in zip((0.0, delay), files, strict=True):
+        call(sys.executable, script, "--delay", slowdown, "-o", file, "-p", processes, "--inherit-environ",
              "PYTHONPATH," + ",".join(environment_variables("bound", usable_cores())))  # fmt: skip
     import pyperf as library
 
@@ -141,13 +143,13 @@ def pyperf(delay: float, budget: float, folder: Path) -> tuple[float, bool]:
 
 def hyperfine(delay: float, budget: float, folder: Path) -> tuple[float, bool]:
     """hyperfine: whole processes, one command after the other; ratio of the means, less that of a start alone."""
-    commands = [f"{sys.executable} {HERE / 'subject.py'} --calls {calls} --delay {each}"
-                for calls, each in ((1, 0.0), (CALLS, 0.0), (CALLS, delay))]  # fmt: skip
+    commands = [f"{sys.executable} {HERE / 'subject.py'} --calls {calls} --delay {slowdown}"
+                for calls, slowdown in ((1, 0.0), (CALLS, 0.0), (CALLS, delay))]  # fmt: skip
     runs = max(2, round(budget / (3 * START_S + 2 * CALLS_S)))
     call("hyperfine", "-N", "--runs", runs, "--export-json", folder / "hyperfine.json", *commands)
-    start, base, slow = (each["mean"] for each in json.loads((folder / "hyperfine.json").read_text())["results"])
+    start, base, slow = (command["mean"] for command in json.loads((folder / "hyperfine.json").read_text())["results"])
     ratio = (slow - start) / (base - start)
-    return ratio, by_looks(ratio)
+    return ratio, exceeds_2_percent(ratio)
 
 
 def ours(delay: float, budget: float, folder: Path) -> tuple[float, bool]:
@@ -190,19 +192,20 @@ def compare(budget: float, repeats: int, output: Path) -> list[Outcome]:
     """Measure with every tool in turn; each result is stored at once, and stored results are not measured again."""
     file = output / "peers.csv"
     outcomes = stored(file)
-    known = {(each.repeat, each.condition, each.delay, each.tool) for each in outcomes}
+    known = {(outcome.repeat, outcome.condition, outcome.delay, outcome.tool) for outcome in outcomes}
     with file.open("a", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, [field.name for field in fields(Outcome)])
         if not outcomes:
             writer.writeheader()
-        for wanted in product(range(repeats), CONDITIONS, TRUTHS, available()):
-            if wanted not in known and not (wanted[1] == QUIET and wanted[3] == EVEN):  # priority over nothing
-                found = _one(*wanted, budget)
-                outcomes.append(found)
-                writer.writerow(asdict(found))
+        for key in product(range(repeats), CONDITIONS, TRUTHS, available()):
+            # On a quiet machine priority makes no difference.
+            if key not in known and not (key[1] == QUIET and key[3] == EVEN):
+                outcome = _one(*key, budget)
+                outcomes.append(outcome)
+                writer.writerow(asdict(outcome))
                 stream.flush()
-                print(f"{found.tool}, {found.condition}, truth {1 + found.delay}: "
-                      f"{found.ratio:.4f} in {found.wall_s:.0f} s", flush=True)  # fmt: skip
+                print(f"{outcome.tool}, {outcome.condition}, truth {1 + outcome.delay}: "
+                      f"{outcome.ratio:.4f} in {outcome.wall_s:.0f} s", flush=True)  # fmt: skip
     return outcomes
 
 
@@ -232,22 +235,22 @@ def table(outcomes: list[Outcome]) -> str:
         "|---|---|--:|--:|--:|--:|--:|--:|",
     ]
     for condition, tool in product(CONDITIONS, TOOLS):
-        own = [each for each in outcomes if (each.tool, each.condition) == (tool, condition)]
+        own = [outcome for outcome in outcomes if (outcome.tool, outcome.condition) == (tool, condition)]
         if own:
             lines.append(_row(tool, condition, own))
     return "\n".join([*lines, "", *(_lead(outcomes, condition) for condition in CONDITIONS)])
 
 
 def _row(tool: str, condition: str, own: list[Outcome]) -> str:
-    equal, slowed = ([each for each in own if bool(each.delay) == slow] for slow in (False, True))
-    alarms, found = (f"{sum(each.claims for each in every)} of {len(every)}" for every in (equal, slowed))
-    told = " | ".join(f"{rms(each):.2%}" for each in (equal, slowed, own) if each)
-    return f"| {tool} | {condition} | {told} | {alarms} | {found} | {mean(each.wall_s for each in own):.0f} |"
+    equal, slowed = ([outcome for outcome in own if bool(outcome.delay) == slow] for slow in (False, True))
+    alarms, detected = (f"{sum(outcome.claims for outcome in group)} of {len(group)}" for group in (equal, slowed))
+    errors = " | ".join(f"{rms(group):.2%}" for group in (equal, slowed, own) if group)
+    wall_s = mean(outcome.wall_s for outcome in own)
+    return f"| {tool} | {condition} | {errors} | {alarms} | {detected} | {wall_s:.0f} |"
 
 
 def rms(outcomes: list[Outcome]) -> float:
-    """Return the root-mean-square error."""
-    return math.sqrt(mean(each.error**2 for each in outcomes))
+    return math.sqrt(mean(outcome.error**2 for outcome in outcomes))
 
 
 def _lead(outcomes: list[Outcome], condition: str) -> str:
@@ -255,7 +258,7 @@ def _lead(outcomes: list[Outcome], condition: str) -> str:
     errors = {
         tool: rms(own)
         for tool in TOOLS
-        if (own := [each for each in outcomes if (each.tool, each.condition) == (tool, condition)])
+        if (own := [outcome for outcome in outcomes if (outcome.tool, outcome.condition) == (tool, condition)])
     }
     own = [f"{errors.pop(tool):.2%}" for tool in (OURS, EVEN) if tool in errors]
     best = min(errors, key=lambda tool: errors[tool])
@@ -276,13 +279,13 @@ def plot(outcomes: list[Outcome], path: Path) -> None:
         for axes, delay in zip(panels, TRUTHS, strict=True):
             for place, tool in enumerate(TOOLS):
                 for shift, condition, marker in ((-0.12, QUIET, "o"), (0.12, LOADED, "x")):
-                    own = [each.error * 100 for each in outcomes
-                           if (each.tool, each.condition, each.delay) == (tool, condition, delay)]  # fmt: skip
+                    own = [outcome.error * 100 for outcome in outcomes
+                           if (outcome.tool, outcome.condition, outcome.delay) == (tool, condition, delay)]  # fmt: skip
                     axes.plot(own, [place + shift] * len(own), marker, ms=4, alpha=0.8,
                               color=COLOURS[0 if condition == QUIET else 4])  # fmt: skip
             axes.axvline(0, color="black", lw=0.8)
             axes.set_xscale("symlog", linthresh=1)
-            axes.set_xticks(TICKS, [f"{each:+}" if each else "0" for each in TICKS])
+            axes.set_xticks(TICKS, [f"{tick:+}" if tick else "0" for tick in TICKS])
             axes.set(title=f"truth {1 + delay}", xlabel="error of the reported ratio, %")
         panels[0].set(yticks=range(len(TOOLS)), yticklabels=list(TOOLS))
         panels[0].invert_yaxis()
@@ -293,18 +296,17 @@ def plot(outcomes: list[Outcome], path: Path) -> None:
 
 
 def main() -> None:
-    """Compare, print the table, and write table and plot."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--budget", type=float, default=60)
     parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--output", type=Path, default=Path("results/peers-here"), help="results that it has are kept")
-    wanted = parser.parse_args()
-    wanted.output.mkdir(parents=True, exist_ok=True)
-    print(f"{ARM.label}, batch {BATCH_SIZE}, {usable_cores()} threads, {wanted.budget:g} s for each pair")
-    outcomes = compare(wanted.budget, wanted.repeats, wanted.output)
+    parser.add_argument("--output", type=Path, default=Path("results/peers-here"), help="results in it are kept")
+    arguments = parser.parse_args()
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    print(f"{ARM.label}, batch {BATCH_SIZE}, {usable_cores()} threads, {arguments.budget:g} s for each pair")
+    outcomes = compare(arguments.budget, arguments.repeats, arguments.output)
     print(table(outcomes))
-    (wanted.output / "peers.md").write_text(table(outcomes) + "\n", encoding="utf-8")
-    plot(outcomes, wanted.output / "peers.svg")
+    (arguments.output / "peers.md").write_text(table(outcomes) + "\n", encoding="utf-8")
+    plot(outcomes, arguments.output / "peers.svg")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""The work that every tool times: one inference, as it is or slowed down by a known share.
+"""The work that every tool times: one inference, unchanged or slowed down by a known share.
 
-As a script it times itself the naive way, or just works, for tools that time whole processes.
+As a script it times itself with a naive loop or, for tools that time processes, only does the work.
 """
 
 from __future__ import annotations
@@ -26,15 +26,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 BATCH_SIZE, BATCHES, WARM_UP = 64, 8, 10
-THREADS = usable_cores()  # before a framework binds this thread, and with it all that is asked later, to one core
+# Read before a framework binds this thread to one core.
+THREADS = usable_cores()
 
 
 def work(delay: float) -> Callable[[], object]:
-    """Return one inference of a batch by eager PyTorch, each call of another batch."""
+    """Return a function that runs one inference with eager PyTorch, each time on another batch."""
     images = standardise(CNN_SMALL, data.load("synthetic").test_images[: BATCH_SIZE * BATCHES])
     weights = load_weights(checkpoint_path(CNN_SMALL), CNN_SMALL)
-    deployment = InferenceSpec(CNN_SMALL, weights, "eager", "fp32", BATCH_SIZE, images[:BATCH_SIZE])
-    session = open_backend("pytorch", THREADS).inference(deployment)
+    spec = InferenceSpec(CNN_SMALL, weights, "eager", "fp32", BATCH_SIZE, images[:BATCH_SIZE])
+    session = open_backend("pytorch", THREADS).inference(spec)
     batches = cycle([session.prepare(batch) for batch in np.split(images, BATCHES)])
     step, batches = delayed(session.step, batches, delay, wait=0.0)
     for _ in range(WARM_UP):
@@ -43,7 +44,6 @@ def work(delay: float) -> Callable[[], object]:
 
 
 def mean_ns(call: Callable[[], object], seconds: float) -> float:
-    """Return the mean time of a call, as a loop with a stopwatch gives it."""
     calls, start = 0, now_ns()
     while now_ns() - start < seconds * 1e9:
         call()
@@ -52,20 +52,19 @@ def mean_ns(call: Callable[[], object], seconds: float) -> float:
 
 
 def main() -> None:
-    """Work so many times, or time both ways one after the other."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--delay", type=float, default=0.0)
     parser.add_argument("--calls", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=0.0)
     parser.add_argument("--output", type=Path)
-    wanted = parser.parse_args()
-    if wanted.calls:
-        call = work(wanted.delay)
-        for _ in range(wanted.calls):
+    arguments = parser.parse_args()
+    if arguments.calls:
+        call = work(arguments.delay)
+        for _ in range(arguments.calls):
             call()
     else:
-        base, slow = (mean_ns(work(delay), wanted.seconds) for delay in (0.0, wanted.delay))
-        wanted.output.write_text(str(slow / base), encoding="utf-8")
+        base, slow = (mean_ns(work(delay), arguments.seconds) for delay in (0.0, arguments.delay))
+        arguments.output.write_text(str(slow / base), encoding="utf-8")
 
 
 if __name__ == "__main__":
