@@ -35,8 +35,10 @@ from bench.suite.schedule import PRESETS
 from models.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
+
+    from bench.records import Conditions
 
 _T = TypeVar("_T")
 _R = TypeVar("_R", bound=Check | Start | Failure | Slice | TrainedEpoch)
@@ -303,17 +305,17 @@ class Run:
 
 def idle_share(run: Run) -> float | None:
     """Return the CPU time of all idle workers together while an arm was measured, as a share of one core."""
-    return _cpu_share(run, "idle_cpu_ns")
+    return _cpu_share(run, lambda conditions: conditions.idle_cpu_ns)
 
 
 def harness_share(run: Run) -> float | None:
     """Return the CPU time of the orchestrator while an arm was measured, as a share of one core."""
-    return _cpu_share(run, "harness_cpu_ns")
+    return _cpu_share(run, lambda conditions: conditions.harness_cpu_ns)
 
 
-def _cpu_share(run: Run, field: str) -> float | None:
+def _cpu_share(run: Run, used_ns: Callable[[Conditions], int]) -> float | None:
     turns = [turn for turns in run.turns.values() for turn in turns]
-    return sum(getattr(turn.conditions, field) for turn in turns) / sum(map(watched_ns, turns)) if turns else None
+    return sum(used_ns(turn.conditions) for turn in turns) / sum(map(watched_ns, turns)) if turns else None
 
 
 def foreign_share(run: Run) -> float | None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from bench.analysis.roofline import RooflinePoint
     from bench.analysis.run import Run
     from bench.analysis.speedups import ArmStatus
-    from bench.records import Proof, Turn
+    from bench.records import Proof, Start, Turn
     from bench.suite.arms import Arm, Case
 
 # The tables of the report, each with a group of the columns.
@@ -99,8 +99,8 @@ def arm_columns(run: Run, case: Case | None = None) -> list[Column[ArmRow]]:
     def per_wall(row: ArmRow, total: float) -> float | None:
         return total / row.wall_ns if row.turns else None
 
-    def start_s(row: ArmRow, name: str) -> float | None:
-        return scaled(getattr(row.cost.start, name), 1e9) if row.cost.start else None
+    def start_s(row: ArmRow, part_ns: Callable[[Start], int]) -> float | None:
+        return part_ns(row.cost.start) / 1e9 if row.cost.start else None
 
     def seconds(key: str, title: str, value: Callable[[ArmRow], float | None]) -> Column[ArmRow]:
         return Column(key, value, title, number, group=COSTS)
@@ -165,9 +165,9 @@ def arm_columns(run: Run, case: Case | None = None) -> list[Column[ArmRow]]:
         ),
         Column("foreign_cores", lambda row: None if row.foreign_ns is None else row.foreign_ns / row.watched_ns),
         seconds("convert_s", "Convert, s", lambda row: row.cost.convert_ns / 1e9 if row.cost.start else None),
-        seconds("import_s", "Import, s", lambda row: start_s(row, "import_ns")),
-        seconds("build_s", "Build, s", lambda row: start_s(row, "build_ns")),
-        seconds("first_call_s", "First call, s", lambda row: start_s(row, "first_call_ns")),
+        seconds("import_s", "Import, s", lambda row: start_s(row, lambda start: start.import_ns)),
+        seconds("build_s", "Build, s", lambda row: start_s(row, lambda start: start.build_ns)),
+        seconds("first_call_s", "First call, s", lambda row: start_s(row, lambda start: start.first_call_ns)),
         seconds("cold_start_s", "Cold start, s", lambda row: scaled(row.cost.cold_start_ns, 1e9)),
         seconds("restart_s", "Restart, s", lambda row: scaled(row.cost.restart_ns, 1e9)),
         Column("break_even_images", lambda row: row.cost.break_even_images),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, TypeVar
 
+from bench.analysis.stats import Interval
 from bench.analysis.training import GOALS
 from bench.report.document import Cell, Column
 from bench.report.text import interval_text, number, number2, number4, percent, ratio
@@ -41,16 +42,22 @@ def case_columns(run: Run, case: Callable[[T], Case], arm: Callable[[T], Arm]) -
     ]
 
 
+def low(interval: Interval | None) -> float | None:
+    return interval.low if interval else None
+
+
+def high(interval: Interval | None) -> float | None:
+    return interval.high if interval else None
+
+
 def estimate_columns(prefix: str, estimate: Callable[[T], Estimate | None], title: str) -> list[Column[T]]:
-    def bound(row: T, name: str) -> float | None:
-        value = estimate(row)
-        interval = value.ratio_interval if value else None
-        return getattr(interval, name) if interval else None
+    def interval(row: T) -> Interval | None:
+        return value.ratio_interval if (value := estimate(row)) else None
 
     return [
         Column(f"{prefix}_ratio", lambda row: value.speedup if (value := estimate(row)) else None),
-        Column(f"{prefix}_ci_low", lambda row: bound(row, "low")),
-        Column(f"{prefix}_ci_high", lambda row: bound(row, "high")),
+        Column(f"{prefix}_ci_low", lambda row: low(interval(row))),
+        Column(f"{prefix}_ci_high", lambda row: high(interval(row))),
         Column("", estimate, title, ratio),
     ]
 
@@ -72,18 +79,17 @@ def speedup_columns(run: Run, case: Case | None = None) -> list[Column[Speedup]]
     def brief_verdict(row: Speedup) -> Cell:
         return Cell(row.verdict.word + (", unmatched" if row.matched is False else ""), row.verdict.word)
 
+    def undisturbed_interval(row: Speedup) -> Interval | None:
+        return row.undisturbed.ratio_interval if row.undisturbed else None
+
     def undisturbed(row: Speedup) -> str:
         text = number4(row.undisturbed.speedup if row.undisturbed else None)
-        interval = row.undisturbed.ratio_interval if row.undisturbed and run.disturbed_rounds else None
+        interval = undisturbed_interval(row) if run.disturbed_rounds else None
         return text + (f" ({interval_text(interval)})" if interval else "")
 
-    def sign_bound(row: Speedup, name: str) -> float | None:
+    def sign_interval(row: Speedup) -> Interval | None:
         signs = row.estimate.sign_interval if row.estimate else None
-        return math.exp(getattr(signs, name)) if signs else None
-
-    def undisturbed_bound(row: Speedup, name: str) -> float | None:
-        interval = row.undisturbed.ratio_interval if row.undisturbed else None
-        return getattr(interval, name) if interval else None
+        return Interval(math.exp(signs.low), math.exp(signs.high)) if signs else None
 
     return [
         Column("", lambda row: row.pair.arm.label, "Arm", numeric=False, brief=True),
@@ -101,8 +107,8 @@ def speedup_columns(run: Run, case: Case | None = None) -> list[Column[Speedup]]
             brief=True,
             show_brief=lambda x: f"{x:.3f}" if x else "-",
         ),
-        Column("ci_low", lambda row: row.interval.low if row.interval else None),
-        Column("ci_high", lambda row: row.interval.high if row.interval else None),
+        Column("ci_low", lambda row: low(row.interval)),
+        Column("ci_high", lambda row: high(row.interval)),
         Column(
             "",
             lambda row: row.interval,
@@ -130,12 +136,12 @@ def speedup_columns(run: Run, case: Case | None = None) -> list[Column[Speedup]]
         Column("", undisturbed, "Undisturbed rounds only"),
         Column("matched", lambda row: MATCHED[row.matched], "Environments", numeric=False),
         Column("confidence", lambda _: run.preset.confidence),
-        Column("sign_ci_low", lambda row: sign_bound(row, "low")),
-        Column("sign_ci_high", lambda row: sign_bound(row, "high")),
+        Column("sign_ci_low", lambda row: low(sign_interval(row))),
+        Column("sign_ci_high", lambda row: high(sign_interval(row))),
         Column("p_value", lambda row: row.estimate.p_value if row.estimate else None),
         Column("speedup_without_marked_rounds", lambda row: row.undisturbed.speedup if row.undisturbed else None),
-        Column("ci_low_without_marked_rounds", lambda row: undisturbed_bound(row, "low")),
-        Column("ci_high_without_marked_rounds", lambda row: undisturbed_bound(row, "high")),
+        Column("ci_low_without_marked_rounds", lambda row: low(undisturbed_interval(row))),
+        Column("ci_high_without_marked_rounds", lambda row: high(undisturbed_interval(row))),
         Column("settings", lambda row: row.pair.arm.settings),
         Column("threads", lambda row: run.threads(row.pair.case)),
     ]
@@ -197,11 +203,6 @@ def _comparison(row: TrainedArm) -> str:
     return "reference" if row.is_reference else "-"
 
 
-def _difference_bound(row: TrainedArm, name: str) -> float | None:
-    interval = row.difference.interval if row.difference else None
-    return getattr(interval, name) if interval else None
-
-
 def _seconds_to(goal: float) -> Column[tuple[Case, TrainedArm]]:
     return Column(f"time_to_{goal * 100:.0f}_s", lambda row: scaled(row[1].time_to_ns(goal), 1e9))
 
@@ -238,8 +239,8 @@ def trained_columns(run: Run) -> list[Column[tuple[Case, TrainedArm]]]:
         Column("accuracy_sd", lambda row: row[1].deviation, "sd", percent),
         Column("against", lambda row: row[1].difference.against.id if row[1].difference else None),
         Column("accuracy_difference", lambda row: row[1].difference.mean if row[1].difference else None),
-        Column("difference_low", lambda row: _difference_bound(row[1], "low")),
-        Column("difference_high", lambda row: _difference_bound(row[1], "high")),
+        Column("difference_low", lambda row: low(row[1].difference.interval if row[1].difference else None)),
+        Column("difference_high", lambda row: high(row[1].difference.interval if row[1].difference else None)),
         Column("", lambda row: _difference(row[1]), "Difference, points"),
         Column("", lambda row: _comparison(row[1]), "Compared with seeds", numeric=False),
         Column("judgement", lambda row: row[1].difference.word if row[1].difference else ""),
