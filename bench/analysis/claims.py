@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from bench.analysis.speedups import pair_faults
 from bench.suite.arms import LATENCY, TRAINING, Arm, Case, Pair
+from models.data import SHAPES, TEST_LABELS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 REPRODUCED, NOT_REPRODUCED, NOT_TESTABLE, OPEN = "reproduced", "not reproduced", "not testable here", "not measured yet"
 INFERENCE_SUITE, TRAINING_SUITE = "claims-inference", "claims-training"
-TEST_IMAGES = 10_000
+TEST_SET_SIZE = SHAPES[TEST_LABELS][0]
 
 
 @dataclass(frozen=True)
@@ -194,11 +195,11 @@ def _ratio_verdict(ratio: Ratio, estimate: Estimate) -> str:
 def _measured(run: Run, ratio: Ratio, estimate: Estimate) -> str:
     interval, trains = estimate.ratio_interval, ratio.case.scenario == TRAINING
     bounds = f" ({interval.low:.2f} to {interval.high:.2f})" if interval else ""
-    turns = 1 if trains else TEST_IMAGES / ratio.case.batch_size
+    turns = 1 if trains else TEST_SET_SIZE / ratio.case.batch_size
     before, after = (
         f"{(run.typical_latency_ns(arm, ratio.case) or 0.0) * turns / 1e9:.3g} s" for arm in (ratio.baseline, ratio.arm)
     )
-    images = run.images_per_turn(ratio.case) if trains else TEST_IMAGES
+    images = run.images_per_turn(ratio.case) if trains else TEST_SET_SIZE
     work = f"an epoch of {images:,} images" if trains else f"{images:,} images"
     arms = f"{ratio.arm.label} over {ratio.baseline.label}, {ratio.case.model}"
     return f"{estimate.speedup:.2f}x{bounds}: {arms}; {before} -> {after} for {work}"
@@ -209,7 +210,7 @@ def _judge_accuracy(claim: Claim, low: float, trained: Mapping[str, TrainedModel
     if not trained:
         return ClaimResult(claim, "", OPEN, "")
     accuracies = [model.accuracy for model in trained.values()]
-    standard_error = sqrt(low * (1 - low) / TEST_IMAGES)
+    standard_error = sqrt(low * (1 - low) / TEST_SET_SIZE)
     spread = f", {min(accuracies):.2%} to {max(accuracies):.2%}" if len(accuracies) > 1 else ""
     epochs = ", ".join(map(str, sorted({model.epochs for model in trained.values()})))
     measured = f"{mean(accuracies):.2%} ({len(accuracies)} trained{spread}; {epochs} epochs)"

@@ -20,10 +20,10 @@ from bench.suite.arms import (
     Step,
     matches,
 )
-from bench.suite.suite import MAX_BATCH_SIZE, TRAINING_IMAGES, Suite, baselines_of
+from bench.suite.suite import TRAINING_IMAGES, Suite, baselines_of
 from bench.suite.variables import SETTINGS
 from models.errors import unknown
-from models.recipes.parse import MAX_EPOCHS, load_recipe, recipe_names
+from models.recipes.parse import MAX_BATCH_SIZE, MAX_EPOCHS, load_recipe, recipe_names
 from models.recipes.toml_file import TomlFile, read_toml
 from models.zoo import NETWORKS
 

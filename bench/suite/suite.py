@@ -13,6 +13,7 @@ from bench.suite.arms import ANY_PRECISION, DEFAULT_SETTINGS, LATENCY, TRAINING,
 from bench.suite.environments import environment_names, find_stack
 from models.data import SHAPES, TRAIN_LABELS
 from models.errors import UserError, unknown
+from models.recipes.parse import MAX_BATCH_SIZE
 from models.zoo import NETWORKS
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from models.recipes import Recipe
 
-MAX_BATCH_SIZE = 10_000
 TRAINING_IMAGES = SHAPES[TRAIN_LABELS][0]
 
 
