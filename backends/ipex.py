@@ -119,8 +119,8 @@ class Ipex(PyTorch):
     def optimise(self, module: Any, optimizer: Any, spec: TrainingSpec) -> tuple[Any, Any]:
         """Let the extension prepack the weights and fuse the optimiser's step.
 
-        For bf16 it splits each weight into two halves. Sharpness-aware minimisation would move only one of them, so
-        with it the weights are left as they are.
+        For bf16 it splits each weight into two halves, of which sharpness-aware minimisation would move only one.
+        There the weights stay unchanged.
         """
         import intel_extension_for_pytorch as ipex
         import torch

@@ -36,7 +36,7 @@ class TrainingInfo:
 class SuiteInfo:
     """The suite; `training` is None if no arm trains.
 
-    After each call of latency all arms keep busy for the share `wait` of its time.
+    After each latency call, every arm stays busy for the fraction `wait` of the call's time.
     """
 
     name: str

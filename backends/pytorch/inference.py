@@ -88,7 +88,7 @@ CONVOLUTIONS = {"fp32": ("aten::mkldnn_convolution", "aten::thnn_conv2d"), "bf16
 FUSED = {"fp32": ("mkldnn::_convolution_pointwise",), "bf16": ("mkldnn::_convolution_pointwise",)}
 INFERENCE_BUILDERS = {
     "eager": InferenceBuilder(
-        Variant("The module as most people write it: NCHW, inference mode", FLOATS),
+        Variant("The module in NCHW and inference mode: the common idiom", FLOATS),
         eager,
         CONVOLUTIONS,
         memory_format="contiguous_format",

@@ -42,7 +42,7 @@ TRAINING_BUILDERS = {
         BACKWARD,
     ),
     "train-eager": TrainingBuilder(
-        Variant("Training as most people write it: NCHW, optimiser with its defaults", FLOATS, trains=True),
+        Variant("Training in NCHW with the optimiser's defaults: the common idiom", FLOATS, trains=True),
         BACKWARD,
         memory_format="contiguous_format",
         fused=False,

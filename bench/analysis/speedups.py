@@ -163,7 +163,7 @@ def baselines_not_measured(run: Run, pair: Pair) -> list[str]:
 
 @dataclass(frozen=True)
 class ArmStatus:
-    """What became of an arm on a case; `reason` is that of its first failure, empty if there is none."""
+    """The outcome of an arm on a case; `reason` is that of its first failure, empty if there is none."""
 
     word: Literal["measured", "failed", "skipped"]
     reason: str

@@ -91,7 +91,7 @@ def _measure_products(context: RunContext, tally: Tally, stack: str, environment
 
 
 def _measure_traffic(context: RunContext, tally: Tally, threads: int) -> None:
-    """Let one process per thread add arrays, all at the same time, as they share the memory bandwidth."""
+    """Add arrays in one process per thread at the same time, because they share the memory bandwidth."""
     with _start_group(context, environment_of(stacks()[OWN_STACK]), 1, threads) as group:
         group.wait_until_ready()
         places = [(core,) for core in quiet_cores(threads)]

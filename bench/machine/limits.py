@@ -51,7 +51,7 @@ def _quota(file: Path) -> float | None:
 
 
 def memory_available_bytes() -> int:
-    """Return how much memory new processes can use without swapping, within the limits of the control groups."""
+    """Return the memory that new processes can use without swapping, within the limits of the control groups."""
     fields = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
     free = next(int(field[1]) * 1024 for field in fields if field[0] == "MemAvailable:")
     groups = control_group_files("memory.max", "memory.limit_in_bytes", "memory")

@@ -23,7 +23,7 @@ Text: TypeAlias = str | tuple[str | Code, ...]
 
 @dataclass(frozen=True)
 class Cell:
-    """The text of a cell; `style` names how it is drawn (a verdict's word, say), `note` is a remark behind it."""
+    """The text of a cell; `style` names its style, such as a verdict's word; `note` is appended to the text."""
 
     text: str
     style: str = ""
@@ -46,7 +46,7 @@ class Heading:
 
 @dataclass(frozen=True)
 class Table:
-    """A table. `folded` is the line behind which a long one is folded away where that is possible."""
+    """A table. `folded` is the title of a long one that is collapsed where the format allows it."""
 
     headings: tuple[Heading, ...]
     rows: tuple[Row, ...]
@@ -97,7 +97,7 @@ class Document:
 
 @dataclass(frozen=True)
 class Column(Generic[T]):
-    """One value of a row object: a column of a CSV file, of the tables that people read, or of both.
+    """One value of a row object: a column of a CSV file, of the report's tables, or of both.
 
     `key` is its name in the CSV file and `title` that in the tables; one that is empty does not appear there. `show`
     turns the value into a cell. The console shows `brief` columns, by `show_brief` if there is one. `group` separates

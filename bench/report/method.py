@@ -1,4 +1,4 @@
-"""The sections that say why a run can be believed: checks, what ran, how it was measured, machine, versions."""
+"""The sections on the validity of a run: checks, what ran, method, machine, versions."""
 
 from __future__ import annotations
 

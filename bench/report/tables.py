@@ -1,4 +1,4 @@
-"""The tables of a run. A column is defined once, for its CSV file and for the tables that people read."""
+"""The tables of a run. A column is defined once, for the CSV file and for the tables of the report."""
 
 from __future__ import annotations
 

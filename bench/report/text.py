@@ -1,4 +1,4 @@
-"""Numbers, intervals and sentences as people read them."""
+"""Format numbers and intervals, and write the sentences of reports."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def attribution_sentence(ladder: Attribution) -> str:
 
 
 def warnings(run: Run) -> list[str]:
-    """Return what a reader must know before any number."""
+    """Return the warnings at the top of a report."""
     lines = [SYNTHETIC_WARNING] if run.data == "synthetic" else []
     lines += [UNTRAINED_WARNING.format(name) for name, model in run.info.models.items() if not model.trained]
     lines += [f"{name} was not measured: {reason}" for name, reason in run.info.missing.items()]

@@ -165,7 +165,7 @@ def narrow(
     )
     if not patterns:
         present = ", ".join(dict.fromkeys(pattern.precision for pattern in of_stacks))
-        raise UserError(f"suite {suite.name} has no arm at {', '.join(precisions)} there; it names {present}")
+        raise UserError(f"suite {suite.name} has no arm at {', '.join(precisions)}; its arms have {present}")
     return replace(
         suite,
         arm_patterns=patterns,

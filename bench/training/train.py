@@ -137,7 +137,7 @@ def start_worker(job: Job, environment: Environment, scratch: Path) -> Worker:
 
 
 def open_training(worker: Worker, job: Job, weights: Weights, scratch: Path) -> None:
-    """Let the worker build the training, from weights and from the split that `scratch` holds."""
+    """Build the training in the worker, from weights and from the split in `scratch`."""
     file = scratch / "weights.safetensors"
     save_weights(file, weights, {})
     request = OpenTraining(

@@ -189,7 +189,7 @@ def read_model_file(request: messages.ReadModel) -> messages.Done:
 
 
 class LimitWorker:
-    """The matrix product, or the addition of arrays, that a process was last asked to time."""
+    """The matrix product, or the addition of arrays, that a process timed last."""
 
     def __init__(self) -> None:
         self._work: dict[tuple[object, ...], Callable[[], object]] = {}

@@ -1,4 +1,4 @@
-"""What the engine asks of a worker, and what the worker replies: one line of JSON each.
+"""The requests of the engine and the replies of a worker, one line of JSON each.
 
 Both ends share these classes. Paths are absolute; arrays travel as files.
 """

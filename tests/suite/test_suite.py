@@ -75,5 +75,5 @@ def test_environments_choose_their_stacks() -> None:
 
 def test_a_suite_that_names_precisions_has_no_arm_at_others() -> None:
     named = replace(SUITE, arm_patterns=(Arm("pytorch", "eager"),))
-    with pytest.raises(UserError, match="suite mine has no arm at bf16 there; it names fp32"):
+    with pytest.raises(UserError, match="suite mine has no arm at bf16; its arms have fp32"):
         narrow(named, precisions=["bf16"])
