@@ -37,10 +37,15 @@ INTEL_BINDING = {"KMP_AFFINITY": "granularity=fine,compact,1,0", "KMP_BLOCKTIME"
 SETTINGS = {
     settings.name: settings
     for settings in (
-        Settings("plain", "default settings: only the number of threads is set", {}),
-        Settings("malloc", "and malloc thresholds raised", ALLOCATOR),
-        Settings(DEFAULT_SETTINGS, "and OpenMP threads bound to cores; every arm that names none", ALLOCATOR | BINDING),
-        Settings("iomp", "and Intel's OpenMP runtime preloaded", ALLOCATOR | INTEL_BINDING, INTEL_OPENMP),
+        Settings("plain", "only the number of threads is set", {}),
+        Settings("malloc", "plain, with higher malloc thresholds", ALLOCATOR),
+        Settings(DEFAULT_SETTINGS, "malloc, with OpenMP threads bound to cores; the default", ALLOCATOR | BINDING),
+        Settings(
+            "iomp",
+            "malloc, with Intel's OpenMP runtime preloaded and its threads bound",
+            ALLOCATOR | INTEL_BINDING,
+            INTEL_OPENMP,
+        ),
     )
 }
 
