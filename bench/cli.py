@@ -177,7 +177,7 @@ def evaluate(
     ] = None,
 ) -> None:
     """Evaluate a trained model on the test images, on vanilla and Intel-optimised stacks."""
-    from bench.commands.models import evaluate_model, inference_arm
+    from bench.commands.model_files import evaluate_model, inference_arm
 
     chosen = tuple(map(inference_arm, _names("--arms", arms)))
     status = evaluate_model(
@@ -193,7 +193,7 @@ def export(
     model: ModelOption = None,
 ) -> None:
     """Write a model for other tools: a PyTorch state dict, Keras weights or OpenVINO IR."""
-    from bench.commands.models import export_file
+    from bench.commands.model_files import export_file
 
     export_file(file, output, model or None, _console())
 
@@ -205,7 +205,7 @@ def import_(
     model: Annotated[str, typer.Option(help="The model that the weights belong to")],
 ) -> None:
     """Read the weights of another tool; only tensors are read, never code."""
-    from bench.commands.models import import_file
+    from bench.commands.model_files import import_file
 
     import_file(file, output, model, _console())
 

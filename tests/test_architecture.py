@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "clock": set(),
     "codec": set(),
     "worker": {"models", "backends", "clock", "codec"},
-    "machine": {"models", "clock"},
+    "machine": {"clock"},
     "records": {"codec", "worker"},
     "journal": {"models", "codec", "records"},
     "console": {"clock"},

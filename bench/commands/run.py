@@ -77,7 +77,7 @@ def measure(plan: Plan, source: str, results: Path, name: str, console: Console,
     from bench.engine.cache import require_writable
     from bench.engine.run import first_interrupt_only, measure_run, total_weight
     from bench.machine.diagnosis import disturbances
-    from bench.report.summary import opening, write_report
+    from bench.report.run_report import opening, write_report
     from models.data import load
 
     with first_interrupt_only():
@@ -98,7 +98,7 @@ def report_run(folder: Path, console: Console) -> int:
     """Report a run again from its files; return 1 if something failed or a gate tripped, else 0."""
     from jinja2 import TemplateError
 
-    from bench.report.summary import write_report
+    from bench.report.run_report import write_report
 
     try:
         return write_report(folder, console)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.commands.folders import shared_folder
-from bench.commands.models import report_model, say_failures
+from bench.commands.model_files import report_model, say_failures
 from bench.commands.origin import origin_of_now
 from bench.console import say
 from bench.journal import write_atomically

@@ -17,7 +17,7 @@ from bench.clock import cpu_ns, cpu_ns_of, now_ns, pause
 from bench.engine.build import build_sessions, start_group
 from bench.engine.proof import compare, predict, read_back
 from bench.engine.workers import START_TOGETHER_NS, WorkerError
-from bench.machine import counters, facts, limits
+from bench.machine import counters, facts, resources
 from bench.records import Check, Conditions, Evidence, Slice
 from bench.suite.arms import LATENCY
 from bench.suite.plan import LEAD_IN, WARM_UP_SLICE_NS
@@ -146,7 +146,7 @@ class BlockRunner(ABC):
 
     def _build(self, arm: Arm, group: WorkerGroup) -> None:
         try:
-            limits.require_memory(self.tally.memory_of(arm))
+            resources.require_memory(self.tally.memory_of(arm))
         except MemoryError as error:
             raise WorkerError(f"{error}; measure fewer arms at a time: --stack, --precision, --model") from error
         group.wait_until_ready()

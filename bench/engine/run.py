@@ -19,7 +19,7 @@ from bench.engine.limits import LIMIT_WEIGHT, measure_limits, measure_overhead
 from bench.engine.proof import ORACLE_WEIGHT, PROOF_WEIGHT, compute_references, inference_groups, prove_arms
 from bench.engine.training_block import TrainingBlock
 from bench.journal import JOURNAL, Journal
-from bench.machine import limits
+from bench.machine import resources
 from bench.records import End, Failure
 from bench.run_info import write_run
 from bench.suite.suite import TRAINING_IMAGES, takes_part
@@ -49,7 +49,7 @@ def measure_run(plan: Plan, data: DataSet, folder: Path, steps: Steps, origin: O
     Raises UserError when the disk refuses; all records until then are complete.
     """
     begin = now_ns()
-    limits.allow_many_files()
+    resources.allow_many_files()
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         scratch = Path(name)
         try:

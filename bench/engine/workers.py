@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from bench.clock import now_ns
 from bench.codec import CodecError, decode
-from bench.machine.limits import raise_priority
+from bench.machine.resources import raise_priority
 from bench.worker.messages import Request, request_line
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from bench.clock import pause
 from bench.machine.facts import node_of, siblings
-from bench.machine.limits import control_group_files
+from bench.machine.resources import control_group_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

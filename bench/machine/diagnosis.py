@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bench.clock import MAX_RESOLUTION_NS, now_ns, pause, timer_resolution_ns
-from bench.machine import counters, facts, limits
+from bench.machine import counters, facts, resources
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -69,7 +69,7 @@ def _instruction_sets(present: Sequence[str]) -> Finding:
 
 
 def _cores(threads: int) -> Iterator[Finding]:
-    usable, quota, physical = facts.usable_cores(), limits.quota_cores(), facts.physical_cores()
+    usable, quota, physical = facts.usable_cores(), resources.quota_cores(), facts.physical_cores()
     advice = f"SMT siblings share a core: measure with --threads {physical}" if threads > physical else ""
     yield Finding("Usable cores", f"{usable}, on {physical} physical cores", advice)
     if quota is not None:
@@ -101,7 +101,7 @@ def _clock(source: str | None) -> Finding:
 
 
 def _priority(nice: int | None) -> Finding:
-    highest = nice == limits.MOST_URGENT
+    highest = nice == resources.MOST_URGENT
     value = f"{'the highest' if highest else 'not the highest'} (nice {nice})"
     advice = "allow the highest (CAP_SYS_NICE, or ulimit -e 40), so that other work does not interrupt an arm"
     return Finding("Priority of measured processes", value, "" if highest else advice)
@@ -126,7 +126,7 @@ def current_findings(observation_ns: int = OBSERVATION_NS) -> Iterator[Finding]:
     advice = "the quota is already used up: stop other work in this container" if throttled_ns else ""
     value = f"{throttled_ns / 1e6:.0f} ms in the last {observation_ns / 1e9:g} s"
     yield Finding("Throttled by the control group", value, advice)
-    yield _memory(limits.memory_available_bytes())
+    yield _memory(resources.memory_available_bytes())
 
 
 def _busy(used: float, cores: int, processes: list[tuple[float, psutil.Process]]) -> Finding:

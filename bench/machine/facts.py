@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from bench.machine.limits import allowed_nice, quota_cores
+from bench.machine.resources import allowed_nice, quota_cores
 
 CPU, NODES = Path("/sys/devices/system/cpu"), Path("/sys/devices/system/node")
 CLOCK_SOURCE = Path("/sys/devices/system/clocksource/clocksource0/current_clocksource")

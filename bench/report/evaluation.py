@@ -76,13 +76,12 @@ FIGURES = (
 SUPPORT: Column[Figures] = Column("support", lambda row: row["support"], "Support")
 
 
-def macro_columns() -> list[Column[Evaluation]]:
-    """Return the columns that compare arms by their macro averages."""
+def macro_columns(prefix: str = "") -> list[Column[Evaluation]]:
+    """Return the columns that compare arms by their macro averages, with a prefix to their titles."""
 
     def macro(column: Column[Figures]) -> Column[Evaluation]:
-        return Column(
-            "", lambda evaluation: column.value(evaluation.macro_average), f"Macro {column.title}", column.show
-        )
+        title = f"{prefix}{column.title}"
+        return Column("", lambda evaluation: column.value(evaluation.macro_average), title, column.show)
 
     return [
         Column("", lambda evaluation: evaluation.arm.label, "Arm", numeric=False),
@@ -103,7 +102,7 @@ def _comparison(evaluations: list[Evaluation]) -> Section | None:
     classes = [
         Section(evaluation.arm.label, (table(evaluation.classification, class_columns),)) for evaluation in evaluations
     ]
-    comparison = table(evaluations, macro_columns())
+    comparison = table(evaluations, macro_columns("Macro "))
     return Section(
         "With and without optimisation",
         (

@@ -11,11 +11,11 @@ from bench.analysis.tradeoffs import tradeoffs
 from bench.analysis.training import trained_arms
 from bench.report.arm_table import COSTS, LIMITS, TIMES, arm_columns
 from bench.report.document import Column, Document, Paragraph, Plot, Section, table
-from bench.report.method import checks, machine, method, versions, what_ran
 from bench.report.tables import (
     curve_columns,
     rung_columns,
     speedup_columns,
+    speedup_emphasis,
     tradeoff_columns,
     trained_columns,
 )
@@ -26,6 +26,7 @@ from bench.report.text import (
     number,
     warnings,
 )
+from bench.report.trust import checks, machine, method, versions, what_ran
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -96,7 +97,7 @@ def _speedups(run: Run) -> Section:
         case: table(
             [row for row in speedups(run) if row.pair.case == case],
             speedup_columns(run, case),
-            lambda row: "primary" if row.primary else "replica" if row.pair.arm.replica else "",
+            speedup_emphasis,
         )
         for case in run.cases
     }

@@ -147,6 +147,10 @@ def speedup_columns(run: Run, case: Case | None = None) -> list[Column[Speedup]]
     ]
 
 
+def speedup_emphasis(row: Speedup) -> str:
+    return "primary" if row.primary else "replica" if row.pair.arm.replica else ""
+
+
 def rung_columns(run: Run) -> list[Column[tuple[Attribution, Rung]]]:
     """Return the columns of attribution.csv, and of a ladder's table."""
     return [

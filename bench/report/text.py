@@ -10,6 +10,8 @@ from bench.analysis.speedups import baselines_not_measured, failed, failed_aa_ch
 from models.data import SYNTHETIC_WARNING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from bench.analysis.attribution import Attribution
     from bench.analysis.gates import Estimate
     from bench.analysis.run import Run
@@ -111,9 +113,12 @@ def warnings(run: Run) -> list[str]:
     lines += [UNTRAINED_WARNING.format(name) for name, model in run.info.models.items() if not model.trained]
     lines += [f"{name} was not measured: {reason}" for name, reason in run.info.missing.items()]
     for environments, packages in run.info.mismatches.items():
-        listed = ", ".join(f"{package} {one} / {other}" for package, (one, other) in packages.items())
-        lines.append(f"UNMATCHED environments {' and '.join(environments.split())}: {listed}")
+        lines.append(f"UNMATCHED environments {' and '.join(environments.split())}: {version_list(packages)}")
     return [*lines, *run.info.advice, *doubts(run), *problems(run)]
+
+
+def version_list(unequal: Mapping[str, tuple[str, str]]) -> str:
+    return ", ".join(f"{package} {one} / {other}" for package, (one, other) in unequal.items())
 
 
 def doubts(run: Run) -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 
 from bench.clock import now_ns
 from bench.engine.workers import Unsupported, Worker, WorkerError, WorkerGroup
-from bench.machine import limits
+from bench.machine import resources
 from bench.worker.messages import Build, Predict, PredictReply, Prove, RunSlice, Save
 from models.weights import checkpoint_path
 from models.zoo import CNN_SMALL
@@ -77,8 +77,8 @@ def test_an_urgent_worker_has_the_highest_priority_that_is_allowed(tmp_path) -> 
     priorities = []
     for urgent in (False, True):
         with Worker(Path(sys.executable), {}, tmp_path / "log", tmp_path, urgent=urgent) as worker:
-            priorities.append(limits.nice_of(worker.pid))
-    assert priorities == [limits.nice_of(os.getpid()), limits.allowed_nice()]
+            priorities.append(resources.nice_of(worker.pid))
+    assert priorities == [resources.nice_of(os.getpid()), resources.allowed_nice()]
 
 
 def test_an_asynchronous_session_is_timed_by_its_submissions(built) -> None:

@@ -29,7 +29,7 @@ from subject import BATCH_SIZE
 
 from bench.clock import now_ns
 from bench.machine.facts import usable_cores
-from bench.machine.limits import allowed_nice, nice_of
+from bench.machine.resources import allowed_nice, nice_of
 from bench.suite.variables import environment_variables
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from bench.machine import counters, diagnosis, facts, limits
+from bench.machine import counters, diagnosis, facts, resources
 from bench.machine.counters import Counters
 
 
@@ -71,7 +71,7 @@ def test_advice_names_a_remedy(finding, advice) -> None:
 def test_siblings_and_fractional_quotas_get_advice(monkeypatch) -> None:
     monkeypatch.setattr(facts, "physical_cores", lambda: 4)
     monkeypatch.setattr(facts, "usable_cores", lambda: 8)
-    monkeypatch.setattr(limits, "quota_cores", lambda: 2.5)
+    monkeypatch.setattr(resources, "quota_cores", lambda: 2.5)
     cores, quota = diagnosis._cores(8)
     assert "--threads 4" in cores.advice
     assert not next(diagnosis._cores(4)).advice

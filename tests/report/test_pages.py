@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from bench.records import Failure
-from bench.report.summary import write_report
+from bench.report.run_report import write_report
 from tests.analysis.recorded_run import CASE, COMPILE, EAGER, JIT, inference_run, ladder_info, training_run
 from tests.report.pages import outside_code, read_html, read_markdown
 

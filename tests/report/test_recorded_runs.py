@@ -9,7 +9,7 @@ from rich.console import Console
 
 from bench.analysis.attribution import attributions
 from bench.records import Check, Failure
-from bench.report.summary import write_report
+from bench.report.run_report import write_report
 from bench.report.text import attribution_sentence
 from tests.analysis.recorded_run import CASE, COMPILE, EAGER, IPEX, JIT, inference_run, ladder_info, training_run
 

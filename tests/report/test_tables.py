@@ -12,7 +12,7 @@ from bench.analysis.speedups import speedups
 from bench.records import Check, Failure
 from bench.report.arm_table import arm_columns, arm_rows
 from bench.report.document import Column, brief_table, table
-from bench.report.summary import closing, csv_files, write_report
+from bench.report.run_report import closing, csv_files, write_report
 from bench.report.tables import speedup_columns
 from bench.report.writers import to_csv
 from tests.analysis.recorded_run import CASE, IPEX, JIT, TRAINING_CASE, inference_run, training_run
@@ -94,7 +94,7 @@ def test_only_tables_with_rows_are_files(tmp_path, make, extra) -> None:
 def test_a_report_that_can_not_be_rendered_leaves_the_folder_unchanged(tmp_path, monkeypatch) -> None:
     folder = inference_run(tmp_path / "run").write()
     before = {path: path.read_bytes() for path in folder.rglob("*")}
-    monkeypatch.setattr("bench.report.summary.to_html", lambda *_: 1 / 0)
+    monkeypatch.setattr("bench.report.run_report.to_html", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write_report(folder, Console(file=io.StringIO()))
     assert {path: path.read_bytes() for path in folder.rglob("*")} == before

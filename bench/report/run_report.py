@@ -20,10 +20,11 @@ from bench.report.tables import (
     point_columns,
     rung_columns,
     speedup_columns,
+    speedup_emphasis,
     tradeoff_columns,
     trained_columns,
 )
-from bench.report.text import attribution_sentence, case_title, doubts, headline, problems
+from bench.report.text import attribution_sentence, case_title, doubts, headline, problems, version_list
 from bench.report.writers import print_table, to_csv, to_html, to_markdown
 from bench.suite.environments import version_differences
 from models.data import SYNTHETIC_WARNING
@@ -68,8 +69,7 @@ def opening(plan: Plan, data: DataSet, advice: Sequence[str], console: Console) 
     for one, other in plan.environment_pairs:
         names = f"environments {one.name} and {other.name}"
         if unequal := version_differences(one, other):
-            listed = ", ".join(f"{name} {ours} / {theirs}" for name, (ours, theirs) in unequal.items())
-            say(console, f"{names} are UNMATCHED: {listed}")
+            say(console, f"{names} are UNMATCHED: {version_list(unequal)}")
         else:
             shared = len(one.packages.keys() & other.packages.keys())
             say(console, f"{names} are matched: their {shared} shared packages have equal versions")
@@ -82,7 +82,7 @@ def closing(run: Run, console: Console) -> None:
         verdicts = brief_table(
             rows,
             speedup_columns(run, case),
-            lambda row: "primary" if row.primary else "replica" if row.pair.arm.replica else "",
+            speedup_emphasis,
             title=case_title(run, case),
         )
         print_table(verdicts, console)

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from bench.machine import facts, limits
+from bench.machine import facts, resources
 
 
 @pytest.mark.parametrize(
@@ -19,8 +19,8 @@ from bench.machine import facts, limits
 def test_the_quota_of_a_control_group_is_read_in_both_versions(tmp_path, monkeypatch, name, text, other, cores) -> None:
     (tmp_path / name).write_text(text)
     (tmp_path / "cpu.cfs_period_us").write_text(other)
-    monkeypatch.setattr(limits, "control_group_files", lambda *_: [tmp_path / name])
-    assert limits.quota_cores() == cores
+    monkeypatch.setattr(resources, "control_group_files", lambda *_: [tmp_path / name])
+    assert resources.quota_cores() == cores
     assert facts.usable_cores() >= 1
 
 
@@ -28,13 +28,13 @@ def test_the_quota_of_a_control_group_is_read_in_both_versions(tmp_path, monkeyp
     ("limit", "used"), [("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")]
 )
 def test_available_memory_respects_the_control_group(tmp_path, monkeypatch, limit, used) -> None:
-    monkeypatch.setattr(limits, "control_group_files", lambda *_: [tmp_path / limit])
+    monkeypatch.setattr(resources, "control_group_files", lambda *_: [tmp_path / limit])
     (tmp_path / limit).write_text("5000000\n")
     (tmp_path / used).write_text("4000000\n")
     (tmp_path / "memory.stat").write_text("anon 1\ninactive_file 500000\n")
-    assert limits.memory_available_bytes() == 1_500_000
+    assert resources.memory_available_bytes() == 1_500_000
     (tmp_path / limit).write_text("max\n" if limit == "memory.max" else str(1 << 62))
-    assert limits.memory_available_bytes() > 5_000_000
+    assert resources.memory_available_bytes() > 5_000_000
 
 
 class Session:
@@ -56,11 +56,11 @@ class Session:
 def test_a_process_gets_its_priority_even_if_its_session_does_not(monkeypatch, refusals, written) -> None:
     # The kernel blocks without CAP_SYS_ADMIN (one priority in 100 ms); without autogroups there is no such file.
     session, given = Session(refusals), []
-    monkeypatch.setattr(limits, "_autogroup", lambda _: session)
-    monkeypatch.setattr(limits, "pause", lambda _: None)
+    monkeypatch.setattr(resources, "_autogroup", lambda _: session)
+    monkeypatch.setattr(resources, "pause", lambda _: None)
     monkeypatch.setattr(os, "setpriority", lambda _, pid, nice: given.append((pid, nice)))
-    limits.raise_priority(77)
-    assert given == [(77, limits.MOST_URGENT)]
+    resources.raise_priority(77)
+    assert given == [(77, resources.MOST_URGENT)]
     assert session.written == written
 
 
@@ -68,10 +68,10 @@ def test_priority_is_raised_as_far_as_allowed_and_stays_where_that_is_refused(mo
     def refuse(*_: int) -> None:
         raise PermissionError
 
-    assert limits.MOST_URGENT <= limits.allowed_nice() <= limits.nice_of(os.getpid())
-    limits.allowed_nice.cache_clear()
+    assert resources.MOST_URGENT <= resources.allowed_nice() <= resources.nice_of(os.getpid())
+    resources.allowed_nice.cache_clear()
     monkeypatch.setattr(os, "setpriority", refuse)
     try:
-        assert limits.allowed_nice() == limits.nice_of(os.getpid())
+        assert resources.allowed_nice() == resources.nice_of(os.getpid())
     finally:
-        limits.allowed_nice.cache_clear()
+        resources.allowed_nice.cache_clear()

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 from bench.commands.folders import shared_folder
 from bench.console import WARNING, say
 from bench.journal import write_pages
-from bench.report.document import Column, table
-from bench.report.text import number4, percent
+from bench.report.document import table
 from bench.report.writers import print_table
 from bench.suite.arms import Arm
 from bench.suite.environments import find_stack
@@ -29,21 +28,6 @@ if TYPE_CHECKING:
     from models.data import DataSet
 
 
-def _macro(key: str, title: str) -> Column[Evaluation]:
-    return Column("", lambda evaluation: evaluation.macro_average[key], title, number4)
-
-
-METRIC_COLUMNS: tuple[Column[Evaluation], ...] = (
-    Column("", lambda evaluation: evaluation.arm.label, "Arm", numeric=False),
-    Column("", lambda evaluation: evaluation.accuracy, "Accuracy", percent),
-    _macro("precision", "Precision"),
-    _macro("recall", "Recall"),
-    _macro("f1", "F1"),
-    _macro("iou", "IoU"),
-    _macro("auc", "AUC"),
-)
-
-
 def evaluate_model(
     path: Path,
     model_name: str | None,
@@ -55,6 +39,7 @@ def evaluate_model(
     console: Console,
 ) -> int:
     """Evaluate a model on several arms, by default on every installed stack; return 1 if an arm failed."""
+    from bench.report.evaluation import macro_columns
     from models.data import load
 
     model = open_model(path, model_name)
@@ -67,7 +52,7 @@ def evaluate_model(
     if data.name == "synthetic":
         say(console, SYNTHETIC_WARNING, "bold yellow")
     evaluated = [evaluation for evaluation in evaluations if evaluation.logits is not None]
-    print_table(table(evaluated, METRIC_COLUMNS), console)
+    print_table(table(evaluated, macro_columns()), console)
     say_failures(evaluations, console)
     say(console, f"report: {folder / 'report.html'}")
     return 0 if len(evaluated) == len(evaluations) else 1
