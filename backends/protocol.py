@@ -54,8 +54,8 @@ class Stack:
 
     `environment` is the name of its tox environment, None for the harness's own interpreter. `default_variant` and
     `default_training` are used where the user names no variant. `modules` are the frameworks that its worker may
-    import. `baselines` are the stacks that it is compared with; a vanilla stack has none. `needs` are instruction sets,
-    any one of which suffices.
+    import. `baselines` are the stacks that it is compared with; a vanilla stack has none. `upgrade_of` is the stack of
+    the same framework in an older version. `needs` are instruction sets, any one of which suffices.
 
     `settings` are environment variables for the arms of all stacks. `restart_settings` shorten process starts in
     blocks, but never the starts that are reported. `cache_variables` name folders for compiled code.
@@ -73,6 +73,7 @@ class Stack:
     default_training: str | None = None
     modules: tuple[str, ...] = ()
     baselines: tuple[str, ...] = ()
+    upgrade_of: str | None = None
     needs: tuple[str, ...] = ()
     settings: dict[str, str] = field(default_factory=dict)
     restart_settings: dict[str, str] = field(default_factory=dict)

@@ -26,6 +26,7 @@ STACK = replace(
     environment="latest",
     variants=variants_of(BUILDERS, TRAINING_BUILDERS),
     baselines=("pytorch",),
+    upgrade_of="pytorch",
 )
 
 

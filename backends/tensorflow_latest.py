@@ -20,6 +20,7 @@ STACK = replace(
     variants=variants_of(BUILDERS),
     default_training=None,
     baselines=("tensorflow",),
+    upgrade_of="tensorflow",
 )
 
 

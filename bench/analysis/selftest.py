@@ -3,32 +3,21 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from backends.registry import stacks
 from bench.analysis.gates import MAX_OVERHEAD_NS
 from bench.analysis.run import harness_share, idle_share
 from bench.analysis.speedups import speedups
 from bench.clock import MAX_RESOLUTION_NS, now_ns, timer_resolution_ns
-from bench.suite.arms import LATENCY, Arm
-from bench.suite.environments import is_installed
-from bench.suite.suite import Suite
-from models.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from bench.analysis.run import Run
     from bench.analysis.speedups import Speedup
     from bench.clock import Clock
 
-SLOWDOWNS = (0.02, 0.05, 0.20)
 # From this injected slowdown on, the interval must exclude 1.
 MIN_DETECTED_SLOWDOWN = 0.20
-TRIAL_BATCH_SIZES = (1, 64)
-# The stack that needs no environment but the harness's.
-ORACLE = "oracle"
 # Of a core.
 MAX_IDLE_SHARE, MAX_HARNESS_SHARE = 0.01, 0.05
 
@@ -39,45 +28,6 @@ class Trial:
     found: str
     wanted: str
     passed: bool
-
-
-def default_arm(stack: str) -> Arm:
-    """Return the arm of a stack that is compared with itself; raises UserError if it has none for inference."""
-    if (variant := stacks()[stack].default_variant) is None:
-        raise UserError(f"--stack {stack}: has no variant for inference; choose another stack")
-    return Arm(stack, variant)
-
-
-def default_stack() -> str:
-    """Return the first vanilla stack whose environment is installed, or the oracle."""
-    public = [stack for stack in stacks().values() if not stack.internal and not stack.baselines]
-    return next((stack.name for stack in public if is_installed(stack)), ORACLE)
-
-
-def make_suite(arm: Arm, threads: Sequence[int]) -> Suite:
-    """Return the suite of an arm, its A/A arm, and the arm slowed down by known shares."""
-    return replace(
-        equal_suite(arm, threads),
-        summary=f"{arm.label} against itself, and against itself slowed down; all keep busy between calls",
-        arm_patterns=(arm, *(replace(arm, delay=slowdown) for slowdown in SLOWDOWNS)),
-        wait=max(SLOWDOWNS),
-    )
-
-
-def equal_suite(arm: Arm, threads: Sequence[int]) -> Suite:
-    """Return the suite of an arm and its A/A arm."""
-    return Suite(
-        name="selftest",
-        summary=f"{arm.label} against itself",
-        scenarios=(LATENCY,),
-        models=("cnn-small",),
-        batch_sizes=TRIAL_BATCH_SIZES,
-        precisions=("fp32",),
-        arm_patterns=(arm,),
-        baselines=(arm,),
-        primary=(),
-        threads=tuple(threads) if len(threads) > 1 else (),
-    )
 
 
 def trials(run: Run, clock: Clock = now_ns) -> list[Trial]:

@@ -38,8 +38,9 @@ TRIAL_COLUMNS: tuple[Column[Trial], ...] = (
 def run_selftest(stack: str | None, results: Path, name: str | None, console: Console) -> int:
     """Measure known differences; print and store PASS or FAIL for each trial; return 1 if something failed."""
     from bench.analysis.run import Run
-    from bench.analysis.selftest import default_arm, default_stack, make_suite, trials
+    from bench.analysis.selftest import trials
     from bench.journal import write_atomically
+    from bench.suite.selftest import default_arm, default_stack, make_suite
 
     stack = stack or default_stack()
     # Raises the error for a missing environment before anything is written.

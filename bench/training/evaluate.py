@@ -121,15 +121,9 @@ class Evaluation:
 
 
 def default_arms() -> list[Arm]:
-    """Return the default variant of each installed stack, but not of newer versions of another stack's framework."""
-    return [
-        Arm(stack.name, stack.default_variant)
-        for stack in stacks().values()
-        if stack.default_variant
-        and not stack.internal
-        and not any(stacks()[baseline].packages == stack.packages for baseline in stack.baselines)
-        and is_installed(stack)
-    ]
+    """Return the default variant of each installed stack, upgrades of other stacks left out."""
+    public = [stack for stack in stacks().values() if not stack.internal and not stack.upgrade_of]
+    return [Arm(stack.name, stack.default_variant) for stack in public if stack.default_variant and is_installed(stack)]
 
 
 def evaluate_arms(model: ModelFile, arms: list[Arm], data: DataSet, threads: int) -> list[Evaluation]:

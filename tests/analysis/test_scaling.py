@@ -8,7 +8,6 @@ from rich.console import Console
 
 from bench.analysis.run import Run
 from bench.analysis.scaling import sweeps
-from bench.analysis.selftest import equal_suite
 from bench.console import Steps
 from bench.engine.describe import Origin
 from bench.engine.run import measure_run
@@ -16,6 +15,7 @@ from bench.machine.facts import usable_cores
 from bench.suite.arms import Arm
 from bench.suite.plan import make_plan
 from bench.suite.schedule import PRESETS
+from bench.suite.selftest import equal_suite
 from conftest import use_few_test_images
 from models import data
 from tests.analysis.recorded_run import CASE, JIT, inference_run

@@ -12,6 +12,7 @@ from bench.console import Steps
 from bench.engine.describe import Origin
 from bench.engine.run import measure_run
 from bench.records import Evidence, Overhead, Slice
+from bench.suite import selftest as suites
 from bench.suite.arms import Arm, Pair
 from bench.suite.plan import make_plan, planned_pairs
 from bench.suite.schedule import PRESETS
@@ -36,16 +37,16 @@ def recovery(builder, arm):
 
 
 def test_the_suite_compares_an_arm_with_itself_and_with_itself_slowed_down() -> None:
-    suite = selftest.make_suite(ARM, [1, 2])
+    suite = suites.make_suite(ARM, [1, 2])
     assert [arm.id for arm in suite.measured] == [
         "oracle/numpy", "oracle/numpy@A/A", "oracle/numpy@slower2", "oracle/numpy@slower5", "oracle/numpy@slower20",
     ]  # fmt: skip
     assert {case.threads for case in suite.cases} == {1, 2}
-    assert (suite.wait, selftest.equal_suite(ARM, [1]).wait) == (0.2, 0)
+    assert (suite.wait, suites.equal_suite(ARM, [1]).wait) == (0.2, 0)
 
 
 def test_an_intel_arm_is_compared_with_itself_too() -> None:
-    suite = selftest.make_suite(Arm("ipex", "eager"), [1])
+    suite = suites.make_suite(Arm("ipex", "eager"), [1])
     pairs = {(pair.arm.label, pair.baseline.label) for pair in planned_pairs(suite)}
     assert {arm for arm, _ in pairs} == {arm.label for arm in suite.measured} - {"ipex eager"}
     assert {baseline for _, baseline in pairs} == {"ipex eager"}
@@ -121,19 +122,19 @@ def test_a_coarse_clock_fails(tmp_path) -> None:
 
 
 def test_a_stack_without_a_variant_for_inference_is_refused(monkeypatch) -> None:
-    stack = replace(selftest.stacks()["oracle"], default_variant=None)
-    monkeypatch.setattr(selftest, "stacks", lambda: {"oracle": stack})
+    stack = replace(suites.stacks()["oracle"], default_variant=None)
+    monkeypatch.setattr(suites, "stacks", lambda: {"oracle": stack})
     with pytest.raises(UserError, match="no variant for inference"):
-        selftest.default_arm("oracle")
+        suites.default_arm("oracle")
 
 
 def test_an_injected_slowdown_shows_in_the_ratio(tmp_path, monkeypatch) -> None:
     """A tenfold slowdown exceeds all noise; the arm's process waits, and its samples stay as short as they are."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / ".cache"))
-    monkeypatch.setattr(selftest, "TRIAL_BATCH_SIZES", (1,))
-    monkeypatch.setattr(selftest, "SLOWDOWNS", (9.0,))
+    monkeypatch.setattr(suites, "TRIAL_BATCH_SIZES", (1,))
+    monkeypatch.setattr(suites, "SLOWDOWNS", (9.0,))
     use_few_test_images(monkeypatch)
-    plan = make_plan(selftest.make_suite(ARM, [1]), replace(PRESETS["selftest"], blocks=2, rounds=1), 1, 1)
+    plan = make_plan(suites.make_suite(ARM, [1]), replace(PRESETS["selftest"], blocks=2, rounds=1), 1, 1)
     steps = Steps(Console(file=StringIO()), 1, None)
     assert measure_run(plan, data.load("synthetic"), tmp_path, steps, Origin((), "", None)) == "complete"
     run = Run(tmp_path)

@@ -6,8 +6,8 @@ from io import StringIO
 
 from rich.console import Console
 
-from bench.analysis import selftest
 from bench.commands import selftest as commands
+from bench.suite import selftest as suites
 from bench.suite.schedule import PRESETS
 from conftest import use_few_test_images
 
@@ -22,8 +22,8 @@ def test_the_command_prints_every_trial_and_stores_it(tmp_path, monkeypatch) -> 
     """Two blocks give no interval, so that every comparison fails."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / ".cache"))
     monkeypatch.setitem(PRESETS, "selftest", replace(PRESETS["selftest"], blocks=2, rounds=1))
-    monkeypatch.setattr(selftest, "TRIAL_BATCH_SIZES", (1,))
-    monkeypatch.setattr(selftest, "SLOWDOWNS", (0.02, 9.0))
+    monkeypatch.setattr(suites, "TRIAL_BATCH_SIZES", (1,))
+    monkeypatch.setattr(suites, "SLOWDOWNS", (0.02, 9.0))
     use_few_test_images(monkeypatch)
     console = Console(record=True, width=200, file=StringIO())
     assert commands.run_selftest("oracle", tmp_path / "results", "s", console) == 1

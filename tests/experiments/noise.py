@@ -29,7 +29,6 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 from bench.analysis.run import Run
-from bench.analysis.selftest import equal_suite
 from bench.analysis.stats import trimmed_mean, wilcoxon_interval
 from bench.clock import now_ns
 from bench.console import Steps
@@ -41,6 +40,7 @@ from bench.machine.facts import usable_cores
 from bench.suite.arms import DEFAULT_SETTINGS, Arm, Pair
 from bench.suite.plan import make_plan
 from bench.suite.schedule import PRESETS
+from bench.suite.selftest import equal_suite
 from bench.suite.variables import SETTINGS
 from models import data
 

@@ -12,10 +12,10 @@ from noise import ARM, USUAL, measure
 from subject import BATCH_SIZE
 
 from bench.analysis.run import Run
-from bench.analysis.selftest import equal_suite
 from bench.analysis.speedups import speedups
 from bench.clock import now_ns
 from bench.machine.facts import usable_cores
+from bench.suite.selftest import equal_suite
 
 # Overheads of a process in a block besides the import of the framework, and of a turn besides its slice.
 BUILD_S, TURN_S = 0.35, 0.02

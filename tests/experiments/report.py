@@ -10,7 +10,6 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from bench.analysis.selftest import equal_suite
 from bench.clock import now_ns
 from bench.engine.describe import Origin, describe_run
 from bench.journal import JOURNAL
@@ -19,6 +18,7 @@ from bench.run_info import ModelInfo, PairInfo, Work, write_run
 from bench.suite.arms import Arm, Case
 from bench.suite.plan import make_plan
 from bench.suite.schedule import PRESETS
+from bench.suite.selftest import equal_suite
 from models import data
 
 ARMS, BLOCKS, SAMPLES, IMAGES = 1000, 64, 16, 10_000
