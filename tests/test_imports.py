@@ -50,3 +50,8 @@ def test_of_the_harness_the_worker_imports_its_own_room_the_clock_and_the_codec_
 def test_help_imports_nothing_heavy() -> None:
     heavy = {"numpy", "pandas", "scipy", "matplotlib", "jinja2", "pooch", "requests"}
     assert imported_by("import bench.cli") & heavy == set()
+
+
+def test_nothing_that_only_a_report_needs_is_imported_while_a_run_is_measured() -> None:
+    found = imported_by("import bench.commands.run, bench.engine.run, bench.report.run_report, bench.machine.diagnosis")
+    assert found & {"pandas", "scipy", "matplotlib", "jinja2", "sklearn", "PIL"} == set()

@@ -78,7 +78,6 @@ def train_model(options: TrainOptions, output: Path | None, console: Console) ->
 
 def tune_recipe(options: TrainOptions, trials: int, console: Console) -> None:
     """Search the recipe's settings, or continue an interrupted search; write the best recipe and a plot."""
-    from bench.report.training_plots import trials_plot
     from bench.training import tune as search
 
     if not 1 <= trials <= MAX_TRIALS:
@@ -86,6 +85,9 @@ def tune_recipe(options: TrainOptions, trials: int, console: Console) -> None:
     job = make_job(options)
     folder = shared_folder(options.results, options.name or default_name("tune", options))
     trained = search.search_settings(job, trials, folder, console)
+    # Late: the orchestrator does not load Matplotlib while it trains.
+    from bench.report.training_plots import trials_plot
+
     write_atomically(folder / PLOT, trials_plot(trained))
     settings = ", ".join(f"{name} {value:.4g}" for name, value in search.best_trial(trained).settings.items())
     recipe = folder / search.BEST

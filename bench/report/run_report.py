@@ -14,7 +14,6 @@ from bench.console import say
 from bench.journal import write_pages
 from bench.report.arm_table import arm_columns, arm_rows
 from bench.report.document import brief_table
-from bench.report.plots import run_plots
 from bench.report.sections import document
 from bench.report.tables import (
     point_columns,
@@ -46,6 +45,9 @@ def write_report(folder: Path, console: Console) -> int:
 
     Everything is rendered before anything is written: a run that can't be read leaves its folder as it was.
     """
+    # Late: the orchestrator does not load Matplotlib while it measures.
+    from bench.report.plots import run_plots
+
     run = Run(folder)
     arms, drawn = arm_rows(run), run_plots(run)
     page = document(run, arms, set(drawn))
