@@ -91,7 +91,7 @@ def _trained_arm(run: Run, arm: Arm, case: Case) -> TrainedArm:
         arm=arm,
         epochs=len(epochs),
         epoch_ns=typical_ns,
-        first_epoch_ns=median(block[0].wall_ns for block in _blocks(epochs)),
+        first_epoch_ns=median(epoch.wall_ns for epoch in epochs if epoch.round == 0),
         images_per_s=run.images_per_turn(case) / typical_ns * 1e9 if typical_ns else None,
         wait_share=sum(epoch.result.wait_ns for epoch in timed) / sum(epoch.wall_ns for epoch in timed),
         memory_bytes=run.trained_memory_bytes(arm, case) or 0,

@@ -55,6 +55,11 @@ def test_the_results_of_an_arm_are_those_of_its_epochs(builder) -> None:
     assert (ipex.memory_bytes, ipex.epochs) == (7, 3 * EPOCHS + (BLOCKS - SEEDS) * 2)
 
 
+def test_a_later_epoch_never_counts_as_the_first_of_its_block(builder) -> None:
+    run = builder.remove(lambda record: isinstance(record, TrainedEpoch) and record.block > 1 and record.round == 0)
+    assert trained(run.read()).first_epoch_ns == pytest.approx(8.008e9)
+
+
 def test_time_to_accuracy_covers_all_epochs_until_then(builder) -> None:
     ipex = trained(builder.read())
     assert ipex.time_to_ns(0.90) == pytest.approx(12e9, rel=0.01)
