@@ -143,7 +143,7 @@ def _tradeoff_panel(axes: Any, run: Run, case: Case, rows: list[Tradeoff]) -> No
         speed = row.estimate.speedup if row.estimate else 1.0
         marker, colour = marker_and_colour(row.arm, run.arms)
         axes.plot([speed], [row.accuracy * 100], marker, color=colour, ms=6, label=row.arm.label)
-    gate = MIN_RELATIVE_ACCURACY * rows[0].accuracy / rows[0].relative_accuracy * 100
+    gate = MIN_RELATIVE_ACCURACY * run.references[case.model].accuracy * 100
     axes.axhline(gate, color="black", lw=0.8, ls=":", label="99 % of fp32")
     axes.set(title=case.label, ylabel="test accuracy, %")
     axes.set_xlabel(f"speed over {rows[0].against.label} (log scale); circle fp32, square bf16, triangle int8")

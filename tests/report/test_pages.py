@@ -2,11 +2,12 @@
 
 import io
 import re
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
-from bench.records import Failure
+from bench.records import Failure, Proof
 from bench.report.run_report import write_report
 from tests.analysis.recorded_run import CASE, COMPILE, EAGER, JIT, inference_run, ladder_info, training_run
 from tests.report.pages import outside_code, read_html, read_markdown
@@ -97,3 +98,12 @@ def test_the_report_of_a_training_has_its_table_and_omits_what_was_not_measured(
     assert "latency" not in text.partition("## How it was measured")[0].lower()
     assert "a warm-up epoch and one timed epoch" in text
     assert "| 1.00 % |" in text
+
+
+def test_the_fastest_arm_may_classify_every_image_wrongly(tmp_path) -> None:
+    wrong = replace(JIT, precision="int8")
+    builder = inference_run(tmp_path / "run").replace_arm(JIT, wrong)
+    builder.change(Proof, lambda record: record.arm == wrong.id, labels="2" * 10, accuracy=0.0)
+    markdown, _ = report(builder)
+    assert "tradeoffs.svg" in markdown
+    assert "accuracy 0.00% is less than 99% of fp32's" in markdown
