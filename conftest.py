@@ -1,4 +1,4 @@
-"""Fixtures, and the pytest-benchmark way in.
+"""Fixtures, and the stack that pytest-benchmark times.
 
 In a stack's environment `pytest --benchmark-enable tests/contract -k benchmark` times every variant of its first
 stack, or of the one that BENCH_STACK names.
@@ -31,7 +31,7 @@ ROOT = Path(__file__).parent
 TOYS = ROOT / "tests" / "toys"
 SMALL = """\
 name = "small"
-summary = "two that work"
+summary = "two arms that work"
 scenarios = ["latency"]
 models = ["cnn-small"]
 batch_sizes = [64]
@@ -50,7 +50,6 @@ def weights() -> Weights:
 
 @pytest.fixture(scope="session")
 def trained() -> Weights:
-    """Return the weights of the checkpoint of `cnn-small`."""
     return load_weights(checkpoint_path(CNN_SMALL), CNN_SMALL)
 
 
@@ -69,7 +68,7 @@ def bench(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
 def run_bench(cwd: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run `python -m bench` with the toy stacks installed; return its status and output.
 
-    On synthetic data nothing is wanted from the user's cache, and nothing is left in it: the tests share another.
+    Runs on synthetic data share a cache of the tests, so that they neither use nor fill the user's.
     """
     if "synthetic" in arguments:
         variables = {"XDG_CACHE_HOME": str(cwd.parent / "cache")} | variables
@@ -84,9 +83,9 @@ def run_bench(cwd: Path, *arguments: str, **variables: str) -> subprocess.Comple
     )
 
 
-def let_images_be_few(patched: pytest.MonkeyPatch, count: int = 500) -> None:
-    """Let what this process measures be proved on so many of the synthetic set's test images, for speed."""
-    whole = data.load("synthetic")
-    test = {"test_images": whole.test_images[:count], "test_labels": whole.test_labels[:count]}
-    few = replace(whole, digest=f"{whole.digest}-{count}", **test)
+def use_few_test_images(patched: pytest.MonkeyPatch, count: int = 500) -> None:
+    """Let this process load only some of the synthetic test images, so that proofs are fast."""
+    full = data.load("synthetic")
+    test = {"test_images": full.test_images[:count], "test_labels": full.test_labels[:count]}
+    few = replace(full, digest=f"{full.digest}-{count}", **test)
     patched.setattr(data, "load", lambda _: few)

@@ -1,7 +1,7 @@
-"""Make one interleaved measurement of whichever stack environments are selected together.
+"""Run one interleaved measurement over all stack environments that are selected together.
 
-Each selected environment is built; the last one, when all exist, measures all of them. Selected together with
-`tests`, every stack environment runs the contract tests in itself instead.
+Every selected environment is built. Then the last one measures the stacks of all of them. If `tests` or a benchmark is
+selected too, every stack environment runs the contract tests instead.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NO_STACKS = re.compile("tests|benchmark.*")
 
 
 def selected_environments(state: State) -> list[str]:
-    """Return the environments this call of tox selects, in order of execution."""
+    """Return the environments that this call of tox selects, in order of execution."""
     options, core = state.conf.options, state.conf.core
     labels, chosen = getattr(options, "labels", []), getattr(options, "env", None)
     if labels:

@@ -1,97 +1,111 @@
-"""PyTorch with the Intel extension: the same session, other builders."""
+"""PyTorch with the Intel extension: PyTorch's sessions with other builders."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from backends.protocol import Stack, variants_of
-from backends.pytorch import FILES, FUSED, PyTorch, Way, frozen_by_inductor, traced
-from backends.pytorch_training import TrainingWay
+from backends.builders import FLOATS, variants_of
+from backends.protocol import Stack, Variant
+from backends.pytorch import PyTorch, read_model, write_model
+from backends.pytorch.inference import FUSED, InferenceBuilder, compile_frozen, trace_and_freeze
+from backends.pytorch.training import TrainingBuilder
 
 if TYPE_CHECKING:
-    from backends.protocol import Course
+    from backends.protocol import TrainingSpec
+
+__all__ = ["STACK", "open_backend", "read_model", "write_model"]
 
 
 def eager(module: Any, example: Any, precision: str) -> Any:
-    """Call the module after ipex.optimize: weights prepacked for this batch shape."""
     import intel_extension_for_pytorch as ipex
     import torch
 
-    # The type must be autocast's: prepacked weights of another one abort the process.
+    # The type must be autocast's: weights that are prepacked in another type abort the process.
     dtype = torch.bfloat16 if precision == "bf16" else None
     return ipex.optimize(module, dtype=dtype, sample_input=example)
 
 
 def jit(module: Any, example: Any, precision: str) -> Any:
-    """Trace and freeze after ipex.optimize: the extension's intended best."""
-    return traced(module if precision == "int8" else eager(module, example, precision), example)
+    return trace_and_freeze(module if precision == "int8" else eager(module, example, precision), example)
 
 
 def compiled(module: Any, example: Any, precision: str) -> Any:
-    """Compile with the extension's own backend, weights frozen; close to stock torch.compile, as a control."""
     import intel_extension_for_pytorch as ipex
 
-    return frozen_by_inductor(ipex.optimize(module, weights_prepack=False), "ipex")
+    return compile_frozen(ipex.optimize(module, weights_prepack=False), "ipex")
 
 
 OPERATORS = ("torch_ipex::", "ipex_prepack::")
-WAYS = {
-    "eager": Way(eager, {"fp32": OPERATORS, "bf16": OPERATORS}),
-    "jit": Way(jit, {"fp32": ("ipex_prepack::",), "bf16": ("ipex_prepack::",), "int8": ("LLGA_bridge::",)}),
-    "compile": Way(compiled, {"fp32": FUSED["fp32"]}),
+INFERENCE_BUILDERS = {
+    "eager": InferenceBuilder(
+        Variant("The module after ipex.optimize: weights prepacked for this batch shape", FLOATS),
+        eager,
+        {"fp32": OPERATORS, "bf16": OPERATORS},
+    ),
+    "jit": InferenceBuilder(
+        Variant("Traced and frozen after ipex.optimize: the path that the extension recommends", (*FLOATS, "int8")),
+        jit,
+        {"fp32": ("ipex_prepack::",), "bf16": ("ipex_prepack::",), "int8": ("LLGA_bridge::",)},
+    ),
+    "compile": InferenceBuilder(
+        Variant(
+            "Compiled with the extension's backend, weights frozen; close to stock torch.compile, as a control",
+            compiles=True,
+        ),
+        compiled,
+        FUSED,
+    ),
 }
-
-
-def optimised(module: Any) -> Any:
-    """Train after ipex.optimize: weights prepacked, the optimiser's step fused."""
-    return module
-
-
-TRAININGS = {"train": TrainingWay(optimised, ("torch_ipex::", "IPEX"), fused=False)}
+TRAINING_BUILDERS = {
+    "train": TrainingBuilder(
+        Variant("Training after ipex.optimize: weights prepacked, optimiser step fused", FLOATS, trains=True),
+        ("torch_ipex::", "IPEX"),
+        # The extension fuses the optimiser's step itself.
+        fused=False,
+    )
+}
 
 STACK = Stack(
     name="ipex",
     summary="PyTorch with the Intel extension (archived by its authors; last release 2.8)",
     environment="ipex",
     packages=("torch", "intel-extension-for-pytorch"),
-    variants=variants_of(WAYS, TRAININGS),
+    variants=variants_of(INFERENCE_BUILDERS, TRAINING_BUILDERS),
+    default_variant="jit",
+    default_training="train",
     modules=("torch", "intel_extension_for_pytorch"),
     baselines=("pytorch",),
     needs=("avx2",),
     cache_variables=("TORCHINDUCTOR_CACHE_DIR",),
+    reads=(".pth",),
+    writes=(".pth",),
 )
 
 
-__all__ = ["FILES", "STACK", "open_backend"]
-
-
 class Ipex(PyTorch):
-    """PyTorch, extended."""
-
-    ways = WAYS
-    trainings = TRAININGS
+    inference_builders = INFERENCE_BUILDERS
+    training_builders = TRAINING_BUILDERS
 
     def __init__(self, threads: int) -> None:
-        import intel_extension_for_pytorch  # noqa: F401 - importing it registers its kernels
+        # Importing the extension registers its kernels.
+        import intel_extension_for_pytorch  # noqa: F401
 
         super().__init__(threads)
 
-    def reduced_arithmetic(self) -> str:
-        """Return what PyTorch permits, or the extension's own math mode."""
+    def reduced_arithmetic(self) -> str | None:
         import intel_extension_for_pytorch as ipex
 
         exact = ipex.get_fp32_math_mode() == ipex.FP32MathMode.FP32
-        return super().reduced_arithmetic() or ("" if exact else "reduced fp32 math mode")
+        return super().reduced_arithmetic() or (None if exact else "reduced fp32 math mode")
 
     def versions(self) -> dict[str, str]:
-        """Return the versions, and the instruction set that the extension picked."""
         import intel_extension_for_pytorch as ipex
 
         isa = ipex._C._get_current_isa_level()
         return super().versions() | {"intel_extension_for_pytorch": ipex.__version__, "ipex_isa": isa}
 
     def quantise(self, module: Any, example: Any, batches: list[Any]) -> Any:
-        """Quantise statically with the extension's default mapping, with ranges seen in the batches."""
+        """Quantise statically with the extension's default mapping; the ranges come from the batches."""
         import torch
         from intel_extension_for_pytorch import quantization
 
@@ -102,29 +116,28 @@ class Ipex(PyTorch):
                 prepared(batch)
             return quantization.convert(prepared)
 
-    def with_optimizer(self, module: Any, optimizer: Any, course: Course) -> tuple[Any, Any]:
+    def optimise(self, module: Any, optimizer: Any, spec: TrainingSpec) -> tuple[Any, Any]:
         """Let the extension prepack the weights and fuse the optimiser's step.
 
-        In bf16 it splits the weights in halves, of which sharpness-aware minimisation would move one only: there the
-        weights stay as they are.
+        For bf16 it splits each weight into two halves, of which sharpness-aware minimisation would move only one.
+        There the weights stay unchanged.
         """
         import intel_extension_for_pytorch as ipex
         import torch
 
-        reduced, whole = course.precision == "bf16", course.recipe.rho is not None
+        reduced, sharpness_aware = spec.precision == "bf16", spec.recipe.rho is not None
         optimised: tuple[Any, Any] = ipex.optimize(
             module,
             optimizer=optimizer,
-            dtype=torch.bfloat16 if reduced and not whole else None,
-            weights_prepack=not (reduced and whole),
+            dtype=torch.bfloat16 if reduced and not sharpness_aware else None,
+            weights_prepack=not (reduced and sharpness_aware),
         )
         return optimised
 
-    def moment(self, stored: Any, parameter: Any) -> Any:
-        """Return it as it is: the extension packs it as it has packed the parameter."""
+    def optimizer_tensor(self, stored: Any, parameter: Any) -> Any:
+        """Return the tensor unchanged: the extension packs it as it packed the parameter."""
         return stored
 
 
 def open_backend(threads: int) -> Ipex:
-    """Import PyTorch and the extension."""
     return Ipex(threads)

@@ -7,59 +7,59 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backends import onednn
-from backends.protocol import Stack, UnsupportedError, variants_of
-from backends.tensorflow import ONEDNN, TensorFlow, Way, frozen, graph
-from backends.tensorflow_training import TrainingWay, step
+from backends.builders import FLOATS, variants_of
+from backends.protocol import Stack, UnsupportedError, Variant
+from backends.tensorflow import TensorFlow
+from backends.tensorflow.framework import ONEDNN
+from backends.tensorflow.inference import InferenceBuilder, frozen, graph
+from backends.tensorflow.training import TrainingBuilder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from backends.protocol import Course, Deployment, Session, Training
-
-
-def extended_graph(model: Callable[[Any], Any], signature: Any) -> Any:
-    """Call a tf.function of fixed shape, rewritten by the extension."""
-    return graph(model, signature)
-
-
-def extended_frozen(model: Callable[[Any], Any], signature: Any) -> Any:
-    """Call a tf.function whose weights are constants of its graph, rewritten by the extension: its best."""
-    return frozen(model, signature)
-
-
-def eigen(model: Callable[[Any], Any], signature: Any) -> Any:
-    """As frozen, on TensorFlow's own threads instead of OpenMP's."""
-    return frozen(model, signature)
-
-
-def off(model: Callable[[Any], Any], signature: Any) -> Any:
-    """As tensorflow/graph, the extension installed but switched off: the control, which must show no difference."""
-    return graph(model, signature)
-
-
 EXTENSION = ("_ITEX",)
 ONEDNN_LIBRARY = "/libonednn_cpu"
-WAYS = {
-    "graph": Way(extended_graph, EXTENSION),
-    "frozen": Way(extended_frozen, EXTENSION),
-    "eigen": Way(eigen, EXTENSION, precisions=("fp32",), settings={"ITEX_OMP_THREADPOOL": "0"}),
-    "off": Way(off, ONEDNN, absent=EXTENSION, precisions=("fp32",)),
+INFERENCE_BUILDERS = {
+    "graph": InferenceBuilder(
+        Variant("A tf.function of fixed shape, rewritten by the extension", FLOATS), graph, EXTENSION
+    ),
+    "frozen": InferenceBuilder(
+        Variant(
+            "A tf.function with the weights as constants of its graph, rewritten by the extension: its best", FLOATS
+        ),
+        frozen,
+        EXTENSION,
+    ),
+    "eigen": InferenceBuilder(
+        Variant("As frozen, on TensorFlow's own threads instead of OpenMP's", settings={"ITEX_OMP_THREADPOOL": "0"}),
+        frozen,
+        EXTENSION,
+    ),
+    "off": InferenceBuilder(
+        Variant(
+            "As tensorflow/graph, with the extension installed but switched off: a control that must show no difference"
+        ),
+        graph,
+        ONEDNN,
+        absent=EXTENSION,
+        plugin_optimizers=False,
+    ),
 }
-
-
-def extended_step(take_step: Any) -> Any:
-    """Train in steps that are each one compiled tf.function, rewritten by the extension."""
-    return step(take_step)
-
-
-TRAININGS = {"train": TrainingWay(extended_step, EXTENSION)}
+TRAINING_BUILDERS = {
+    "train": TrainingBuilder(
+        Variant("Training with each step as one compiled tf.function, rewritten by the extension", FLOATS, trains=True),
+        EXTENSION,
+    )
+}
 
 STACK = Stack(
     name="itex",
     summary="TensorFlow with the Intel extension (no longer maintained; last release 2.15)",
     environment="itex",
     packages=("tensorflow", "intel-extension-for-tensorflow", "intel-extension-for-tensorflow-lib"),
-    variants=variants_of(WAYS, TRAININGS),
+    variants=variants_of(INFERENCE_BUILDERS, TRAINING_BUILDERS),
+    default_variant="frozen",
+    default_training="train",
     modules=("tensorflow",),
     baselines=("tensorflow",),
     needs=("avx2",),
@@ -67,39 +67,32 @@ STACK = Stack(
 
 
 class Itex(TensorFlow):
-    """TensorFlow, extended."""
+    """The backend, for inference and training with the extension, or for the control that switches it off.
 
-    ways = WAYS
-    trainings = TRAININGS
+    Raises UnsupportedError when the extension is not loaded, because TensorFlow would then run without it.
+    """
 
-    def inference(self, deployment: Deployment) -> Session:
-        """Build a session; the extension works, or does not, on all that the process builds."""
-        import tensorflow as tf
+    inference_builders = INFERENCE_BUILDERS
+    training_builders = TRAINING_BUILDERS
 
-        _require_extension()
-        if deployment.variant == "off":
-            tf.config.optimizer.set_experimental_options({"use_plugin_optimizers": False})
-        return super().inference(deployment)
-
-    def training(self, course: Course) -> Training:
-        """Build a training."""
-        _require_extension()
-        return super().training(course)
+    def __init__(self, threads: int) -> None:
+        super().__init__(threads)
+        if not _loaded(ONEDNN_LIBRARY):
+            raise UnsupportedError("the extension's library is not loaded: TensorFlow would run without it")
 
     def versions(self) -> dict[str, str]:
-        """Return the versions."""
         from importlib.metadata import version
 
         name = "intel-extension-for-tensorflow"
         return super().versions() | {name: version(name)}
 
     def threads(self) -> int:
-        """Return the threads of the OpenMP runtime where the extension has one, else those of TensorFlow."""
+        """Return the threads of the OpenMP runtime if the extension uses one, otherwise those of TensorFlow."""
         runtimes = _loaded("/libiomp5")
         return int(ctypes.CDLL(str(runtimes[0])).omp_get_max_threads()) if runtimes else super().threads()
 
     def observe(self, run: Callable[[], Any]) -> tuple[set[onednn.Kernel], dict[str, str]]:
-        """Listen to the extension's own oneDNN; where it is not asked there is nothing to hear."""
+        """Return what the extension's own oneDNN reports during a run: nothing if it is not called."""
         libraries = [ctypes.CDLL(str(path)) for path in _loaded(ONEDNN_LIBRARY)]
         with onednn.standard_output() as lines:
             for library in libraries:
@@ -111,18 +104,11 @@ class Itex(TensorFlow):
         return onednn.kernels(lines), onednn.information(lines)
 
 
-def _require_extension() -> None:
-    """Raise UnsupportedError where TensorFlow would run without it."""
-    if not _loaded(ONEDNN_LIBRARY):
-        raise UnsupportedError("the extension's library is not loaded: TensorFlow would run without it")
-
-
 def _loaded(name: str) -> list[Path]:
-    """Return the libraries of this name that the process has loaded."""
+    """Return the libraries with this name that the process has loaded."""
     paths = {line.split(maxsplit=5)[-1] for line in Path("/proc/self/maps").read_text().splitlines()}
     return sorted(Path(path.strip()) for path in paths if name in path)
 
 
 def open_backend(threads: int) -> Itex:
-    """Import TensorFlow, which loads the extension, and set its threads."""
     return Itex(threads)

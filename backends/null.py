@@ -1,4 +1,4 @@
-"""A stack that does nothing: what it measures is the harness itself."""
+"""A stack that does nothing, to measure the overhead of the harness itself."""
 
 from __future__ import annotations
 
@@ -6,42 +6,36 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from backends.protocol import F32, Deployment, Proof, Session, Stack, Variant
+from backends.protocol import F32, InferenceSpec, Proof, Session, Stack, Variant
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-
 STACK = Stack(
     name="null",
-    summary="returns a constant: the harness's own overhead",
+    summary="returns a constant: the overhead of the harness",
     environment=None,
     packages=("numpy",),
-    variants={"constant": Variant("Return the same zeros for every batch")},
+    variants={"constant": Variant("The same zeros for every batch")},
+    default_variant="constant",
     internal=True,
 )
 
 
 class NullSession:
-    """Zeros for logits."""
-
     def __init__(self, batch_size: int) -> None:
         self._logits = np.zeros((batch_size, 10), np.float32)
 
     def prepare(self, images: F32) -> F32:
-        """Return the batch as it is."""
         return images
 
     def step(self, batch: F32) -> F32:
-        """Return the constant."""
         return self._logits
 
     def to_numpy(self, logits: F32) -> F32:
-        """Return the constant as it is."""
         return logits
 
     def prove(self, batch: F32) -> Proof:
-        """Prove nothing but the versions."""
         self.step(batch)
         return Proof("fp32", 1, (), {"numpy": np.__version__})
 
@@ -50,13 +44,9 @@ class NullSession:
 
 
 class NullBackend:
-    """No framework."""
-
-    def inference(self, deployment: Deployment) -> Session:
-        """Build the session that does nothing."""
-        return NullSession(deployment.batch_size)
+    def inference(self, spec: InferenceSpec) -> Session:
+        return NullSession(spec.batch_size)
 
 
 def open_backend(threads: int) -> NullBackend:
-    """Open the backend; threads do not matter to it."""
     return NullBackend()

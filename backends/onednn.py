@@ -1,4 +1,4 @@
-"""Read from oneDNN's own account of what it ran which kernels it chose, and at which precision."""
+"""Read from oneDNN's verbose output which kernels ran, and at which precision."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-# Both of its formats: "…,exec,cpu,convolution,brgconv:avx512_core,forward_training,src_f32::…" and, from 3.5 on,
+# Both of its formats: "…,exec,cpu,convolution,brgconv:avx512_core,forward_training,src_f32::…" and, since 3.5,
 # "…,exec,cpu,convolution,brg_conv_fwd:avx512_core,forward_training,src:f32::…".
 EXECUTED = re.compile(r"onednn_verbose.*,exec,cpu,(\w+),([^,]*),[^,]*,src[_:](\w+?):")
 INFORMATION = re.compile(r"onednn_verbose.*info,(?:oneDNN (v[\d.]+)|cpu,(runtime:\w+)|cpu,(isa:[^,]+))")
@@ -23,7 +23,7 @@ PRECISIONS = {"f32": "fp32", "bf16": "bf16", "u8": "int8", "s8": "int8"}
 
 @dataclass(frozen=True)
 class Kernel:
-    """A primitive that ran: its kind, the implementation that was chosen, and the precision of its source."""
+    """A primitive that ran: its kind, the implementation that oneDNN chose, and the precision of its source."""
 
     kind: str
     implementation: str
@@ -35,7 +35,7 @@ class Kernel:
 
 @contextmanager
 def standard_output() -> Iterator[list[str]]:
-    """Catch what the process writes to its standard output, C++ code included; the list is filled on leaving."""
+    """Capture what the process writes to its standard output, also from C++; the list is filled on exit."""
     lines: list[str] = []
     sys.stdout.flush()
     before = os.dup(1)
@@ -51,23 +51,23 @@ def standard_output() -> Iterator[list[str]]:
 
 
 def kernels(lines: Iterable[str]) -> set[Kernel]:
-    """Return the primitives that multiply and add, as the verbose lines tell them."""
-    found = (EXECUTED.match(line) for line in lines)
-    return {Kernel(each[1], each[2], PRECISIONS.get(each[3], each[3])) for each in found if each and each[1] in HEAVY}
+    """Return the primitives that multiply and add."""
+    matches = [match for line in lines if (match := EXECUTED.match(line)) and match[1] in HEAVY]
+    return {Kernel(match[1], match[2], PRECISIONS.get(match[3], match[3])) for match in matches}
 
 
 def information(lines: Iterable[str]) -> dict[str, str]:
-    """Return version, runtime and instruction set from the header of the verbose lines."""
-    found = [match for line in lines if (match := INFORMATION.match(line))]
+    """Return version, runtime and instruction set from the header of the verbose output."""
     names = ("onednn", "onednn runtime", "onednn isa")
+    matches = [match for line in lines if (match := INFORMATION.match(line))]
     return {
         name: value.rpartition(":")[2]
-        for match in found
+        for match in matches
         for name, value in zip(names, match.groups(), strict=True)
         if value
     }
 
 
-def precision(ran: Iterable[Kernel]) -> str:
-    """Return the precision of the primitives, joined by "+" where they differ, empty where none ran."""
-    return "+".join(sorted({kernel.precision for kernel in ran}))
+def precision(kernels: Iterable[Kernel]) -> str:
+    """Return the precisions of the kernels, joined by "+"; empty without kernels."""
+    return "+".join(sorted({kernel.precision for kernel in kernels}))

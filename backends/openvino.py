@@ -1,4 +1,4 @@
-"""OpenVINO: IR files converted from the PyTorch or the TensorFlow model, run by the CPU plugin."""
+"""OpenVINO: IR files, converted from the PyTorch or the TensorFlow model, run by the CPU plugin."""
 
 from __future__ import annotations
 
@@ -9,56 +9,72 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from backends.builders import FLOATS, builder_for, variants_of
 from backends.protocol import (
     F32,
-    Deployment,
+    PRECISIONS,
+    InferenceSpec,
     Proof,
     ProofError,
     Session,
     Stack,
     UnsupportedError,
     Variant,
-    way_of,
 )
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from models.spec import Network
+    from models.weights import Weights
 
 IR = "model.xml"
-DIGEST_KEYS = ("spec", "network")  # under which the IR holds the digest of the network's specification
-Config: TypeAlias = "dict[str, str]"
+# The path in the IR's runtime information where we store the digest of the network's specification.
+DIGEST_KEYS = ("spec", "network")
+PYTORCH, TENSORFLOW = "pytorch", "tensorflow"
 
 
 @dataclass(frozen=True)
-class Way:
-    """One set of properties, at which precisions, and from which IR."""
+class Configuration:
+    """How a variant compiles and calls the IR.
 
-    summary: str
+    `share_inputs` lets the request read the caller's array instead of a copy. Without `hint_precision` OpenVINO chooses
+    the precision itself.
+    """
+
+    variant: Variant
     properties: Mapping[str, str] = field(default_factory=dict)
-    precisions: tuple[str, ...] = ("fp32", "bf16", "int8")
-    source: str = "pytorch"
-    shared: bool = True
-    asynchronous: bool = False
-    says_precision: bool = True
-
-    @property
-    def variant(self) -> Variant:
-        """Return what the stack says of it."""
-        return Variant(self.summary, self.precisions, asynchronous=self.asynchronous, conversion=self.source)
+    share_inputs: bool = True
+    hint_precision: bool = True
 
 
 LATENCY, THROUGHPUT = {"PERFORMANCE_HINT": "LATENCY"}, {"PERFORMANCE_HINT": "THROUGHPUT"}
-WAYS = {
-    "latency": Way("One stream, latency hint, input shared with the caller: the main use", LATENCY),
-    "copy": Way("As latency, with the input copied: what infer() does by itself", LATENCY, ("fp32",), shared=False),
-    "default": Way(
-        "No hints at all: bf16 where the CPU has it, so that it is compared there",
-        precisions=("fp32", "bf16"),
-        says_precision=False,
+CONFIGURATIONS = {
+    "latency": Configuration(
+        Variant("One stream, latency hint, input shared with the caller: the main use", PRECISIONS, conversion=PYTORCH),
+        LATENCY,
     ),
-    "tf": Way("As latency, with the IR converted from the TensorFlow model", LATENCY, ("fp32",), "tensorflow"),
-    "throughput": Way("Throughput hint, one stream a core, asynchronous queue", THROUGHPUT, asynchronous=True),
+    "copy": Configuration(
+        Variant("As latency, with the input copied: the default of infer()", conversion=PYTORCH),
+        LATENCY,
+        share_inputs=False,
+    ),
+    "default": Configuration(
+        Variant("No hints at all: bf16 where the CPU has it, so it is compared there", FLOATS, conversion=PYTORCH),
+        hint_precision=False,
+    ),
+    "tf": Configuration(
+        Variant("As latency, with the IR converted from the TensorFlow model", conversion=TENSORFLOW), LATENCY
+    ),
+    "throughput": Configuration(
+        Variant(
+            "Throughput hint, one stream per core, asynchronous queue",
+            PRECISIONS,
+            asynchronous=True,
+            conversion=PYTORCH,
+        ),
+        THROUGHPUT,
+    ),
 }
 
 STACK = Stack(
@@ -66,110 +82,109 @@ STACK = Stack(
     summary="OpenVINO IR on the CPU plugin, converted from the other stacks' models",
     environment="openvino",
     packages=("openvino", "nncf", "torch", "tensorflow"),
-    variants={name: way.variant for name, way in WAYS.items()},
+    variants=variants_of(CONFIGURATIONS),
+    default_variant="latency",
     modules=("openvino",),
     baselines=("pytorch", "tensorflow"),
     needs=("avx2",),
+    writes=(".xml",),
 )
 
-# int8 says how the layers run that quantisation left out.
+# For int8 the hint applies to the layers that quantisation left out.
 PRECISION_HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 HEAVY = ("Convolution", "FullyConnected", "MatMul")
-PRECISIONS = {"f32": "fp32", "bf16": "bf16", "u8": "int8", "i8": "int8"}
+RUNTIME_PRECISIONS = {"f32": "fp32", "bf16": "bf16", "u8": "int8", "i8": "int8"}
 
 
 class OpenVINOSession:
-    """An IR compiled for one batch size."""
-
-    def __init__(self, threads: int, deployment: Deployment) -> None:
+    def __init__(self, threads: int, spec: InferenceSpec) -> None:
         import openvino as ov
 
-        way = way_of(WAYS, deployment)
-        self._source, self._network, self._files = way.source, deployment.network, deployment.files
-        model = read_ir(ov.Core(), deployment)
-        streams = {"NUM_STREAMS": str(threads)} if way.asynchronous else {}
-        hint = {"INFERENCE_PRECISION_HINT": PRECISION_HINTS[deployment.precision]} if way.says_precision else {}
-        properties = {"INFERENCE_NUM_THREADS": str(threads), **way.properties, **streams, **hint}
+        configuration = builder_for(CONFIGURATIONS, spec)
+        variant = configuration.variant
+        self._is_nhwc, self._files = variant.conversion == TENSORFLOW, spec.files
+        model = read_ir(ov.Core(), spec)
+        properties = {"INFERENCE_NUM_THREADS": str(threads), **configuration.properties}
+        if variant.asynchronous:
+            properties["NUM_STREAMS"] = str(threads)
+        if configuration.hint_precision:
+            properties["INFERENCE_PRECISION_HINT"] = PRECISION_HINTS[spec.precision]
         self._compiled = ov.Core().compile_model(model, "CPU", properties)
-        if not way.says_precision and (runs := self._effective_precision()) != deployment.precision:
-            raise UnsupportedError(f"by default OpenVINO runs {deployment.precision} models in {runs} on this CPU")
-        self._request, self._shared = self._compiled.create_infer_request(), way.shared
+        if not configuration.hint_precision and (default := self._effective_precision()) != spec.precision:
+            raise UnsupportedError(f"by default OpenVINO runs {spec.precision} models in {default} on this CPU")
+        self._request, self._share_inputs = self._compiled.create_infer_request(), configuration.share_inputs
         self._queue: Any = None
-        if way.asynchronous:
+        if variant.asynchronous:
             self._queue = ov.AsyncInferQueue(self._compiled, threads)
-            self._queue.set_callback(_materialise)
+            self._queue.set_callback(_copy_logits)
 
     def prepare(self, images: F32) -> F32:
-        """Copy an NHWC batch into an array in the layout of the IR's source."""
-        return np.array(images if self._source == "tensorflow" else images.transpose(0, 3, 1, 2), order="C")
+        return np.array(images if self._is_nhwc else images.transpose(0, 3, 1, 2), order="C")
 
     def step(self, batch: F32) -> F32:
         """Return the logits, copied out of the request."""
-        logits: F32 = self._request.infer({0: batch}, share_inputs=self._shared)[0]
+        logits: F32 = self._request.infer({0: batch}, share_inputs=self._share_inputs)[0]
         return logits
 
     def submit(self, batch: F32) -> None:
-        """Hand the batch to a request that is free; wait for one."""
-        self._queue.start_async({0: batch}, share_inputs=self._shared)
+        self._queue.start_async({0: batch}, share_inputs=self._share_inputs)
 
     def drain(self) -> None:
-        """Wait for all requests."""
         self._queue.wait_all()
 
     def to_numpy(self, logits: F32) -> F32:
-        """Return the logits as they are."""
         return logits
 
     def prove(self, batch: F32) -> Proof:
-        """Read back which kernels the compiled model is made of, and its properties.
+        """Read back the kernels and properties of the compiled model.
 
-        Raises ProofError when the queue's answers are not those of a single request.
+        Raises ProofError when the queue and a single request return different logits.
         """
         logits = self.step(batch)
-        if self._queue is not None and not all(np.array_equal(each, logits) for each in self._answers(batch)):
-            raise ProofError("the queue answers otherwise than a single request")
+        if self._queue is not None and not all(np.array_equal(array, logits) for array in self._queue_logits(batch)):
+            raise ProofError("the queue and a single request return different logits")
         kernels = sorted({f"{kind} {name} {precision}" for kind, name, precision in self._nodes()})
-        asked = ("PERFORMANCE_HINT", "NUM_STREAMS", "INFERENCE_PRECISION_HINT", "EXECUTION_MODE_HINT")
-        properties = {name: self._property(name) for name in asked}
+        names = ("PERFORMANCE_HINT", "NUM_STREAMS", "INFERENCE_PRECISION_HINT", "EXECUTION_MODE_HINT")
+        properties = {name: self._property(name) for name in names}
         threads = int(self._property("INFERENCE_NUM_THREADS"))
         return Proof(self._effective_precision(), threads, tuple(kernels), _versions() | properties)
 
-    def _answers(self, batch: F32) -> list[F32]:
-        """Return what the queue answers to a batch, twice as many times as it has requests."""
-        answers: list[F32] = []
-        self._queue.set_callback(lambda request, _: answers.append(request.get_output_tensor(0).data.copy()))
+    def _queue_logits(self, batch: F32) -> list[F32]:
+        """Return the queue's logits of a batch, twice from every request on average."""
+        logits: list[F32] = []
+        self._queue.set_callback(lambda request, _: logits.append(request.get_output_tensor(0).data.copy()))
         for _ in range(2 * len(self._queue)):
             self.submit(batch)
         self.drain()
-        self._queue.set_callback(_materialise)
-        return answers
+        self._queue.set_callback(_copy_logits)
+        return logits
 
     def _property(self, name: str) -> str:
         value = self._compiled.get_property(name)
         return str(getattr(value, "name", None) or (value.to_string() if hasattr(value, "to_string") else value))
 
     def _nodes(self) -> list[tuple[str, str, str]]:
-        """Return (type, kernel, precision) of each node that was compiled."""
-        information = [node.get_rt_info() for node in self._compiled.get_runtime_model().get_ordered_ops()]
-        keys = ("layerType", "primitiveType", "runtimePrecision")
-        return [(str(each[keys[0]].value), str(each[keys[1]].value), str(each[keys[2]].value)) for each in information]
+        """Return (type, kernel, precision) of each node of the compiled model."""
+        nodes = [node.get_rt_info() for node in self._compiled.get_runtime_model().get_ordered_ops()]
+        return [
+            (str(node["layerType"].value), str(node["primitiveType"].value), str(node["runtimePrecision"].value))
+            for node in nodes
+        ]
 
     def _effective_precision(self) -> str:
-        """Return the precision of what multiplies."""
-        found = {PRECISIONS.get(precision, precision) for kind, _, precision in self._nodes() if kind in HEAVY}
-        if not found:
-            raise ProofError("the compiled model multiplies nothing")
-        return "+".join(sorted(found))
+        names = {RUNTIME_PRECISIONS.get(name, name) for kind, _, name in self._nodes() if kind in HEAVY}
+        if not names:
+            raise ProofError("no node of the compiled model multiplies")
+        return "+".join(sorted(names))
 
     def save(self, folder: Path) -> None:
-        """Write the IR."""
         import openvino as ov
 
-        ov.save_model(ov.Core().read_model(_ir_file(self._files)), folder / IR, compress_to_fp16=False)
+        _save(ov.Core().read_model(_ir_file(self._files)), folder / IR)
 
 
-def _materialise(request: Any, _: Any) -> None:
-    """Copy the logits out of a request, as every other arm has them in memory of its own."""
+def _copy_logits(request: Any, _: Any) -> None:
+    """Copy the logits out of a request, because every other arm has them in memory of its own."""
     request.get_output_tensor(0).data.copy()
 
 
@@ -179,103 +194,105 @@ def _versions() -> dict[str, str]:
     return {"openvino": ov.__version__}
 
 
+def _save(model: Any, path: Path) -> None:
+    """Write an IR, uncompressed: by default the weights would be rounded to half precision, which no hint undoes."""
+    import openvino as ov
+
+    ov.save_model(model, path, compress_to_fp16=False)
+
+
 def _ir_file(files: Path | None) -> Path:
     if files is None or not (files / IR).is_file():
         raise ProofError("there is no IR to start from")
     return files / IR
 
 
-def read_ir(core: Any, deployment: Deployment) -> Any:
-    """Read the IR and fix its batch size.
-
-    Raises ProofError when it is of another network than the deployment's.
-    """
-    model = core.read_model(_ir_file(deployment.files))
+def read_ir(core: Any, spec: InferenceSpec) -> Any:
+    """Read the IR and fix its batch size; raise ProofError when it was made from another network."""
+    model = core.read_model(_ir_file(spec.files))
     try:
         digest = str(model.get_rt_info(list(DIGEST_KEYS)).value)
     except RuntimeError:
         digest = "unknown"
-    if digest != deployment.network.digest:
-        raise ProofError(f"the IR is of another network: digest {digest[:12]}, not {deployment.network.digest[:12]}")
-    model.reshape([deployment.batch_size, *list(model.inputs[0].get_partial_shape())[1:]])
+    if digest != spec.network.digest:
+        raise ProofError(f"the IR is of another network: digest {digest[:12]}, not {spec.network.digest[:12]}")
+    model.reshape([spec.batch_size, *list(model.inputs[0].get_partial_shape())[1:]])
     return model
 
 
 class OpenVINO:
-    """The runtime."""
-
     def __init__(self, threads: int) -> None:
-        without_telemetry()
-        import openvino  # noqa: F401 - importing it is what opening means
+        disable_telemetry()
+        import openvino  # noqa: F401
 
         self._threads = threads
 
-    def inference(self, deployment: Deployment) -> Session:
-        """Build a session."""
-        return OpenVINOSession(self._threads, deployment)
+    def inference(self, spec: InferenceSpec) -> Session:
+        return OpenVINOSession(self._threads, spec)
 
 
-def without_telemetry() -> None:
-    """Keep OpenVINO and NNCF from reporting to their makers, which they do from a thread and a process of their own.
+def disable_telemetry() -> None:
+    """Prevent OpenVINO and NNCF from reporting to their makers from a thread and a process of their own.
 
-    It is no part of what is measured, and imports in that thread can lock against the frameworks' for ever. Both do
-    without the package where it is not installed.
+    Telemetry is not part of what is measured, and imports in its thread can deadlock with those of the frameworks. Both
+    run without the package where it is not installed.
     """
-    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment] # importing it raises ImportError
+    # With None in sys.modules, importing it raises ImportError.
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 
 
 def open_backend(threads: int) -> OpenVINO:
-    """Import OpenVINO."""
     return OpenVINO(threads)
 
 
-def convert(conversion: str, deployment: Deployment, folder: Path) -> None:
-    """Write the IR of the PyTorch or of the TensorFlow model, uncompressed, for any batch size.
+def convert(conversion: str, spec: InferenceSpec, folder: Path) -> None:
+    """Write the IR of the PyTorch or the TensorFlow model, for any batch size.
 
-    For int8 it is quantised by NNCF, with the ranges that its layers have on the calibration images.
+    For int8 NNCF quantises it, with the ranges that its layers have on the calibration images.
     """
-    without_telemetry()
-    import openvino as ov
+    disable_telemetry()
+    model, to_input = CONVERSIONS[conversion](spec.network, spec.weights)
+    if spec.precision == "int8":
+        import nncf
 
-    model, to_input = CONVERSIONS[conversion](deployment)
-    if deployment.precision == "int8":
-        model = _quantised(model, [to_input(image[None]) for image in deployment.calibration])
-    model.set_rt_info(deployment.network.digest, list(DIGEST_KEYS))
-    # By default the weights would be rounded to half precision, which no hint undoes.
-    ov.save_model(model, folder / IR, compress_to_fp16=False)
+        images = [to_input(image[None]) for image in spec.calibration]
+        model = nncf.quantize(model, nncf.Dataset(images), subset_size=len(images))
+    model.set_rt_info(spec.network.digest, list(DIGEST_KEYS))
+    _save(model, folder / IR)
 
 
+def write_model(path: Path, network: Network, weights: Weights) -> None:
+    """Write the IR of the PyTorch model: `path`, and the weights in a .bin file of the same name."""
+    disable_telemetry()
+    model, _ = from_pytorch(network, weights)
+    model.set_rt_info(network.digest, list(DIGEST_KEYS))
+    _save(model, path)
+
+
+# A converted model, and the function that turns a neutral batch into its input.
 Converted: TypeAlias = tuple[Any, Callable[[F32], F32]]
 
 
-def from_pytorch(deployment: Deployment) -> Converted:
-    """Convert the torch.nn module."""
+def from_pytorch(network: Network, weights: Weights) -> Converted:
     import openvino as ov
     import torch
 
-    from backends.pytorch_modules import build_module
+    from backends.pytorch.layers import build_module
 
-    height, width, channels = deployment.network.input_shape
-    module = build_module(deployment.network, deployment.weights).eval()
+    height, width, channels = network.input_shape
+    module = build_module(network, weights).eval()
     example = torch.zeros(1, channels, height, width)
     model = ov.convert_model(module, example_input=example, input=[-1, channels, height, width])
     return model, lambda image: np.ascontiguousarray(image.transpose(0, 3, 1, 2))
 
 
-def from_tensorflow(deployment: Deployment) -> Converted:
-    """Convert the Keras model."""
+def from_tensorflow(network: Network, weights: Weights) -> Converted:
     import openvino as ov
 
-    from backends.tensorflow_models import build_model
+    from backends.tensorflow.layers import build_model
 
-    model = build_model(deployment.network, deployment.weights)
-    return ov.convert_model(model, input=[-1, *deployment.network.input_shape]), lambda image: image
-
-
-CONVERSIONS: dict[str, Callable[[Deployment], Converted]] = {"pytorch": from_pytorch, "tensorflow": from_tensorflow}
+    model = build_model(network, weights)
+    return ov.convert_model(model, input=[-1, *network.input_shape]), lambda image: image
 
 
-def _quantised(model: Any, images: list[F32]) -> Any:
-    import nncf
-
-    return nncf.quantize(model, nncf.Dataset(images), subset_size=len(images))
+CONVERSIONS = {PYTORCH: from_pytorch, TENSORFLOW: from_tensorflow}

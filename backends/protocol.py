@@ -1,21 +1,13 @@
-"""What a stack says of itself, and what its backend does."""
+"""The contract between the harness and a stack: what a stack declares, and what its backend provides."""
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import pkgutil
 from dataclasses import dataclass, field
-from functools import cache
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, cast
-
-import backends
-from models.errors import InputError
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable
     from pathlib import Path
-    from types import ModuleType
 
     import numpy as np
     from numpy.typing import NDArray
@@ -31,42 +23,45 @@ PRECISIONS = ("fp32", "bf16", "int8")
 
 
 class UnsupportedError(Exception):
-    """The stack can't do what was asked; the arm is skipped with this reason."""
+    """The stack does not support what was asked for; the arm is skipped, with this reason."""
 
 
 class ProofError(Exception):
-    """The process can't prove that it ran what it claims; the arm is failed with this reason."""
+    """The process cannot prove that it ran what it claims; the arm fails, with this reason."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One documented way to use a stack.
+    """One documented way to use a stack, for inference or, if it `trains`, for training.
 
-    `settings` are environment variables of this variant's processes alone: they are what it is about. An `asynchronous`
-    variant keeps several batches under way in one process and is measured for its throughput only. `conversion` names
-    what makes the files that it starts from; empty for a variant that needs none. A `training` variant trains, and does
-    nothing else.
+    `settings` are environment variables for this variant's processes only. An `asynchronous` variant keeps several
+    batches in flight in one process; only its throughput is measured. `conversion` names the conversion whose files the
+    variant starts from. A variant that `compiles` leaves compiled code in the folders of the stack's `cache_variables`.
     """
 
     summary: str
     precisions: tuple[str, ...] = ("fp32",)
     settings: dict[str, str] = field(default_factory=dict)
     asynchronous: bool = False
-    conversion: str = ""
-    training: bool = False
+    conversion: str | None = None
+    trains: bool = False
+    compiles: bool = False
 
 
 @dataclass(frozen=True)
 class Stack:
     """A software stack in its own environment.
 
-    `environment` is the name of its tox environment; None means the harness's own interpreter. `baselines` are the
-    stacks that its speedups are against; none marks a vanilla stack. `needs` are instruction sets, any of which will
-    do. `modules` are the frameworks that a measuring process of it imports, and no others.
+    `environment` is the name of its tox environment, None for the harness's own interpreter. `default_variant` and
+    `default_training` are used where the user names no variant. `modules` are the frameworks that its worker may
+    import. `baselines` are the stacks that it is compared with; a vanilla stack has none. `upgrade_of` is the stack of
+    the same framework in an older version. `needs` are instruction sets, any one of which suffices.
 
-    `settings` are environment variables that all arms of all stacks run under; `restart_settings` shorten the start of
-    a block's processes, never of the start that is reported. `cache_variables` name folders of compiled code.
-    `products` are the precisions in which its backend is a Multiplier.
+    `settings` are environment variables for the arms of all stacks. `restart_settings` shorten process starts in
+    blocks, but never the starts that are reported. `cache_variables` name folders for compiled code.
+
+    `products` are the precisions at which the backend is a Multiplier. `reads` and `writes` are the suffixes of model
+    files that its module reads and writes.
     """
 
     name: str
@@ -74,27 +69,31 @@ class Stack:
     environment: str | None
     packages: tuple[str, ...]
     variants: dict[str, Variant]
+    default_variant: str | None = None
+    default_training: str | None = None
     modules: tuple[str, ...] = ()
     baselines: tuple[str, ...] = ()
+    upgrade_of: str | None = None
     needs: tuple[str, ...] = ()
     settings: dict[str, str] = field(default_factory=dict)
     restart_settings: dict[str, str] = field(default_factory=dict)
     cache_variables: tuple[str, ...] = ()
     products: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
     internal: bool = False
 
     @property
     def trainings(self) -> dict[str, Variant]:
-        """Return the variants that train, the one to take unless told otherwise first; none where it does not."""
-        return {name: variant for name, variant in self.variants.items() if variant.training}
+        return {name: variant for name, variant in self.variants.items() if variant.trains}
 
 
 @dataclass(frozen=True)
-class Deployment:
-    """A network that is to answer batches of one size, in one variant and precision.
+class InferenceSpec:
+    """A network to build for inference at one batch size, in one variant and precision.
 
-    `calibration` are standardised NHWC training images, from which int8 takes its ranges; `files` is the folder that
-    the variant's conversion has filled, or None.
+    `calibration` holds standardised NHWC training images, from which int8 takes its ranges. `files` is the folder that
+    the variant's conversion has filled.
     """
 
     network: Network
@@ -107,11 +106,8 @@ class Deployment:
 
 
 @dataclass(frozen=True)
-class Course:
-    """A network that is to be trained from these weights, in one variant and precision.
-
-    Its chances (dropout) follow from `seed`.
-    """
+class TrainingSpec:
+    """A network to train from these weights, in one variant and precision; `seed` determines dropout."""
 
     network: Network
     weights: Weights
@@ -123,7 +119,7 @@ class Course:
 
 @dataclass(frozen=True)
 class Proof:
-    """What was read back from a session: effective precision, threads, the kernels that ran, versions and settings."""
+    """What was read back: effective precision, threads, the kernels that ran, versions and settings."""
 
     precision: str
     threads: int
@@ -132,192 +128,98 @@ class Proof:
 
 
 class Session(Protocol):
-    """A network built for inference at one batch size.
-
-    The timed region is `step`: from a batch that lies in host memory, as the stack's own tensor, until its logits do,
-    as fp32.
-    """
+    """A network built for inference at one batch size; `step` is the timed region."""
 
     def prepare(self, images: F32) -> Any:
-        """Turn a neutral NHWC batch into the stack's own tensor; never timed."""
+        """Copy a neutral NHWC batch into the stack's own tensor, in host memory."""
 
     def step(self, batch: Any) -> Any:
-        """Return the logits of a prepared batch, in host memory, as the stack's own tensor."""
+        """Return the fp32 logits of a prepared batch, in host memory, as the stack's own tensor."""
 
     def to_numpy(self, logits: Any) -> F32:
-        """Return logits as an array of shape (batch, classes); never timed."""
+        """Return logits as an array of shape (batch, classes)."""
 
     def prove(self, batch: Any) -> Proof:
-        """Run `step` under the stack's profiler; never while timing.
-
-        Raises ProofError when the optimised path did not run.
-        """
+        """Profile `step`; raise ProofError when the optimised path did not run."""
 
     def save(self, folder: Path) -> None:
-        """Write into `folder` what a user of this variant would ship."""
+        """Write into `folder` the files that a user of this variant would deploy."""
 
 
 class AsynchronousSession(Session, Protocol):
-    """A session that works on several batches at a time."""
+    """A session that keeps several batches in flight; `submit` and `drain` are timed instead of `step`."""
 
     def submit(self, batch: Any) -> None:
-        """Begin with a prepared batch; wait while as many as there are streams are under way."""
+        """Start on a prepared batch, as soon as one of the streams is free."""
 
     def drain(self) -> None:
         """Wait until the logits of all batches are in host memory."""
 
 
 class Training(Protocol):
-    """A network being trained, with the recipe's optimiser, sharpness-aware where it has a rho."""
+    """A network in training, with the recipe's optimiser, sharpness-aware if the recipe has a rho."""
 
     def begin_epoch(self, seed: int) -> None:
-        """Let the chances (dropout) that follow come from `seed`."""
+        """Seed the dropout of the steps that follow."""
 
     def step(self, images: F32, labels: NDArray[np.int64], learning_rate: float) -> float:
         """Take one optimiser step on a neutral batch and return its mean loss."""
 
     def logits(self, images: F32) -> F32:
-        """Return the logits of a neutral batch, as in inference; never timed."""
+        """Return the logits of a neutral batch in inference mode; never timed."""
 
     def weights(self) -> Weights:
         """Return the current weights in neutral layout."""
 
     def state(self) -> State:
-        """Return what the optimiser remembers."""
+        """Return the state of the optimiser."""
 
     def restore(self, state: State) -> None:
-        """Continue with what the optimiser remembered; the weights are the course's."""
+        """Continue from a saved state of the optimiser; the weights come from the TrainingSpec."""
 
     def prove(self, images: F32, labels: NDArray[np.int64]) -> Proof:
-        """Watch steps that change nothing; raises ProofError when the optimised path did not run.
+        """Profile steps with a learning rate of zero; raise ProofError when the optimised path did not run.
 
-        The training is of no use afterwards.
+        The training must not be continued afterwards.
         """
 
 
 class Backend(Protocol):
-    """A framework, imported and set to a number of threads."""
+    """An imported framework that uses a fixed number of threads."""
 
-    def inference(self, deployment: Deployment) -> Session:
-        """Build a session; one of an asynchronous variant is an AsynchronousSession.
+    def inference(self, spec: InferenceSpec) -> Session:
+        """Build a session, an AsynchronousSession for an asynchronous variant.
 
-        Raises UnsupportedError when the stack has no such variant or precision here.
+        Raises UnsupportedError when the stack has no such variant or precision on this machine.
         """
 
 
 class Multiplier(Backend, Protocol):
-    """A framework that multiplies large matrices: that of a stack with `products`."""
+    """The backend of a stack with `products`."""
 
     def product(self, precision: str, order: int) -> Callable[[], object]:
-        """Return a product of two square matrices, as fast as the framework can."""
+        """Return a function that multiplies two square matrices as fast as the framework can."""
 
 
 class Trainer(Backend, Protocol):
-    """A framework that trains: that of a stack with `trainings`."""
+    """The backend of a stack with `trainings`."""
 
-    def training(self, course: Course) -> Training:
-        """Build a training."""
-
-
-@dataclass(frozen=True)
-class FileFormat:
-    """How a framework's own file of weights is written and read."""
-
-    write: Callable[[Path, Network, Weights], None]
-    read: Callable[[Path, Network], Weights]
+    def training(self, spec: TrainingSpec) -> Training: ...
 
 
-class Way(Protocol):
-    """How a backend builds one of its variants."""
+class StackModule(Protocol):
+    """A file or folder in `backends`. Only `STACK` and `open_backend` are required of every stack."""
 
-    @property
-    def variant(self) -> Variant:
-        """Return what the stack says of it."""
+    STACK: Stack
 
+    def open_backend(self, threads: int) -> Backend:
+        """Import the framework."""
 
-AnyWay = TypeVar("AnyWay", bound=Way)
+    def convert(self, conversion: str, spec: InferenceSpec, folder: Path) -> None:
+        """Fill `folder` with the files that variants with this `conversion` start from."""
 
+    def read_model(self, path: Path, network: Network) -> Weights:
+        """Read a model file whose suffix is in `Stack.reads`; raise UserError when it does not fit the network."""
 
-def way_of(ways: Mapping[str, AnyWay], deployment: Deployment) -> AnyWay:
-    """Return the way of a deployment's variant; raises UnsupportedError when there is none at its precision."""
-    way = ways.get(deployment.variant)
-    if way is None or deployment.precision not in way.variant.precisions:
-        raise UnsupportedError(f"no variant {deployment.variant} at {deployment.precision}")
-    return way
-
-
-def require_evidence(ran: Iterable[str], evidence: tuple[str, ...], absent: tuple[str, ...] = ()) -> None:
-    """Raise ProofError unless a name begins with one of `evidence`, or if one begins with one of `absent`."""
-    names = list(ran)
-    if not any(name.startswith(evidence) for name in names):
-        raise ProofError(f"none of {', '.join(evidence)} ran")
-    if unwanted := [name for name in names if name.startswith(absent)]:
-        raise ProofError(f"{', '.join(unwanted)} ran")
-
-
-def variants_of(*ways: Mapping[str, Way]) -> dict[str, Variant]:
-    """Return what the stack says of these ways, by name."""
-    return {name: way.variant for each in ways for name, way in each.items()}
-
-
-def first_line(documented: object) -> str:
-    """Return the first line of a docstring."""
-    return (inspect.getdoc(documented) or "").partition("\n")[0]
-
-
-def open_backend(stack: str, threads: int) -> Backend:
-    """Import the framework of `stack`."""
-    backend: Backend = _module(stack).open_backend(threads)
-    return backend
-
-
-def open_training(stack: str, threads: int, course: Course) -> Training:
-    """Import the framework of `stack` and build a training; raises UnsupportedError where it has no such one."""
-    trainings = stacks()[stack].trainings
-    if course.variant not in trainings or course.precision not in trainings[course.variant].precisions:
-        offered = ", ".join(trainings) if trainings else "none: it does not train"
-        raise UnsupportedError(f"{stack} has no training {course.variant} at {course.precision}; it has {offered}")
-    return cast("Trainer", open_backend(stack, threads)).training(course)
-
-
-def open_product(stack: str, threads: int, precision: str, order: int) -> Callable[[], object]:
-    """Import the framework of `stack` and return a product of two square matrices of this order."""
-    return cast("Multiplier", open_backend(stack, threads)).product(precision, order)
-
-
-def convert(stack: str, conversion: str, deployment: Deployment, folder: Path) -> None:
-    """Fill `folder` with the files that the variants of this conversion start from."""
-    _module(stack).convert(conversion, deployment, folder)
-
-
-def write_model(stack: str, path: Path, network: Network, weights: Weights) -> None:
-    """Write weights in the file format of a stack's framework, which its FILES names."""
-    _module(stack).FILES[path.suffix].write(path, network, weights)
-
-
-def read_model(stack: str, path: Path, network: Network) -> Weights:
-    """Read weights from such a file; raises InputError when it is none, or does not fit the network."""
-    weights: Weights = _module(stack).FILES[path.suffix].read(path, network)
-    return weights
-
-
-@cache
-def stacks() -> dict[str, Stack]:
-    """Return every stack by name, vanilla stacks first; a module without a STACK is none."""
-    names = [module.name for module in pkgutil.iter_modules(backends.__path__)]
-    found = [stack for name in names if (stack := _stack_in(name))]
-    return {stack.name: stack for stack in sorted(found, key=lambda stack: (bool(stack.baselines), stack.name))}
-
-
-def _stack_in(name: str) -> Stack | None:
-    try:
-        stack = getattr(_module(name), "STACK", None)
-    except Exception as error:
-        raise InputError(f"backends/{name}.py: can't be imported ({type(error).__name__}: {error})") from error
-    if not isinstance(stack, Stack | None):
-        raise InputError(f"backends/{name}.py: STACK must be a Stack, not {stack!r}")
-    return stack
-
-
-def _module(stack: str) -> ModuleType:
-    return importlib.import_module(f"backends.{stack.replace('-', '_')}")
+    def write_model(self, path: Path, network: Network, weights: Weights) -> None:
+        """Write a model file whose suffix is in `Stack.writes`."""

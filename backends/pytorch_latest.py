@@ -1,37 +1,38 @@
-"""The newest PyTorch: what upgrading gives, beside what an extension gives that keeps its users on an old one."""
+"""The newest PyTorch: what an upgrade gives, compared with an extension that ties its users to an old version."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from backends import pytorch
-from backends.protocol import variants_of
-from backends.pytorch import PyTorch
-from backends.pytorch_training import TRAININGS
+from backends.builders import FLOATS, variants_of
+from backends.pytorch import PyTorch, read_model, write_model
+from backends.pytorch.inference import INFERENCE_BUILDERS
+from backends.pytorch.training import TRAINING_BUILDERS
 
-# Quantisation has left the framework for a package of its own.
-WAYS = {
-    name: replace(way, evidence={each: way.evidence[each] for each in ("fp32", "bf16")})
-    for name, way in pytorch.WAYS.items()
+__all__ = ["STACK", "open_backend", "read_model", "write_model"]
+
+# Quantisation has moved out of the framework into a package of its own.
+BUILDERS = {
+    name: replace(builder, variant=replace(builder.variant, precisions=FLOATS))
+    for name, builder in INFERENCE_BUILDERS.items()
     if name != "jit"
 }
 
 STACK = replace(
     pytorch.STACK,
     name="pytorch-latest",
-    summary="PyTorch, vanilla, newest version: what simply upgrading gives",
+    summary="PyTorch, vanilla, newest version: what an upgrade alone gives",
     environment="latest",
-    variants=variants_of(WAYS, TRAININGS),
+    variants=variants_of(BUILDERS, TRAINING_BUILDERS),
     baselines=("pytorch",),
+    upgrade_of="pytorch",
 )
 
 
 class Latest(PyTorch):
-    """PyTorch, with the variants that its newest version still has."""
-
-    ways = WAYS
+    inference_builders = BUILDERS
 
 
 def open_backend(threads: int) -> Latest:
-    """Import PyTorch and set its threads."""
     return Latest(threads)

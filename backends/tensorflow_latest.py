@@ -1,31 +1,32 @@
-"""The newest TensorFlow: what upgrading gives, beside what an extension gives that keeps its users on an old one."""
+"""The newest TensorFlow: what an upgrade gives, compared with an extension that ties its users to an old version."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from backends import tensorflow
+from backends.builders import variants_of
 from backends.tensorflow import TensorFlow
+from backends.tensorflow.inference import INFERENCE_BUILDERS
 
-WAYS = {name: tensorflow.WAYS[name] for name in ("graph", "frozen")}
+BUILDERS = {name: INFERENCE_BUILDERS[name] for name in ("graph", "frozen")}
 
 STACK = replace(
     tensorflow.STACK,
     name="tensorflow-latest",
-    summary="TensorFlow, vanilla, newest version: what simply upgrading gives",
+    summary="TensorFlow, vanilla, newest version: what an upgrade alone gives",
     environment="latest",
-    # None that trains: its Keras moves the running variance by the batch's divided by n, which no other stack does.
-    variants={name: way.variant for name, way in WAYS.items()},
+    # No training: its Keras updates the running variance with the batch's divided by n, as no other stack does.
+    variants=variants_of(BUILDERS),
+    default_training=None,
     baselines=("tensorflow",),
+    upgrade_of="tensorflow",
 )
 
 
 class Latest(TensorFlow):
-    """TensorFlow, with two of its variants."""
-
-    ways = WAYS
+    inference_builders = BUILDERS
 
 
 def open_backend(threads: int) -> Latest:
-    """Import TensorFlow and set its threads."""
     return Latest(threads)

@@ -1,17 +1,19 @@
-"""The command line: parse, call, print. One place turns errors into one line and an exit status."""
+"""The command line: turn options into types, make one call, and turn errors into one line and an exit status."""
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
-from rich.console import Console
 from typer.exceptions import TyperException
 
-from models.errors import InputError
+from models.errors import UserError
+
+if TYPE_CHECKING:
+    from bench.commands.train import TrainOptions
+    from bench.console import BrokenPipeSafeConsole
 
 app = typer.Typer(
     name="bench",
@@ -21,215 +23,312 @@ app = typer.Typer(
 )
 
 RESULTS = Path("results")
-SHELL_INTERRUPTED = 130  # what Typer makes of Ctrl-C
+# What Typer returns after Ctrl-C.
+SHELL_INTERRUPTED = 130
 
-Names = Annotated[str, typer.Option(metavar="NAME[,NAME...]")]
-StackOption = Annotated[str, typer.Option("--stack", metavar="NAME[,NAME...]", help="Only these stacks")]
+RANDOM_SEED = -1
+
+# Options of several commands. An empty text, 0 threads and 0 epochs count as not given.
 DataOption = Annotated[str, typer.Option(help="auto, fashion-mnist, synthetic, or a folder with the official files")]
-RecipeOption = Annotated[str, typer.Option(help="A recipe's name, or the path of a recipe file")]
-SET_HELP = "Instead of what the recipe says"
-ChangesOption = Annotated[str, typer.Option("--set", metavar="KEY=VALUE,...", help=SET_HELP)]
-ResultsOption = Annotated[Path, typer.Option(help="Folder of all runs")]
-ThreadsOption = Annotated[int, typer.Option(help="Threads of every arm; 0 takes all usable cores")]
+ResultsOption = Annotated[Path, typer.Option(help="The folder for all results")]
+RunNameOption = Annotated[
+    str | None, typer.Option(help="The name of the run's folder; default: the suite and the time")
+]
+ThreadsOption = Annotated[int | None, typer.Option(help="The number of threads; default: one for each usable core")]
+ModelOption = Annotated[str | None, typer.Option("--model", help="The model, if the file does not name it")]
+ModelFileArgument = Annotated[Path, typer.Argument(help="A .safetensors file, or the folder of a training")]
+PresetOption = Annotated[str, typer.Option(help="smoke, quick, standard or publish")]
+# Options of `train` and `tune`.
+RecipeOption = Annotated[str, typer.Option(help="The name of a recipe, or the path of a recipe file")]
+TrainStackOption = Annotated[str, typer.Option("--stack", help="The stack to train on")]
+VariantOption = Annotated[str | None, typer.Option(help="The variant to train with; default: the stack's default")]
+PrecisionOption = Annotated[str, typer.Option(help="fp32 or bf16")]
+TrainNameOption = Annotated[str | None, typer.Option(help="The name of the folder; default: recipe, stack and seed")]
+ChangesOption = Annotated[
+    str | None, typer.Option("--set", metavar="KEY=VALUE,...", help="Change settings of the recipe")
+]
 
 
 @app.command()
 def run(
-    suite: Annotated[str, typer.Option(help="A suite's name, or the path of a suite file")] = "inference",
-    preset: Annotated[str, typer.Option(help="smoke, quick, standard or publish")] = "standard",
-    stack: StackOption = "",
-    environments: Annotated[str, typer.Option(metavar="NAME[,NAME...]", help="Only stacks of these environments")] = "",
-    model: Annotated[str, typer.Option(metavar="NAME[,NAME...]", help="Replace the suite's models")] = "",
-    batch_size: Annotated[str, typer.Option(metavar="N[,N...]", help="Replace the suite's batch sizes")] = "",
-    precision: Annotated[str, typer.Option(metavar="NAME[,NAME...]", help="Replace the suite's precisions")] = "",
+    suite: Annotated[str, typer.Option(help="The name of a suite, or the path of a suite file")] = "inference",
+    preset: PresetOption = "standard",
+    stack: Annotated[str | None, typer.Option(metavar="NAME[,NAME...]", help="Measure only these stacks")] = None,
+    environments: Annotated[
+        str | None, typer.Option(metavar="NAME[,NAME...]", help="Measure only the stacks in these environments")
+    ] = None,
+    model: Annotated[str | None, typer.Option(metavar="NAME[,NAME...]", help="Replace the suite's models")] = None,
+    batch_size: Annotated[str | None, typer.Option(metavar="N[,N...]", help="Replace the suite's batch sizes")] = None,
+    precision: Annotated[
+        str | None, typer.Option(metavar="NAME[,NAME...]", help="Replace the suite's precisions")
+    ] = None,
     threads: Annotated[
-        str, typer.Option(metavar="N[,N...]", help="Threads of every arm; default: all usable cores")
-    ] = "",
+        str | None, typer.Option(metavar="N[,N...]", help="Numbers of threads; default: one for each usable core")
+    ] = None,
     data: DataOption = "auto",
-    seed: Annotated[int, typer.Option(help="Of the schedule; drawn and stored when not given")] = -1,
+    seed: Annotated[int | None, typer.Option(help="The seed of the schedule; default: random, and stored")] = None,
     results: ResultsOption = RESULTS,
-    name: Annotated[str, typer.Option(help="Name of this run's folder; default: suite and time")] = "",
+    name: RunNameOption = None,
 ) -> None:
-    """Measure a suite, pair by pair, and write the report."""
-    from bench import commands
+    """Measure a suite, and write a report with the speedups."""
+    from bench.commands.run import RunOptions, run_suite
+    from bench.suite.parse import load_suite
+    from bench.suite.schedule import MAX_SEED, find_preset
 
-    choice = commands.Choice(suite, preset, stack, environments, model, batch_size, precision, threads, data, seed)
-    raise typer.Exit(commands.run(choice, results, name, PatientConsole(), sys.argv))
+    if seed is not None and not RANDOM_SEED <= seed <= MAX_SEED:
+        raise UserError(f"--seed {seed}: allowed: 0 to {MAX_SEED}, or {RANDOM_SEED} for a random one")
+    options = RunOptions(
+        suite=load_suite(suite),
+        preset=find_preset(preset),
+        stacks=_names("--stack", stack),
+        environments=_names("--environments", environments),
+        models=_names("--model", model),
+        batch_sizes=_numbers("--batch-size", batch_size),
+        precisions=_names("--precision", precision),
+        threads=tuple(dict.fromkeys(map(_thread_count, _numbers("--threads", threads)))),
+        data=data,
+        seed=None if seed == RANDOM_SEED else seed,
+        results=results,
+        name=name or None,
+    )
+    raise typer.Exit(run_suite(options, _console()))
 
 
 @app.command()
-def report(folder: Annotated[Path, typer.Argument(help="Folder of a run")] = RESULTS / "latest") -> None:
-    """Write the tables, plots and pages of a run anew, from its journal."""
-    from bench import commands
+def report(folder: Annotated[Path, typer.Argument(help="The folder of a run")] = RESULTS / "latest") -> None:
+    """Write the report of an earlier run again, from its journal."""
+    from bench.commands.run import report_run
 
-    raise typer.Exit(commands.report(folder, PatientConsole()))
+    raise typer.Exit(report_run(folder, _console()))
 
 
 @app.command("list")
 def list_() -> None:
-    """Show the suites, presets, stacks with their variants, models and recipes there are."""
-    from bench import commands
+    """List the suites, presets, stacks, variants, models and recipes."""
+    from bench.commands.catalogue import list_all
 
-    commands.list_everything(PatientConsole())
+    list_all(_console())
 
 
 @app.command()
-def models(name: Annotated[str, typer.Argument(help="A model; all of them when left out")] = "") -> None:
-    """Show a model layer by layer: output shape, parameters, multiply-adds."""
-    from bench import commands
+def models(name: Annotated[str | None, typer.Argument(help="The name of a model; default: all models")] = None) -> None:
+    """Show the layers of a model: output shapes, parameters and multiply-adds."""
+    from bench.commands.catalogue import show_models
 
-    commands.show_models(name, PatientConsole())
+    show_models(name or None, _console())
 
 
 @app.command()
 def train(
     recipe: RecipeOption,
-    stack: Annotated[str, typer.Option(help="The stack to train on")] = "pytorch",
-    variant: Annotated[str, typer.Option(help="The stack's way to train; the first of them when not given")] = "",
-    precision: Annotated[str, typer.Option(help="fp32 or bf16")] = "fp32",
-    epochs: Annotated[int, typer.Option(help="Instead of the recipe's; 0 takes the recipe's")] = 0,
-    seed: Annotated[int, typer.Option(help="Of the initial weights, the order of images and their augmentation")] = 0,
-    threads: ThreadsOption = 0,
+    stack: TrainStackOption = "pytorch",
+    variant: VariantOption = None,
+    precision: PrecisionOption = "fp32",
+    epochs: Annotated[int | None, typer.Option(help="The number of epochs; default: the recipe's")] = None,
+    seed: Annotated[int, typer.Option(help="The seed of initial weights, image order and augmentation")] = 0,
+    threads: ThreadsOption = None,
     data: DataOption = "auto",
     results: ResultsOption = RESULTS,
-    name: Annotated[str, typer.Option(help="Name of the folder; default: recipe, stack, seed")] = "",
-    output: Annotated[str, typer.Option(help="A .safetensors file to copy the model to")] = "",
-    changes: ChangesOption = "",
+    name: TrainNameOption = None,
+    output: Annotated[str | None, typer.Option(help="A .safetensors file to copy the model to")] = None,
+    changes: ChangesOption = None,
 ) -> None:
-    """Train a model, or go on with one that was interrupted, and write its learning curves and evaluation."""
-    from bench import commands_training as commands
+    """Train a model, or continue an interrupted training, and write its learning curves and evaluation."""
+    from bench.commands.train import train_model
 
-    wish = commands.Wish(recipe, stack, variant, precision, epochs, seed, threads, data, changes)
-    commands.train(wish, results, name, output, PatientConsole(), sys.argv)
+    options = _train_options(recipe, stack, variant, precision, epochs, seed, threads, data, results, name, changes)
+    train_model(options, Path(output) if output else None, _console())
 
 
 @app.command()
 def tune(
     recipe: RecipeOption,
-    stack: Annotated[str, typer.Option(help="The stack to train on")] = "pytorch",
-    variant: Annotated[str, typer.Option(help="The stack's way to train; the first of them when not given")] = "",
-    precision: Annotated[str, typer.Option(help="fp32 or bf16")] = "fp32",
-    trials: Annotated[int, typer.Option(help="How many there are to be, those of an interrupted search included")] = 20,
-    epochs: Annotated[int, typer.Option(help="Of each trial")] = 3,
-    seed: Annotated[int, typer.Option(help="Of the search, and of each trial's training")] = 0,
-    threads: ThreadsOption = 0,
+    stack: TrainStackOption = "pytorch",
+    variant: VariantOption = None,
+    precision: PrecisionOption = "fp32",
+    trials: Annotated[int, typer.Option(help="The number of trials, with those of an interrupted search")] = 20,
+    epochs: Annotated[int, typer.Option(help="The number of epochs of each trial")] = 3,
+    seed: Annotated[int, typer.Option(help="The seed of the search, and of each trial's training")] = 0,
+    threads: ThreadsOption = None,
     data: DataOption = "auto",
     results: ResultsOption = RESULTS,
-    name: Annotated[str, typer.Option(help="Name of the folder; default: recipe, stack, seed")] = "",
-    changes: ChangesOption = "",
+    name: TrainNameOption = None,
+    changes: ChangesOption = None,
 ) -> None:
-    """Search batch size, learning rate and rho on held-out training images, or go on with a search."""
-    from bench import commands_training as commands
+    """Search batch size, learning rate and rho on held-out training images, or continue an interrupted search."""
+    from bench.commands.train import tune_recipe
 
-    wish = commands.Wish(recipe, stack, variant, precision, epochs, seed, threads, data, changes)
-    commands.tune(wish, trials, results, name, PatientConsole())
-
-
-ModelOption = Annotated[str, typer.Option("--model", help="The model that a file which does not say so is of")]
+    options = _train_options(recipe, stack, variant, precision, epochs, seed, threads, data, results, name, changes)
+    tune_recipe(options, trials, _console())
 
 
 @app.command()
 def evaluate(
-    file: Annotated[Path, typer.Argument(help="A .safetensors file, or the folder of a training")],
-    arms: Annotated[str, typer.Option(metavar="STACK/VARIANT[/PRECISION],...", help="Default: every stack")] = "",
-    model: ModelOption = "",
-    threads: ThreadsOption = 0,
+    file: ModelFileArgument,
+    arms: Annotated[
+        str | None, typer.Option(metavar="STACK/VARIANT[/PRECISION],...", help="Default: every installed stack")
+    ] = None,
+    model: ModelOption = None,
+    threads: ThreadsOption = None,
     data: DataOption = "auto",
     results: ResultsOption = RESULTS,
-    name: Annotated[str, typer.Option(help="Name of the folder, for a file; default: the file's")] = "",
+    name: Annotated[
+        str | None, typer.Option(help="The name of the folder for a file; default: the file's name")
+    ] = None,
 ) -> None:
-    """Judge a trained model on the test images, with and without optimisation side by side."""
-    from bench import commands_training as commands
+    """Evaluate a trained model on the test images, on vanilla and Intel-optimised stacks."""
+    from bench.commands.model_files import evaluate_model, inference_arm
 
-    raise typer.Exit(commands.evaluate(file, model, arms, data, threads, results, name, PatientConsole()))
-
-
-@app.command()
-def export(
-    file: Annotated[Path, typer.Argument(help="A .safetensors file, or the folder of a training")],
-    output: Annotated[Path, typer.Argument(help="A file that ends in .pth, .h5, .xml or .safetensors")],
-    model: ModelOption = "",
-) -> None:
-    """Write a model for other tools: a state dict, Keras's weights, OpenVINO IR."""
-    from bench import commands_training as commands
-
-    commands.export(file, output, model, PatientConsole())
-
-
-@app.command("import")
-def import_(
-    file: Annotated[Path, typer.Argument(help="A .pth or .h5 file of weights")],
-    output: Annotated[Path, typer.Argument(help="The .safetensors file to write")],
-    model: Annotated[str, typer.Option(help="The model that the weights are of")],
-) -> None:
-    """Read the weights of another tool; only tensors are read, never code."""
-    from bench import commands_training as commands
-
-    commands.import_(file, output, model, PatientConsole())
-
-
-@app.command()
-def claims(
-    preset: Annotated[str, typer.Option(help="Of the runs that are missing")] = "quick",
-    only_read: Annotated[bool, typer.Option("--only-read", help="Measure nothing: read earlier runs")] = False,  # noqa: FBT002 - an option
-    data: DataOption = "auto",
-    results: ResultsOption = RESULTS,
-) -> None:
-    """Set published claims beside what is measured here: reproduced, not reproduced, or not testable and why."""
-    from bench import commands_claims
-
-    console = PatientConsole()
-    status = commands_claims.claims(
-        measure=not only_read, preset=preset, results=results, source=data, console=console, argv=sys.argv
+    chosen = tuple(map(inference_arm, _names("--arms", arms)))
+    status = evaluate_model(
+        file, model or None, chosen, data, _thread_count(threads), results, name or None, _console()
     )
     raise typer.Exit(status)
 
 
 @app.command()
-def selftest(
-    stack: Annotated[str, typer.Option(help="Measured against itself; default: the first vanilla one there is")] = "",
-    results: ResultsOption = RESULTS,
-    name: Annotated[str, typer.Option(help="Name of this run's folder; default: selftest and time")] = "",
+def export(
+    file: ModelFileArgument,
+    output: Annotated[Path, typer.Argument(help="A file that ends in .pth, .h5, .xml or .safetensors")],
+    model: ModelOption = None,
 ) -> None:
-    """Prove the instrument on this machine: equal arms are equal, and known differences are recovered."""
-    from bench import commands_selftest as commands
+    """Write a model for other tools: a PyTorch state dict, Keras weights or OpenVINO IR."""
+    from bench.commands.model_files import export_file
 
-    raise typer.Exit(commands.selftest(stack, results, name, PatientConsole(), sys.argv))
+    export_file(file, output, model or None, _console())
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="A .pth or .h5 file with weights")],
+    output: Annotated[Path, typer.Argument(help="The .safetensors file to write")],
+    model: Annotated[str, typer.Option(help="The model that the weights belong to")],
+) -> None:
+    """Read the weights of another tool; only tensors are read, never code."""
+    from bench.commands.model_files import import_file
+
+    import_file(file, output, model, _console())
+
+
+@app.command()
+def claims(
+    preset: Annotated[str, typer.Option(help="The preset of missing runs: quick, standard or publish")] = "quick",
+    only_read: Annotated[bool, typer.Option("--only-read", help="Measure nothing; use earlier runs")] = False,  # noqa: FBT002 - an option
+    data: DataOption = "auto",
+    results: ResultsOption = RESULTS,
+) -> None:
+    """Compare published claims with measurements: reproduced, not reproduced, or why not testable here."""
+    from bench.commands.claims import compare_claims
+    from bench.suite.schedule import find_preset
+
+    raise typer.Exit(compare_claims(None if only_read else find_preset(preset), results, data, _console()))
+
+
+@app.command()
+def selftest(
+    stack: Annotated[
+        str | None, typer.Option(help="The stack to compare with itself; default: the first vanilla one")
+    ] = None,
+    results: ResultsOption = RESULTS,
+    name: RunNameOption = None,
+) -> None:
+    """Test the harness on this machine: identical arms must be equal, and known slowdowns must be detected."""
+    from bench.commands.selftest import run_selftest
+
+    raise typer.Exit(run_selftest(stack or None, results, name or None, _console()))
 
 
 @app.command()
 def doctor() -> None:
-    """Show what this machine is, what disturbs measuring on it, and what to do about that."""
-    from bench.doctor import show
+    """Show what this machine is, what disturbs measurements on it, and what to do about that."""
+    from bench.commands.doctor import examine_machine
 
-    show(PatientConsole())
+    examine_machine(_console())
 
 
-class PatientConsole(Console):
-    """A console whose reader may leave: the work goes on without output."""
+def _console() -> BrokenPipeSafeConsole:
+    from bench.console import BrokenPipeSafeConsole
 
-    def on_broken_pipe(self) -> None:
-        """Write to nowhere from now on."""
-        self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return BrokenPipeSafeConsole()
+
+
+def _names(option: str, text: str | None) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(",")) if text else ()
+    if not all(names):
+        raise UserError(f"{option} {text!r}: allowed: names separated by commas")
+    return names
+
+
+def _numbers(option: str, text: str | None) -> tuple[int, ...]:
+    try:
+        return tuple(map(int, _names(option, text)))
+    except ValueError as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{option} {text}: allowed: whole numbers, separated by commas") from error
+
+
+def _thread_count(threads: int | None) -> int:
+    from bench.machine.facts import usable_cores
+
+    cores = usable_cores()
+    if threads is not None and not 0 <= threads <= cores:
+        raise UserError(f"--threads {threads}: allowed: 1 to {cores}, the cores this process may use, or 0 for all")
+    return threads or cores
+
+
+def _train_options(
+    recipe: str,
+    stack: str,
+    variant: str | None,
+    precision: str,
+    epochs: int | None,
+    seed: int,
+    threads: int | None,
+    data: str,
+    results: Path,
+    name: str | None,
+    changes: str | None,
+) -> TrainOptions:
+    from bench.commands.train import TrainOptions
+    from bench.suite.environments import find_stack
+    from bench.suite.schedule import MAX_SEED
+    from models.recipes.parse import load_recipe
+
+    if epochs is not None and epochs < 0:
+        raise UserError(f"--epochs {epochs}: allowed: 0 (the recipe's) or more")
+    if not 0 <= seed <= MAX_SEED:
+        raise UserError(f"--seed {seed}: allowed: 0 to {MAX_SEED}")
+    return TrainOptions(
+        recipe=load_recipe(recipe, changes or ""),
+        stack=find_stack(stack),
+        threads=_thread_count(threads),
+        variant=variant or None,
+        precision=precision,
+        epochs=epochs or None,
+        seed=seed,
+        data=data,
+        results=results,
+        name=name or None,
+        changes=changes or "",
+    )
 
 
 def fail(message: str, status: int = 2) -> NoReturn:
-    """Print one line and exit."""
     sys.stderr.write(f"bench: {' '.join(message.split())}\n")
     sys.exit(status)
 
 
 def main() -> None:
-    """Run the command line; exit 2 with one line when the user's input is wrong."""
+    """Run the command line; exit 2 with one line if the user's input is wrong."""
     try:
         status = app(sys.argv[1:] or ["--help"], standalone_mode=False)
-    except InputError as error:
+    except UserError as error:
         fail(str(error))
     except TyperException as error:
         fail(f"{getattr(error, 'format_message', error.__str__)()}; see `bench --help`, or `bench COMMAND --help`")
     except OSError as error:
         fail(f"{error.filename or 'writing'}: {error.strerror or error}; free space or name another folder")
     if status == SHELL_INTERRUPTED:
-        fail("interrupted; what was done is kept: the same command goes on with a training or a search", 1)
+        fail("interrupted; finished work is kept, and the same command continues a training or a search", 1)
     sys.exit(status)

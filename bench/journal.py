@@ -1,24 +1,22 @@
-"""Append-only results on disk: every record is one whole line, flushed, or not there at all."""
+"""A run's files on disk: the append-only journal, one complete line per record, and files that appear at once."""
 
 from __future__ import annotations
 
-import json
 import os
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
-from bench.errors import UserError
-from bench.records import DESCRIPTION, SCHEMA, Record, RecordError, from_line, to_line
-from models.whole import whole
+from bench.codec import CodecError
+from bench.records import Record, from_line, to_line
+from models.errors import UserError
+from models.files import atomic_write
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-JOURNAL, RUN = "journal.jsonl", "run.json"
+JOURNAL = "journal.jsonl"
 
 
 class Journal:
-    """The open journal of a run."""
-
     def __init__(self, path: Path) -> None:
         self._path = path
         self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o644)
@@ -32,7 +30,7 @@ class Journal:
     def append(self, record: Record) -> None:
         """Write one record.
 
-        Raises UserError when the disk refuses; the journal is then cut back to its last whole line.
+        Raises UserError if the disk refuses it; the journal is then cut back to its last complete line.
         """
         line = to_line(record).encode() + b"\n"
         size = os.fstat(self._descriptor).st_size
@@ -40,7 +38,8 @@ class Journal:
             written = 0
             while written < len(line):
                 written += os.write(self._descriptor, line[written:])
-        except BaseException as error:  # an interrupt too must not leave half a line
+        # An interrupt must not leave half a line either.
+        except BaseException as error:
             os.ftruncate(self._descriptor, size)
             if isinstance(error, OSError):
                 raise disk_error(self._path, error, measured=size > 0) from error
@@ -48,70 +47,41 @@ class Journal:
 
 
 def disk_error(path: Path, error: OSError, *, measured: bool = True) -> UserError:
-    """Return the one line for a disk that refuses, with what can be done about it."""
     if not measured:
         return UserError(f"{path}: {error.strerror}; nothing was measured; free space, or name another --results")
     return UserError(
-        f"{path}: {error.strerror}; what was measured before is whole; free space, then "
-        f"`python -m bench report {path.parent}` makes the report of it"
+        f"{path}: {error.strerror}; everything measured before is saved; free space, then run "
+        f"`python -m bench report {path.parent}` for its report"
     )
 
 
-def write_run(folder: Path, content: dict[str, Any]) -> None:
-    """Write run.json whole or not at all."""
-    write_whole(folder / RUN, json.dumps(content, indent=1, allow_nan=False) + "\n")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file under a temporary name, then rename it.
-
-    Raises UserError when the disk refuses.
-    """
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file that appears under its name only once it is complete; raises UserError if the disk refuses it."""
     try:
-        with whole(path) as partial:
+        with atomic_write(path) as partial:
             partial.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise disk_error(path, error) from error
 
 
-def write_pages(folder: Path, texts: dict[str, str], drawn: dict[str, str]) -> None:
-    """Write a report's files, each whole: texts by name, and plots into their own folder."""
+def write_pages(folder: Path, texts: dict[str, str], plots: dict[str, str]) -> None:
+    """Write the files of a report by name, the plots into a folder of their own."""
     (folder / "plots").mkdir(exist_ok=True)
-    for name, text in (texts | {f"plots/{name}": svg for name, svg in drawn.items()}).items():
-        write_whole(folder / name, text)
-
-
-def read_run(folder: Path) -> dict[str, Any]:
-    """Read run.json; raises UserError when it is not there or not JSON."""
-    path = folder / RUN
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: not there; name the folder of a run, for instance results/latest") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: can't be read ({error})") from error
-    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-        found = content.get("schema") if isinstance(content, dict) else None
-        raise UserError(
-            f"{path}: a run of schema {found!r}, while this version reads schema {SCHEMA}; measure anew, or "
-            "use the version that has measured it"
-        )
-    if lacking := sorted(DESCRIPTION - content.keys()):
-        raise UserError(f"{path}: damaged: lacks {', '.join(lacking)}")
-    return content
+    for name, text in (texts | {f"plots/{name}": svg for name, svg in plots.items()}).items():
+        write_atomically(folder / name, text)
 
 
 def read_journal(folder: Path) -> list[Record]:
-    """Read every whole line; raises UserError that names the first line which is no record."""
-    path = folder / JOURNAL
+    """Read every complete line; raises UserError that names the first line that is not a record."""
+    path, records = folder / JOURNAL, list[Record]()
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        with path.open(encoding="utf-8", newline="\n") as lines:
+            for line in lines:
+                # A run that was killed while it wrote leaves a last line without an end.
+                if line.endswith("\n"):
+                    records.append(from_line(line))
+    except CodecError as error:
+        raise UserError(f"{path}, line {len(records) + 1}: {error}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: can't be read ({error})") from error
-    records = []
-    for number, line in enumerate(lines[:-1], 1):  # what follows the last line's end was never finished
-        try:
-            records.append(from_line(line))
-        except RecordError as error:
-            raise UserError(f"{path}, line {number}: {error}") from error
     return records

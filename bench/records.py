@@ -1,120 +1,20 @@
-"""What travels and what is stored: frozen dataclasses and their JSON."""
+"""The records of journal.jsonl, one on each line."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import MISSING, asdict, dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, TypeAlias, get_args
+from dataclasses import dataclass, field
+from typing import TypeAlias, get_args
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+from bench.codec import FLAT, CodecError, decode, encode, read_json
+from bench.worker.messages import EpochReply, batch_interval_ns
 
-SCHEMA = 2
-REPLICA = "@A/A"
-LATENCY, THROUGHPUT, TRAINING = "latency", "throughput", "training"
-DEFAULT_SETTINGS = "bound"
 PRODUCT, TRAFFIC = "product", "traffic"
-# What run.json holds beside the schema.
-DESCRIPTION = frozenset({
-    "command", "started", "git_commit", "suite", "preset", "seed", "threads", "arms", "cases", "pairs", "ladders",
-    "lineups", "schedule", "protocol", "settings", "restart_settings", "machine", "stacks", "environments", "missing",
-    "mismatches", "data", "models",
-})  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One stack used in one way, at one precision, under one set of environment settings (their name).
-
-    A replica is the baseline a second time, the A/A arm. To each call of an arm with a `delay` a wait for that share of
-    its time is added: a difference that is known.
-    """
-
-    stack: str
-    variant: str
-    precision: str = "fp32"
-    settings: str = DEFAULT_SETTINGS
-    replica: bool = False
-    delay: float = 0.0
-
-    @property
-    def id(self) -> str:
-        """Return `stack/variant`, with precision and settings where not the usual, marked when a replica or delayed."""
-        precision = "" if self.precision == "fp32" else f"/{self.precision}"
-        settings = "" if self.settings == DEFAULT_SETTINGS else f"+{self.settings}"
-        marks = (REPLICA if self.replica else "") + (f"@slower{self.delay * 100:g}" if self.delay else "")
-        return f"{self.stack}/{self.variant}{precision}{settings}{marks}"
-
-    @property
-    def label(self) -> str:
-        """Return the name for tables and plots."""
-        precision = "" if self.precision == "fp32" else f" {self.precision}"
-        settings = "" if self.settings == DEFAULT_SETTINGS else f" ({self.settings} settings)"
-        marks = (" (A/A)" if self.replica else "") + (f" (slower by {self.delay * 100:g} %)" if self.delay else "")
-        return f"{self.stack} {self.variant}{precision}{settings}{marks}"
-
-    @property
-    def slug(self) -> str:
-        """Return the name for files."""
-        return self.id.replace(REPLICA, "-aa").replace("/", "-").replace("+", "-").replace("@", "-")
-
-    @property
-    def original(self) -> Arm:
-        """Return what a replica or a delayed arm is one of; any other arm itself."""
-        return replace(self, replica=False, delay=0.0)
-
-
-@dataclass(frozen=True)
-class Case:
-    """The work on which arms are compared; at equal precision, except where trade-offs are shown.
-
-    `threads` is 0 where all cases of a run have as many as the run.
-    """
-
-    model: str
-    scenario: str
-    batch_size: int
-    threads: int = 0
-
-    @property
-    def id(self) -> str:
-        """Return the name for journals and files' contents."""
-        return f"{self.model}/{self.scenario}/b{self.batch_size}" + (f"/t{self.threads}" if self.threads else "")
-
-    @property
-    def label(self) -> str:
-        """Return the name for tables and plots."""
-        return ", ".join((self.model, self.scenario, f"batch {self.batch_size}", *self._threads))
-
-    @property
-    def group(self) -> tuple[str, ...]:
-        """Return what the cases have in common that one process of an arm serves; one that trains serves one."""
-        alone = (f"batch {self.batch_size}",) if self.scenario == TRAINING else ()
-        return self.model, self.scenario, *alone, *self._threads
-
-    @property
-    def _threads(self) -> tuple[str, ...]:
-        return (threads_told(self.threads),) if self.threads else ()
-
-
-def threads_told(count: int) -> str:
-    """Return `1 thread` or `2 threads`, or nothing for none."""
-    return f"{count} thread{'s' if count > 1 else ''}" if count else ""
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A comparison that a run sets out to make; `candidate` for being the primary one of its arm."""
-
-    arm: Arm
-    baseline: Arm
-    case: Case
-    candidate: bool = False
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What the NumPy oracle says of a model's test images, and what they are: one digit each."""
+    """The NumPy oracle's labels of the test images for a model, and the true ones: one digit per image."""
 
     model: str
     labels: str
@@ -122,13 +22,13 @@ class Reference:
 
     @property
     def accuracy(self) -> float:
-        """Return the top-1 accuracy in fp32, which lower precisions are held against."""
+        """Return the top-1 accuracy in fp32, with which lower precisions are compared."""
         return sum(map(str.__eq__, self.labels, self.truth)) / len(self.truth)
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """The files that an arm starts from: how long making them took (once, or now when not `cached`), and their size."""
+    """How long it took to convert the files that an arm starts from; `cached` if an earlier run converted them."""
 
     arm: str
     model: str
@@ -138,9 +38,9 @@ class Conversion:
 
 @dataclass(frozen=True)
 class Start:
-    """A process that is built, alone on an idle machine: times in ns. A team's are those of its slowest member.
+    """Start-up of a process that is alone on an idle machine, in ns; for a worker group, that of its slowest worker.
 
-    `cached` tells whether it found its compile caches filled.
+    `cached` says whether the compile caches were filled.
     """
 
     arm: str
@@ -152,16 +52,15 @@ class Start:
 
     @property
     def total_ns(self) -> int:
-        """Return the time from a started interpreter to the first answer."""
         return self.import_ns + self.build_ns + self.first_call_ns
 
 
 @dataclass(frozen=True)
 class Proof:
-    """What the proof pass read back from an arm, and its predictions of all test images (one digit each).
+    """What the proof pass read back from an arm, and its labels of all test images (one digit per image).
 
-    `max_abs_logit_diff` and `agreement` (of the labels) are against the NumPy oracle. `memory_bytes` is the peak
-    resident set of the arm's processes together, `saved_bytes` the size of what a user of it would ship.
+    `max_abs_logit_diff` and `agreement` (of the labels) compare with the NumPy oracle. `memory_bytes` is the peak
+    resident set of the arm's processes together, `saved_bytes` the size of the model as a user would ship it.
     """
 
     arm: str
@@ -181,7 +80,7 @@ class Proof:
 
 @dataclass(frozen=True)
 class Parity:
-    """An arm's outputs on all test images beside those of one of its baselines."""
+    """An arm's outputs on all test images compared with those of one of its baselines."""
 
     arm: str
     baseline: str
@@ -192,7 +91,7 @@ class Parity:
 
 @dataclass(frozen=True)
 class Check:
-    """What a block's process proved before its first timed slice."""
+    """The proof of a block's process before its first timed slice."""
 
     arm: str
     case: str
@@ -217,14 +116,31 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class Slice:
-    """One arm's turn in one round, with what the machine did meanwhile.
+class Conditions:
+    """What the machine did while an arm was measured.
 
-    A team's samples stand one member's after the other's: `counts` are how many each has, `walls_ns` how long each
-    took. `idle_cpu_ns` is what all other workers burned, `harness_cpu_ns` what the orchestrator did. `steal_ns` and
-    `throttled_ns` are those of the arm's cores and of the control group. `foreign_ns` is what others used of the arm's
-    cores: as ticks are coarse, it may fall below zero in one turn. All of that is of `watched_ns`, which is longer than
-    the timed part. (Each is None in runs that did not record it.)
+    `idle_cpu_ns` is the CPU time of all other workers, `harness_cpu_ns` that of the orchestrator. `steal_ns` is of the
+    arm's cores, `throttled_ns` of the control group. `foreign_ns` is the CPU time of other processes on the arm's
+    cores; the kernel counts in coarse ticks, so one turn may show a negative value. All of these cover `watched_ns`,
+    which is longer than the timed part. The last two are None in runs that did not record them.
+    """
+
+    idle_cpu_ns: int
+    harness_cpu_ns: int
+    steal_ns: int
+    throttled_ns: int
+    load: float
+    frequency_hz: int | None
+    foreign_ns: int | None = None
+    watched_ns: int | None = None
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One arm's turn in one round of inference.
+
+    `samples_ns` holds the samples of all workers of the arm, one worker after the other: `counts` is the number of
+    samples of each worker, `walls_ns` its wall time.
     """
 
     arm: str
@@ -237,70 +153,54 @@ class Slice:
     walls_ns: tuple[int, ...]
     cpu_ns: int
     involuntary_switches: int
-    idle_cpu_ns: int
-    harness_cpu_ns: int
-    steal_ns: int
-    throttled_ns: int
-    load: float
-    frequency_hz: int | None
-    foreign_ns: int | None = None
-    watched_ns: int | None = None
+    conditions: Conditions = field(metadata=FLAT)
 
     @property
     def wall_ns(self) -> int:
-        """Return how long the turn took."""
         return max(self.walls_ns)
 
     @property
     def batch_interval_ns(self) -> float:
-        """Return the time per batch of all members together."""
         return batch_interval_ns(self.counts, self.walls_ns)
 
 
 @dataclass(frozen=True)
 class TrainedEpoch:
-    """One arm's turn in one round where arms train: an epoch, with what the machine did meanwhile (see Slice).
-
-    The time is from before the images are shuffled until the last step's loss is known; `wait_ns` of it passed waiting
-    for the next batch. `digest` identifies the order of the images and their augmented pixels. The accuracy is on the
-    test images, judged apart; None where it was not.
-    """
+    """One arm's turn in one round of training: an epoch. The accuracy on the test images is None if not measured."""
 
     arm: str
     case: str
     block: int
     round: int
     position: int
-    images: int
-    loss: float
-    wall_ns: int
-    cpu_ns: int
-    wait_ns: int
-    digest: str
-    memory_bytes: int
+    result: EpochReply = field(metadata=FLAT)
     test_accuracy: float | None
-    involuntary_switches: int
-    idle_cpu_ns: int
-    harness_cpu_ns: int
-    steal_ns: int
-    throttled_ns: int
-    load: float
-    frequency_hz: int | None
-    foreign_ns: int | None = None
-    watched_ns: int | None = None
+    conditions: Conditions = field(metadata=FLAT)
+
+    @property
+    def wall_ns(self) -> int:
+        return self.result.wall_ns
+
+    @property
+    def cpu_ns(self) -> int:
+        return self.result.cpu_ns
+
+    @property
+    def involuntary_switches(self) -> int:
+        return self.result.involuntary_switches
 
 
 Turn: TypeAlias = Slice | TrainedEpoch
 
 
 def watched_ns(turn: Turn) -> int:
-    """Return for how long the machine was watched while an arm had its turn."""
-    return turn.watched_ns or turn.wall_ns
+    """Return how long the conditions of a turn were recorded."""
+    return turn.conditions.watched_ns or turn.wall_ns
 
 
 @dataclass(frozen=True)
 class Failure:
-    """An arm, or one of its blocks, that could not be measured; `skipped` when the stack can't do it at all."""
+    """An arm, or one of its blocks, that could not be measured; `skipped` if the stack can't do it at all."""
 
     arm: str
     case: str
@@ -311,17 +211,18 @@ class Failure:
 
 @dataclass(frozen=True)
 class Overhead:
-    """The null backend's samples: what the harness itself adds to a timed call, in ns."""
+    """The samples of the null backend: what the harness itself adds to a timed call."""
 
     samples_ns: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Roof:
-    """What bounds every arm: products of matrices (`size` is their order), or traffic (of a working set in bytes).
+    """A limit of the machine: matrix products of order `size`, or memory traffic of a working set of `size` bytes.
 
-    Members of a team of `threads` did `work` in each call: floating-point or integer operations, or bytes read and
-    written. They worked at the same time; `counts` are their calls, `walls_ns` how long each took for them.
+    `threads` is that of the worker group, whose workers ran at the same time. `work` is that of one call of one worker:
+    floating-point or integer operations, or bytes read and written. `counts` are the calls of each worker, `walls_ns`
+    their total times.
     """
 
     what: str
@@ -336,7 +237,7 @@ class Roof:
 
 @dataclass(frozen=True)
 class End:
-    """How the run ended: `complete`, `settled` (a planned look stopped it) or `interrupted`."""
+    """How the run ended: `complete`, `settled` (stopped by a planned look) or `interrupted`."""
 
     status: str
     wall_ns: int
@@ -360,58 +261,21 @@ Record: TypeAlias = (
 KINDS: dict[str, type[Record]] = {kind.__name__.lower(): kind for kind in get_args(Record)}
 
 
-REQUIRED = {kind: {field.name for field in fields(kind) if field.default is MISSING} for kind in KINDS.values()}
-FIELD_TYPES = {kind: {field.name: str(field.type) for field in fields(kind)} for kind in KINDS.values()}
-VALID: dict[str, Callable[[Any], bool]] = {
-    "bool": lambda value: type(value) is bool,
-    "str": lambda value: type(value) is str,
-    "int": lambda value: type(value) is int,
-    "int | None": lambda value: value is None or type(value) is int,
-    "float": lambda value: type(value) in (int, float),
-    "float | None": lambda value: value is None or type(value) in (int, float),
-    "tuple[int, ...]": lambda value: type(value) is list and all(type(each) is int for each in value),
-    "tuple[str, ...]": lambda value: type(value) is list and all(type(each) is str for each in value),
-    "dict[str, str]": lambda value: type(value) is dict and all(type(each) is str for each in value.values()),
-}
-
-
-def batch_interval_ns(counts: Iterable[int], walls_ns: Iterable[int]) -> float:
-    """Return the time per batch of processes that worked together: the inverse of their added rates."""
-    return 1 / sum(count / wall for count, wall in zip(counts, walls_ns, strict=True))
-
-
-class RecordError(ValueError):
-    """A line that is not a record."""
-
-
 def to_line(record: Record) -> str:
-    """Return the record as one line of JSON, without the line's end."""
-    return json.dumps({"kind": type(record).__name__.lower(), **asdict(record)}, separators=(",", ":"), allow_nan=False)
+    """Return the record as one line of JSON, without the end of the line."""
+    return json.dumps({"kind": type(record).__name__.lower(), **encode(record)}, separators=(",", ":"), allow_nan=False)
 
 
 def from_line(line: str) -> Record:
     """Return the record in a line of JSON.
 
-    Raises RecordError when the line is not one, is of an unknown kind, or has other fields or types than its kind.
+    Raises CodecError if the line is not JSON, or has an unknown kind, or other fields or types than its kind.
     """
+    content = read_json(line)
+    name = content.pop("kind", None) if isinstance(content, dict) else None
+    if not isinstance(name, str) or name not in KINDS:
+        raise CodecError(f"is not a record; the kinds are {', '.join(KINDS)}")
     try:
-        content = json.loads(line, parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:
-        raise RecordError(f"not JSON ({error})") from error
-    kind = KINDS.get(str(content.pop("kind", ""))) if isinstance(content, dict) else None
-    if kind is None:
-        raise RecordError(f"not a record; the kinds are {', '.join(KINDS)}")
-    types = FIELD_TYPES[kind]
-    if not types.keys() >= content.keys() >= REQUIRED[kind]:
-        raise RecordError(f"a {kind.__name__.lower()} has the fields {', '.join(types)}")
-    for name, value in content.items():
-        if not VALID[types[name]](value):
-            raise RecordError(f"{name} of a {kind.__name__.lower()} must be {types[name]}")
-    values: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in content.items()
-    }
-    return kind(**values)
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no number")
+        return decode(KINDS[name], content)
+    except CodecError as error:
+        raise error.inside(name) from None

@@ -1,1 +1,1 @@
-"""The CNNs as neutral data, their weights, the NumPy oracle, the recipes and the data sets."""
+"""The CNNs as neutral data, with their weights, the NumPy oracle, the training recipes and the data sets."""

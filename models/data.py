@@ -1,4 +1,4 @@
-"""Find, fetch, verify and load Fashion-MNIST, or fall back to the synthetic set."""
+"""Find, download, verify and load Fashion-MNIST, or the synthetic data set in its place."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ import os
 import socket
 import threading
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from models import synthetic
 from models.idx import DataError, read_idx
@@ -21,9 +20,11 @@ from models.idx import DataError, read_idx
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from models.spec import Network, Shape
+    from numpy.typing import NDArray
 
-U8: TypeAlias = NDArray[np.uint8]
+    from models.spec import Network, Shape
+    from models.synthetic import U8
+
 
 # The files that the authors of Fashion-MNIST publish (zalandoresearch/fashion-mnist).
 TRAIN_IMAGES, TRAIN_LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
@@ -49,8 +50,10 @@ FOLDER_VARIABLE, MIRROR_VARIABLE = "FASHION_MNIST_DIR", "FASHION_MNIST_MIRROR"
 SOURCES = ("auto", "fashion-mnist", "synthetic")
 SYNTHETIC_WARNING = "SYNTHETIC DATA instead of Fashion-MNIST: times are valid, accuracies are not Fashion-MNIST's."
 
-LOG = logging.getLogger(__name__)
+# The seed of the images that are held out, so that they are the same in every training.
+SPLIT_SEED = 20260101
 
+LOG = logging.getLogger(__name__)
 
 CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
@@ -59,7 +62,7 @@ CLASSES = (
 
 @dataclass(frozen=True)
 class DataSet:
-    """Images, (count, 28, 28) uint8, and labels, (count,) uint8, of both splits."""
+    """Training and test images, (count, 28, 28) uint8, with their labels, (count,) uint8."""
 
     name: str
     digest: str
@@ -69,8 +72,39 @@ class DataSet:
     test_labels: U8
 
 
+@dataclass(frozen=True)
+class Splits:
+    """Images and labels for training, those held out of them for validation, and those of the test set."""
+
+    train: tuple[U8, U8]
+    validation: tuple[U8, U8]
+    test: tuple[U8, U8]
+
+    def first(self, images: int) -> Splits:
+        """Return the splits with only the first `images` of the training images."""
+        return replace(self, train=(self.train[0][:images], self.train[1][:images]))
+
+    def lay_out(self, folder: Path) -> None:
+        """Write the files that workers read: SPLIT-images.npy and SPLIT-labels.npy."""
+        for name, (images, labels) in vars(self).items():
+            np.save(folder / f"{name}-images.npy", images, allow_pickle=False)
+            np.save(folder / f"{name}-labels.npy", labels, allow_pickle=False)
+
+
+def split(data: DataSet, validation: float) -> Splits:
+    """Hold out a fraction of the training images, the same images in every training."""
+    order = np.random.RandomState(SPLIT_SEED).permutation(len(data.train_labels))
+    count = round(validation * len(order))
+    train, held_out = np.sort(order[count:]), np.sort(order[:count])
+    return Splits(
+        (data.train_images[train], data.train_labels[train]),
+        (data.train_images[held_out], data.train_labels[held_out]),
+        (data.test_images, data.test_labels),
+    )
+
+
 def standardise(network: Network, images: U8) -> NDArray[np.float32]:
-    """Return the neutral batch of a network: float32 NHWC, scaled to [0, 1], then standardised as it asks."""
+    """Return a neutral batch: float32 NHWC, scaled to [0, 1], standardised with the network's mean and deviation."""
     scaled = (images.astype(np.float32) / 255 - network.mean) / network.std
     return np.ascontiguousarray(scaled[..., None], dtype=np.float32)
 
@@ -78,43 +112,42 @@ def standardise(network: Network, images: U8) -> NDArray[np.float32]:
 def load(source: str) -> DataSet:
     """Load the data that `--data` names: auto, fashion-mnist, synthetic or a folder with the four official files.
 
-    Raises DataError when a folder, the cache or a download does not yield the official files, byte for byte; `auto`
-    falls back to the synthetic set when there is no folder and no cache and no mirror answers.
+    `auto` uses the synthetic set when no folder is named, the cache is empty and no mirror responds. Raises DataError
+    when a folder, the cache or a download does not hold the official files, byte for byte.
     """
     if not source:
         raise DataError(f"--data '': allowed: {', '.join(SOURCES)}, or a folder with the four official files")
     if source == "synthetic":
-        return _synthetic()
+        return _load_synthetic()
     if source not in SOURCES:
-        return _official(Path(source), Path(source))
+        return _load_official(Path(source), Path(source))
     if folder := os.environ.get(FOLDER_VARIABLE):
-        return _official(Path(folder), f"{FOLDER_VARIABLE}={folder}")
-    cache = cache_folder()
+        return _load_official(Path(folder), f"{FOLDER_VARIABLE}={folder}")
+    cache, mirror = cache_folder(), os.environ.get(MIRROR_VARIABLE)
     try:
-        fetch(cache, _mirrors())
+        fetch(cache, (mirror.rstrip("/") + "/",) if mirror else MIRRORS)
     except DownloadError as error:
         if source != "auto":
             raise
         LOG.warning("%s", error)
-        return _synthetic()
-    return _official(cache, cache)
+        return _load_synthetic()
+    return _load_official(cache, cache)
 
 
 class DownloadError(DataError):
-    """No mirror served a file."""
+    """No mirror served a file with the right SHA-256."""
 
 
 def cache_folder() -> Path:
-    """Return the user's cache folder of the data set."""
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("cnn-stack-bench")) / "fashion-mnist"
 
 
 def fetch(folder: Path, mirrors: Sequence[str]) -> None:
-    """Download the files that `folder` lacks: verified, under a temporary name, then renamed.
+    """Download the files that `folder` lacks; each is verified under a temporary name and then renamed.
 
-    Raises DownloadError when no mirror serves a file whose SHA-256 is right.
+    Raises DownloadError when no mirror serves a file with the right SHA-256.
     """
     for name in SHA256:
         if not (folder / name).exists():
@@ -129,13 +162,13 @@ def _fetch_file(folder: Path, name: str, mirrors: Sequence[str]) -> None:
     download = pooch.HTTPDownloader(progressbar=True, timeout=MIRROR_TIMEOUT_S)
     reasons = []
     for mirror in mirrors:
-        if not _answers(mirror):
-            reasons.append(f"{mirror}: does not answer within {MIRROR_TIMEOUT_S} s")
+        if not _responds(mirror):
+            reasons.append(f"{mirror}: no response within {MIRROR_TIMEOUT_S} s")
             continue
         try:
             pooch.retrieve(mirror + name, f"sha256:{SHA256[name]}", fname=name, path=folder, downloader=download)
         except (requests.RequestException, ValueError, OSError) as error:
-            reasons.append(f"{mirror}: {_first_line(error)}")
+            reasons.append(f"{mirror}: " + f"{type(error).__name__}: {error}".splitlines()[0][:160])
         else:
             return
     raise DownloadError(
@@ -144,20 +177,21 @@ def _fetch_file(folder: Path, name: str, mirrors: Sequence[str]) -> None:
     )
 
 
-def _answers(mirror: str) -> bool:
-    """Tell whether a connection can be made in time; a name with many addresses would take that long for each."""
+def _responds(mirror: str) -> bool:
+    """Try to connect in a thread: for a name with several addresses the time-out applies to each of them."""
     from urllib.parse import urlsplit
     from urllib.request import getproxies
 
     address = urlsplit(mirror)
     if getproxies().get(address.scheme):
-        return True  # the proxy makes the connection
-    place = address.hostname, address.port or (443 if address.scheme == "https" else 80)
+        # The proxy makes the connection.
+        return True
+    host = address.hostname, address.port or (443 if address.scheme == "https" else 80)
     connected: list[socket.socket] = []
 
     def connect() -> None:
         with suppress(OSError):
-            connected.append(socket.create_connection(place, MIRROR_TIMEOUT_S))
+            connected.append(socket.create_connection(host, MIRROR_TIMEOUT_S))
 
     thread = threading.Thread(target=connect, daemon=True)
     thread.start()
@@ -167,16 +201,7 @@ def _answers(mirror: str) -> bool:
     return bool(connected)
 
 
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0][:160]
-
-
-def _mirrors() -> tuple[str, ...]:
-    own = os.environ.get(MIRROR_VARIABLE)
-    return (own.rstrip("/") + "/",) if own else MIRRORS
-
-
-def _official(folder: Path, origin: Path | str) -> DataSet:
+def _load_official(folder: Path, origin: Path | str) -> DataSet:
     if not folder.is_dir():
         raise DataError(
             f"{origin}: not a folder; --data takes {', '.join(SOURCES)} or a folder with the four official files"
@@ -187,7 +212,7 @@ def _official(folder: Path, origin: Path | str) -> DataSet:
 
 
 def _verified(path: Path) -> U8:
-    """Read one official file; its structure is checked first, because that tells the user more than a digest."""
+    """Read one official file. Its structure is checked first, because that error is more specific than a digest's."""
     if not path.is_file():
         raise DataError(f"{path}: missing; the folder must hold {', '.join(SHA256)}")
     array = read_idx(path, SHAPES[path.name])
@@ -196,7 +221,7 @@ def _verified(path: Path) -> U8:
     return array
 
 
-def _synthetic() -> DataSet:
+def _load_synthetic() -> DataSet:
     train, test = synthetic.draw(60_000, stream=0), synthetic.draw(10_000, stream=1)
     sha = hashlib.sha256()
     for array in (*train, *test):

@@ -1,7 +1,16 @@
-"""The root of all errors whose message is one line for the user."""
+"""The error whose message is shown to the user as one line."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 
-class InputError(ValueError):
-    """What the user gave is wrong; the message says what, where, what is allowed and how to mend it."""
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """Invalid input: the message says what is wrong, where, what is allowed and how to fix it. Exit status 2."""
+
+
+def unknown(kind: str, value: str, allowed: Iterable[str]) -> UserError:
+    return UserError(f"unknown {kind} '{value}'; allowed: {', '.join(allowed)}")

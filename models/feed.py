@@ -1,6 +1,6 @@
-"""Feed a training: batches in a seeded order, standardised and augmented by threads, ahead of their use.
+"""Make training batches: in a seeded order, standardised and augmented by threads before they are needed.
 
-What a batch holds follows from the seed, the epoch and its place in it alone, never from threads or stacks.
+The contents of a batch depend only on the seed, the epoch and its index, never on threads or stacks.
 """
 
 from __future__ import annotations
@@ -16,24 +16,26 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from models.data import U8, standardise
+from models.data import standardise
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from models.recipes import Augmentation
     from models.spec import Network
+    from models.synthetic import U8
 
 Batch: TypeAlias = tuple[NDArray[np.float32], NDArray[np.int64]]
 
-AHEAD = 2  # batches that each thread keeps ready
+# Batches per thread that are ready or in work.
+AHEAD = 2
 
 
 @dataclass(frozen=True)
 class Feed:
-    """Training images, (count, height, width) uint8, with their labels, and how they become batches.
+    """Training images, (count, height, width) uint8, with their labels, and how to make batches of them.
 
-    Its threads run on `cores`: a runtime that binds the main thread to one would have them share that one.
+    The threads run on `cores`. They would inherit a single core from a main thread that its runtime has bound to one.
     """
 
     network: Network
@@ -47,47 +49,46 @@ class Feed:
 
     @property
     def batches(self) -> int:
-        """Return the number of batches in an epoch, the last partial one included."""
+        """The number of batches in an epoch, including the last, partial one."""
         return math.ceil(len(self.labels) / self.batch_size)
 
     def order(self, epoch: int) -> NDArray[np.int64]:
-        """Return the order of the images in an epoch."""
         return np.random.RandomState([self.seed, epoch]).permutation(len(self.labels))
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
-        """Yield the batches of an epoch; threads make those that come next."""
+        """Yield the batches of an epoch, while threads make the next ones."""
         order, pending = self.order(epoch), deque[int](range(self.batches))
-        with ThreadPoolExecutor(self.threads, "feed", self._take_place) as pool:
+        with ThreadPoolExecutor(self.threads, "feed", self._pin_to_cores) as pool:
             first = [pending.popleft() for _ in range(min(AHEAD * self.threads, self.batches))]
-            made = deque(pool.submit(self.batch, order, epoch, index) for index in first)
+            futures = deque(pool.submit(self.batch, order, epoch, index) for index in first)
             try:
-                while made:
-                    batch = made.popleft().result()
+                while futures:
+                    batch = futures.popleft().result()
                     if pending:
-                        made.append(pool.submit(self.batch, order, epoch, pending.popleft()))
+                        futures.append(pool.submit(self.batch, order, epoch, pending.popleft()))
                     yield batch
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
-    def _take_place(self) -> None:
+    def _pin_to_cores(self) -> None:
         if self.cores:
-            os.sched_setaffinity(0, self.cores)  # of the thread that calls
+            # Zero means the calling thread.
+            os.sched_setaffinity(0, self.cores)
 
     def batch(self, order: NDArray[np.int64], epoch: int, index: int) -> Batch:
-        """Return one batch of an epoch."""
         chosen = order[index * self.batch_size : (index + 1) * self.batch_size]
         random = np.random.RandomState([self.seed, epoch, index])
         return augmented(self.network, self.images[chosen], self.augmentation, random), self.labels[chosen]
 
 
-class Witness:
-    """Batches on their way to a training, and a SHA-256 of all labels and of the pixels of the first and last batch."""
+class DigestingIterator:
+    """An iterator over batches that digests all labels, and the pixels of the first and the last batch."""
 
     def __init__(self, batches: Iterator[Batch], count: int) -> None:
         self._batches, self._last, self._index = batches, count - 1, 0
         self._sha = hashlib.sha256()
 
-    def __iter__(self) -> Witness:
+    def __iter__(self) -> DigestingIterator:
         return self
 
     def __next__(self) -> Batch:
@@ -100,14 +101,13 @@ class Witness:
 
     @property
     def digest(self) -> str:
-        """Return the digest of what has passed."""
         return self._sha.hexdigest()
 
 
 def augmented(
     network: Network, images: U8, augmentation: Augmentation, random: np.random.RandomState
 ) -> NDArray[np.float32]:
-    """Return a neutral batch of randomly changed images: float32 NHWC, standardised as the network asks."""
+    """Return a neutral batch of augmented images: float32 NHWC, standardised for the network."""
     if augmentation.moves:
         pixels = warped(images, _matrices(len(images), augmentation, images.shape[1:], random))
         scale = np.float32(1 / (255 * network.std))
@@ -116,29 +116,25 @@ def augmented(
         return pixels[..., None]
     if augmentation.flip:
         images = np.where(random.random_sample(len(images))[:, None, None] < 1 / 2, images[:, :, ::-1], images)
-    return _table(network)[images][..., None]
-
-
-def _table(network: Network) -> NDArray[np.float32]:
-    """Return what each of the 256 pixel values becomes."""
-    return standardise(network, np.arange(256, dtype=np.uint8))[..., 0]
+    # Standardise by a table of the 256 pixel values.
+    return standardise(network, np.arange(256, dtype=np.uint8))[..., 0][images][..., None]
 
 
 def _matrices(
     count: int, augmentation: Augmentation, size: tuple[int, ...], random: np.random.RandomState
 ) -> NDArray[np.float32]:
-    """Draw the map from each output pixel's place to its source's, shape (count, 2, 3): rows y and x, columns y, x, 1.
+    """Return random affine maps from output to source coordinates, shape (count, 2, 3): rows y, x; columns y, x, 1.
 
-    Places are relative to the image's centre.
+    Coordinates are relative to the centre of the image.
     """
     moved = random.random_sample(count) < augmentation.share
 
-    def drawn(bound: float) -> NDArray[np.float64]:
+    def uniform(bound: float) -> NDArray[np.float64]:
         return random.uniform(-bound, bound, count) * moved
 
-    turn, shear = np.radians(drawn(augmentation.rotation)), np.radians(drawn(augmentation.shear))
-    zoom_y, zoom_x = 1 + drawn(augmentation.zoom), 1 + drawn(augmentation.zoom)
-    shift_y, shift_x = drawn(augmentation.shift * size[0]), drawn(augmentation.shift * size[1])
+    turn, shear = np.radians(uniform(augmentation.rotation)), np.radians(uniform(augmentation.shear))
+    zoom_y, zoom_x = 1 + uniform(augmentation.zoom), 1 + uniform(augmentation.zoom)
+    shift_y, shift_x = uniform(augmentation.shift * size[0]), uniform(augmentation.shift * size[1])
     mirror = np.where(random.random_sample(count) < 1 / 2, -1.0, 1.0) if augmentation.flip else np.ones(count)
     rows = (
         (zoom_y * np.cos(turn), zoom_x * np.sin(turn + shear) * mirror, shift_y),
@@ -148,9 +144,9 @@ def _matrices(
 
 
 def warped(images: U8, matrices: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return images, (count, height, width), sampled bilinearly at the mapped places; the border is continued outwards.
+    """Return images, (count, height, width), sampled bilinearly at the mapped coordinates; the border is repeated.
 
-    Works on the four neighbours of each place packed into one integer, so that one look-up finds them all.
+    The four neighbours of each point are packed into one integer, so that a single look-up returns all of them.
     """
     count, height, width = images.shape
     grid_y, grid_x = np.indices((height, width), np.float32).reshape(2, 1, -1)
@@ -163,18 +159,14 @@ def warped(images: U8, matrices: NDArray[np.float32]) -> NDArray[np.float32]:
     top, left = y.astype(np.int32), x.astype(np.int32)
     y, x = y - top.astype(np.float32), x - left.astype(np.float32)
     offset = np.arange(count, dtype=np.int32)[:, None] * np.int32((height - 1) * (width - 1))
-    corners = _packed(images).take(offset + top * np.int32(width - 1) + left)
+    # Each pixel with its neighbours to the right, below and diagonally below, one byte each.
+    wide = images.astype("<u4")
+    pairs = wide[:, :, :-1] | wide[:, :, 1:] << 8
+    packed: NDArray[np.uint32] = pairs[:, :-1] | pairs[:, 1:] << 16
+    corners = packed.take(offset + top * np.int32(width - 1) + left)
     corners = corners.view(np.uint8).reshape(count, height * width, 4)
-    north_west, north_east, south_west, south_east = (corners[..., each].astype(np.float32) for each in range(4))
+    north_west, north_east, south_west, south_east = (corners[..., index].astype(np.float32) for index in range(4))
     north = north_west + x * (north_east - north_west)
     south = south_west + x * (south_east - south_west)
     result: NDArray[np.float32] = north + y * (south - north)
     return result.reshape(images.shape)
-
-
-def _packed(images: U8) -> NDArray[np.uint32]:
-    """Return each pixel with its neighbours to the right, below and diagonally below, one byte each."""
-    wide = images.astype("<u4")
-    pairs = wide[:, :, :-1] | wide[:, :, 1:] << 8
-    packed: NDArray[np.uint32] = pairs[:, :-1] | pairs[:, 1:] << 16
-    return packed

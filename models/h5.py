@@ -1,4 +1,4 @@
-"""Read and write weights as Keras does with `save_weights("name.h5")`: for other tools."""
+"""Read and write weights in Keras's HDF5 format, as `save_weights("name.h5")` does."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from models.files import atomic_write
 from models.weights import Weights, WeightsError, require_fit
-from models.whole import whole
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,26 +26,26 @@ KERAS = {
 
 
 def write_h5(path: Path, network: Network, weights: Weights) -> None:
-    """Write the weights under a temporary name, then rename the file; Keras's `load_weights` reads it."""
+    """Write a file that Keras's `load_weights` reads, atomically."""
     import h5py
 
-    with whole(path) as partial, h5py.File(partial, "w") as file:
+    with atomic_write(path) as partial, h5py.File(partial, "w") as file:
         layers = [placed.name for placed in network.place() if placed.parameter_shapes]
         file.attrs["layer_names"] = [name.encode() for name in layers]
         file.attrs["backend"], file.attrs["keras_version"] = b"tensorflow", b"2.15.0"
         for placed in network.place():
-            names = {f"{placed.name}/{KERAS[each.rpartition('.')[2]]}": each for each in placed.parameter_shapes}
+            names = {f"{placed.name}/{KERAS[name.rpartition('.')[2]]}": name for name in placed.parameter_shapes}
             if names:
                 group = file.create_group(placed.name)
-                group.attrs["weight_names"] = [name.encode() for name in names]
-                for name, ours in names.items():
-                    group.create_dataset(name, data=weights[ours])
+                group.attrs["weight_names"] = [keras.encode() for keras in names]
+                for keras, name in names.items():
+                    group.create_dataset(keras, data=weights[name])
 
 
 def read_h5(path: Path, network: Network) -> Weights:
-    """Read weights in the order of the layers that hold any, whatever these are called.
+    """Read weights by the order of the layers, whatever their names.
 
-    Raises WeightsError when the file can't be read, or holds other weights than the network's.
+    Raises WeightsError when the file can't be read or does not fit the network.
     """
     import h5py
 
@@ -53,10 +53,10 @@ def read_h5(path: Path, network: Network) -> Weights:
         with h5py.File(path, "r") as file:
             root = _inside(file, "model_weights") if "model_weights" in file else file
             layers = [_inside(root, name) for name in _names(root, "layer_names")]
-            found = [_inside(layer, name) for layer in layers for name in _names(layer, "weight_names")]
-            _require_shapes(path, network, found)
-            read = (np.asarray(each, np.float32) for each in found)
-            weights = dict(zip(network.parameter_shapes, read, strict=True))
+            stored = [_inside(layer, name) for layer in layers for name in _names(layer, "weight_names")]
+            _require_shapes(path, network, stored)
+            arrays = (np.asarray(dataset, np.float32) for dataset in stored)
+            weights = dict(zip(network.parameter_shapes, arrays, strict=True))
     except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         if isinstance(error, WeightsError):
             raise
@@ -66,33 +66,34 @@ def read_h5(path: Path, network: Network) -> Weights:
 
 
 def _inside(group: Any, name: str) -> Any:
-    """Return what a file holds under a name itself: no link leads elsewhere, and no array is stored or made elsewhere.
+    """Return the object that the file itself holds under a name.
 
-    Raises KeyError or ValueError otherwise.
+    Raises KeyError for a link to elsewhere, and ValueError for an array that is not stored in the file at its own size.
     """
     import h5py
 
-    found = group
+    item = group
     for part in name.split("/"):
-        if not isinstance(found.get(part, getlink=True), h5py.HardLink):
+        if not isinstance(item.get(part, getlink=True), h5py.HardLink):
             raise KeyError(f"{part} of {name} is not in the file itself")
-        found = found[part]
-    if isinstance(found, h5py.Dataset):
-        unfolded = found.chunks is not None and np.prod(found.chunks) > max(1, found.size)
-        if found.is_virtual or found.external or unfolded:
+        item = item[part]
+    if isinstance(item, h5py.Dataset):
+        # A chunk larger than the array makes a small file fill the memory.
+        oversized = item.chunks is not None and np.prod(item.chunks) > max(1, item.size)
+        if item.is_virtual or item.external or oversized:
             raise ValueError(f"{name} is not stored as an array of its size in the file itself")
-    return found
+    return item
 
 
 def _names(group: Any, attribute: str) -> list[str]:
     return [name.decode() if isinstance(name, bytes) else str(name) for name in group.attrs[attribute]]
 
 
-def _require_shapes(path: Path, network: Network, found: list[Any]) -> None:
-    """Raise WeightsError, before anything is read, for arrays of other shapes."""
-    shapes = [tuple(each.shape) for each in found]
-    wanted = list(network.parameter_shapes.values())
-    if shapes != wanted:
-        pairs = (pair for pair in zip(shapes, wanted, strict=False) if pair[0] != pair[1])
-        held, needed = next(pairs, (f"{len(shapes)} arrays", len(wanted)))
-        raise WeightsError(f"{path}: does not fit {network.name}: it holds {held} where {needed} is wanted")
+def _require_shapes(path: Path, network: Network, stored: list[Any]) -> None:
+    """Raise WeightsError for arrays of other shapes, before any of them is read."""
+    actual = [tuple(dataset.shape) for dataset in stored]
+    expected = list(network.parameter_shapes.values())
+    if actual != expected:
+        pairs = (pair for pair in zip(actual, expected, strict=False) if pair[0] != pair[1])
+        held, needed = next(pairs, (f"{len(actual)} arrays", len(expected)))
+        raise WeightsError(f"{path}: does not fit {network.name}: it holds {held} where {needed} is expected")

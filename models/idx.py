@@ -1,4 +1,4 @@
-"""Read the IDX format of the MNIST family (big-endian magic, sizes, then unsigned bytes), gzip-compressed."""
+"""Read gzip-compressed IDX, the format of the MNIST family: big-endian magic number, sizes, unsigned bytes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from models.errors import InputError
+from models.errors import UserError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,40 +20,38 @@ if TYPE_CHECKING:
 UNSIGNED_BYTE = 0x08
 
 
-class DataError(InputError):
-    """A data set that is missing, damaged or not what it claims to be."""
+class DataError(UserError):
+    """A data set is missing, damaged or not the official one."""
 
 
 def read_idx(path: Path, shape: Shape) -> NDArray[np.uint8]:
     """Return the array in a gzip-compressed IDX file.
 
-    Raises DataError when the file can't be read, is truncated or corrupted, or holds anything but unsigned bytes of
-    exactly `shape`.
+    Raises DataError when the file can't be read, is truncated or corrupted, or holds anything but unsigned bytes with
+    exactly this shape.
     """
     header_bytes = 4 + 4 * len(shape)
     body_bytes = int(np.prod(shape))
     content = _decompress(path, header_bytes + body_bytes + 1)
-    wanted = [UNSIGNED_BYTE << 8 | len(shape), *shape]
-    found = np.frombuffer(content[:header_bytes], ">u4").tolist() if len(content) >= header_bytes else []
-    if found[:1] != wanted[:1]:
+    expected = [UNSIGNED_BYTE << 8 | len(shape), *shape]
+    header = np.frombuffer(content[:header_bytes], ">u4").tolist() if len(content) >= header_bytes else []
+    if header[:1] != expected[:1]:
         raise DataError(f"{path}: not an IDX file of unsigned bytes with {len(shape)} axes (wrong magic number)")
-    if found != wanted:
-        raise DataError(f"{path}: holds an array of shape {tuple(found[1:])}, not {shape}")
-    if len(content) != header_bytes + body_bytes:
-        raise DataError(f"{path}: {_length(content, header_bytes + body_bytes)}")
+    if header != expected:
+        raise DataError(f"{path}: holds an array of shape {tuple(header[1:])}, not {shape}")
+    size = header_bytes + body_bytes
+    if len(content) < size:
+        raise DataError(f"{path}: truncated: {len(content)} of {size} bytes")
+    if len(content) > size:
+        raise DataError(f"{path}: more than the {size} bytes that its header announces")
     return np.frombuffer(content, np.uint8, offset=header_bytes).reshape(shape)
 
 
 def _decompress(path: Path, limit: int) -> bytes:
-    """Return at most `limit` bytes and one, so that a hostile file can't fill the memory."""
+    """Return at most one byte more than `limit`, so that a hostile file can't fill the memory."""
     try:
         with gzip.open(path) as stream:
-            return stream.read(limit) + stream.read(1)  # the second read meets the end and checks the CRC
+            # The second read reaches the end of the file, which checks the CRC.
+            return stream.read(limit) + stream.read(1)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: can't be read as gzip ({error})") from error
-
-
-def _length(content: bytes, wanted: int) -> str:
-    if len(content) < wanted:
-        return f"truncated: {len(content)} of {wanted} bytes"
-    return f"more than the {wanted} bytes that its header announces"

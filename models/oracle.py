@@ -1,4 +1,4 @@
-"""Compute the logits of a network in plain NumPy, in float64: slow, simple, and what every backend is held against."""
+"""Compute logits in plain NumPy in float64: slow and simple, the reference for every backend."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 F64: TypeAlias = NDArray[np.float64]
 
-CHUNK_BYTES = 250_000_000  # of the unfolded windows of as many images as are computed at a time
+# The memory for the unfolded windows of the images that are computed at a time.
+CHUNK_BYTES = 250_000_000
 
 
 def logits(network: Network, weights: Weights, images: NDArray[np.float32]) -> F64:
@@ -28,7 +29,7 @@ def logits(network: Network, weights: Weights, images: NDArray[np.float32]) -> F
 
 
 def _unfolded_bytes(network: Network) -> int:
-    """Return the size of the largest unfolded input of a convolution, for one image."""
+    """Return the size in bytes of the largest unfolded input of a convolution, for one image."""
     unfolded = [
         prod(placed.input_shape) * placed.layer.kernel_size**2
         for placed in network.place()
@@ -54,7 +55,8 @@ def _apply(layer: Layer, tensor: F64, parameters: list[F64]) -> F64:
             scale, shift, mean, variance = parameters
             return batch_norm(tensor, scale, shift, mean, variance, epsilon)
         case MaxPool2d(size):
-            return _max_pool(tensor, size)
+            pooled: F64 = tiles(tensor, size).max(axis=(2, 4))
+            return pooled
         case Dropout():
             return tensor
         case Flatten():
@@ -75,7 +77,8 @@ def unfold(tensor: F64, size: int) -> F64:
     before = (size - 1) // 2
     after = size - 1 - before
     padded = np.pad(tensor, ((0, 0), (before, after), (before, after), (0, 0)))
-    windows: F64 = sliding_window_view(padded, (size, size), axis=(1, 2))  # type: ignore[call-overload] # NumPy 1.26's stubs lack pairs of axes
+    # The stubs of NumPy 1.26 do not accept a pair of axes.
+    windows: F64 = sliding_window_view(padded, (size, size), axis=(1, 2))  # type: ignore[call-overload]
     return windows
 
 
@@ -85,13 +88,8 @@ def batch_norm(tensor: F64, scale: F64, shift: F64, mean: F64, variance: F64, ep
     return normalised
 
 
-def _max_pool(tensor: F64, size: int) -> F64:
-    pooled: F64 = tiles(tensor, size).max(axis=(2, 4))
-    return pooled
-
-
 def tiles(tensor: F64, size: int) -> F64:
-    """Return the size x size tiles, (N, rows, size, columns, size, C); what is left at the border is dropped."""
+    """Return the size x size tiles, (N, rows, size, columns, size, C); a remainder at the border is dropped."""
     count, height, width, channels = tensor.shape
     rows, columns = height // size, width // size
     return tensor[:, : rows * size, : columns * size].reshape(count, rows, size, columns, size, channels)

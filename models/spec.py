@@ -1,7 +1,7 @@
 """Declare a CNN as data: layers, shapes, parameter counts.
 
-Tensors are NHWC, convolution kernels HWIO, dense kernels (in, out), and flattening keeps NHWC order. Each backend
-translates from these conventions to its own.
+The neutral layout is NHWC for tensors, HWIO for convolution kernels and (in, out) for dense kernels; flattening keeps
+NHWC order. Each backend converts between this layout and its own.
 """
 
 from __future__ import annotations
@@ -10,20 +10,18 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from math import prod
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
-from models.errors import InputError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from models.errors import UserError
 
 Shape: TypeAlias = tuple[int, ...]
 
-RUNNING = ("mean", "variance")  # the parameters of batch normalisation that have no gradient
+# The parameters of batch normalisation that have no gradient.
+RUNNING = ("mean", "variance")
 
 
-class SpecError(InputError):
-    """A network whose layers do not fit together."""
+class SpecError(UserError):
+    """The layers of a network do not fit together."""
 
 
 @dataclass(frozen=True)
@@ -34,25 +32,19 @@ class Conv2d:
     kernel_size: int = 3
 
     def output_shape(self, shape: Shape) -> Shape:
-        """Return (height, width, filters)."""
         height, width, _ = _expect(shape, 3, self)
         return height, width, self.filters
 
     def parameter_shapes(self, shape: Shape) -> dict[str, Shape]:
-        """Return the HWIO kernel's shape and the bias's."""
         return {"weight": (self.kernel_size, self.kernel_size, shape[-1], self.filters), "bias": (self.filters,)}
 
     def multiply_adds(self, shape: Shape) -> int:
-        """Return the multiply-adds of one image."""
         return prod(shape) * self.filters * self.kernel_size**2
 
 
 @dataclass(frozen=True)
 class ReLU:
-    """Clip at zero from below."""
-
     def output_shape(self, shape: Shape) -> Shape:
-        """Return the input's shape."""
         return shape
 
 
@@ -68,22 +60,19 @@ class BatchNorm:
     momentum: float = 0.99
 
     def output_shape(self, shape: Shape) -> Shape:
-        """Return the input's shape."""
         return shape
 
     def parameter_shapes(self, shape: Shape) -> dict[str, Shape]:
-        """Return the shapes of scale and shift, which are trained, and of the running mean and variance."""
         return dict.fromkeys(("scale", "shift", *RUNNING), (shape[-1],))
 
 
 @dataclass(frozen=True)
 class Dropout:
-    """Zero a share `rate` of the activations in training, and scale up the others; do nothing in inference."""
+    """Zero a fraction `rate` of the activations in training and scale up the others; do nothing in inference."""
 
     rate: float
 
     def output_shape(self, shape: Shape) -> Shape:
-        """Return the input's shape."""
         return shape
 
 
@@ -94,7 +83,6 @@ class MaxPool2d:
     size: int = 2
 
     def output_shape(self, shape: Shape) -> Shape:
-        """Return (height // size, width // size, channels)."""
         height, width, channels = _expect(shape, 3, self)
         if min(height, width) < self.size:
             raise SpecError(f"{self} does not fit an input of {height}x{width}")
@@ -103,30 +91,24 @@ class MaxPool2d:
 
 @dataclass(frozen=True)
 class Flatten:
-    """Lay the feature maps out as one vector, in NHWC order."""
+    """Reshape the feature maps into one vector, in NHWC order."""
 
     def output_shape(self, shape: Shape) -> Shape:
-        """Return (features,)."""
         return (prod(shape),)
 
 
 @dataclass(frozen=True)
 class Dense:
-    """Multiply by a matrix and add a bias."""
-
     units: int
 
     def output_shape(self, shape: Shape) -> Shape:
-        """Return (units,)."""
         _expect(shape, 1, self)
         return (self.units,)
 
     def parameter_shapes(self, shape: Shape) -> dict[str, Shape]:
-        """Return the (in, out) kernel's shape and the bias's."""
         return {"weight": (shape[0], self.units), "bias": (self.units,)}
 
     def multiply_adds(self, shape: Shape) -> int:
-        """Return the multiply-adds of one image."""
         return shape[0] * self.units
 
 
@@ -144,12 +126,11 @@ class PlacedLayer:
 
     @property
     def kind(self) -> str:
-        """Return the layer's type as the table of layers names it."""
         return type(self.layer).__name__
 
     @property
     def parameter_shapes(self) -> dict[str, Shape]:
-        """Return {parameter name: shape}, names qualified by the layer's."""
+        """The shapes by parameter name, such as `conv2d1.weight`."""
         if not isinstance(self.layer, Conv2d | BatchNorm | Dense):
             return {}
         shapes = self.layer.parameter_shapes(self.input_shape)
@@ -157,26 +138,21 @@ class PlacedLayer:
 
     @property
     def parameters(self) -> int:
-        """Return the number of parameters."""
         return sum(prod(shape) for shape in self.parameter_shapes.values())
 
     @property
     def trainable_parameters(self) -> int:
-        """Return the number of parameters that training changes by their gradients."""
         return sum(prod(shape) for name, shape in self.parameter_shapes.items() if is_trainable(name))
 
     @property
     def multiply_adds(self) -> int:
-        """Return the multiply-adds of one image; layers without a kernel count none."""
+        """The multiply-adds of one image; only layers with a kernel count."""
         return self.layer.multiply_adds(self.input_shape) if isinstance(self.layer, Conv2d | Dense) else 0
 
 
 @dataclass(frozen=True)
 class Network:
-    """A feed-forward CNN.
-
-    `mean` and `std` say how pixels scaled to [0, 1] are standardised before the first layer.
-    """
+    """A feed-forward CNN; pixels are scaled to [0, 1] and standardised with `mean` and `std` before the first layer."""
 
     name: str
     summary: str
@@ -186,55 +162,46 @@ class Network:
     std: float = 1.0
 
     def place(self) -> tuple[PlacedLayer, ...]:
-        """Infer every shape.
-
-        Raises SpecError when a layer does not fit what comes before it.
-        """
-        return tuple(self._walk())
-
-    def _walk(self) -> Iterator[PlacedLayer]:
-        shape, seen = self.input_shape, dict[str, int]()
+        """Infer every shape; raise SpecError when a layer does not fit its input."""
+        placed, shape, counts = list[PlacedLayer](), self.input_shape, dict[str, int]()
         for layer in self.layers:
-            stem = type(layer).__name__.lower()
-            seen[stem] = seen.get(stem, 0) + 1
-            output = layer.output_shape(shape)
-            yield PlacedLayer(f"{stem}{seen[stem]}", layer, shape, output)
-            shape = output
+            kind = type(layer).__name__.lower()
+            counts[kind] = counts.get(kind, 0) + 1
+            placed.append(PlacedLayer(f"{kind}{counts[kind]}", layer, shape, layer.output_shape(shape)))
+            shape = placed[-1].output_shape
+        return tuple(placed)
 
     @property
     def parameter_shapes(self) -> dict[str, Shape]:
-        """Return {parameter name: shape} in order of the layers."""
+        """The shapes by parameter name, in the order of the layers."""
         return {name: shape for placed in self.place() for name, shape in placed.parameter_shapes.items()}
 
     @property
     def parameters(self) -> int:
-        """Return the number of parameters."""
         return sum(placed.parameters for placed in self.place())
 
     @property
     def trainable_parameters(self) -> int:
-        """Return the number of parameters that training changes by their gradients."""
         return sum(placed.trainable_parameters for placed in self.place())
 
     @property
     def multiply_adds(self) -> int:
-        """Return the multiply-adds of one image."""
         return sum(placed.multiply_adds for placed in self.place())
 
     @property
     def digest(self) -> str:
-        """Return the SHA-256 of what the network computes (its name and summary left out)."""
+        """The SHA-256 of layers, input shape and standardisation, without name and summary."""
         layers = [[type(layer).__name__, asdict(layer)] for layer in self.layers]
         canonical = json.dumps([layers, self.input_shape, self.mean, self.std])
         return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def is_trainable(parameter: str) -> bool:
-    """Tell whether training changes a parameter by its gradient; running statistics it does not."""
+    """Return whether a parameter has a gradient, unlike running statistics."""
     return parameter.rpartition(".")[2] not in RUNNING
 
 
 def _expect(shape: Shape, rank: int, layer: Layer) -> Shape:
     if len(shape) != rank:
-        raise SpecError(f"{layer} takes an input of {rank} axes, not {shape}")
+        raise SpecError(f"{layer} needs an input of {rank} axes, not {shape}")
     return shape

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from models.errors import InputError
-from models.whole import whole
+from models.errors import UserError
+from models.files import atomic_write
 
 if TYPE_CHECKING:
     from models.spec import Network, Shape
@@ -21,18 +21,18 @@ Weights: TypeAlias = dict[str, NDArray[np.float32]]
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 
 
-class WeightsError(InputError):
-    """A checkpoint that can't be read or does not fit the network."""
+class WeightsError(UserError):
+    """A file of weights can't be read or does not fit the network."""
 
 
-# Kernels are uniform up to the root of this over their fan-in: He et al. 2015, and what PyTorch's modules begin with.
+# Kernels are uniform within +-sqrt(VALUE / fan-in): He et al. 2015, and the default of PyTorch's modules.
 INITIAL = {"he": 6, "pytorch": 1}
 
 
 def initial_weights(network: Network, seed: int, initial: str = "he") -> Weights:
-    """Draw uniform kernels, by a name of INITIAL, from a RandomState, whose streams never change.
+    """Return random kernels, distributed as INITIAL names it, from a RandomState, whose streams never change.
 
-    Biases, shifts and running means begin at zero, scales and running variances at one.
+    Biases, shifts and running means are zero, scales and running variances one.
     """
     random = np.random.RandomState(seed)
     return {name: _initial(name, shape, random, INITIAL[initial]) for name, shape in network.parameter_shapes.items()}
@@ -46,7 +46,7 @@ def _initial(name: str, shape: Shape, random: np.random.RandomState, spread: int
 
 
 def digest(weights: Weights) -> str:
-    """Return the SHA-256 over names, shapes and values, independent of the order of the names."""
+    """Return the SHA-256 of names, shapes and values, independent of the order of the names."""
     sha = hashlib.sha256()
     for name in sorted(weights):
         sha.update(f"{name}{weights[name].shape}".encode())
@@ -55,22 +55,21 @@ def digest(weights: Weights) -> str:
 
 
 def checkpoint_path(network: Network) -> Path:
-    """Return where the trained checkpoint of `network` lies in the package."""
     return CHECKPOINTS / f"{network.name}.safetensors"
 
 
 def save_weights(path: Path, weights: Weights, metadata: dict[str, str]) -> None:
-    """Write a safetensors file under a temporary name, then rename it, so that a half file never bears the name."""
+    """Write a safetensors file atomically."""
     from safetensors.numpy import save
 
-    # The format knows no strides: what it writes is the memory as it lies.
+    # The format has no strides: it writes the memory as it is laid out.
     arrays = {name: np.asarray(array, order="C") for name, array in weights.items()}
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_bytes(save(arrays, metadata or None))
 
 
 def load_arrays(path: Path) -> Weights:
-    """Read the safetensors file at `path`; raises WeightsError when it can't be."""
+    """Read a safetensors file; raise WeightsError when it can't be read."""
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
@@ -81,7 +80,7 @@ def load_arrays(path: Path) -> Weights:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """Return what the safetensors file at `path` says of itself; raises WeightsError when it can't be read."""
+    """Read the metadata of a safetensors file; raise WeightsError when it can't be read."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -92,19 +91,16 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 def load_weights(path: Path, network: Network) -> Weights:
-    """Read the safetensors file at `path`.
-
-    Raises WeightsError when it can't be read, or when names, shapes or types are not the network's.
-    """
+    """Read a safetensors file; raise WeightsError when it can't be read or does not fit the network."""
     weights = load_arrays(path)
     require_fit(path, weights, network)
     return weights
 
 
 def require_fit(path: Path, weights: Weights, network: Network) -> None:
-    """Raise WeightsError when names, shapes or types of what was read from `path` are not the network's."""
-    found = {name: (array.shape, array.dtype) for name, array in weights.items()}
-    wanted = {name: (shape, np.dtype(np.float32)) for name, shape in network.parameter_shapes.items()}
-    if found != wanted:
-        odd = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
+    """Raise WeightsError when names, shapes or types of weights read from `path` are not the network's."""
+    actual = {name: (array.shape, array.dtype) for name, array in weights.items()}
+    expected = {name: (shape, np.dtype(np.float32)) for name, shape in network.parameter_shapes.items()}
+    if actual != expected:
+        odd = sorted(name for name in actual.keys() | expected.keys() if actual.get(name) != expected.get(name))
         raise WeightsError(f"{path}: does not fit {network.name}; these parameters differ: {', '.join(odd)}")

@@ -28,7 +28,7 @@ CNN_SMALL = Network(
     std=FASHION_MNIST_STD,
 )
 
-# The published recipe gives no sizes: the layers of cnn-small, pixels between -1 and 1.
+# The published recipe gives no sizes; we use the layers of cnn-small, with pixels between -1 and 1.
 CNN_SAM = replace(
     CNN_SMALL,
     name="cnn-sam",
@@ -50,7 +50,7 @@ CNN_VGG = Network(
     std=FASHION_MNIST_STD,
 )
 
-# The published recipe gives no sizes: widths that double from stage to stage, batch normalisation after some of them.
+# The published recipe gives no sizes; the widths double from stage to stage, some with batch normalisation.
 CNN_BN = Network(
     name="cnn-bn",
     summary="convolutions of 32, 64 and 128, batch normalisation after some layers; the CNN of the recipe `bn`",

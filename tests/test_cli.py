@@ -1,4 +1,4 @@
-"""The command line from end to end, with stacks that need no framework."""
+"""The command line from end to end, with the toy stacks."""
 
 import csv
 import json
@@ -14,9 +14,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bench.analysis import Run
+from bench.analysis.run import Run
 from bench.journal import read_journal
 from bench.records import End, Slice
+from bench.suite.schedule import PRESETS
 from conftest import SMALL, TOYS, run_bench
 
 SUITE = """\
@@ -45,7 +46,7 @@ CONTRACT = [
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
-    """Measure all toys once; return the folder of the run and what the command line said."""
+    """Measure all toys once; return the folder of the run and the finished process."""
     folder = tmp_path_factory.mktemp("run")
     (folder / "toys.toml").write_text(SUITE)
     done = run_bench(
@@ -66,10 +67,10 @@ def measured(tmp_path_factory):
 
 
 def rows(folder: Path, name: str) -> dict[str, dict[str, str]]:
-    """Return the rows of a table by variant, with what is not usual behind it."""
+    """Return the rows of a table by variant, followed by what is not the default."""
     with (folder / name).open() as stream:
-        found = list(csv.DictReader(stream))
-    return {_key(row): row for row in found}
+        table = list(csv.DictReader(stream))
+    return {_key(row): row for row in table}
 
 
 def _key(row: dict[str, str]) -> str:
@@ -78,16 +79,16 @@ def _key(row: dict[str, str]) -> str:
     return f"{row['variant']}{precision}{settings}{'@' if row.get('replica') == 'True' else ''}"
 
 
-def test_a_run_in_which_arms_failed_exits_with_1_and_names_them(measured) -> None:
+def test_a_run_with_failed_arms_exits_with_1_and_names_them(measured) -> None:
     _, done = measured
     assert done.returncode == 1, done.stderr
     assert done.stderr == ""
     assert "toy dies, cnn-small, latency, batch 64: failed: " in done.stdout
-    assert "died with status 7; its last words: the toy is broken" in done.stdout
+    assert "exited with status 7; last line of its log: the toy is broken" in done.stdout
     assert "report: results/r/report.html" in done.stdout
 
 
-def test_a_run_leaves_the_files_of_the_contract(measured) -> None:
+def test_a_run_writes_the_files_of_the_contract(measured) -> None:
     folder, _ = measured
     names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert names >= {"run.json", "journal.jsonl", "arms.csv", "speedups.csv", "report.md", "report.html"}
@@ -97,7 +98,7 @@ def test_a_run_leaves_the_files_of_the_contract(measured) -> None:
 
 
 def test_every_arm_has_a_row_with_its_reason(measured) -> None:
-    found = rows(measured[0], "arms.csv")
+    arms = rows(measured[0], "arms.csv")
     reasons = {
         "wrong": "", "nan": "all finite: False", "dies": "status 7", "bf16": "precision read back as bf16",
         "unproven": "nothing special ran", "unsupported": "the toy can't do that", "good": "",
@@ -105,9 +106,10 @@ def test_every_arm_has_a_row_with_its_reason(measured) -> None:
         "foreign": "has imported torch as well", "unconvertible": "the toy can't be converted", "converted": "",
         "numpy+iomp": "settings iomp need lib/libiomp5.so",
     }  # fmt: skip
-    assert {name: reason in found[name]["reason"] for name, reason in reasons.items()} == dict.fromkeys(reasons, True)
-    statuses = {name: row["status"] for name, row in found.items()}
-    assert "queued" not in statuses  # has no latency
+    assert {name: reason in arms[name]["reason"] for name, reason in reasons.items()} == dict.fromkeys(reasons, True)
+    statuses = {name: row["status"] for name, row in arms.items()}
+    # An asynchronous variant has no latency.
+    assert "queued" not in statuses
     assert {statuses[name] for name in ("unsupported", "numpy/int8", "numpy+iomp")} == {"skipped"}
     assert statuses["converted"] == statuses["rounded/int8"] == statuses["inaccurate/int8"] == "measured"
     assert {statuses[name] for name in ("exact/int8", "foreign", "unconvertible")} == {"failed"}
@@ -116,52 +118,55 @@ def test_every_arm_has_a_row_with_its_reason(measured) -> None:
 
 
 def test_the_speedups_have_the_columns_of_the_contract_and_verdicts(measured) -> None:
-    found = rows(measured[0], "speedups.csv")
-    assert list(found["good"])[: len(CONTRACT)] == CONTRACT
-    verdicts = {name: row["verdict"] for name, row in found.items()}
-    assert verdicts["good"] == verdicts["numpy"] == "UNRESOLVED"  # smoke claims nothing
+    speedups = rows(measured[0], "speedups.csv")
+    assert list(speedups["good"])[: len(CONTRACT)] == CONTRACT
+    verdicts = {name: row["verdict"] for name, row in speedups.items()}
+    # The preset smoke claims nothing.
+    assert verdicts["good"] == verdicts["numpy"] == "UNRESOLVED"
     assert verdicts["unsupported"] == "SKIPPED"
     assert verdicts["wrong"] in ("WITHHELD", "FAILED")
-    assert float(found["good"]["max_abs_logit_diff"]) == 0
-    assert found["good"]["data"] == "synthetic"
-    assert found["good"]["blocks"] == "2"
+    assert float(speedups["good"]["max_abs_logit_diff"]) == 0
+    assert speedups["good"]["data"] == "synthetic"
+    assert speedups["good"]["blocks"] == "2"
 
 
 def test_speedups_compare_equal_precisions_and_settings_only(measured) -> None:
     with (measured[0] / "speedups.csv").open() as stream:
-        found = {(row["stack"], _key(row), row["baseline_variant"]) for row in csv.DictReader(stream)}
-    assert ("toy", "good", "numpy") in found
-    assert not [row for row in found if "int8" in row[1] or "plain" in row[1]]  # the oracle has none of either
+        compared = {(row["stack"], _key(row), row["baseline_variant"]) for row in csv.DictReader(stream)}
+    assert ("toy", "good", "numpy") in compared
+    # The oracle has no int8, and no other arm has the plain settings.
+    assert not [row for row in compared if "int8" in row[1] or "plain" in row[1]]
 
 
-def test_accuracy_is_set_beside_speed_across_precisions_and_gated(measured) -> None:
+def test_accuracy_is_reported_with_speed_across_precisions_and_gated(measured) -> None:
     with (measured[0] / "tradeoffs.csv").open() as stream:
-        found = {f"{row['variant']}/{row['precision']}": row for row in csv.DictReader(stream)}
-    assert float(found["rounded/int8"]["relative_accuracy"]) > 0.99
-    assert found["rounded/int8"]["fault"] == ""
-    assert float(found["inaccurate/int8"]["relative_accuracy"]) < 0.95
-    assert "less than 99% of fp32's" in found["inaccurate/int8"]["fault"]
-    assert float(found["inaccurate/int8"]["mcnemar_p"]) < 0.05
-    assert float(found["rounded/int8"]["mcnemar_p"]) > 0.01
+        tradeoffs = {f"{row['variant']}/{row['precision']}": row for row in csv.DictReader(stream)}
+    assert float(tradeoffs["rounded/int8"]["relative_accuracy"]) > 0.99
+    assert tradeoffs["rounded/int8"]["fault"] == ""
+    assert float(tradeoffs["inaccurate/int8"]["relative_accuracy"]) < 0.95
+    assert "less than 99% of fp32's" in tradeoffs["inaccurate/int8"]["fault"]
+    assert float(tradeoffs["inaccurate/int8"]["mcnemar_p"]) < 0.05
+    assert float(tradeoffs["rounded/int8"]["mcnemar_p"]) > 0.01
 
 
-def test_the_ladder_tells_what_each_step_adds_and_what_was_not_measured(measured) -> None:
+def test_the_ladder_shows_the_ratio_of_each_step_and_names_missing_ones(measured) -> None:
     with (measured[0] / "attribution.csv").open() as stream:
-        found = {row["step"]: row for row in csv.DictReader(stream)}
-    assert list(found) == ["as it is", "settings", "toy", "int8"]
-    assert found["as it is"]["step_ratio"] == ""
-    assert all(0.2 < float(found[step]["step_ratio"]) < 5 for step in ("settings", "toy", "int8"))
+        steps = {row["step"]: row for row in csv.DictReader(stream)}
+    assert list(steps) == ["as it is", "settings", "toy", "int8"]
+    assert steps["as it is"]["step_ratio"] == ""
+    assert all(0.2 < float(steps[step]["step_ratio"]) < 5 for step in ("settings", "toy", "int8"))
     assert "Not measured: what is not there." in (measured[0] / "report.md").read_text()
 
 
-def test_the_synthetic_data_is_warned_of_everywhere(measured) -> None:
+def test_synthetic_data_is_warned_of_everywhere(measured) -> None:
     folder, done = measured
-    assert done.stdout.count("SYNTHETIC DATA") == 3  # before, in the table's title, after
+    # Before the run, in the title of the table, and after it.
+    assert done.stdout.count("SYNTHETIC DATA") == 3
     assert "SYNTHETIC DATA" in (folder / "report.md").read_text()
     assert "SYNTHETIC DATA" in (folder / "report.html").read_text()
 
 
-def test_the_page_is_self_contained_and_escapes_what_it_shows(measured) -> None:
+def test_the_page_is_self_contained_and_escapes_its_content(measured) -> None:
     page = (measured[0] / "report.html").read_text()
     assert "<script" not in page
     assert "&lt;script&gt;alert(1)" in page
@@ -170,7 +175,7 @@ def test_the_page_is_self_contained_and_escapes_what_it_shows(measured) -> None:
     assert not re.search(r"@import|url\((?!#)", page)
 
 
-def test_the_schedule_was_stored_and_kept_to(measured) -> None:
+def test_the_schedule_is_stored_and_followed(measured) -> None:
     folder, _ = measured
     description = json.loads((folder / "run.json").read_text())
     assert description["seed"] == 5
@@ -179,8 +184,10 @@ def test_the_schedule_was_stored_and_kept_to(measured) -> None:
     slices = [record for record in read_journal(folder) if isinstance(record, Slice)]
     for block in description["schedule"]:
         for planned in block["rounds"]:
-            done = [each.arm for each in slices if (each.block, each.round) == (block["number"], planned["number"])]
-            assert done == [arm for arm in planned["order"] if arm in {each.arm for each in slices}]
+            done = [
+                record.arm for record in slices if (record.block, record.round) == (block["number"], planned["number"])
+            ]
+            assert done == [arm for arm in planned["order"] if arm in {record.arm for record in slices}]
 
 
 def test_every_sample_is_kept_raw(measured) -> None:
@@ -191,11 +198,11 @@ def test_every_sample_is_kept_raw(measured) -> None:
             assert record.wall_ns >= 200_000_000
 
 
-def test_idle_workers_and_the_orchestrator_burn_next_to_nothing(measured) -> None:
+def test_idle_workers_and_the_orchestrator_use_almost_no_cpu_time(measured) -> None:
     slices = [record for record in read_journal(measured[0]) if isinstance(record, Slice)]
-    wall = sum(each.wall_ns for each in slices)
-    assert sum(each.idle_cpu_ns for each in slices) / wall < 0.02
-    assert sum(each.harness_cpu_ns for each in slices) / wall < 0.05
+    wall = sum(record.wall_ns for record in slices)
+    assert sum(record.conditions.idle_cpu_ns for record in slices) / wall < 0.02
+    assert sum(record.conditions.harness_cpu_ns for record in slices) / wall < 0.05
 
 
 def test_the_report_can_be_made_again_from_the_journal_alone(measured) -> None:
@@ -213,7 +220,7 @@ def test_no_worker_is_left(measured) -> None:
 
 
 @pytest.mark.parametrize("moment", ["proof", "slice"])
-def test_an_interrupt_leaves_a_whole_journal_a_report_and_no_worker(tmp_path, moment) -> None:
+def test_an_interrupt_leaves_a_complete_journal_a_report_and_no_worker(tmp_path, moment) -> None:
     (tmp_path / "toys.toml").write_text(SMALL)
     command = [sys.executable, "-m", "bench", "run", "--suite", "./toys.toml", "--preset", "standard", "--data",
                "synthetic", "--name", "r"]  # fmt: skip
@@ -227,7 +234,8 @@ def test_an_interrupt_leaves_a_whole_journal_a_report_and_no_worker(tmp_path, mo
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGTERM if moment == "proof" else signal.SIGINT)
     time.sleep(0.1)
-    process.send_signal(signal.SIGINT)  # the impatient second one
+    # An impatient user sends a second one.
+    process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "the run was interrupted" in output
@@ -244,7 +252,7 @@ def test_an_interrupt_leaves_a_whole_journal_a_report_and_no_worker(tmp_path, mo
         (["run", "--suite", "speed"], "unknown suite 'speed'; allowed: claims-inference, claims-training, inference"),
         (["run", "--stack", "jax"], "unknown stack 'jax'; allowed: pupil, pytorch, tensorflow, ipex"),
         (["run", "--model", "resnet"], "unknown model 'resnet'; allowed: cnn-small"),
-        (["run", "--preset", "fast"], "unknown preset 'fast'; allowed: smoke, quick, selftest, standard, publish"),
+        (["run", "--preset", "fast"], "unknown preset 'fast'; allowed: smoke, quick, standard, publish"),
         (["run", "--precision", "fp8"], "unknown precision 'fp8'; allowed: fp32, bf16, int8"),
         (["run", "--environments", "conda"], "unknown environment 'conda'; allowed: ipex, itex, latest, openvino"),
         (["run", "--batch-size", "1,x"], "--batch-size 1,x: allowed: whole numbers"),
@@ -267,6 +275,10 @@ def test_an_interrupt_leaves_a_whole_journal_a_report_and_no_worker(tmp_path, mo
         (["run", "--suite", "./toys.toml", "--data", "nowhere"], "nowhere: not a folder"),
         (["run"], "no stack can be measured: environment vanilla does not exist or is damaged; make it"),
         (["run", "--stack", "ipex"], "environment ipex does not exist or is damaged; make it: tox -r -e ipex --notest"),
+        (["run", "--suite", "./toys.toml", "--preset", "fast", "--seed", "-1"], "unknown preset 'fast'"),
+        (["run", "--suite", "./toys.toml", "--threads", "0", "--precision", "fp8"], "unknown precision 'fp8'"),
+        (["train", "--recipe", "adam", "--epochs", "0", "--stack", "oracle"], "--stack oracle: does not train"),
+        (["claims", "--preset", "fast"], "unknown preset 'fast'; allowed: smoke, quick, standard, publish"),
         (["report", "nowhere"], "nowhere/run.json: not there"),
         (["models", "resnet"], "unknown model 'resnet'; allowed: cnn-small"),
         (["train", "--recipe", "none", "--output", "x.safetensors"], "unknown recipe 'none'; allowed: adam"),
@@ -290,7 +302,7 @@ def test_wrong_input_is_one_line_and_status_2(bench, tmp_path, arguments, reason
 
 
 @pytest.mark.parametrize("damage", ["preset", "arms", "cases", "pairs", "machine", "models", "settings"])
-def test_a_damaged_run_is_refused_in_one_line_and_left_as_it_was(measured, tmp_path, damage) -> None:
+def test_a_damaged_run_is_refused_in_one_line_and_left_unchanged(measured, tmp_path, damage) -> None:
     folder = shutil.copytree(measured[0], tmp_path / "r")
     description = json.loads((folder / "run.json").read_text())
     del description[damage]
@@ -311,7 +323,7 @@ def test_a_stack_without_its_baseline_gets_absolute_times_and_no_speedup(tmp_pat
     assert float(rows(tmp_path / "results" / "r", "arms.csv")["good"]["latency_us"]) > 0
 
 
-def test_a_reader_who_leaves_does_not_end_the_run(tmp_path) -> None:
+def test_a_closed_pipe_does_not_end_the_run(tmp_path) -> None:
     (tmp_path / "toys.toml").write_text(SMALL)
     options = ["--preset", "smoke", "--data", "synthetic", "--name", "r", "--stack", "toy"]
     command = [sys.executable, "-m", "bench", "run", "--suite", "./toys.toml", *options]
@@ -330,7 +342,7 @@ def test_a_faulty_backend_file_is_named(tmp_path) -> None:
     assert "backends/odd.py: can't be imported" in done.stderr
 
 
-def test_list_shows_what_there_is(bench) -> None:
+def test_list_shows_the_names_that_options_accept(bench) -> None:
     shown = bench("list").stdout
     for word in (
         "inference",
@@ -349,6 +361,13 @@ def test_list_shows_what_there_is(bench) -> None:
         "[fp32, bf16, int8]",
     ):
         assert word in shown
+
+
+def test_help_and_list_offer_the_public_presets(bench) -> None:
+    names = [name for name, preset in PRESETS.items() if not preset.internal]
+    assert f"{', '.join(names[:-1])} or {names[-1]}" in " ".join(bench("run", "--help").stdout.split())
+    section = bench("list").stdout.partition("Presets (--preset)")[2].partition("Stacks (--stack)")[0]
+    assert [line.split()[0] for line in section.splitlines() if line.strip()] == names
 
 
 def test_a_model_is_shown_layer_by_layer(bench) -> None:

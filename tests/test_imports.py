@@ -7,8 +7,11 @@ import sys
 import pytest
 
 FRAMEWORKS = {"torch", "intel_extension_for_pytorch", "tensorflow", "intel_extension_for_tensorflow", "openvino"}
-ORCHESTRATOR = ["bench.cli", "bench.commands", "bench.run", "bench.analysis", "bench.train", "bench.report.page",
-                "bench.report.plots", "bench.report.tables", "bench.report.summary"]  # fmt: skip
+ORCHESTRATOR = [
+    "bench.cli", "bench.commands.run", "bench.commands.train", "bench.engine.run", "bench.analysis.speedups",
+    "bench.training.train", "bench.report.sections", "bench.report.plots", "bench.report.tables",
+    "bench.report.run_report",
+]  # fmt: skip
 
 
 def imported_by(statement: str) -> set[str]:
@@ -25,23 +28,30 @@ def blocked(statement: str) -> str:
 
 @pytest.mark.parametrize("module", ORCHESTRATOR)
 def test_the_orchestrator_runs_where_no_framework_can_be_imported(module) -> None:
-    code = blocked(f"import {module}; from backends.protocol import stacks; stacks()")
+    code = blocked(f"import {module}; from backends.registry import stacks; stacks()")
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_the_worker_imports_the_standard_library_numpy_backends_and_models_only() -> None:
     allowed = set(sys.stdlib_module_names) | {"numpy", "backends", "models", "bench", "__main__"}
     plain = imported_by("pass")  # whatever the interpreter's own site loads
-    found = imported_by("import bench.worker") - allowed - plain
+    found = imported_by("import bench.worker.__main__") - allowed - plain
     assert {name for name in found if "cython" not in name} == set()  # NumPy's compiled parts register themselves
 
 
-def test_of_the_harness_the_worker_imports_the_timed_loop_only() -> None:
-    code = "import bench.worker, sys; print(sorted(name for name in sys.modules if name.startswith('bench')))"
+def test_of_the_harness_the_worker_imports_its_own_room_the_clock_and_the_codec_only() -> None:
+    code = "import bench.worker.__main__, sys; print(sorted(name for name in sys.modules if name.startswith('bench')))"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert output.strip() == "['bench', 'bench.measure', 'bench.process', 'bench.worker', 'bench.worker_training']"
+    names = ("__main__", "inference", "messages", "process", "timing", "training")
+    modules = ["bench", "bench.clock", "bench.codec", "bench.worker", *(f"bench.worker.{name}" for name in names)]
+    assert output.strip() == str(modules)
 
 
 def test_help_imports_nothing_heavy() -> None:
     heavy = {"numpy", "pandas", "scipy", "matplotlib", "jinja2", "pooch", "requests"}
     assert imported_by("import bench.cli") & heavy == set()
+
+
+def test_nothing_that_only_a_report_needs_is_imported_while_a_run_is_measured() -> None:
+    found = imported_by("import bench.commands.run, bench.engine.run, bench.report.run_report, bench.machine.diagnosis")
+    assert found & {"pandas", "scipy", "matplotlib", "jinja2", "sklearn", "PIL"} == set()

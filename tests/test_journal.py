@@ -1,15 +1,12 @@
 import errno
-import json
 import os
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from bench import journal as journal_module
-from bench.errors import UserError
-from bench.journal import Journal, read_journal, read_run, write_whole
-from bench.records import KINDS, End, Failure, Overhead, RecordError, from_line, to_line
+from bench.journal import Journal, read_journal, write_atomically, write_pages
+from bench.records import End, Failure, Overhead, to_line
+from models.errors import UserError
 
 FAILURE = Failure("toy/good", "c", 3, "died | at\n once", skipped=False)
 
@@ -39,20 +36,10 @@ def test_a_line_that_was_never_finished_is_left_out(tmp_path) -> None:
         "[" * 100_000,
     ],
 )
-def test_a_line_that_is_no_record_is_named(tmp_path, line) -> None:
+def test_the_error_names_a_line_that_is_not_a_record(tmp_path, line) -> None:
     (tmp_path / "journal.jsonl").write_text(f"{to_line(FAILURE)}\n{line}\n")
     with pytest.raises(UserError, match=r"journal\.jsonl, line 2: "):
         read_journal(tmp_path)
-
-
-@given(st.text(max_size=80) | st.dictionaries(st.sampled_from(["kind", "status", "arm"]), st.text()).map(json.dumps))
-def test_no_line_makes_the_reader_crash(line) -> None:
-    with pytest.raises(RecordError):
-        from_line(line)
-
-
-def test_every_kind_has_its_own_name() -> None:
-    assert len(KINDS) == len(set(KINDS.values()))
 
 
 @pytest.mark.parametrize("written", [0, 10])
@@ -76,18 +63,49 @@ def test_a_full_disk_leaves_whole_lines_and_one_clear_error(tmp_path, monkeypatc
     assert (tmp_path / "journal.jsonl").read_text() == to_line(FAILURE) + "\n"
 
 
-def test_a_file_that_can_not_be_written_whole_is_not_there(tmp_path) -> None:
+def test_an_interrupt_leaves_no_half_line(tmp_path, monkeypatch) -> None:
+    real = os.write
+
+    def interrupted(descriptor, content):
+        real(descriptor, content[:10])
+        raise KeyboardInterrupt
+
+    with Journal(tmp_path / "journal.jsonl") as journal:
+        journal.append(FAILURE)
+        monkeypatch.setattr(journal_module.os, "write", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            journal.append(FAILURE)
+        monkeypatch.undo()
+    assert read_journal(tmp_path) == [FAILURE]
+
+
+def test_a_journal_is_never_overwritten(tmp_path) -> None:
+    with Journal(tmp_path / "journal.jsonl"), pytest.raises(FileExistsError):
+        Journal(tmp_path / "journal.jsonl")
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\n"])
+def test_a_journal_that_can_not_be_read_is_one_error(tmp_path, content) -> None:
+    if content:
+        (tmp_path / "journal.jsonl").write_bytes(content)
+    with pytest.raises(UserError, match=r"journal\.jsonl: can't be read"):
+        read_journal(tmp_path)
+
+
+@pytest.mark.parametrize("separator", ["\r", "\x0b", "\x85", "\u2028"])
+def test_only_a_line_feed_ends_a_line(tmp_path, separator) -> None:
+    (tmp_path / "journal.jsonl").write_text(to_line(FAILURE) + separator + to_line(FAILURE) + "\n", encoding="utf-8")
+    with pytest.raises(UserError, match="line 1: is not JSON"):
+        read_journal(tmp_path)
+
+
+def test_a_file_that_can_not_be_completed_is_not_there(tmp_path) -> None:
     with pytest.raises(UserError, match="No such file"):
-        write_whole(tmp_path / "nowhere" / "arms.csv", "text")
+        write_atomically(tmp_path / "nowhere" / "arms.csv", "text")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_holds_no_run_is_refused(tmp_path) -> None:
-    with pytest.raises(UserError, match="name the folder of a run"):
-        read_run(tmp_path)
-    (tmp_path / "run.json").write_text("[")
-    with pytest.raises(UserError, match="can't be read"):
-        read_run(tmp_path)
-    (tmp_path / "run.json").write_text("[]")
-    with pytest.raises(UserError, match="reads schema 2"):
-        read_run(tmp_path)
+def test_the_plots_of_a_report_have_a_folder_of_their_own(tmp_path) -> None:
+    write_pages(tmp_path, {"report.md": "text"}, {"speedups.svg": "<svg/>"})
+    assert (tmp_path / "report.md").read_text() == "text"
+    assert (tmp_path / "plots" / "speedups.svg").read_text() == "<svg/>"

@@ -1,11 +1,11 @@
-"""One interleaved run over the real stacks, in the environments that tox has built."""
+"""One interleaved run over the real stacks, in the environments that tox creates."""
 
 import csv
 
 import pytest
 
-from backends.protocol import stacks
-from bench.stacks import MissingEnvironmentError, environment_of
+from backends.registry import stacks
+from bench.suite.environments import MissingEnvironmentError, environment_of
 from conftest import run_bench
 
 SUITE = """\
@@ -43,7 +43,8 @@ def test_a_run_over_the_real_stacks_measures_every_arm_and_agrees_with_the_oracl
     }  # fmt: skip
     for row in rows:
         assert row["matched"] == ("unmatched" if row["stack"] == "pytorch-latest" else "matched")
-        assert row["verdict"] == "UNRESOLVED"  # smoke claims nothing
+        # The preset smoke claims nothing.
+        assert row["verdict"] == "UNRESOLVED"
         assert float(row["speedup"]) > 0
         assert float(row["max_abs_logit_diff"]) < 1e-3
         assert row["accuracy"] == row["baseline_accuracy"]

@@ -1,324 +1,285 @@
-"""The two tables of a run: arms.csv and speedups.csv."""
+"""The tables of a run. A column is defined once, for the CSV file and for the tables of the report."""
 
 from __future__ import annotations
 
-from itertools import chain
-from statistics import mean
-from typing import TYPE_CHECKING, Any
+import math
+from typing import TYPE_CHECKING, TypeVar
 
-from bench import checks
-from bench.attribution import attributions
-from bench.costs import cost
-from bench.records import LATENCY, watched_ns
-from bench.roofline import reaches
-from bench.scaling import sweeps
-from bench.stats import percentile
-from bench.tradeoff import tradeoffs
-from bench.trained import GOALS, trained_arms
+from bench.analysis.stats import Interval
+from bench.analysis.training import GOALS
+from bench.report.document import Cell, Column
+from bench.report.text import interval_text, number, number2, number4, percent, ratio
+from bench.suite.arms import TRAINING
 
 if TYPE_CHECKING:
-    from bench.analysis import Run, Speedup
-    from bench.attribution import Attribution, Rung
-    from bench.checks import Estimate
-    from bench.records import Arm, Case, Turn
-    from bench.roofline import Reach
-    from bench.scaling import Curve, Sweep
-    from bench.tradeoff import Tradeoff
-    from bench.trained import TrainedArm
+    from collections.abc import Callable
 
-ARMS, SPEEDUPS, ATTRIBUTION, TRADEOFFS = "arms.csv", "speedups.csv", "attribution.csv", "tradeoffs.csv"
-TRAINING_TABLE, SCALING = "training.csv", "scaling.csv"
-PERCENTILES = (90, 95, 99, 99.9)
+    from bench.analysis.attribution import Attribution, Rung
+    from bench.analysis.gates import Estimate
+    from bench.analysis.run import Run
+    from bench.analysis.scaling import Curve, Point, Sweep
+    from bench.analysis.speedups import Speedup
+    from bench.analysis.tradeoffs import Tradeoff
+    from bench.analysis.training import TrainedArm
+    from bench.suite.arms import Arm, Case
 
+T = TypeVar("T")
 
-def render(run: Run, arms: dict[Case, list[dict[str, Any]]]) -> dict[str, str]:
-    """Return {file name: text} of the tables that have rows; `arms` are the rows of `arm_rows`."""
-    import pandas as pd
-
-    tables = {
-        ARMS: list(chain.from_iterable(arms.values())),
-        SPEEDUPS: speedup_rows(run),
-        ATTRIBUTION: [_rung_row(run, each, rung) for each in attributions(run) for rung in each.rungs],
-        TRAINING_TABLE: [_trained_row(run, case, each) for case in run.cases for each in trained_arms(run, case)],
-        SCALING: [row for sweep in sweeps(run) for curve in sweep.curves for row in _curve_rows(run, sweep, curve)],
-        TRADEOFFS: [_tradeoff_row(run, case, each) for case in run.cases for each in tradeoffs(run, case)],
-    }
-    tables = {name: rows for name, rows in tables.items() if rows or name in (ARMS, SPEEDUPS)}
-    return {name: pd.DataFrame(rows).to_csv(index=False, float_format="%.6g") for name, rows in tables.items()}
+MATCHED = {True: "matched", False: "unmatched", None: ""}
 
 
-def speedup_rows(run: Run) -> list[dict[str, Any]]:
-    """Return a row for each comparison."""
-    return [_case_columns(run, row.pair.case, row.pair.arm) | _speedup_columns(run, row) for row in run.speedups]
+def scaled(value: float | None, divisor: float) -> float | None:
+    return None if value is None else value / divisor
 
 
-def _case_columns(run: Run, case: Case, arm: Arm) -> dict[str, Any]:
-    return {
-        "suite": run.info["suite"]["name"],
-        "model": case.model,
-        "scenario": case.scenario,
-        "batch_size": case.batch_size,
-        "precision": arm.precision,
-    }
-
-
-def _speedup_columns(run: Run, row: Speedup) -> dict[str, Any]:
-    pair, estimate = row.pair, row.estimate
-    parity = run.parity(pair)
-    signs = estimate.sign_interval if estimate else None
-    unmarked = row.unmarked.ratio_interval if row.unmarked else None
-    return {
-        "stack": pair.arm.stack,
-        "variant": pair.arm.variant,
-        "baseline_stack": pair.baseline.stack,
-        "baseline_variant": pair.baseline.variant,
-        "speedup": row.speedup,
-        "ci_low": row.interval.low if row.interval else None,
-        "ci_high": row.interval.high if row.interval else None,
-        "blocks": estimate.blocks if estimate else 0,
-        "verdict": row.verdict.word,
-        "accuracy": run.accuracy(pair.arm, pair.case),
-        "baseline_accuracy": run.accuracy(pair.baseline, pair.case),
-        "max_abs_logit_diff": parity.max_abs_logit_diff if parity else None,
-        "data": run.data,
-        "reason": row.verdict.reason,
-        "family": family(row),
-        "matched": matching(row),
-        "confidence": run.preset.confidence,
-        "sign_ci_low": _ratio(signs.low if signs else None),
-        "sign_ci_high": _ratio(signs.high if signs else None),
-        "p_value": estimate.p_value if estimate else None,
-        "speedup_without_marked_rounds": row.unmarked.speedup if row.unmarked else None,
-        "ci_low_without_marked_rounds": unmarked.low if unmarked else None,
-        "ci_high_without_marked_rounds": unmarked.high if unmarked else None,
-        "settings": pair.arm.settings,
-        "threads": run.threads(pair.case),
-    }
-
-
-def _rung_row(run: Run, attribution: Attribution, rung: Rung) -> dict[str, Any]:
-    return (
-        {"ladder": attribution.name, "step": rung.name}
-        | _case_columns(run, attribution.case, rung.arm)
-        | {"stack": rung.arm.stack, "variant": rung.arm.variant, "settings": rung.arm.settings}
-        | _estimate_columns("step", rung.step)
-        | _estimate_columns("total", rung.total)
-    )
-
-
-def _tradeoff_row(run: Run, case: Case, row: Tradeoff) -> dict[str, Any]:
-    return (
-        _case_columns(run, case, row.arm)
-        | {"stack": row.arm.stack, "variant": row.arm.variant, "against": row.against.id}
-        | _estimate_columns("speed", row.estimate)
-        | {"accuracy": row.accuracy, "relative_accuracy": row.relative_accuracy}
-        | {"lost": row.lost, "won": row.won, "mcnemar_p": row.p_value, "fault": row.fault or ""}
-    )
-
-
-def _curve_rows(run: Run, sweep: Sweep, curve: Curve) -> list[dict[str, Any]]:
-    arm = {"stack": curve.arm.stack, "variant": curve.arm.variant, "settings": curve.arm.settings}
+def case_columns(run: Run, case: Callable[[T], Case], arm: Callable[[T], Arm]) -> list[Column[T]]:
     return [
-        {"over": sweep.over}
-        | _case_columns(run, point.case, curve.arm)
-        | {"threads": run.threads(point.case), **arm}
-        | {"latency_us": point.latency_ns / 1e3, "images_per_s": point.images_per_s}
-        | _estimate_columns("gain", point.gain)
-        for point in curve.points
+        Column("suite", lambda _: run.info.suite.name),
+        Column("model", lambda row: case(row).model),
+        Column("scenario", lambda row: case(row).scenario),
+        Column("batch_size", lambda row: case(row).batch_size),
+        Column("precision", lambda row: arm(row).precision),
     ]
 
 
-def _trained_row(run: Run, case: Case, row: TrainedArm) -> dict[str, Any]:
-    found, times = row.difference, {f"time_to_{goal:.0%}_s": _seconds(row.time_to_ns(goal)) for goal in GOALS}
-    interval = found.interval if found else None
-    return (
-        _case_columns(run, case, row.arm)
-        | {"stack": row.arm.stack, "variant": row.arm.variant, "settings": row.arm.settings}
-        | {"replica": row.arm.replica, "epochs": row.epochs, "epoch_s": _seconds(row.epoch_ns)}
-        | {"first_epoch_s": _seconds(row.first_epoch_ns), "images_per_s": row.images_per_s}
-        | {"wait_share": row.wait_share, "peak_memory_bytes": row.memory_bytes}
-        | {name.replace("%", ""): value for name, value in times.items()}
-        | {f"seeds_that_reached_{goal * 100:.0f}": len(row.goals[goal]) for goal in GOALS}
-        | {"seeds": len(row.final), "accuracy": row.accuracy, "accuracy_sd": row.deviation}
-        | {"against": found.against.id if found else None, "accuracy_difference": found.mean if found else None}
-        | {"difference_low": interval.low if interval else None, "difference_high": interval.high if interval else None}
-        | {"judgement": found.word if found else ""}
-    )
+def low(interval: Interval | None) -> float | None:
+    return interval.low if interval else None
 
 
-def _estimate_columns(prefix: str, estimate: Estimate | None) -> dict[str, Any]:
-    interval = estimate.ratio_interval if estimate else None
-    return {
-        f"{prefix}_ratio": estimate.speedup if estimate else None,
-        f"{prefix}_ci_low": interval.low if interval else None,
-        f"{prefix}_ci_high": interval.high if interval else None,
-    }
+def high(interval: Interval | None) -> float | None:
+    return interval.high if interval else None
 
 
-def family(row: Speedup) -> str:
-    """Return what a comparison was planned as."""
-    if row.pair.arm.replica:
-        return "A/A"
-    return "primary" if row.primary else "exploratory"
+def estimate_columns(prefix: str, estimate: Callable[[T], Estimate | None], title: str) -> list[Column[T]]:
+    def interval(row: T) -> Interval | None:
+        return value.ratio_interval if (value := estimate(row)) else None
 
-
-def matching(row: Speedup) -> str:
-    """Return whether the environments of a pair are matched, or nothing where one is missing."""
-    return {True: "matched", False: "unmatched", None: ""}[row.matched]
-
-
-def arm_rows(run: Run) -> dict[Case, list[dict[str, Any]]]:
-    """Return the rows of each case's arms, the failed and skipped ones included."""
-    return {case: _rows_of(run, case) for case in run.cases}
-
-
-def _rows_of(run: Run, case: Case) -> list[dict[str, Any]]:
-    reached = {each.arm: each for each in reaches(run, case)}
-    return [_arm_row(run, arm, case) | _reach_columns(reached.get(arm)) for arm in run.lineup(case)]
-
-
-def _arm_row(run: Run, arm: Arm, case: Case) -> dict[str, Any]:
-    names = ("stack", "variant", "settings", "replica")
-    identity = {"arm": arm.id} | {name: getattr(arm, name) for name in names}
-    turns = run.turns.get((arm.id, case.id), [])
-    return (
-        _case_columns(run, case, arm)
-        | identity
-        | _status(run, arm, case, turns)
-        | _times(run, arm, case, turns)
-        | _facts(run, arm, case)
-    )
-
-
-def _status(run: Run, arm: Arm, case: Case, turns: list[Turn]) -> dict[str, Any]:
-    failures = run.failures.get((arm.id, case.id), [])
-    failure = failures[0] if failures else None if turns else run.failure(arm, case)
-    unfinished = "" if turns else "the run ended before it was measured"
-    return {
-        "status": "measured" if turns else "skipped" if failure and failure.skipped else "failed",
-        "reason": failure.reason if failure else unfinished,
-        "failed_blocks": len({each.block for each in failures} - {None}),
-    }
-
-
-def _times(run: Run, arm: Arm, case: Case, turns: list[Turn]) -> dict[str, Any]:
-    """Return the absolute times; percentiles only where there are enough samples, and none where many are under way."""
-    samples = sorted(sample for each in run.slices(arm, case) for sample in each.samples_ns)
-    latencies = samples if case.scenario == LATENCY else []
-    typical = run.typical_latency_ns(arm, case)
-    percentiles = {percent: percentile(latencies, percent) for percent in PERCENTILES}
-    wall = sum(each.wall_ns for each in turns)
-    return {
-        "samples": len(samples),
-        "blocks": len({each.block for each in turns}),
-        "latency_us": _micro(typical if case.scenario == LATENCY else None),
-        "mean_latency_us": _micro(mean(latencies) if latencies else None),
-        **{f"p{percent}_us": _micro(value) for percent, value in percentiles.items()},
-        "throughput_images_per_s": run.images_per_turn(case) / typical * 1e9 if typical else None,
-        "cores_used": sum(each.cpu_ns for each in turns) / wall if turns else None,
-        "involuntary_switches_per_s": _rate(turns),
-        "stolen_cores": sum(each.steal_ns for each in turns) / sum(map(watched_ns, turns)) if turns else None,
-        "foreign_cores": _foreign_cores(turns),
-    }
-
-
-def _foreign_cores(turns: list[Turn]) -> float | None:
-    used = [each.foreign_ns for each in turns if each.foreign_ns is not None]
-    return max(0, sum(used)) / sum(map(watched_ns, turns)) if used else None
-
-
-def _rate(turns: list[Turn]) -> float | None:
-    wall = sum(each.wall_ns for each in turns)
-    return sum(each.involuntary_switches for each in turns) / wall * 1e9 if wall else None
-
-
-def _facts(run: Run, arm: Arm, case: Case) -> dict[str, Any]:
-    """Return costs and accuracy from the proof pass, and what the blocks' checks saw."""
-    spent, proof = cost(run, arm, case), run.proof(arm, case)
-    seen = run.checks.get((arm.id, case.id), [])
-    return {
-        "convert_s": _seconds(spent.convert_ns if spent.start else None),
-        "import_s": _seconds(spent.start.import_ns if spent.start else None),
-        "build_s": _seconds(spent.start.build_ns if spent.start else None),
-        "first_call_s": _seconds(spent.start.first_call_ns if spent.start else None),
-        "cold_start_s": _seconds(spent.cold_start_ns),
-        "restart_s": _seconds(spent.restart_ns),
-        "break_even_images": spent.break_even_images,
-        "peak_memory_bytes": spent.memory_bytes or run.trained_memory_bytes(arm, case),
-        "installed_bytes": spent.installed_bytes,
-        "saved_bytes": spent.saved_bytes,
-        "accuracy": run.accuracy(arm, case),
-        "oracle_max_abs_logit_diff": proof.max_abs_logit_diff if proof else None,
-        "oracle_agreement": proof.agreement if proof else None,
-        "threads": run.threads(case),
-        "threads_read_back": proof.threads if proof else None,
-        "precision_read_back": proof.precision if proof else None,
-        "blocks_without_steady_state": sum(not each.steady for each in seen),
-        "data": run.data,
-    }
-
-
-def _reach_columns(reach: Reach | None) -> dict[str, Any]:
-    """Return how near an arm comes to what the machine can do."""
-    return {
-        "gflop_per_s": reach.operations_per_s / 1e9 if reach else None,
-        "limit_gflop_per_s": reach.limit.operations / reach.limit.time_ns if reach else None,
-        "limit_is": reach.limit.bound if reach else "",
-        "share_of_limit": reach.share if reach else None,
-    }
-
-
-def idle_share(run: Run) -> float | None:
-    """Return the share of one core that all idle workers together burned while an arm was measured."""
-    return _share(run, "idle_cpu_ns")
-
-
-def harness_share(run: Run) -> float | None:
-    """Return the share of one core that the orchestrator burned while an arm was measured."""
-    return _share(run, "harness_cpu_ns")
-
-
-def foreign_share(run: Run) -> float | None:
-    """Return the share of the arms' cores that other processes used meanwhile; None where it was not recorded."""
-    turns = [(run.threads(case), each) for case in run.cases for each in _turns_on(run, case)]
-    used = [turn.foreign_ns for _, turn in turns if turn.foreign_ns is not None]
-    return max(0, sum(used)) / sum(watched_ns(turn) * threads for threads, turn in turns) if used else None
-
-
-def _turns_on(run: Run, case: Case) -> list[Turn]:
-    return [each for arm in run.lineup(case) for each in run.turns.get((arm.id, case.id), [])]
-
-
-def _share(run: Run, field: str) -> float | None:
-    turns = [each for every in run.turns.values() for each in every]
-    watched = sum(map(watched_ns, turns))
-    return sum(getattr(each, field) for each in turns) / watched if watched else None
-
-
-def failed(run: Run) -> list[tuple[Arm, Case, dict[str, Any]]]:
-    """Return the status of each arm that failed, or that lost blocks."""
-    found = [
-        (arm, case, _status(run, arm, case, run.turns.get((arm.id, case.id), [])))
-        for case in run.cases
-        for arm in run.lineup(case)
+    return [
+        Column(f"{prefix}_ratio", lambda row: value.speedup if (value := estimate(row)) else None),
+        Column(f"{prefix}_ci_low", lambda row: low(interval(row))),
+        Column(f"{prefix}_ci_high", lambda row: high(interval(row))),
+        Column("", estimate, title, ratio),
     ]
-    return [each for each in found if each[2]["status"] == "failed" or each[2]["failed_blocks"]]
 
 
-def withheld(run: Run) -> list[Speedup]:
-    """Return the comparisons that a gate keeps from being claimed."""
-    return [row for row in run.speedups if row.verdict.word == checks.WITHHELD]
+def speedup_columns(run: Run, case: Case | None = None) -> list[Column[Speedup]]:
+    """Return the columns of speedups.csv; their titles are those of a case's table."""
+    unit, divisor = ("Epoch, s", 1e9) if case and case.scenario == TRAINING else ("Latency, µs", 1e3)
+
+    def times(row: Speedup) -> str:
+        typical = [run.typical_latency_ns(arm, row.pair.case) for arm in (row.pair.arm, row.pair.baseline)]
+        return " / ".join(number(scaled(value, divisor)) for value in typical)
+
+    def accuracies(row: Speedup) -> str:
+        return " / ".join(percent(run.accuracy(arm, row.pair.case)) for arm in (row.pair.arm, row.pair.baseline))
+
+    def verdict(row: Speedup) -> Cell:
+        return Cell(row.verdict.word, row.verdict.word, row.verdict.reason)
+
+    def brief_verdict(row: Speedup) -> Cell:
+        return Cell(row.verdict.word + (", unmatched" if row.matched is False else ""), row.verdict.word)
+
+    def undisturbed_interval(row: Speedup) -> Interval | None:
+        return row.undisturbed.ratio_interval if row.undisturbed else None
+
+    def undisturbed(row: Speedup) -> str:
+        text = number4(row.undisturbed.speedup if row.undisturbed else None)
+        interval = undisturbed_interval(row) if run.disturbed_rounds else None
+        return text + (f" ({interval_text(interval)})" if interval else "")
+
+    def sign_interval(row: Speedup) -> Interval | None:
+        signs = row.estimate.sign_interval if row.estimate else None
+        return Interval(math.exp(signs.low), math.exp(signs.high)) if signs else None
+
+    return [
+        Column("", lambda row: row.pair.arm.label, "Arm", numeric=False, brief=True),
+        Column("", lambda row: row.pair.baseline.label, "Baseline", numeric=False, brief=True),
+        *case_columns(run, lambda row: row.pair.case, lambda row: row.pair.arm),
+        Column("stack", lambda row: row.pair.arm.stack),
+        Column("variant", lambda row: row.pair.arm.variant),
+        Column("baseline_stack", lambda row: row.pair.baseline.stack),
+        Column("baseline_variant", lambda row: row.pair.baseline.variant),
+        Column(
+            "speedup",
+            lambda row: row.speedup,
+            "Speedup",
+            number4,
+            brief=True,
+            show_brief=lambda x: f"{x:.3f}" if x else "-",
+        ),
+        Column("ci_low", lambda row: low(row.interval)),
+        Column("ci_high", lambda row: high(row.interval)),
+        Column(
+            "",
+            lambda row: row.interval,
+            "Interval",
+            interval_text,
+            brief=True,
+            show_brief=lambda x: interval_text(x, "-"),
+        ),
+        Column("blocks", lambda row: row.estimate.blocks if row.estimate else 0, "Blocks"),
+        Column("verdict", lambda row: row.verdict.word),
+        Column("", lambda row: row, "Verdict", verdict, numeric=False, brief=True, show_brief=brief_verdict),
+        Column("", times, f"{unit}, arm / baseline"),
+        Column("accuracy", lambda row: run.accuracy(row.pair.arm, row.pair.case)),
+        Column("baseline_accuracy", lambda row: run.accuracy(row.pair.baseline, row.pair.case)),
+        Column("", accuracies, "Accuracy, arm / baseline"),
+        Column(
+            "max_abs_logit_diff",
+            lambda row: parity.max_abs_logit_diff if (parity := run.parity(row.pair)) else None,
+            "Max logit difference",
+            number2,
+        ),
+        Column("data", lambda _: run.data),
+        Column("reason", lambda row: row.verdict.reason),
+        Column("family", lambda row: "A/A" if row.pair.arm.replica else "primary" if row.primary else "exploratory"),
+        Column("", undisturbed, "Undisturbed rounds only"),
+        Column("matched", lambda row: MATCHED[row.matched], "Environments", numeric=False),
+        Column("confidence", lambda _: run.preset.confidence),
+        Column("sign_ci_low", lambda row: low(sign_interval(row))),
+        Column("sign_ci_high", lambda row: high(sign_interval(row))),
+        Column("p_value", lambda row: row.estimate.p_value if row.estimate else None),
+        Column("speedup_without_marked_rounds", lambda row: row.undisturbed.speedup if row.undisturbed else None),
+        Column("ci_low_without_marked_rounds", lambda row: low(undisturbed_interval(row))),
+        Column("ci_high_without_marked_rounds", lambda row: high(undisturbed_interval(row))),
+        Column("settings", lambda row: row.pair.arm.settings),
+        Column("threads", lambda row: run.threads(row.pair.case)),
+    ]
 
 
-def _ratio(log_ratio: float | None) -> float | None:
-    from math import exp
-
-    return None if log_ratio is None else exp(log_ratio)
+def speedup_emphasis(row: Speedup) -> str:
+    return "primary" if row.primary else "replica" if row.pair.arm.replica else ""
 
 
-def _micro(ns: float | None) -> float | None:
-    return None if ns is None else ns / 1e3
+def rung_columns(run: Run) -> list[Column[tuple[Attribution, Rung]]]:
+    """Return the columns of attribution.csv, and of a ladder's table."""
+    return [
+        Column("ladder", lambda row: row[0].name),
+        Column("step", lambda row: row[1].name, "Step", numeric=False),
+        *case_columns(run, lambda row: row[0].case, lambda row: row[1].arm),
+        Column("", lambda row: row[1].arm.label, "Arm", numeric=False),
+        Column("stack", lambda row: row[1].arm.stack),
+        Column("variant", lambda row: row[1].arm.variant),
+        Column("settings", lambda row: row[1].arm.settings),
+        *estimate_columns("step", lambda row: row[1].step, "This step"),
+        *estimate_columns("total", lambda row: row[1].total, "Cumulative"),
+    ]
 
 
-def _seconds(ns: float | None) -> float | None:
-    return None if ns is None else ns / 1e9
+def tradeoff_columns(run: Run, reference: str = "") -> list[Column[tuple[Case, Tradeoff]]]:
+    """Return the columns of tradeoffs.csv, and of a case's table; `reference` is the label of the arm with speed 1."""
+    return [
+        Column("", lambda row: row[1].arm.label, "Arm", numeric=False),
+        *case_columns(run, lambda row: row[0], lambda row: row[1].arm),
+        Column("", lambda row: row[1].arm.precision, "Precision", numeric=False),
+        Column("stack", lambda row: row[1].arm.stack),
+        Column("variant", lambda row: row[1].arm.variant),
+        Column("against", lambda row: row[1].against.id),
+        *estimate_columns("speed", lambda row: row[1].estimate, f"Speed relative to {reference}"),
+        Column("accuracy", lambda row: row[1].accuracy, "Accuracy", percent),
+        Column("relative_accuracy", lambda row: row[1].relative_accuracy, "Relative accuracy", percent),
+        Column("lost", lambda row: row[1].lost, "Lost"),
+        Column("won", lambda row: row[1].won, "Won"),
+        Column("mcnemar_p", lambda row: row[1].p_value, "p", number2),
+        Column("fault", lambda row: row[1].fault or ""),
+        Column("", lambda row: row[1].fault or "passed", "Gate", numeric=False),
+    ]
+
+
+def _time_to(row: TrainedArm, goal: float) -> str:
+    time_ns, count, seeds = row.time_to_ns(goal), len(row.goals[goal]), len(row.final)
+    if time_ns is None:
+        return "never" if seeds else "-"
+    return number(time_ns / 1e9) + (f" ({count} of {seeds})" if count < seeds else "")
+
+
+def _difference(row: TrainedArm) -> str:
+    if row.difference is None:
+        return "-"
+    interval = row.difference.interval
+    bounds = f" ({interval.low * 100:+.2f} to {interval.high * 100:+.2f})" if interval else ""
+    return f"{row.difference.mean * 100:+.2f}{bounds}"
+
+
+def _comparison(row: TrainedArm) -> str:
+    if row.difference is not None:
+        return row.difference.word
+    return "reference" if row.is_reference else "-"
+
+
+def _seconds_to(goal: float) -> Column[tuple[Case, TrainedArm]]:
+    return Column(f"time_to_{goal * 100:.0f}_s", lambda row: scaled(row[1].time_to_ns(goal), 1e9))
+
+
+def _shown_time_to(goal: float) -> Column[tuple[Case, TrainedArm]]:
+    return Column("", lambda row: _time_to(row[1], goal), f"To {goal:.0%}, s")
+
+
+def _seeds_reaching(goal: float) -> Column[tuple[Case, TrainedArm]]:
+    return Column(f"seeds_that_reached_{goal * 100:.0f}", lambda row: len(row[1].goals[goal]))
+
+
+def trained_columns(run: Run) -> list[Column[tuple[Case, TrainedArm]]]:
+    """Return the columns of training.csv, and of a case's table."""
+    return [
+        Column("", lambda row: row[1].arm.label, "Arm", numeric=False),
+        *case_columns(run, lambda row: row[0], lambda row: row[1].arm),
+        Column("stack", lambda row: row[1].arm.stack),
+        Column("variant", lambda row: row[1].arm.variant),
+        Column("settings", lambda row: row[1].arm.settings),
+        Column("replica", lambda row: row[1].arm.replica),
+        Column("epochs", lambda row: row[1].epochs),
+        Column("epoch_s", lambda row: scaled(row[1].epoch_ns, 1e9), "Epoch, s", number),
+        Column("first_epoch_s", lambda row: row[1].first_epoch_ns / 1e9, "First epoch, s", number),
+        Column("images_per_s", lambda row: row[1].images_per_s, "Images/s", number4),
+        Column("wait_share", lambda row: row[1].wait_share, "Waiting", percent),
+        Column("peak_memory_bytes", lambda row: row[1].memory_bytes),
+        Column("", lambda row: row[1].memory_bytes / 1e6, "Peak memory, MB", number),
+        *map(_seconds_to, GOALS),
+        *map(_shown_time_to, GOALS),
+        *map(_seeds_reaching, GOALS),
+        Column("seeds", lambda row: len(row[1].final), "Seeds"),
+        Column("accuracy", lambda row: row[1].accuracy, "Accuracy", percent),
+        Column("accuracy_sd", lambda row: row[1].deviation, "sd", percent),
+        Column("against", lambda row: row[1].difference.against.id if row[1].difference else None),
+        Column("accuracy_difference", lambda row: row[1].difference.mean if row[1].difference else None),
+        Column("difference_low", lambda row: low(row[1].difference.interval if row[1].difference else None)),
+        Column("difference_high", lambda row: high(row[1].difference.interval if row[1].difference else None)),
+        Column("", lambda row: _difference(row[1]), "Difference, points"),
+        Column("", lambda row: _comparison(row[1]), "Compared with seeds", numeric=False),
+        Column("judgement", lambda row: row[1].difference.word if row[1].difference else ""),
+    ]
+
+
+def point_columns(run: Run) -> list[Column[tuple[Sweep, Arm, Point]]]:
+    """Return the columns of scaling.csv; a sweep's own table has a column for each of its cases."""
+    return [
+        Column("over", lambda row: row[0].over),
+        *case_columns(run, lambda row: row[2].case, lambda row: row[1]),
+        Column("threads", lambda row: run.threads(row[2].case)),
+        Column("stack", lambda row: row[1].stack),
+        Column("variant", lambda row: row[1].variant),
+        Column("settings", lambda row: row[1].settings),
+        Column("latency_us", lambda row: row[2].latency_ns / 1e3),
+        Column("images_per_s", lambda row: row[2].images_per_s),
+        *estimate_columns("gain", lambda row: row[2].gain, ""),
+    ]
+
+
+def curve_columns(sweep: Sweep) -> list[Column[Curve]]:
+    """Return the columns of a sweep's table: one for each of its cases."""
+
+    def show(point: Point | None) -> str:
+        if point is None:
+            return "-"
+        return number4(point.images_per_s) + (f", x{ratio(point.gain)}" if point.gain else "")
+
+    def on(case: Case) -> Column[Curve]:
+        return Column(
+            "",
+            lambda curve: next((point for point in curve.points if point.case == case), None),
+            sweep.heading(case),
+            show,
+        )
+
+    return [Column("", lambda curve: curve.arm.label, "Arm", numeric=False), *map(on, sweep.cases)]

@@ -1,10 +1,9 @@
-"""Declare how a network is trained; the published recipes lie beside this file."""
+"""Training recipes as data; the published ones are the TOML files in this folder."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 RECIPES = Path(__file__).parent
 OPTIMIZERS = ("adam", "sgd")
@@ -13,11 +12,11 @@ CONSTANT, COSINE, PLATEAU = "constant", "cosine", "plateau"
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes of training images, drawn anew in each epoch, uniformly up to these bounds to either side.
+    """Random changes of training images, new in each epoch and uniform between minus and plus these bounds.
 
-    `rotation` and `shear` are in degrees, `shift` and `zoom` shares of the image's size, `flip` mirrors left to right.
-    `share` is that of the images that are moved at all: moving one blurs it, as it falls between pixels. One of two is
-    mirrored, moved or not.
+    `rotation` and `shear` are in degrees, `shift` and `zoom` fractions of the image size. Only the fraction `share` of
+    the images is transformed, because interpolation between pixels blurs them. `flip` mirrors half of all images left
+    to right, independently.
     """
 
     rotation: float = 0.0
@@ -29,7 +28,7 @@ class Augmentation:
 
     @property
     def moves(self) -> bool:
-        """Tell whether pixels are interpolated."""
+        """Whether pixels are interpolated."""
         return any((self.rotation, self.shift, self.shear, self.zoom))
 
 
@@ -37,11 +36,10 @@ class Augmentation:
 class Recipe:
     """Training settings.
 
-    `initial` names how the kernels are drawn (models/weights.py, INITIAL).
-    `rho` is the radius of sharpness-aware minimisation over the optimiser; None trains without it. `validation` is the
-    share of the training images that is held out; on it `patience` epochs without a better loss end the training and
-    bring the best weights back (0: never), and `plateau_patience` of them multiply the learning rate by
-    `plateau_factor`, where that is the `schedule`.
+    `initial` names the distribution of the initial kernels (models/weights.py, INITIAL). `rho` is the radius of
+    sharpness-aware minimisation; None trains without it. `validation` is the fraction of the training images that is
+    held out. After `patience` epochs without a lower validation loss training stops and the best weights are kept (0:
+    never). With the plateau schedule, `plateau_patience` such epochs multiply the learning rate by `plateau_factor`.
     """
 
     name: str
@@ -60,8 +58,3 @@ class Recipe:
     patience: int = 0
     augmentation: Augmentation = field(default_factory=Augmentation)
     initial: str = "he"
-
-
-def from_dict(content: dict[str, Any]) -> Recipe:
-    """Return the recipe that `dataclasses.asdict` has taken apart."""
-    return Recipe(**{**content, "augmentation": Augmentation(**content["augmentation"])})

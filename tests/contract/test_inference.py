@@ -1,74 +1,73 @@
-"""What every variant of every stack keeps at every precision, checked inside the stack's own environment."""
+"""What holds for every variant at every precision, checked inside the stack's own environment."""
 
 import numpy as np
 import pytest
 
-from backends.protocol import Course, Deployment, UnsupportedError, open_backend, open_training, stacks
-from bench.machine import usable_cores
-from conftest import HERE
+from backends.protocol import InferenceSpec, TrainingSpec, UnsupportedError
+from backends.registry import open_backend, open_training, stacks
+from bench.machine.facts import usable_cores
+from bench.worker.messages import Prove, Save
 from models import oracle
 from models.data import standardise
 from models.recipes import Recipe
 from models.zoo import CNN_SMALL, NETWORKS
+from tests.contract.conftest import HERE
 
-# The larger networks at one batch size: a batch of 3 divides neither the images nor any vector width.
+# The larger networks have one batch size, of 3: it divides neither the number of images nor any vector width.
 BUILDS = [("cnn-small", 1), ("cnn-small", 64), ("cnn-bn", 3), ("cnn-vgg", 3)]
 
 
-def expected(use, model, images=64):
-    """Return the oracle's logits."""
+def oracle_logits(variant, model, images=64):
     network = NETWORKS[model]
-    return oracle.logits(network, use.weights[model], standardise(network, use.images[:images]))
+    return oracle.logits(network, variant.weights[model], standardise(network, variant.images[:images]))
 
 
 @pytest.mark.parametrize(("model", "batch_size"), BUILDS, ids=str)
-def test_logits_are_the_oracle_s(use, model, batch_size) -> None:
-    """All layers, flatten order, padding, statistics of batch normalisation, dropout off; each batch its own input."""
-    if use.precision != "fp32" and model != "cnn-small":
-        pytest.skip("lower precisions are judged by accuracy, for which only the trained network will do")
+def test_logits_agree_with_the_oracle(variant, model, batch_size) -> None:
+    """Covers layers, flatten order, padding, the statistics of batch normalisation, dropout, and distinct batches."""
+    if variant.precision != "fp32" and model != "cnn-small":
+        pytest.skip("lower precisions are compared by accuracy, which needs the trained network")
     images = 64 if model == "cnn-small" else 6
-    logits, reference = use.predict(use.build(model, batch_size), images), expected(use, model, images)
+    logits, reference = variant.predict(variant.build(model, batch_size), images), oracle_logits(variant, model, images)
     assert logits.dtype == np.float32
     difference = np.abs(logits - reference).max()
-    if use.precision == "fp32":
+    if variant.precision == "fp32":
         assert difference < 1e-3
     else:
         assert 1e-4 < difference < 0.2 * np.abs(reference).max()
         assert (logits.argmax(axis=1) == reference.argmax(axis=1)).mean() >= 0.95
 
 
-def test_precision_threads_and_kernels_are_read_back(use) -> None:
+def test_precision_threads_and_kernels_are_read_back(variant) -> None:
     for batch_size in (1, 64):
-        proof = use.worker.request("prove", 60, case=use.build("cnn-small", batch_size))
-        assert (proof["precision"], proof["threads"]) == (use.precision, usable_cores())
-        assert proof["kernels"]
-        assert all(proof["versions"].values())
+        proof = variant.worker.request(Prove(variant.build("cnn-small", batch_size)), 60)
+        assert (proof.precision, proof.threads) == (variant.precision, usable_cores())
+        assert proof.kernels
+        assert all(proof.versions.values())
 
 
-def test_what_a_user_would_ship_has_a_size(use) -> None:
-    saved = use.worker.request("save", 60, case=use.build("cnn-small", 1))["saved_bytes"]
+def test_the_files_to_deploy_have_a_plausible_size(variant) -> None:
+    saved = variant.worker.request(Save(variant.build("cnn-small", 1)), 60).saved_bytes
     assert CNN_SMALL.parameters < saved < 8 * CNN_SMALL.parameters
 
 
-def test_a_variant_or_precision_that_is_not_there_is_refused(own_stack, trained) -> None:
+def test_an_unknown_variant_or_precision_is_refused(own_stack, trained) -> None:
     backend = open_backend(own_stack, usable_cores())
-    known = next(iter(stacks()[own_stack].variants))
-    for variant, precision in (("warp", "fp32"), (known, "fp8")):
+    calibration = np.zeros((1, 28, 28, 1), np.float32)
+    for variant, precision in (("warp", "fp32"), (stacks()[own_stack].default_variant, "fp8")):
         with pytest.raises(UnsupportedError):
-            backend.inference(
-                Deployment(CNN_SMALL, trained, variant, precision, 1, np.zeros((1, 28, 28, 1), np.float32))
-            )
+            backend.inference(InferenceSpec(CNN_SMALL, trained, variant, precision, 1, calibration))
 
 
-def test_a_stack_that_does_not_train_says_so() -> None:
+def test_a_training_on_a_stack_that_cannot_train_is_refused() -> None:
     recipe = Recipe("r", "", "cnn-small", 1, 1, "sgd", 0.1)
     for stack in HERE:
         if not stack.trainings:
             with pytest.raises(UnsupportedError, match=f"{stack.name} has no training .* it does not train"):
-                open_training(stack.name, 1, Course(CNN_SMALL, {}, "train", "fp32", recipe, 0))
+                open_training(stack.name, 1, TrainingSpec(CNN_SMALL, {}, "train", "fp32", recipe, 0))
 
 
 def test_benchmark(session, images, benchmark) -> None:
-    """The pytest-benchmark way in: times a variant's step when benchmarks are enabled."""
+    """Time a variant's step with pytest-benchmark, when benchmarks are enabled."""
     batch = session.prepare(images[: session.batch_size])
     benchmark(session.step, batch)

@@ -1,67 +1,88 @@
-"""What only OpenVINO can be asked: what its files hold, and whose they are."""
+"""OpenVINO's own files: their contents, and the network that they belong to."""
 
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from bench.launch import WorkerError
-from conftest import HERE, Use
+from bench.engine.workers import WorkerError
+from bench.worker.messages import Prove
 from models.zoo import CNN_SMALL
+from tests.contract.conftest import HERE, RunningVariant
 
 pytestmark = pytest.mark.skipif(all(stack.name != "openvino" for stack in HERE), reason="another environment")
 
 
 @pytest.fixture
-def use_of(tmp_path):
-    """Return a function that starts a use of OpenVINO; all are stopped at the end."""
+def start(tmp_path):
+    """Return a function that starts a variant; all are stopped at the end."""
     started = []
 
     def start(variant, precision="fp32"):
-        started.append(Use(tmp_path, "openvino", variant, precision))
+        started.append(RunningVariant(tmp_path, "openvino", variant, precision))
         return started[-1]
 
     yield start
-    for each in started:
-        each.worker.stop()
+    for running in started:
+        running.worker.stop()
 
 
-@pytest.mark.parametrize("variant", ["latency", "tf"])
-def test_weights_are_saved_uncompressed(use_of, variant) -> None:
-    """A half of them would be gone by default: every weight is there, bit for bit."""
-    use = use_of(variant)
-    use.build("cnn-small", 1)
-    content = (use.folder / "converted-cnn-small" / "model.bin").read_bytes()
+@pytest.mark.parametrize("name", ["latency", "tf"])
+def test_weights_are_saved_uncompressed(start, name) -> None:
+    """By default half of the bits would be lost."""
+    running = start(name)
+    running.build("cnn-small", 1)
+    content = (running.folder / "converted-cnn-small" / "model.bin").read_bytes()
     assert 4 * CNN_SMALL.parameters <= len(content) < 4.1 * CNN_SMALL.parameters
-    bias = use.weights["cnn-small"]["dense1.bias"].astype("<f4").tobytes()
+    bias = running.weights["cnn-small"]["dense1.bias"].astype("<f4").tobytes()
     assert bias in content
 
 
-def test_an_ir_of_another_network_is_refused(use_of) -> None:
-    use = use_of("latency")
-    use.converted("cnn-small")
-    shutil.copytree(use.folder / "converted-cnn-small", use.folder / "converted-cnn-bn")
+def test_an_ir_of_another_network_is_refused(start) -> None:
+    running = start("latency")
+    running.converted("cnn-small")
+    shutil.copytree(running.folder / "converted-cnn-small", running.folder / "converted-cnn-bn")
     with pytest.raises(WorkerError, match="the IR is of another network"):
-        use.build("cnn-bn", 1)
+        running.build("cnn-bn", 1)
 
 
-def test_files_that_are_not_there_are_a_reason(use_of) -> None:
-    use = use_of("latency")
-    (use.folder / "converted-cnn-small").mkdir()
+def test_the_error_says_that_the_ir_is_missing(start) -> None:
+    running = start("latency")
+    (running.folder / "converted-cnn-small").mkdir()
     with pytest.raises(WorkerError, match="no IR to start from"):
-        use.build("cnn-small", 1)
+        running.build("cnn-small", 1)
 
 
-def test_int8_is_a_quarter_of_the_size_and_runs_in_int8(use_of) -> None:
-    use = use_of("latency", "int8")
-    proof = use.worker.request("prove", 60, case=use.build("cnn-small", 64))
-    assert [kernel for kernel in proof["kernels"] if kernel.startswith("Convolution") and kernel.endswith("u8")]
-    assert (use.folder / "converted-cnn-small" / "model.bin").stat().st_size < 1.2 * CNN_SMALL.parameters
+def test_an_int8_ir_has_a_quarter_of_the_size_and_runs_in_int8(start) -> None:
+    running = start("latency", "int8")
+    proof = running.worker.request(Prove(running.build("cnn-small", 64)), 60)
+    assert [kernel for kernel in proof.kernels if kernel.startswith("Convolution") and kernel.endswith("u8")]
+    assert (running.folder / "converted-cnn-small" / "model.bin").stat().st_size < 1.2 * CNN_SMALL.parameters
 
 
-def test_both_conversions_compute_the_same(use_of, tmp_path) -> None:
-    one = use_of("latency")
-    found = one.predict(one.build("cnn-small", 64))
+def test_both_conversions_compute_the_same_logits(start, tmp_path) -> None:
+    pytorch = start("latency")
+    logits = pytorch.predict(pytorch.build("cnn-small", 64))
     shutil.rmtree(tmp_path / "converted-cnn-small")
-    other = use_of("tf")
-    assert np.abs(found - other.predict(other.build("cnn-small", 64))).max() < 1e-4
+    tensorflow = start("tf")
+    assert np.abs(logits - tensorflow.predict(tensorflow.build("cnn-small", 64))).max() < 1e-4
+
+
+def test_a_written_ir_is_the_converted_one(start, tmp_path) -> None:
+    running = start("latency")
+    converted = Path(running.converted("cnn-small"))
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from backends.registry import write_model\n"
+        "from models.weights import load_weights\n"
+        "from models.zoo import CNN_SMALL\n"
+        "weights = load_weights(Path(sys.argv[1]), CNN_SMALL)\n"
+        "write_model('openvino', Path(sys.argv[2]), CNN_SMALL, weights)\n"
+    )
+    call = [sys.executable, "-c", code, str(tmp_path / "cnn-small.safetensors"), str(tmp_path / "w.xml")]
+    subprocess.run(call, check=True)
+    assert (tmp_path / "w.bin").read_bytes() == (converted / "model.bin").read_bytes()
+    assert CNN_SMALL.digest in (tmp_path / "w.xml").read_text()

@@ -1,16 +1,16 @@
-"""The products that roofs are measured by are products, at every precision that a stack says it has."""
+"""The matrix products for the roofline limits are correct at every precision that a stack declares."""
 
 import numpy as np
 import pytest
 
-from backends.protocol import open_product, stacks
-from conftest import OWN_STACK
+from backends.registry import open_product, stacks
+from tests.contract.conftest import OWN_STACK
 
 ORDER = 64
 
 
 @pytest.mark.parametrize("precision", stacks()[OWN_STACK].products if OWN_STACK else ())
-def test_each_element_of_a_product_of_ones_is_their_order(precision) -> None:
+def test_each_element_of_a_product_of_ones_is_the_order(precision) -> None:
     product = open_product(OWN_STACK, 1, precision, ORDER)()
     assert tuple(product.shape) == (ORDER, ORDER)
     assert np.all(product.float().numpy() == ORDER)

@@ -1,4 +1,4 @@
-"""What every stack that trains keeps: all trainings of one precision in one process, judged one by one."""
+"""What holds for every stack that trains; one process runs all trainings of one precision."""
 
 import json
 import os
@@ -9,16 +9,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from backends.protocol import stacks
-from conftest import lively_weights
-from models import gradient
+from backends.registry import stacks
 from models.spec import BatchNorm, Dropout
 from models.weights import digest, load_weights, save_weights
 from models.zoo import CNN_SMALL, NETWORKS
+from tests.contract.conftest import nontrivial_weights
+from tests.models import gradient
 
-# One step of plain gradient descent, at a rate at which every parameter moves visibly, against NumPy in float64: the
-# norm of what a parameter is off by, over the norm of what it moves by. In the deep network fp32 decides some of the
-# near-ties of ReLU and max-pooling otherwise; PyTorch in float64 agrees there to six digits.
+# The tolerated error of one plain gradient step, compared with NumPy in float64: the norm of a parameter's error over
+# the norm of its change, at a rate that changes every parameter clearly. In the deep network fp32 decides some
+# near-ties of ReLU and max-pooling differently; PyTorch in float64 agrees with NumPy to six digits there.
 TOLERANCE, RATE = {"cnn-small": 1e-3, "cnn-sam": 1e-3, "cnn-bn": 1e-3, "cnn-vgg": 5e-2}, 0.1
 RHO, SHARP_TOLERANCE = 0.5, 5e-3
 CODE = """\
@@ -26,51 +26,52 @@ import json, sys
 from dataclasses import replace
 from pathlib import Path
 import numpy as np
-from backends.protocol import Course, open_training, stacks
+from backends.protocol import TrainingSpec
+from backends.registry import open_training, stacks
 from models import zoo
 from models.recipes import Recipe
 from models.spec import Dropout
 from models.weights import digest, load_arrays, load_weights, save_weights
-stack, precision, wishes, folder = sys.argv[1], sys.argv[2], json.loads(sys.argv[3]), Path(sys.argv[4])
+stack, precision, trials, folder = sys.argv[1], sys.argv[2], json.loads(sys.argv[3]), Path(sys.argv[4])
 
-def begin(wish, weights):
-    network = zoo.NETWORKS[wish["model"]]
-    if not wish["dropout"]:
-        layers = tuple(Dropout(0.0) if isinstance(each, Dropout) else each for each in network.layers)
+def begin(trial, weights):
+    network = zoo.NETWORKS[trial["model"]]
+    if not trial["dropout"]:
+        layers = tuple(Dropout(0.0) if isinstance(layer, Dropout) else layer for layer in network.layers)
         network = replace(network, layers=layers)
-    how = wish["optimizer"], wish["rate"], wish["momentum"], wish["rho"]
-    recipe = Recipe("r", "", wish["model"], 1, wish["size"], *how)
-    variant = wish["variant"] or next(iter(stacks()[stack].trainings))
-    return open_training(stack, 2, Course(network, weights, variant, precision, recipe, 11))
+    optimizer = trial["optimizer"], trial["rate"], trial["momentum"], trial["rho"]
+    recipe = Recipe("r", "", trial["model"], 1, trial["size"], *optimizer)
+    variant = trial["variant"] or stacks()[stack].default_training
+    return open_training(stack, 2, TrainingSpec(network, weights, variant, precision, recipe, 11))
 
-def fulfil(key, wish):
-    batch, report = np.load(folder / f"batch-{wish['size']}.npz"), {}
+def run(key, trial):
+    batch, report = np.load(folder / f"batch-{trial['size']}.npz"), {}
     images, labels = batch["images"], batch["labels"]
-    train = lambda training, steps: [training.step(images, labels, wish["rate"]) for _ in range(steps)]
-    training = begin(wish, load_weights(folder / f"{wish['model']}.safetensors", zoo.NETWORKS[wish["model"]]))
-    report["losses"] = train(training, wish["steps"])
+    train = lambda training, steps: [training.step(images, labels, trial["rate"]) for _ in range(steps)]
+    training = begin(trial, load_weights(folder / f"{trial['model']}.safetensors", zoo.NETWORKS[trial["model"]]))
+    report["losses"] = train(training, trial["steps"])
     save_weights(folder / f"{precision}-{key}.safetensors", training.weights(), {})
     report["digest"] = digest(training.weights())
-    if wish["resume"]:
+    if trial["resume"]:
         save_weights(folder / "state.safetensors", training.state(), {})
         state, weights = load_arrays(folder / "state.safetensors"), training.weights()
         training.begin_epoch(5)
-        report["went_on"] = train(training, 3)
-        again = begin(wish, weights)
-        again.restore(state)
-        again.begin_epoch(5)
-        report["resumed"] = train(again, 3)
-    if wish["prove"]:
+        report["continued"] = train(training, 3)
+        other = begin(trial, weights)
+        other.restore(state)
+        other.begin_epoch(5)
+        report["resumed"] = train(other, 3)
+    if trial["prove"]:
         logits = training.logits(images)
         report["logits"] = [str(logits.dtype), *logits.shape]
         report["proof"] = vars(training.prove(images, labels))
     return report
 
-print(json.dumps({key: fulfil(key, wish) for key, wish in wishes.items()}))
+print(json.dumps({key: run(key, trial) for key, trial in trials.items()}))
 """
 PLAIN = {
     "model": "cnn-small", "optimizer": "sgd", "rate": RATE, "momentum": 0.0, "rho": None, "steps": 1, "size": 8,
-    "dropout": False, "variant": "", "resume": False, "prove": False,
+    "dropout": False, "variant": None, "resume": False, "prove": False,
 }  # fmt: skip
 LEARN = {"model": "cnn-bn", "optimizer": "adam", "rate": 3e-3, "steps": 40, "dropout": True, "size": 64}
 RESUMED = {
@@ -79,14 +80,14 @@ RESUMED = {
     "sharp": {"model": "cnn-bn", "momentum": 0.9, "rate": 1e-2, "rho": 0.05, "steps": 5, "dropout": True, "size": 64},
 }
 MOMENTUM = {"model": "cnn-bn", "momentum": 0.9, "steps": 3}
-WISHES = {
+TRIALS = {
     "one": {},
     "proven": {"prove": True, "size": 16},
     "momentum-plain": MOMENTUM,
     "momentum-zero": MOMENTUM | {"rho": 0.0},
-    **{f"resume-{name}": wish | {"resume": True} for name, wish in RESUMED.items()},
+    **{f"resume-{name}": trial | {"resume": True} for name, trial in RESUMED.items()},
 }
-WISHES_FP32 = {
+FP32_TRIALS = {
     **{f"step-{model}": {"model": model} for model in NETWORKS},
     **{f"none-{model}": {"model": model, "steps": 0} for model in NETWORKS},
     **{f"sharp-{model}": {"model": model, "rho": RHO} for model in ("cnn-sam", "cnn-bn")},
@@ -96,18 +97,18 @@ WISHES_FP32 = {
 }
 
 
-def run(folder, stack, precision, wishes):
-    """Fulfil wishes in one process; return what it reports of each."""
+def run(folder, stack, precision, trials):
+    """Run trials in one process; return its report of each."""
     random = np.random.default_rng(1)
     for size in (8, 16, 64):
         images = random.standard_normal((size, 28, 28, 1)).astype(np.float32)
         np.savez(folder / f"batch-{size}.npz", images=images, labels=random.integers(0, 10, size))
     for model, network in NETWORKS.items():
-        save_weights(folder / f"{model}.safetensors", lively_weights(network), {})
-    whole = {key: PLAIN | wish for key, wish in wishes.items()}
-    names = {wish["variant"] for wish in whole.values()} - {""}
+        save_weights(folder / f"{model}.safetensors", nontrivial_weights(network), {})
+    complete = {key: PLAIN | trial for key, trial in trials.items()}
+    names = {trial["variant"] for trial in complete.values()} - {None}
     own = {key: value for name in names for key, value in stacks()[stack].variants[name].settings.items()}
-    call = [sys.executable, "-c", CODE, stack, precision, json.dumps(whole), str(folder)]
+    call = [sys.executable, "-c", CODE, stack, precision, json.dumps(complete), str(folder)]
     done = subprocess.run(call, capture_output=True, text=True, check=False, env=os.environ | own)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
@@ -115,50 +116,49 @@ def run(folder, stack, precision, wishes):
 
 @pytest.fixture(scope="module")
 def trained(request, tmp_path_factory):
-    """Return the folder and the reports of all trainings of a stack, by precision."""
+    """Return the stack, its folder, and the reports of all its trials by precision."""
     folder = tmp_path_factory.mktemp(request.param)
-    found = {"fp32": run(folder, request.param, "fp32", WISHES | WISHES_FP32)}
-    return request.param, folder, found | {"bf16": run(folder, request.param, "bf16", WISHES)}
+    reports = {"fp32": run(folder, request.param, "fp32", TRIALS | FP32_TRIALS)}
+    return request.param, folder, reports | {"bf16": run(folder, request.param, "bf16", TRIALS)}
 
 
-def undropped(model):
-    """Return a network without chances."""
+def without_dropout(model):
     network = NETWORKS[model]
-    layers = tuple(Dropout(0.0) if isinstance(each, Dropout) else each for each in network.layers)
+    layers = tuple(Dropout(0.0) if isinstance(layer, Dropout) else layer for layer in network.layers)
     return replace(network, layers=layers)
 
 
 def start(folder, model, size=8):
-    """Return the network, the weights that a training began with, and its batch."""
+    """Return the network, the initial weights and the batch of a trial."""
     batch = np.load(folder / f"batch-{size}.npz")
     weights = load_weights(folder / f"{model}.safetensors", NETWORKS[model])
-    return undropped(model), weights, batch["images"], batch["labels"]
+    return without_dropout(model), weights, batch["images"], batch["labels"]
 
 
 def assert_step(folder, key, model, expected, tolerance):
-    """Hold the weights after a training against NumPy's."""
+    """Compare the weights after a trial with NumPy's."""
     before = load_weights(folder / f"{model}.safetensors", NETWORKS[model])
     after = load_weights(folder / f"fp32-{key}.safetensors", NETWORKS[model])
-    for name, wanted in expected.items():
-        moved = np.linalg.norm(wanted - before[name])
-        assert np.linalg.norm(after[name] - wanted) <= tolerance * moved, name
-        assert moved > 0, name
+    for name, array in expected.items():
+        change = np.linalg.norm(array - before[name])
+        assert np.linalg.norm(after[name] - array) <= tolerance * change, name
+        assert change > 0, name
 
 
 @pytest.mark.parametrize("model", NETWORKS)
-def test_one_step_is_the_one_that_numpy_takes(trained, model) -> None:
-    """Loss, gradients of every layer, batch normalisation by the batch's statistics, and the running ones."""
+def test_one_step_agrees_with_numpy(trained, model) -> None:
+    """Covers the loss, the gradients of every layer, and the batch and running statistics of batch normalisation."""
     _, folder, reports = trained
     expected_loss, expected = gradient.sgd_step(*start(folder, model), RATE)
     assert reports["fp32"][f"step-{model}"]["losses"] == [pytest.approx(expected_loss, rel=1e-4)]
     assert_step(folder, f"step-{model}", model, expected, TOLERANCE[model])
-    has_norm = any(isinstance(each, BatchNorm) for each in NETWORKS[model].layers)
+    has_norm = any(isinstance(layer, BatchNorm) for layer in NETWORKS[model].layers)
     assert has_norm == any(name.endswith(".mean") for name in expected)
 
 
 @pytest.mark.parametrize("model", ["cnn-sam", "cnn-bn"])
-def test_one_sharpness_aware_step_is_the_one_that_numpy_takes(trained, model) -> None:
-    """Two passes, the running statistics of the first, and not the plain step."""
+def test_one_sharpness_aware_step_agrees_with_numpy(trained, model) -> None:
+    """It takes two passes, keeps the running statistics of the first, and differs from the plain step."""
     _, folder, _ = trained
     _, expected = gradient.sam_step(*start(folder, model), RATE, rho=RHO)
     assert_step(folder, f"sharp-{model}", model, expected, SHARP_TOLERANCE)
@@ -167,16 +167,16 @@ def test_one_sharpness_aware_step_is_the_one_that_numpy_takes(trained, model) ->
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_radius_of_zero_is_the_optimiser_itself_bit_for_bit(trained, precision) -> None:
+def test_a_radius_of_zero_equals_the_plain_optimiser_bit_for_bit(trained, precision) -> None:
     stack, _, reports = trained
     if (stack, precision) == ("ipex", "bf16"):
-        pytest.skip("without a radius the extension splits its weights, with one it does not")
-    plain, zero = (reports[precision][f"momentum-{each}"] for each in ("plain", "zero"))
+        pytest.skip("the extension splits its weights only without a radius")
+    plain, zero = (reports[precision][f"momentum-{name}"] for name in ("plain", "zero"))
     assert (plain["digest"], plain["losses"]) == (zero["digest"], zero["losses"])
 
 
-def test_momentum_is_that_of_the_formula(trained) -> None:
-    """With v = 0.9 v + g and w = w - rate * v, over two steps."""
+def test_momentum_follows_its_formula(trained) -> None:
+    """Two steps of v = 0.9 v + g and w = w - rate * v."""
     _, folder, _ = trained
     _, before, *data = start(folder, "cnn-small")
     _, first = gradient.sgd_step(CNN_SMALL, before, *data, RATE)
@@ -187,61 +187,61 @@ def test_momentum_is_that_of_the_formula(trained) -> None:
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("name", RESUMED)
-def test_training_goes_on_from_what_was_stored(trained, precision, name) -> None:
-    """With dropout; the same losses, whether the training goes on or another takes over."""
-    found = trained[2][precision][f"resume-{name}"]
-    assert found["resumed"] == pytest.approx(found["went_on"], rel=1e-4 if precision == "fp32" else 2e-2)
+def test_training_resumes_from_a_saved_state(trained, precision, name) -> None:
+    """With dropout, a resumed training has the same losses as one that continues."""
+    reports = trained[2][precision][f"resume-{name}"]
+    assert reports["resumed"] == pytest.approx(reports["continued"], rel=1e-4 if precision == "fp32" else 2e-2)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_every_training_proves_what_it_ran(trained, precision) -> None:
-    found = trained[2][precision]["proven"]
-    assert (found["proof"]["precision"], found["proof"]["threads"]) == (precision, 2)
-    assert found["proof"]["kernels"]
-    assert found["logits"] == ["float32", 16, 10]
+def test_every_training_proves_its_precision_threads_and_kernels(trained, precision) -> None:
+    report = trained[2][precision]["proven"]
+    assert (report["proof"]["precision"], report["proof"]["threads"]) == (precision, 2)
+    assert report["proof"]["kernels"]
+    assert report["logits"] == ["float32", 16, 10]
 
 
-def test_the_other_ways_to_train_prove_what_they_ran_too(tmp_path, other_training) -> None:
+def test_other_training_variants_prove_their_precision(tmp_path, other_training) -> None:
     stack, variant, precision = other_training
-    found = run(tmp_path, stack, precision, {"proven": {"prove": True, "size": 16, "variant": variant}})["proven"]
-    assert found["proof"]["precision"] == precision
+    report = run(tmp_path, stack, precision, {"proven": {"prove": True, "size": 16, "variant": variant}})["proven"]
+    assert report["proof"]["precision"] == precision
 
 
-def test_bf16_is_not_fp32(trained) -> None:
+def test_bf16_and_fp32_give_different_weights(trained) -> None:
     _, _, reports = trained
     assert reports["fp32"]["one"]["digest"] != reports["bf16"]["one"]["digest"]
 
 
-def test_steps_lower_the_loss_and_a_seed_repeats_them(trained) -> None:
-    """With Adam, and with dropout, whose chances follow from the seed."""
-    first, again = (trained[2]["fp32"][each]["losses"] for each in ("learn", "learn-again"))
+def test_training_lowers_the_loss_and_a_seed_reproduces_it(trained) -> None:
+    """With Adam, and with dropout, which depends on the seed."""
+    first, again = (trained[2]["fp32"][name]["losses"] for name in ("learn", "learn-again"))
     assert first[-1] < 0.8 * first[0]
     assert first == pytest.approx(again, rel=1e-4)
 
 
-def test_weights_survive_the_way_to_a_stack_and_back(trained) -> None:
+def test_weights_are_unchanged_after_loading_into_a_stack_and_back(trained) -> None:
     for model, network in NETWORKS.items():
-        assert trained[2]["fp32"][f"none-{model}"]["digest"] == digest(lively_weights(network))
+        assert trained[2]["fp32"][f"none-{model}"]["digest"] == digest(nontrivial_weights(network))
 
 
 def test_layers_have_the_declared_parameters(trainer) -> None:
-    """Ask the framework's own count, the running statistics of batch normalisation included."""
+    """Compare with the framework's own count, which includes the running statistics of batch normalisation."""
     code = (
         "import json, sys\n"
         "from models.zoo import NETWORKS\n"
         "from models.weights import initial_weights\n"
-        "found = {}\n"
+        "counts = {}\n"
         "for name, network in NETWORKS.items():\n"
         "    weights = initial_weights(network, 0)\n"
         "    if sys.argv[1].startswith(('tensorflow', 'itex')):\n"
-        "        from backends.tensorflow_models import build_model\n"
-        "        layers = {each.name: each.count_params() for each in build_model(network, weights).layers}\n"
+        "        from backends.tensorflow.layers import build_model\n"
+        "        layers = {layer.name: layer.count_params() for layer in build_model(network, weights).layers}\n"
         "    else:\n"
-        "        from backends.pytorch_modules import build_module\n"
+        "        from backends.pytorch.layers import build_module\n"
         "        layers = {key: sum(tensor.numel() for tensor in child.state_dict().values() if tensor.ndim)\n"
         "                  for key, child in build_module(network, weights).named_children()}\n"
-        "    found[name] = {key: count for key, count in layers.items() if count}\n"
-        "print(json.dumps(found))\n"
+        "    counts[name] = {key: count for key, count in layers.items() if count}\n"
+        "print(json.dumps(counts))\n"
     )
     done = subprocess.run([sys.executable, "-c", code, trainer], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout.splitlines()[-1]) == {

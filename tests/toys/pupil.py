@@ -1,4 +1,4 @@
-"""A vanilla stack for tests that trains as the toy does: what the toy is held against."""
+"""A vanilla stack for tests that only trains: the baseline of the toy's trainings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ STACK = Stack(
     summary="a vanilla stack for tests that trains",
     environment=None,
     packages=("numpy",),
-    variants={"train": Variant("Add up what it was fed", training=True)},
+    variants={"train": Variant("Add up the inputs", trains=True)},
+    default_training="train",
 )
 
 __all__ = ["STACK", "open_backend"]

@@ -1,4 +1,4 @@
-"""A stack for tests, in one file: the NumPy oracle, well-behaved or faulty in one way per variant."""
+"""A stack for tests: the NumPy oracle, correct or with one fault per variant."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from models.weights import load_weights, save_weights
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from backends.protocol import F32, Course, Deployment
+    from backends.protocol import F32, InferenceSpec, TrainingSpec
 
 STACK = Stack(
     name="toy",
@@ -27,26 +27,29 @@ STACK = Stack(
     variants={
         "good": Variant("Compute what the oracle computes"),
         "wrong": Variant("Add 0.01 to every logit"),
-        "nan": Variant("Return no numbers"),
-        "dies": Variant("Exit in the middle of a prediction"),
-        "chatty": Variant("Print rubbish"),
-        "rubbish": Variant("Write rubbish into the channel to the orchestrator"),
-        "hangs": Variant("Never answer"),
-        "bf16": Variant("Read back another precision than was asked for"),
-        "unproven": Variant("Can't prove that it ran"),
+        "nan": Variant("Return NaN for every logit"),
+        "dies": Variant("Exit during a prediction"),
+        "chatty": Variant("Print garbage"),
+        "rubbish": Variant("Write garbage into the channel to the orchestrator"),
+        "brief": Variant("Write an empty reply into the channel to the orchestrator"),
+        "hangs": Variant("Never return"),
+        "bf16": Variant("Read back another precision than requested"),
+        "unproven": Variant("Fail its proof"),
         "unsupported": Variant("Refuse"),
         "rounded": Variant("Round the logits to 64ths", precisions=("int8",)),
-        "exact": Variant("Claim a precision that was not active", precisions=("int8",)),
-        "inaccurate": Variant("Get most images wrong", precisions=("int8",)),
-        "foreign": Variant("Import a framework of another stack"),
-        "queued": Variant("Work on batches when it is told to finish", asynchronous=True),
-        "converted": Variant("Start from a file that was made before", conversion="copy"),
-        "unconvertible": Variant("Start from a file that can't be made", conversion="fail"),
-        "train": Variant("Add up what it was fed", training=True),
-        "train-again": Variant("Do the same", training=True),
-        "train-diverges": Variant("End with a loss that is no number", training=True),
-        "train-dies": Variant("Exit in the third epoch", training=True),
+        "exact": Variant("Claim int8 but compute in fp32", precisions=("int8",)),
+        "inaccurate": Variant("Misclassify most images", precisions=("int8",)),
+        "foreign": Variant("Import the framework of another stack"),
+        "queued": Variant("Compute all batches when the queue is drained", asynchronous=True),
+        "converted": Variant("Start from a converted file", conversion="copy"),
+        "unconvertible": Variant("Start from a file whose conversion fails", conversion="fail"),
+        "train": Variant("Add up the inputs", trains=True),
+        "train-again": Variant("Add up the inputs, as a second training", trains=True),
+        "train-diverges": Variant("End with a loss of NaN", trains=True),
+        "train-dies": Variant("Exit in the third epoch", trains=True),
     },
+    default_variant="good",
+    default_training="train",
     baselines=("oracle", "pupil"),
 )
 
@@ -54,18 +57,16 @@ STACK = Stack(
 class ToySession(OracleSession):
     """The oracle with a fault."""
 
-    def __init__(self, deployment: Deployment) -> None:
-        weights, file = deployment.weights, deployment.files
-        if file is not None:
-            weights = load_weights(file / "weights.safetensors", deployment.network)
-        super().__init__(deployment.network, weights)
-        self.variant, self.calls, self.queue = deployment.variant, 0, []
-        self.precision = deployment.precision
+    def __init__(self, spec: InferenceSpec) -> None:
+        weights = spec.weights
+        if spec.files is not None:
+            weights = load_weights(spec.files / "weights.safetensors", spec.network)
+        super().__init__(spec.network, weights)
+        self.variant, self.precision, self.queue = spec.variant, spec.precision, []
         if self.variant == "foreign":
             sys.modules["torch"] = sys
 
     def step(self, batch: F32) -> F32:
-        self.calls += 1
         match self.variant:
             case "wrong":
                 return super().step(batch) + np.float32(0.01)
@@ -83,6 +84,8 @@ class ToySession(OracleSession):
                 sys.stdout.write('{"rubbish": 1}\n\x00\xff')
             case "rubbish":
                 os.write(int(sys.argv[2]), b"rubbish\n")
+            case "brief":
+                os.write(int(sys.argv[2]), b"{}\n")
             case "hangs":
                 time.sleep(1000)
         return super().step(batch)
@@ -102,11 +105,11 @@ class ToySession(OracleSession):
 
 
 class ToyTraining:
-    """Moves the last bias by the mean of what it was fed; which is what its loss falls with, too."""
+    """Adds the mean of the inputs to the last bias; its loss falls with the number of steps."""
 
-    def __init__(self, course: Course) -> None:
-        self.variant, self.bias = course.variant, course.weights["dense2.bias"].copy()
-        self.rest, self.steps, self.epochs = course.weights, np.zeros((), np.float32), 0
+    def __init__(self, spec: TrainingSpec) -> None:
+        self.variant, self.bias = spec.variant, spec.weights["dense2.bias"].copy()
+        self.rest, self.steps, self.epochs = spec.weights, np.zeros((), np.float32), 0
 
     def begin_epoch(self, seed: int) -> None:
         self.epochs += 1
@@ -137,22 +140,20 @@ class ToyTraining:
 
 
 class ToyBackend:
-    """Opens toy sessions."""
-
-    def inference(self, deployment: Deployment) -> ToySession:
-        if deployment.variant == "unsupported":
+    def inference(self, spec: InferenceSpec) -> ToySession:
+        if spec.variant == "unsupported":
             raise UnsupportedError("the toy can't do that")
-        return ToySession(deployment)
+        return ToySession(spec)
 
-    def training(self, course: Course) -> ToyTraining:
-        return ToyTraining(course)
+    def training(self, spec: TrainingSpec) -> ToyTraining:
+        return ToyTraining(spec)
 
 
 def open_backend(threads: int) -> ToyBackend:
     return ToyBackend()
 
 
-def convert(conversion: str, deployment: Deployment, folder: Path) -> None:
+def convert(conversion: str, spec: InferenceSpec, folder: Path) -> None:
     if conversion == "fail":
         raise RuntimeError("the toy can't be converted")
-    save_weights(folder / "weights.safetensors", deployment.weights, {})
+    save_weights(folder / "weights.safetensors", spec.weights, {})

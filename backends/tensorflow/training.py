@@ -1,0 +1,190 @@
+"""Training with TensorFlow: its variants, and the optimiser steps that they share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from backends.builders import FLOATS
+from backends.protocol import Proof, ProofError, Variant
+from backends.tensorflow.framework import ONEDNN, precision_of
+from backends.tensorflow.layers import build_model, neutral_weights
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from backends.protocol import F32, State, TrainingSpec
+    from backends.tensorflow.framework import Framework
+    from models.recipes import Recipe
+    from models.weights import Weights
+
+# Added to the norm of the gradient, so that a vanishing one does not divide by zero.
+TINY = 1e-12
+
+
+@dataclass(frozen=True)
+class TrainingBuilder:
+    """By which operators a variant is recognised: one with a prefix in `evidence`, none with one in `absent`."""
+
+    variant: Variant
+    evidence: tuple[str, ...]
+    absent: tuple[str, ...] = ()
+
+
+TRAINING_BUILDERS = {
+    "train": TrainingBuilder(
+        Variant("Training with each step as one compiled tf.function", FLOATS, trains=True), ONEDNN
+    ),
+    "train-no-onednn": TrainingBuilder(
+        Variant(
+            "As train, with oneDNN switched off: shows what oneDNN itself gives",
+            settings={"TF_ENABLE_ONEDNN_OPTS": "0"},
+            trains=True,
+        ),
+        ("Conv2DBackpropFilter",),
+        absent=ONEDNN,
+    ),
+}
+
+
+class Momentum:
+    """Gradient descent with PyTorch's velocity: v = momentum * v + g, w -= rate * v.
+
+    Keras's velocity includes the rate, which makes it another optimiser as soon as the rate changes.
+    """
+
+    def __init__(self, momentum: float) -> None:
+        import tensorflow as tf
+
+        self._momentum, self.learning_rate = momentum, tf.Variable(0.0)
+        self.variables: list[Any] = []
+
+    def build(self, variables: list[Any]) -> None:
+        import tensorflow as tf
+
+        self.variables = [tf.Variable(tf.zeros_like(variable)) for variable in variables] if self._momentum else []
+
+    def apply(self, gradients: list[Any], variables: list[Any]) -> None:
+        for index, (gradient, variable) in enumerate(zip(gradients, variables, strict=True)):
+            velocity = gradient
+            if self._momentum:
+                velocity = self.variables[index].assign(self._momentum * self.variables[index] + gradient)
+            variable.assign_sub(self.learning_rate * velocity)
+
+
+class Adam:
+    """Keras's Adam with PyTorch's epsilon."""
+
+    def __init__(self) -> None:
+        import tensorflow as tf
+
+        self._keras = tf.keras.optimizers.Adam(epsilon=1e-8)
+        self.learning_rate = self._keras.learning_rate
+
+    def build(self, variables: list[Any]) -> None:
+        self._keras.build(variables)
+        rate = self._keras._learning_rate
+        self.variables = [variable for variable in self._keras.variables if variable is not rate]
+
+    def apply(self, gradients: list[Any], variables: list[Any]) -> None:
+        self._keras.apply_gradients(zip(gradients, variables, strict=True))
+
+
+def make_optimizer(recipe: Recipe) -> Adam | Momentum:
+    return Adam() if recipe.optimizer == "adam" else Momentum(recipe.momentum)
+
+
+class TensorFlowTraining:
+    def __init__(self, framework: Framework, builder: TrainingBuilder, spec: TrainingSpec) -> None:
+        import tensorflow as tf
+
+        self._framework, self._builder, self._spec = framework, builder, spec
+        if spec.precision == "bf16":
+            tf.keras.mixed_precision.set_global_policy("mixed_bfloat16")
+        # The state of these generators can be set, unlike that of Keras's older ones.
+        tf.keras.backend.experimental.enable_tf_random_generator()
+        self._model = build_model(spec.network, spec.weights, training=True)
+        self._generators = [
+            layer._random_generator._generator
+            for layer in self._model.layers
+            if isinstance(layer, tf.keras.layers.Dropout)
+        ]
+        self._loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        self._optimizer = make_optimizer(spec.recipe)
+        self._optimizer.build(self._model.trainable_variables)
+        self._step = tf.function(self._take_step)
+        self._infer = tf.function(lambda batch: tf.cast(self._model(batch, training=False), tf.float32))
+        self.begin_epoch(spec.seed)
+
+    def begin_epoch(self, seed: int) -> None:
+        for index, generator in enumerate(self._generators):
+            generator.reset_from_seed(seed + index)
+
+    def step(self, images: F32, labels: NDArray[np.int64], learning_rate: float) -> float:
+        self._optimizer.learning_rate.assign(learning_rate)
+        return float(self._step(images, labels))
+
+    def _take_step(self, images: Any, labels: Any) -> Any:
+        # A radius of zero takes a plain step: after a second pass ITEX would round the optimiser's step differently.
+        rho = self._spec.recipe.rho
+        loss, gradients = self._sharpened(images, labels, rho) if rho else self._gradients(images, labels)
+        self._optimizer.apply(gradients, self._model.trainable_variables)
+        return loss
+
+    def _gradients(self, images: Any, labels: Any) -> tuple[Any, list[Any]]:
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            loss = self._loss(labels, tf.cast(self._model(images, training=True), tf.float32))
+        gradients = tape.gradient(loss, self._model.trainable_variables)
+        if lacking := sum(gradient is None for gradient in gradients):
+            raise ProofError(f"{lacking} of {len(gradients)} parameters have no gradient")
+        return loss, gradients
+
+    def _sharpened(self, images: Any, labels: Any, rho: float) -> tuple[Any, list[Any]]:
+        """Return the loss, and the gradients at the worst nearby weights (Foret et al. 2021, algorithm 1).
+
+        Weights and the running statistics of the first pass are restored exactly; both passes drop the same units.
+        """
+        import tensorflow as tf
+
+        random_states = [generator.state.read_value() for generator in self._generators]
+        loss, gradients = self._gradients(images, labels)
+        variables = [*self._model.trainable_variables, *self._model.non_trainable_variables]
+        before = [tf.identity(variable) for variable in variables]
+        with tf.control_dependencies([*before, *gradients]):
+            scale = rho / (tf.linalg.global_norm(gradients) + TINY)
+            for variable, gradient in zip(self._model.trainable_variables, gradients, strict=True):
+                variable.assign_add(gradient * scale)
+            for generator, state in zip(self._generators, random_states, strict=True):
+                generator.state.assign(state)
+            _, sharp = self._gradients(images, labels)
+        with tf.control_dependencies(sharp):
+            for variable, value in zip(variables, before, strict=True):
+                variable.assign(value)
+        return loss, sharp
+
+    def logits(self, images: F32) -> F32:
+        logits: F32 = self._infer(images).numpy()
+        return logits
+
+    def weights(self) -> Weights:
+        return neutral_weights(self._spec.network, self._model)
+
+    def state(self) -> State:
+        variables = enumerate(self._optimizer.variables)
+        return {str(index): np.array(variable.numpy(), np.float32) for index, variable in variables}
+
+    def restore(self, state: State) -> None:
+        for index, variable in enumerate(self._optimizer.variables):
+            variable.assign(state[str(index)].astype(variable.dtype.as_numpy_dtype))
+
+    def prove(self, images: F32, labels: NDArray[np.int64]) -> Proof:
+        return self._framework.prove(
+            lambda: self.step(images, labels, 0.0),
+            self._builder.evidence,
+            self._builder.absent,
+            lambda: precision_of(self._step.get_concrete_function(images, labels).graph),
+        )

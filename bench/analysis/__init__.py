@@ -1,0 +1,1 @@
+"""From a recorded run to numbers and verdicts. Pure."""

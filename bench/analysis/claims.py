@@ -1,0 +1,218 @@
+"""Published claims compared with what is measured here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import sqrt
+from statistics import mean
+from typing import TYPE_CHECKING, TypeAlias
+
+from bench.analysis.speedups import pair_faults
+from bench.suite.arms import LATENCY, TRAINING, Arm, Case, Pair
+from models.data import SHAPES, TEST_LABELS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from bench.analysis.gates import Estimate
+    from bench.analysis.run import Run
+
+REPRODUCED, NOT_REPRODUCED, NOT_TESTABLE, OPEN = "reproduced", "not reproduced", "not testable here", "not measured yet"
+INFERENCE_SUITE, TRAINING_SUITE = "claims-inference", "claims-training"
+TEST_SET_SIZE = SHAPES[TEST_LABELS][0]
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A claimed speedup of an arm over a baseline: at least `low`."""
+
+    suite: str
+    case: Case
+    arm: Arm
+    baseline: Arm
+    low: float
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """A claimed test accuracy of a recipe: at least `low`; `stack` is the one that the claim is about."""
+
+    recipe: str
+    low: float
+    stack: str
+
+
+@dataclass(frozen=True)
+class Untestable:
+    reason: str
+
+
+Criterion: TypeAlias = Ratio | Accuracy | Untestable
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A published statement, its source, and what would reproduce it here."""
+
+    source: str
+    statement: str
+    criterion: Criterion
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """The test accuracy of a finished training, and after how many epochs it ended."""
+
+    accuracy: float
+    epochs: int
+
+
+@dataclass(frozen=True)
+class ClaimResult:
+    claim: Claim
+    measured: str
+    verdict: str
+    origin: str
+
+
+SMALL, BN = Case("cnn-small", LATENCY, 100), Case("cnn-bn", LATENCY, 100)
+VGG_EPOCH, BN_EPOCH = Case("cnn-vgg", TRAINING, 32), Case("cnn-bn", TRAINING, 32)
+TENSORFLOW, ITEX = Arm("tensorflow", "train"), Arm("itex", "train")
+EAGER, OPENVINO = Arm("pytorch", "eager"), Arm("openvino", "latency")
+
+CLAIMS = (
+    Claim(
+        "recipe vgg",
+        "ITEX: an epoch in 108-111 s instead of 917-941 s: 8.5x",
+        Ratio(TRAINING_SUITE, VGG_EPOCH, ITEX, TENSORFLOW, 8.3),
+    ),
+    Claim("recipe vgg", "test accuracy 94.5-94.8 %", Accuracy("vgg", 0.945, "itex")),
+    Claim(
+        "recipe bn",
+        "ITEX: an epoch in 40 s instead of 250 s: 6.25x",
+        Ratio(TRAINING_SUITE, BN_EPOCH, ITEX, TENSORFLOW, 6.25),
+    ),
+    Claim(
+        "recipe bn",
+        "OpenVINO: inference in 0.9 s instead of 5 s: 5.6x",
+        Ratio(INFERENCE_SUITE, BN, OPENVINO, Arm("tensorflow", "graph"), 5.55),
+    ),
+    Claim("recipe bn", "test accuracy 92 %", Accuracy("bn", 0.92, "itex")),
+    Claim(
+        "recipe adam",
+        "IPEX: the 10,000 test images in 0.914 s instead of 1.006 s: 1.10x",
+        Ratio(INFERENCE_SUITE, SMALL, Arm("ipex", "jit"), EAGER, 1.10),
+    ),
+    Claim("recipe adam", "test accuracy 91.55 % without and 91.61 % with IPEX", Accuracy("adam", 0.9155, "ipex")),
+    Claim("recipe small", "test accuracy 0.91 with and without IPEX", Accuracy("small", 0.91, "ipex")),
+    Claim(
+        "recipe small",
+        "IPEX: a substantial boost",
+        Untestable("no number was given"),
+    ),
+    Claim("recipe sam", "improved speed and precision", Untestable("no number was given")),
+    Claim(
+        "IPEX",
+        "fp32 ResNet-50 and its kind: 1.07-1.55x, and 0.94x in one training",
+        Untestable("the networks here are none of those, nor the Xeons; the suite inference has IPEX on this machine"),
+    ),
+    Claim(
+        "TensorFlow",
+        "oneDNN: about 2x for image models",
+        Ratio(INFERENCE_SUITE, BN, Arm("tensorflow", "graph"), Arm("tensorflow", "no-onednn"), 2.0),
+    ),
+    Claim("ITEX", "none for CPUs", Untestable("no number was given")),
+    Claim(
+        "OpenVINO",
+        "int8 over fp32: 1.9-3.9x, depending on VNNI",
+        Ratio(INFERENCE_SUITE, BN, Arm("openvino", "latency", "int8"), OPENVINO, 1.9),
+    ),
+    Claim(
+        "OpenVINO",
+        "fp32 over PyTorch: 1.02x on an Ice Lake server",
+        Ratio(INFERENCE_SUITE, BN, OPENVINO, EAGER, 1.02),
+    ),
+    Claim(
+        "OpenVINO",
+        "fp32 over PyTorch: 3x (Ultralytics)",
+        Ratio(INFERENCE_SUITE, BN, OPENVINO, EAGER, 3.0),
+    ),
+)
+
+
+def needed(claims: Iterable[Claim], kind: type[Ratio | Accuracy]) -> list[str]:
+    """Return the suites, or the recipes, that claims are tested with."""
+    criteria = [claim.criterion for claim in claims if isinstance(claim.criterion, kind)]
+    names = [
+        criterion.suite if isinstance(criterion, Ratio) else criterion.recipe
+        for criterion in criteria
+        if not isinstance(criterion, Untestable)
+    ]
+    return list(dict.fromkeys(names))
+
+
+def counts(run: Run) -> bool:
+    """Return whether claims can be tested with a run: it ended, on the real data, with a preset that has intervals."""
+    ended = run.end is not None and run.end.status != "interrupted"
+    return ended and run.data == "fashion-mnist" and run.preset.confidence is not None
+
+
+def judge_claim(
+    claim: Claim, runs: Mapping[str, Run], trained: Mapping[str, Mapping[str, TrainedModel]]
+) -> ClaimResult:
+    """Return the result for a claim from the runs by suite, and the trained models by recipe and folder."""
+    match claim.criterion:
+        case Untestable(reason):
+            return ClaimResult(claim, "", f"{NOT_TESTABLE}: {reason}", "")
+        case Accuracy(recipe, low, _):
+            return _judge_accuracy(claim, low, trained.get(recipe, {}))
+        case Ratio() as ratio:
+            return _judge_ratio(claim, ratio, runs.get(ratio.suite))
+
+
+def _judge_ratio(claim: Claim, ratio: Ratio, run: Run | None) -> ClaimResult:
+    if run is None:
+        return ClaimResult(claim, "", OPEN, "")
+    estimate = run.estimate(Pair(ratio.arm, ratio.baseline, ratio.case))
+    if estimate is None:
+        failures = [run.failure(arm, ratio.case) for arm in (ratio.arm, ratio.baseline)]
+        reason = next((failure.reason for failure in failures if failure), "")
+        verdict = f"{NOT_TESTABLE}: {reason}" if reason else f"{OPEN}: the newest run has no such pair"
+        return ClaimResult(claim, "", verdict, run.folder.name)
+    if faults := pair_faults(run, ratio.arm, ratio.baseline, ratio.case):
+        return ClaimResult(claim, "", f"{NOT_TESTABLE}: {'; '.join(faults)}", run.folder.name)
+    return ClaimResult(claim, _measured(run, ratio, estimate), _ratio_verdict(ratio, estimate), run.folder.name)
+
+
+def _ratio_verdict(ratio: Ratio, estimate: Estimate) -> str:
+    """Return whether the interval includes the claimed ratio or lies above it."""
+    interval = estimate.ratio_interval
+    if interval is None:
+        return f"{OPEN}: this run's preset gives no interval"
+    return REPRODUCED if interval.high >= ratio.low else NOT_REPRODUCED
+
+
+def _measured(run: Run, ratio: Ratio, estimate: Estimate) -> str:
+    interval, trains = estimate.ratio_interval, ratio.case.scenario == TRAINING
+    bounds = f" ({interval.low:.2f} to {interval.high:.2f})" if interval else ""
+    turns = 1 if trains else TEST_SET_SIZE / ratio.case.batch_size
+    before, after = (
+        f"{(run.typical_latency_ns(arm, ratio.case) or 0.0) * turns / 1e9:.3g} s" for arm in (ratio.baseline, ratio.arm)
+    )
+    images = run.images_per_turn(ratio.case) if trains else TEST_SET_SIZE
+    work = f"an epoch of {images:,} images" if trains else f"{images:,} images"
+    arms = f"{ratio.arm.label} over {ratio.baseline.label}, {ratio.case.model}"
+    return f"{estimate.speedup:.2f}x{bounds}: {arms}; {before} -> {after} for {work}"
+
+
+def _judge_accuracy(claim: Claim, low: float, trained: Mapping[str, TrainedModel]) -> ClaimResult:
+    """Compare the mean accuracy, allowing two standard errors for the choice of the test images."""
+    if not trained:
+        return ClaimResult(claim, "", OPEN, "")
+    accuracies = [model.accuracy for model in trained.values()]
+    standard_error = sqrt(low * (1 - low) / TEST_SET_SIZE)
+    spread = f", {min(accuracies):.2%} to {max(accuracies):.2%}" if len(accuracies) > 1 else ""
+    epochs = ", ".join(map(str, sorted({model.epochs for model in trained.values()})))
+    measured = f"{mean(accuracies):.2%} ({len(accuracies)} trained{spread}; {epochs} epochs)"
+    verdict = REPRODUCED if mean(accuracies) >= low - 2 * standard_error else NOT_REPRODUCED
+    return ClaimResult(claim, measured, verdict, ", ".join(trained))

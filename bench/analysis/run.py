@@ -1,0 +1,361 @@
+"""A recorded run: its description and records, indexed, and the ratios that follow from them."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from functools import cached_property
+from statistics import fmean, median
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from bench.analysis import gates
+from bench.analysis.gates import Estimate, estimate_of
+from bench.analysis.stats import percentile, trimmed_mean
+from bench.journal import JOURNAL, read_journal
+from bench.records import (
+    Check,
+    Conversion,
+    End,
+    Evidence,
+    Failure,
+    Overhead,
+    Parity,
+    Proof,
+    Reference,
+    Roof,
+    Slice,
+    Start,
+    TrainedEpoch,
+    Turn,
+    watched_ns,
+)
+from bench.run_info import read_run
+from bench.suite.arms import LATENCY, TRAINING, Arm, Case, Pair
+from bench.suite.schedule import PRESETS
+from models.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from bench.records import Conditions
+
+_T = TypeVar("_T")
+_R = TypeVar("_R", bound=Check | Start | Failure | Slice | TrainedEpoch)
+
+
+class Run:
+    """A recorded run. Its dictionaries have the ids of arm and case as keys, unless they say otherwise."""
+
+    def __init__(self, folder: Path) -> None:
+        """Read the run in `folder`; raises UserError if there is none or if it is damaged."""
+        self.folder = folder
+        self.info = read_run(folder)
+        self.records = read_journal(folder)
+        self.arms, self.cases = self.info.arms, self.info.cases
+        self.preset = PRESETS[self.info.preset]
+        self.data = self.info.data.name
+        self._cases = {case.id: case for case in self.cases}
+        self._participants = {
+            case: [arm for arm in self.arms if arm.id in ids]
+            for case, ids in ((case, set(arms)) for case, arms in self.info.lineups.items())
+        }
+        self._all_turns: list[Turn] = [*self.of(Slice), *self.of(TrainedEpoch)]
+        if damage := self._damage():
+            raise UserError(f"{folder / JOURNAL}: damaged: {damage}")
+
+    def _damage(self) -> str | None:
+        """Return a description of the first record that no run could have written, or None."""
+        participants = {(arm.id, case) for case, arms in self._participants.items() for arm in arms}
+        places = set()
+        for turn in self._all_turns:
+            place = turn.arm, turn.case, turn.block, turn.round
+            if place in places:
+                return f"{turn.arm} has two turns in round {turn.round} of block {turn.block} on {turn.case}"
+            places.add(place)
+            if (turn.arm, turn.case) not in participants or not _is_possible(turn, self._cases[turn.case]):
+                return f"the turn of {turn.arm} in block {turn.block} on {turn.case} is impossible"
+        for roof in self.roofs:
+            if len(roof.counts) != len(roof.walls_ns) or min(roof.walls_ns, default=0) <= 0:
+                return f"the limit '{roof.what}' of {roof.size} is impossible"
+        images = {reference.model: len(reference.labels) for reference in self.of(Reference)}
+        for reference in self.of(Reference):
+            if not 0 < len(reference.labels) == len(reference.truth) == images[reference.model]:
+                return f"the reference labels of {reference.model} are not one for each image"
+        for proof in self.of(Proof):
+            case = self._cases.get(proof.case)
+            if case and len(proof.labels) != images.get(case.model, len(proof.labels)):
+                return f"the labels of {proof.arm} on {proof.case} are not one for each image"
+        return None
+
+    def of(self, kind: type[_T]) -> list[_T]:
+        return cast("list[_T]", self._by_kind[kind])
+
+    @cached_property
+    def _by_kind(self) -> dict[type, list[Any]]:
+        kinds = defaultdict[type, list[Any]](list)
+        for record in self.records:
+            kinds[type(record)].append(record)
+        return kinds
+
+    def participants(self, case: Case) -> list[Arm]:
+        """Return the arms that were to take part in a case, including those that were skipped."""
+        return self._participants[case.id]
+
+    def is_vanilla(self, arm: Arm) -> bool:
+        return not self.info.stacks[arm.stack].baselines
+
+    @cached_property
+    def pairs(self) -> list[Pair]:
+        arms = {arm.id: arm for arm in self.arms}
+        return [
+            Pair(arms[pair.arm], arms[pair.baseline], self._cases[pair.case], pair.candidate)
+            for pair in self.info.pairs
+        ]
+
+    @cached_property
+    def references(self) -> dict[str, Reference]:
+        """Return the oracle's labels by model."""
+        return {reference.model: reference for reference in self.of(Reference)}
+
+    @cached_property
+    def conversions(self) -> dict[tuple[str, str], Conversion]:
+        """Return the conversions by arm and model."""
+        return {(conversion.arm, conversion.model): conversion for conversion in self.of(Conversion)}
+
+    @cached_property
+    def proofs(self) -> dict[tuple[str, str], Proof]:
+        return {(proof.arm, proof.case): proof for proof in self.of(Proof)}
+
+    @cached_property
+    def turns(self) -> dict[tuple[str, str], list[Turn]]:
+        """Return slices or epochs in the order of measurement, only those of processes that proved their work."""
+        proven = {(evidence.arm, evidence.case, evidence.block) for evidence in self.of(Evidence)}
+        return _by_arm_and_case(turn for turn in self._all_turns if (turn.arm, turn.case, turn.block) in proven)
+
+    @cached_property
+    def checks(self) -> dict[tuple[str, str], list[Check]]:
+        return _by_arm_and_case(self.of(Check))
+
+    @cached_property
+    def starts(self) -> dict[tuple[str, str], list[Start]]:
+        return _by_arm_and_case(self.of(Start))
+
+    @cached_property
+    def failures(self) -> dict[tuple[str, str], list[Failure]]:
+        return _by_arm_and_case(self.of(Failure))
+
+    @cached_property
+    def _parities(self) -> dict[tuple[str, str, str], Parity]:
+        return {(parity.arm, parity.baseline, parity.case): parity for parity in reversed(self.of(Parity))}
+
+    @property
+    def roofs(self) -> list[Roof]:
+        return self.of(Roof)
+
+    @property
+    def overhead(self) -> Overhead | None:
+        return next(iter(self.of(Overhead)), None)
+
+    @property
+    def overhead_ns(self) -> float | None:
+        """Return the median of the null backend's samples."""
+        return percentile(sorted(self.overhead.samples_ns), 50) if self.overhead else None
+
+    @property
+    def end(self) -> End | None:
+        """Return how the run ended; None if it was killed."""
+        return next(iter(self.of(End)), None)
+
+    def slices(self, arm: Arm, case: Case) -> list[Slice]:
+        return [turn for turn in self.turns.get((arm.id, case.id), []) if isinstance(turn, Slice)]
+
+    def epochs(self, arm: Arm, case: Case) -> list[TrainedEpoch]:
+        return [turn for turn in self.turns.get((arm.id, case.id), []) if isinstance(turn, TrainedEpoch)]
+
+    def proof(self, arm: Arm, case: Case) -> Proof | None:
+        """Return the proof of an arm; a replica has its original's."""
+        return self.proofs.get((arm.original.id, case.id))
+
+    def parity(self, pair: Pair) -> Parity | None:
+        return self._parities.get((pair.arm.id, pair.baseline.id, pair.case.id))
+
+    def failure(self, arm: Arm, case: Case) -> Failure | None:
+        """Return the first failure of an arm; a replica without one has its original's."""
+        own = self.failures.get((arm.id, case.id), [])
+        original = self.failures.get((arm.original.id, case.id), [])
+        return next(iter(own or original), None)
+
+    def threads(self, case: Case) -> int:
+        """Return how many threads each arm had on a case, all of its processes together."""
+        return case.threads or self.info.threads
+
+    def images_per_turn(self, case: Case) -> int:
+        """Return how many images the time of a turn covers: a batch, or an epoch."""
+        training = self.info.suite.training
+        return training.images if training and case.scenario == TRAINING else case.batch_size
+
+    def accuracy(self, arm: Arm, case: Case) -> float | None:
+        """Return the test accuracy of the arm's proof; of arms that train, the mean over their seeds."""
+        if case.scenario == TRAINING:
+            accuracies = self.final_accuracies(arm, case).values()
+            return fmean(accuracies) if accuracies else None
+        proof = self.proof(arm, case)
+        return proof.accuracy if proof else None
+
+    def final_accuracies(self, arm: Arm, case: Case) -> dict[int, float]:
+        """Return the test accuracy after the last epoch by block, of blocks that trained all epochs."""
+        training = self.info.suite.training
+        return {
+            epoch.block: epoch.test_accuracy
+            for epoch in self.epochs(arm, case)
+            if training and epoch.round == training.epochs - 1 and epoch.test_accuracy is not None
+        }
+
+    def trained_memory_bytes(self, arm: Arm, case: Case) -> int | None:
+        return max((epoch.result.memory_bytes for epoch in self.epochs(arm, case)), default=None)
+
+    @cached_property
+    def disturbed_rounds(self) -> set[tuple[str, int, int]]:
+        """Return (case, block, round) of the rounds in which the arms lost too much of their cores."""
+        taken, others, watched = (defaultdict[tuple[str, int, int], float](float) for _ in range(3))
+        threads, machine = {case.id: self.threads(case) for case in self.cases}, self.info.machine
+        for turn in self._all_turns:
+            key, conditions = (turn.case, turn.block, turn.round), turn.conditions
+            # Runs that did not record the watched time counted the steal of all cores.
+            cores = machine.cores if conditions.watched_ns is None else threads[turn.case]
+            taken[key] += conditions.steal_ns / cores + conditions.throttled_ns / machine.usable_cores
+            others[key] += (conditions.foreign_ns or 0) / threads[turn.case]
+            watched[key] += watched_ns(turn)
+        return {
+            key
+            for key in watched
+            if taken[key] > gates.MAX_TAKEN_SHARE * watched[key] or others[key] > gates.MAX_FOREIGN_SHARE * watched[key]
+        }
+
+    @cached_property
+    def _latencies(self) -> dict[tuple[str, str], dict[tuple[int, int], float]]:
+        """Return the time per batch or epoch by block and round, in ns, without the first epoch of each process.
+
+        In its first epoch a process does everything for the first time: it is the warm-up.
+        """
+        return {
+            (arm, case): {
+                (turn.block, turn.round): _time_ns(turn, self._cases[case].scenario)
+                for turn in turns
+                if isinstance(turn, Slice) or turn.round
+            }
+            for (arm, case), turns in self.turns.items()
+        }
+
+    @cached_property
+    def _block_latencies_ns(self) -> dict[tuple[str, str], dict[int, float]]:
+        return {key: _medians(latencies) for key, latencies in self._latencies.items()}
+
+    def block_latencies_ns(self, arm: Arm, case: Case) -> dict[int, float]:
+        """Return by block the median over its rounds of the time per batch or epoch."""
+        return self._block_latencies_ns.get((arm.id, case.id), {})
+
+    def typical_latency_ns(self, arm: Arm, case: Case) -> float | None:
+        """Return the median over blocks of the blocks' latencies."""
+        blocks = self.block_latencies_ns(arm, case)
+        return median(blocks.values()) if blocks else None
+
+    def log_ratios(self, pair: Pair, *, disturbed: bool = True) -> dict[int, float]:
+        """Return by block the median over its rounds of log(latency of the baseline / latency of the arm).
+
+        The latency of a slice is the trimmed mean of its samples; for throughput, the time per batch of all workers
+        together. Disturbed rounds count if `disturbed`.
+        """
+        arm, baseline = (self._latencies.get((arm.id, pair.case.id), {}) for arm in (pair.arm, pair.baseline))
+        rounds = sorted(arm.keys() & baseline.keys())
+        if not disturbed:
+            rounds = [place for place in rounds if (pair.case.id, *place) not in self.disturbed_rounds]
+        return _medians({place: math.log(baseline[place] / arm[place]) for place in rounds})
+
+    def estimate(self, pair: Pair, *, disturbed: bool = True) -> Estimate | None:
+        """Return the speedup of a comparison with its intervals, or None if no block has both arms."""
+        log_ratios = self.log_ratios(pair, disturbed=disturbed)
+        return estimate_of(list(log_ratios.values()), self.preset.confidence) if log_ratios else None
+
+    def band(self, pair: Pair) -> float | None:
+        """Return the largest absolute log ratio inside the interval of the A/A comparison on the same case."""
+        return self._bands.get(pair.case)
+
+    @cached_property
+    def _bands(self) -> dict[Case, float]:
+        estimates = {pair.case: self.estimate(pair) for pair in reversed(self.pairs) if pair.arm.replica}
+        return {
+            case: max(abs(estimate.interval.low), abs(estimate.interval.high))
+            for case, estimate in estimates.items()
+            if estimate and estimate.interval
+        }
+
+    def matched(self, pair: Pair) -> bool | None:
+        """Return whether the environments of both arms have equal versions of all shared packages.
+
+        None if one of the environments is missing.
+        """
+        one, other = (self.info.stacks[arm.stack].environment for arm in (pair.arm, pair.baseline))
+        if not {one, other} <= self.info.environments.keys():
+            return None
+        mismatches = self.info.mismatches
+        return not (mismatches.get(f"{one} {other}") or mismatches.get(f"{other} {one}"))
+
+
+def idle_share(run: Run) -> float | None:
+    """Return the CPU time of all idle workers together while an arm was measured, as a share of one core."""
+    return _cpu_share(run, lambda conditions: conditions.idle_cpu_ns)
+
+
+def harness_share(run: Run) -> float | None:
+    """Return the CPU time of the orchestrator while an arm was measured, as a share of one core."""
+    return _cpu_share(run, lambda conditions: conditions.harness_cpu_ns)
+
+
+def _cpu_share(run: Run, used_ns: Callable[[Conditions], int]) -> float | None:
+    turns = [turn for turns in run.turns.values() for turn in turns]
+    return sum(used_ns(turn.conditions) for turn in turns) / sum(map(watched_ns, turns)) if turns else None
+
+
+def foreign_share(run: Run) -> float | None:
+    """Return the CPU time of other processes on the arms' cores, as a share; None if it was not recorded."""
+    turns = [
+        (run.threads(case), turn)
+        for case in run.cases
+        for arm in run.participants(case)
+        for turn in run.turns.get((arm.id, case.id), [])
+    ]
+    used = [turn.conditions.foreign_ns for _, turn in turns if turn.conditions.foreign_ns is not None]
+    return max(0, sum(used)) / sum(watched_ns(turn) * threads for threads, turn in turns) if used else None
+
+
+def _medians(by_round: dict[tuple[int, int], float]) -> dict[int, float]:
+    """Return by block the median over its rounds."""
+    blocks = defaultdict[int, list[float]](list)
+    for (block, _), value in by_round.items():
+        blocks[block].append(value)
+    return {block: median(values) for block, values in blocks.items()}
+
+
+def _time_ns(turn: Turn, scenario: str) -> float:
+    if isinstance(turn, TrainedEpoch):
+        return turn.wall_ns
+    return trimmed_mean(turn.samples_ns) if scenario == LATENCY else turn.batch_interval_ns
+
+
+def _by_arm_and_case(records: Iterable[_R]) -> dict[tuple[str, str], list[_R]]:
+    groups = defaultdict[tuple[str, str], list[_R]](list)
+    for record in records:
+        groups[record.arm, record.case].append(record)
+    return dict(groups)
+
+
+def _is_possible(turn: Turn, case: Case) -> bool:
+    if isinstance(turn, TrainedEpoch):
+        possible = case.scenario == TRAINING and turn.wall_ns > 0 and turn.result.images > 0
+    else:
+        counted = len(turn.counts) == len(turn.walls_ns) and sum(turn.counts) == len(turn.samples_ns) > 0
+        positive = counted and min(turn.counts) >= 0 and min(*turn.samples_ns, *turn.walls_ns) > 0
+        possible = case.scenario != TRAINING and positive
+    return possible and watched_ns(turn) > 0

@@ -1,0 +1,105 @@
+"""How arms scale in a sweep: with the batch size, and with the number of threads."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import TYPE_CHECKING
+
+from bench.analysis.gates import estimate_of
+from bench.suite.arms import Case, threads_label
+
+if TYPE_CHECKING:
+    from bench.analysis.gates import Estimate
+    from bench.analysis.run import Run
+    from bench.suite.arms import Arm
+
+BATCH_SIZE, THREADS = "batch_size", "threads"
+# With fewer values it is no sweep.
+MIN_VALUES = {BATCH_SIZE: 3, THREADS: 2}
+
+
+@dataclass(frozen=True)
+class Point:
+    """An arm on one case of a sweep.
+
+    `gain` is its throughput in images/s relative to that on the sweep's first case, paired by block; None on the first,
+    and for an arm that was not measured there.
+    """
+
+    case: Case
+    latency_ns: float
+    images_per_s: float
+    gain: Estimate | None
+
+
+@dataclass(frozen=True)
+class Curve:
+    """An arm's points, in the order of the sweep."""
+
+    arm: Arm
+    points: tuple[Point, ...]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Cases that differ only in `over`, and the arms that were measured on at least two of them."""
+
+    over: str
+    cases: tuple[Case, ...]
+    curves: tuple[Curve, ...]
+
+    @property
+    def label(self) -> str:
+        """Return what the cases have in common."""
+        case = self.cases[0]
+        common = threads_label(case.threads) if self.over == BATCH_SIZE else f"batch {case.batch_size}"
+        return ", ".join(filter(None, (case.model, case.scenario, common)))
+
+    def heading(self, case: Case) -> str:
+        return str(case.batch_size) if self.over == BATCH_SIZE else threads_label(case.threads)
+
+
+def sweeps(run: Run) -> list[Sweep]:
+    """Return the run's sweeps, those over the batch size first."""
+    groups = defaultdict[tuple[str, Case], list[Case]](list)
+    for over in (BATCH_SIZE, THREADS):
+        for case in run.cases:
+            alike = replace(case, batch_size=0) if over == BATCH_SIZE else replace(case, threads=0)
+            groups[over, alike].append(case)
+    candidates = [
+        _sweep(run, over, sorted(cases, key=lambda case: value(case, over)))
+        for (over, _), cases in groups.items()
+        if len(cases) >= MIN_VALUES[over]
+    ]
+    return [sweep for sweep in candidates if sweep.curves]
+
+
+def value(case: Case, over: str) -> int:
+    return case.batch_size if over == BATCH_SIZE else case.threads
+
+
+def _sweep(run: Run, over: str, cases: list[Case]) -> Sweep:
+    curves = (Curve(arm, _points(run, arm, cases)) for arm in run.participants(cases[0]) if not arm.replica)
+    return Sweep(over, tuple(cases), tuple(curve for curve in curves if len(curve.points) > 1))
+
+
+def _points(run: Run, arm: Arm, cases: list[Case]) -> tuple[Point, ...]:
+    first = _times_per_image_ns(run, arm, cases[0])
+    points = []
+    for case in cases:
+        times = _times_per_image_ns(run, arm, case)
+        if times:
+            gains = [math.log(first[block] / times[block]) for block in sorted(first.keys() & times.keys())]
+            typical = median(times.values())
+            gain = estimate_of(gains, run.preset.confidence) if gains and case != cases[0] else None
+            points.append(Point(case, typical * run.images_per_turn(case), 1e9 / typical, gain))
+    return tuple(points)
+
+
+def _times_per_image_ns(run: Run, arm: Arm, case: Case) -> dict[int, float]:
+    """Return by block the median over its rounds of the time per image."""
+    images = run.images_per_turn(case)
+    return {block: latency / images for block, latency in run.block_latencies_ns(arm, case).items()}

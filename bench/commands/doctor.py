@@ -1,0 +1,46 @@
+"""`bench doctor`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from backends.registry import stacks
+from bench.console import WARNING, say
+from bench.machine.diagnosis import Finding, current_findings, static_findings
+from bench.report.document import Cell, Column, table
+from bench.report.writers import print_table
+from bench.suite.environments import MissingEnvironmentError, environment_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.console import Console
+
+FINDING_COLUMNS: tuple[Column[Finding], ...] = (
+    Column("", lambda finding: "!" if finding.advice else "ok", " ", lambda mark: Cell(mark, mark), numeric=False),
+    Column("", lambda finding: finding.what, "What", numeric=False),
+    Column("", lambda finding: finding.value, "Value", numeric=False),
+)
+
+
+def examine_machine(console: Console) -> None:
+    findings = [*static_findings(), *current_findings(), *stack_findings()]
+    print_table(table(findings, FINDING_COLUMNS, title="This machine"), console)
+    for finding in findings:
+        if finding.advice:
+            say(console, finding.line, WARNING)
+
+
+def stack_findings() -> Iterator[Finding]:
+    """Yield the versions in the environment of each stack, or the command that creates it."""
+    for stack in stacks().values():
+        if stack.internal:
+            continue
+        try:
+            environment = environment_of(stack)
+        except MissingEnvironmentError as error:
+            yield Finding(f"Stack {stack.name}", "not installed", str(error))
+        else:
+            packages = environment.packages
+            versions = ", ".join(f"{name} {packages[name]}" for name in stack.packages if name in packages)
+            yield Finding(f"Stack {stack.name}", f"environment {environment.name}, {versions}")

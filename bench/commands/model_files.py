@@ -1,0 +1,102 @@
+"""`bench evaluate`, `bench export` and `bench import`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bench.commands.folders import shared_folder
+from bench.console import WARNING, say
+from bench.journal import write_pages
+from bench.report.document import table
+from bench.report.writers import print_table
+from bench.suite.arms import Arm
+from bench.suite.environments import find_stack
+from bench.training.evaluate import default_arms, evaluate_arms
+from bench.training.history import TRAINING_FILE, read_history, read_training
+from bench.training.model_file import export_model, import_model, open_model
+from models.data import SYNTHETIC_WARNING
+from models.errors import UserError, unknown
+from models.zoo import NETWORKS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from bench.training.evaluate import Evaluation
+    from bench.training.model_file import ModelFile
+    from models.data import DataSet
+
+
+def evaluate_model(
+    path: Path,
+    model_name: str | None,
+    arms: tuple[Arm, ...],
+    source: str,
+    threads: int,
+    results: Path,
+    name: str | None,
+    console: Console,
+) -> int:
+    """Evaluate a model on several arms, by default on every installed stack; return 1 if an arm failed."""
+    from bench.report.evaluation import macro_columns
+    from models.data import load
+
+    model = open_model(path, model_name)
+    chosen = list(arms) or default_arms()
+    if not chosen:
+        raise UserError("no stack is installed to evaluate on; make an environment: tox -e vanilla --notest")
+    data = load(source)
+    folder = path if path.is_dir() else shared_folder(results, name or f"evaluate-{path.stem}", TRAINING_FILE)
+    evaluations = report_model(model, chosen, data, threads, folder)
+    if data.name == "synthetic":
+        say(console, SYNTHETIC_WARNING, "bold yellow")
+    evaluated = [evaluation for evaluation in evaluations if evaluation.logits is not None]
+    print_table(table(evaluated, macro_columns()), console)
+    say_failures(evaluations, console)
+    say(console, f"report: {folder / 'report.html'}")
+    return 0 if len(evaluated) == len(evaluations) else 1
+
+
+def say_failures(evaluations: list[Evaluation], console: Console) -> None:
+    for evaluation in evaluations:
+        if evaluation.logits is None:
+            say(console, f"{evaluation.arm.label} is not evaluated: {evaluation.reason}", WARNING)
+
+
+def inference_arm(text: str) -> Arm:
+    """Parse STACK/VARIANT[/PRECISION]; raises UserError unless it can be evaluated."""
+    stack_name, _, rest = text.partition("/")
+    variant, _, precision = rest.partition("/")
+    stack = find_stack(stack_name)
+    allowed = {name: declared for name, declared in stack.variants.items() if not declared.trains}
+    allowed = {name: declared for name, declared in allowed.items() if not declared.asynchronous}
+    if variant not in allowed:
+        raise unknown(f"variant of {stack.name}", variant, allowed)
+    if (precision or "fp32") not in allowed[variant].precisions:
+        raise unknown(f"precision of {stack.name}/{variant}", precision, allowed[variant].precisions)
+    return Arm(stack.name, variant, precision or "fp32")
+
+
+def report_model(model: ModelFile, arms: list[Arm], data: DataSet, threads: int, folder: Path) -> list[Evaluation]:
+    """Evaluate a model, and write the report into a folder, with the learning curves if it is that of a training."""
+    from bench.report import evaluation as report
+
+    # Damaged files are an error before the evaluation, which takes minutes.
+    record = read_training(folder) if (folder / TRAINING_FILE).exists() else None
+    history = read_history(folder)
+    evaluations = evaluate_arms(model, arms, data, threads)
+    write_pages(folder, *report.render_evaluation(model, evaluations, history, record, data.name))
+    return evaluations
+
+
+def export_file(path: Path, output: Path, model_name: str | None, console: Console) -> None:
+    export_model(open_model(path, model_name), output)
+    say(console, f"{output}: written")
+
+
+def import_file(file: Path, output: Path, model_name: str, console: Console) -> None:
+    if model_name not in NETWORKS:
+        raise unknown("model", model_name, NETWORKS)
+    import_model(file, NETWORKS[model_name], output)
+    say(console, f"{output}: written")

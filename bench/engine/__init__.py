@@ -1,0 +1,1 @@
+"""Drive workers: start them, prove what they run, measure block by block."""

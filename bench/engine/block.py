@@ -1,0 +1,297 @@
+"""Blocks: one fresh process per arm, all started together, alternated in rounds."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import product
+from statistics import median
+from typing import TYPE_CHECKING, TypeVar
+
+from backends.registry import stacks
+from bench.analysis import gates
+from bench.clock import cpu_ns, cpu_ns_of, now_ns, pause
+from bench.engine.build import build_sessions, start_group
+from bench.engine.proof import compare, predict, read_back
+from bench.engine.workers import START_TOGETHER_NS, WorkerError
+from bench.machine import counters, facts, resources
+from bench.records import Check, Conditions, Evidence, Slice
+from bench.suite.arms import LATENCY
+from bench.suite.plan import LEAD_IN, WARM_UP_SLICE_NS
+from bench.suite.variables import restart_variables
+from bench.worker.messages import RunSlice, batch_interval_ns
+from bench.worker.timing import is_steady
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from bench.engine.context import RunContext, Tally
+    from bench.engine.workers import WorkerGroup
+    from bench.records import Turn
+    from bench.suite.arms import Arm, Case
+    from bench.suite.schedule import Block
+    from bench.worker.messages import ProofReply, SliceReply
+
+T = TypeVar("T")
+
+SLICE_TIMEOUT_S = 60
+# The kernel accounts the CPU time of a running thread at timer ticks, 1 to 4 ms apart (10 ms at 100 Hz). With a shorter
+# step, a spinning process could look like a sleeping one.
+SETTLE_STEP_NS, SETTLE_LIMIT_NS, SETTLED_SHARE = 6_000_000, 500_000_000, 0.05
+
+
+class BlockRunner(ABC):
+    """Measures a block: starts a worker group per arm, alternates them in rounds, and reads back what ran."""
+
+    def __init__(self, context: RunContext, tally: Tally, block: Block, caches: Path) -> None:
+        self.context, self.tally, self.block = context, tally, block
+        self.groups: dict[str, WorkerGroup] = {}
+        # The same for all arms of the block.
+        self.cores: list[int] = []
+        self._caches = caches
+        self._cases = {case.id: case for case in context.plan.suite.cases if case.id in block.cases}
+        self._arms = {arm.id: arm for arm in context.plan.arms}
+        # (arm, case) that may be timed.
+        self._ready: set[tuple[str, str]] = set()
+        # CPU time per wall time of each turn: how many cores it used.
+        self._used_cores: dict[tuple[str, str], list[float]] = defaultdict(list)
+
+    @property
+    def cases(self) -> list[Case]:
+        """Return the cases in the order in which their sessions are built."""
+        return [self._cases[case_id] for case_id in self.block.cases]
+
+    def measure(self) -> None:
+        """Build all arms, alternate them, and store what each of them ran.
+
+        An arm that fails leaves the block; the others continue.
+        """
+        self.cores = counters.quiet_cores(self.context.plan.threads_of(self.cases[0]))
+        try:
+            self._start_arms()
+            for turn in self.block.rounds:
+                for position, arm_id in enumerate(turn.order):
+                    self._attempt(arm_id, turn.case, partial(self.take_turn, turn.number, position))
+            # After the last turn, so that no profiler has been active before.
+            for arm_id, case_id in sorted(self._ready):
+                self._attempt(arm_id, case_id, self._store_evidence)
+        finally:
+            for group in self.groups.values():
+                group.stop()
+
+    def takes_part(self, arm: Arm, case: Case) -> bool:
+        """Return whether an arm is to be measured on a case, as far as earlier steps of the run show."""
+        return not self.tally.exceeds_failure_budget(arm, case, self.context.plan.preset.blocks)
+
+    @abstractmethod
+    def prepare(self, group: WorkerGroup, arm: Arm, case: Case) -> None:
+        """Build what an arm needs for a case, in a thread of the orchestrator; raises WorkerError."""
+
+    @abstractmethod
+    def check(self, arm: Arm, case: Case) -> None:
+        """Check and warm up what was built; raises WorkerError."""
+
+    @abstractmethod
+    def take_turn(self, number: int, position: int, arm: Arm, case: Case) -> None:
+        """Measure an arm's turn in a round, and store it; raises WorkerError."""
+
+    @abstractmethod
+    def read_back(self, arm: Arm, case: Case) -> ProofReply:
+        """Return what an arm's workers read back; raises WorkerError."""
+
+    def _start_arms(self) -> None:
+        """Build as many arms at a time as there are cores; then check and warm up one after the other.
+
+        Nothing is timed until all are built. Start-up times are slower here than alone, and are not stored.
+        """
+        for arm_id in self.block.start:
+            self._ready |= {(arm_id, case.id) for case in self.cases if self.takes_part(self._arms[arm_id], case)}
+        present = [arm_id for arm_id in self.block.start if any(arm == arm_id for arm, _ in self._ready)]
+        for arm_id, error in self._build_arms(present).items():
+            self._remove(arm_id, error)
+        for case, arm_id in product(self.cases, present):
+            self._attempt(arm_id, case.id, self.check)
+
+    def _build_arms(self, arm_ids: Sequence[str]) -> dict[str, WorkerError]:
+        """Start and build arms; return the errors of those that failed."""
+        errors, builds = {}, {}
+        with ThreadPoolExecutor(facts.usable_cores()) as pool:
+            try:
+                for arm_id in arm_ids:
+                    arm = self._arms[arm_id]
+                    try:
+                        # In the main thread: PR_SET_PDEATHSIG kills a worker when the thread that started it ends.
+                        group = start_group(self.context, arm, self.cases[0], self._caches, restart_variables())
+                    except WorkerError as error:
+                        errors[arm_id] = error
+                        continue
+                    self.groups[arm_id] = group
+                    builds[arm_id] = pool.submit(self._build, arm, group)
+                for arm_id, build in builds.items():
+                    try:
+                        build.result()
+                    except WorkerError as error:
+                        errors[arm_id] = error
+            except BaseException:
+                # An interrupt: killing the workers ends the threads that wait for their replies.
+                pool.shutdown(wait=False, cancel_futures=True)
+                for group in self.groups.values():
+                    group.kill()
+                raise
+        return errors
+
+    def _build(self, arm: Arm, group: WorkerGroup) -> None:
+        try:
+            resources.require_memory(self.tally.memory_of(arm))
+        except MemoryError as error:
+            raise WorkerError(f"{error}; measure fewer arms at a time: --stack, --precision, --model") from error
+        group.wait_until_ready()
+        for case in self.cases:
+            if (arm.id, case.id) in self._ready:
+                self.prepare(group, arm, case)
+
+    def _attempt(self, arm_id: str, case_id: str, work: Callable[[Arm, Case], None]) -> None:
+        """Do `work` for an arm, unless it has left the block."""
+        if (arm_id, case_id) in self._ready:
+            try:
+                work(self._arms[arm_id], self._cases[case_id])
+            except WorkerError as error:
+                self._remove(arm_id, error)
+
+    def _remove(self, arm_id: str, error: WorkerError) -> None:
+        """Stop an arm's workers, and store the error for all of its cases that are not finished."""
+        if group := self.groups.pop(arm_id, None):
+            group.stop()
+        for case in self.cases:
+            if (arm_id, case.id) in self._ready:
+                self._ready.remove((arm_id, case.id))
+                self.tally.add_failure(self._arms[arm_id], case, self.block.number, error)
+
+    def _store_evidence(self, arm: Arm, case: Case) -> None:
+        evidence = self.read_back(arm, case)
+        cores, threads = median(self._used_cores[arm.id, case.id]), self.context.plan.threads_of(case)
+        if cores > gates.MAX_CORES_SHARE * threads:
+            raise WorkerError(f"proof failed: used {cores:.2f} cores, asked for {threads} threads")
+        self.tally.journal.append(
+            Evidence(arm.id, case.id, self.block.number, evidence.precision, evidence.threads, evidence.kernels)
+        )
+        # This case is finished; a failure in another one does not affect it.
+        self._ready.remove((arm.id, case.id))
+
+    def observe(self, arm: Arm, work: Callable[[], T]) -> tuple[T, Conditions]:
+        """Do an arm's work once all others are idle; return its result and what else used the machine meanwhile."""
+        own = self.groups[arm.id].pids
+        others = [pid for arm_id, group in self.groups.items() if arm_id != arm.id for pid in group.pids]
+        _wait_until_idle(others)
+        start = now_ns()
+        before, spent_before = counters.counters(self.cores), (_cpu_ns(own), _cpu_ns(others), cpu_ns())
+        result = work()
+        after, spent_after = counters.counters(self.cores), (_cpu_ns(own), _cpu_ns(others), cpu_ns())
+        spent = [end - begin for end, begin in zip(spent_after, spent_before, strict=True)]
+        return result, Conditions(
+            watched_ns=now_ns() - start,
+            idle_cpu_ns=spent[1],
+            harness_cpu_ns=spent[2],
+            steal_ns=after.steal_ns - before.steal_ns,
+            throttled_ns=after.throttled_ns - before.throttled_ns,
+            foreign_ns=after.busy_ns - before.busy_ns - sum(spent),
+            load=facts.load(),
+            frequency_hz=facts.frequency_hz(),
+        )
+
+    def store(self, turn: Turn) -> None:
+        self._used_cores[turn.arm, turn.case].append(turn.cpu_ns / turn.wall_ns)
+        self.tally.journal.append(turn)
+
+
+def _wait_until_idle(pids: Sequence[int]) -> None:
+    """Wait until processes use no CPU; the threads of the previous arm spin for a while before they sleep."""
+    deadline, before = now_ns() + SETTLE_LIMIT_NS, _cpu_ns(pids)
+    while now_ns() < deadline:
+        pause(SETTLE_STEP_NS)
+        after = _cpu_ns(pids)
+        if after - before < SETTLED_SHARE * SETTLE_STEP_NS:
+            return
+        before = after
+
+
+def _cpu_ns(pids: Sequence[int]) -> int:
+    return sum(map(cpu_ns_of, pids))
+
+
+class InferenceBlock(BlockRunner):
+    def takes_part(self, arm: Arm, case: Case) -> bool:
+        return (arm.original.id, case.id) in self.tally.labels and super().takes_part(arm, case)
+
+    def prepare(self, group: WorkerGroup, arm: Arm, case: Case) -> None:
+        build_sessions(self.context, self.tally, group, arm, case, self.cores)
+
+    def check(self, arm: Arm, case: Case) -> None:
+        """Compare outputs with the oracle's and with those of the proof pass; then warm up to the steady state."""
+        images = min(gates.CHECK_IMAGES, len(self.context.data.test_labels))
+        outputs = predict(self.context, self.groups[arm.id], case, images)
+        expected, reference = self.tally.labels[arm.original.id, case.id], self.tally.oracle[case.model]
+        for logits in outputs:
+            repeated = float((logits.argmax(axis=1) == expected[:images]).mean())
+            difference, agreement = compare(logits, reference[:images])
+            parity_fault = gates.parity_fault(arm.precision, difference, agreement, "oracle")
+            if fault := parity_fault or gates.repetition_fault(repeated):
+                raise WorkerError(f"proof failed: {fault}")
+        medians: list[int] = []
+        deadline = now_ns() + self.context.plan.preset.warm_up_limit_ns
+        while not is_steady(medians) and now_ns() < deadline:
+            medians.append(int(typical_ns(case, self._run_slice(arm, case, WARM_UP_SLICE_NS, lead_in=0))))
+        self.tally.journal.append(
+            Check(
+                arm=arm.id,
+                case=case.id,
+                block=self.block.number,
+                images=images,
+                labels_sha256=hashlib.sha256(bytes(outputs[0].argmax(axis=1).tolist())).hexdigest(),
+                max_abs_logit_diff=compare(outputs[0], reference[:images])[0],
+                warm_up_medians_ns=tuple(medians),
+                steady=is_steady(medians),
+            )
+        )
+
+    def take_turn(self, number: int, position: int, arm: Arm, case: Case) -> None:
+        slice_ns = self.context.plan.preset.slice_ns
+        replies, conditions = self.observe(arm, lambda: self._run_slice(arm, case, slice_ns, LEAD_IN))
+        self.store(
+            Slice(
+                arm=arm.id,
+                case=case.id,
+                block=self.block.number,
+                round=number,
+                position=position,
+                samples_ns=tuple(sample for reply in replies for sample in reply.samples_ns),
+                counts=tuple(len(reply.samples_ns) for reply in replies),
+                walls_ns=tuple(reply.wall_ns for reply in replies),
+                cpu_ns=sum(reply.cpu_ns for reply in replies),
+                involuntary_switches=sum(reply.involuntary_switches for reply in replies),
+                conditions=conditions,
+            )
+        )
+
+    def read_back(self, arm: Arm, case: Case) -> ProofReply:
+        return read_back(self.context, self.groups[arm.id], arm, case)
+
+    def _run_slice(self, arm: Arm, case: Case, budget_ns: int, lead_in: int) -> list[SliceReply]:
+        group, asynchronous = self.groups[arm.id], stacks()[arm.stack].variants[arm.variant].asynchronous
+        if asynchronous:
+            # Enough batches to fill the pipeline.
+            lead_in = max(lead_in, 2 * self.context.plan.threads_of(case))
+        begin_ns = now_ns() + START_TOGETHER_NS if len(group.workers) > 1 else 0
+        return group.request(RunSlice(case.id, budget_ns, lead_in, begin_ns, asynchronous), SLICE_TIMEOUT_S)
+
+
+def typical_ns(case: Case, replies: Sequence[SliceReply]) -> float:
+    """Return the median latency of a slice or, for throughput, the time per batch of all workers together."""
+    if case.scenario == LATENCY:
+        return float(median(sample for reply in replies for sample in reply.samples_ns))
+    counts = [len(reply.samples_ns) for reply in replies]
+    return batch_interval_ns(counts, [reply.wall_ns for reply in replies])

@@ -1,0 +1,102 @@
+"""Start an arm's workers, and build its sessions in them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from backends.registry import stacks
+from bench.engine.files import Converted, Source, conversion_key, convert, needs_conversion
+from bench.engine.workers import Unsupported, Worker, WorkerGroup
+from bench.suite.arms import LATENCY, TRAINING
+from bench.suite.variables import arm_variables, preload_variables
+from bench.worker.messages import Build, BuildReply
+from models.weights import digest
+from models.zoo import NETWORKS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from bench.engine.context import RunContext, Tally
+    from bench.suite.arms import Arm, Case
+
+BUILD_TIMEOUT_S, EPOCH_TIMEOUT_S = 600, 24 * 3600
+
+
+def workers_and_threads(context: RunContext, arm: Arm, case: Case) -> tuple[int, int]:
+    """Return the number of workers that measure an arm, and the number of threads of each.
+
+    Throughput takes one single-threaded worker per core, unless the variant keeps all cores busy from one process.
+    """
+    threads = context.plan.threads_of(case)
+    single = case.scenario in (LATENCY, TRAINING) or stacks()[arm.stack].variants[arm.variant].asynchronous
+    return (1, threads) if single else (threads, 1)
+
+
+def start_group(
+    context: RunContext, arm: Arm, case: Case, caches: Path, extra: Mapping[str, str] | None = None
+) -> WorkerGroup:
+    """Start an arm's workers; its stack caches compiled code below `caches`.
+
+    Raises WorkerError, or Unsupported when the environment lacks a library that the arm's settings preload.
+    """
+    environment = context.plan.environments[arm.stack]
+    count, threads = workers_and_threads(context, arm, case)
+    try:
+        preload = preload_variables(arm.settings, environment.folder)
+    except FileNotFoundError as error:
+        raise Unsupported(str(error)) from error
+    variables = preload | dict(extra or {}) | arm_variables(arm, threads, caches)
+    log = context.log(arm.slug)
+    return WorkerGroup([lambda: Worker(environment.python, variables, log, context.scratch, urgent=True)] * count)
+
+
+def build_sessions(
+    context: RunContext, tally: Tally, group: WorkerGroup, arm: Arm, case: Case, cores: Sequence[int]
+) -> BuildReply:
+    """Build a session for a case in each worker of a group, on these cores; return the times of the slowest.
+
+    Raises WorkerError or Unsupported.
+    """
+    places = [(core,) for core in cores] if len(group.workers) > 1 else [tuple(cores)]
+    requests = [build_request(context, tally, arm, case, place) for place in places]
+    replies = group.request_each(requests, BUILD_TIMEOUT_S)
+    return BuildReply(
+        import_ns=max(reply.import_ns for reply in replies),
+        build_ns=max(reply.build_ns for reply in replies),
+        first_call_ns=max(reply.first_call_ns for reply in replies),
+    )
+
+
+def build_request(context: RunContext, tally: Tally, arm: Arm, case: Case, cores: tuple[int, ...] | None) -> Build:
+    converted = converted_files(context, tally, arm, case)
+    return Build(
+        case=case.id,
+        stack=arm.stack,
+        variant=arm.variant,
+        model=case.model,
+        precision=arm.precision,
+        batch_size=case.batch_size,
+        threads=workers_and_threads(context, arm, case)[1],
+        cores=cores,
+        weights=str(context.models[case.model].file),
+        images=str(context.images),
+        calibration=str(context.calibration),
+        files=str(converted.folder) if converted else None,
+        delay=arm.delay,
+        wait=context.plan.suite.wait,
+    )
+
+
+def converted_files(context: RunContext, tally: Tally, arm: Arm, case: Case) -> Converted | None:
+    """Return the files that an arm starts from, or None if it needs none; raises WorkerError."""
+    if not needs_conversion(arm):
+        return None
+    key = conversion_key(arm, case.model)
+    if key not in tally.converted:
+        model = context.models[case.model]
+        weights, spec = digest(model.weights), NETWORKS[case.model].digest
+        source = Source(case.model, spec, weights, model.file, context.calibration)
+        environment, log = context.plan.environments[arm.stack], context.log(f"{arm.stack}-convert")
+        tally.converted[key] = convert(arm, environment, source, context.plan.threads, log, context.scratch)
+    return tally.converted[key]

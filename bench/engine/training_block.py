@@ -1,0 +1,99 @@
+"""Blocks of training."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from bench.engine.block import BlockRunner
+from bench.engine.build import BUILD_TIMEOUT_S, EPOCH_TIMEOUT_S
+from bench.engine.proof import PREDICT_TIMEOUT_S, combined_proof
+from bench.records import TrainedEpoch
+from bench.suite.schedule import MAX_SEED
+from bench.worker.messages import Evaluate, OpenTraining, ProveTraining, RunEpoch
+from models.learning_rate import learning_rates
+from models.weights import initial_weights, save_weights
+from models.zoo import NETWORKS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bench.engine.context import RunContext, Tally
+    from bench.engine.workers import WorkerGroup
+    from bench.suite.arms import Arm, Case
+    from bench.suite.schedule import Block
+    from bench.worker.messages import ProofReply
+    from models.recipes import Recipe
+
+
+class TrainingBlock(BlockRunner):
+    """Alternates arms in epochs; all of them train from the same initial weights on the same batches."""
+
+    def __init__(self, context: RunContext, tally: Tally, block: Block, caches: Path) -> None:
+        super().__init__(context, tally, block, caches)
+        suite = context.plan.suite
+        if suite.recipe is None or suite.epochs is None:
+            raise ValueError(f"suite {suite.name} has no recipe or no epochs")
+        self._suite_recipe, self._epochs = suite.recipe, suite.epochs
+        self._seed = (context.plan.seed + block.number) % MAX_SEED
+        for case in self.cases:
+            weights = initial_weights(NETWORKS[case.model], self._seed, self._recipe(case).initial)
+            save_weights(self._initial_weights(case), weights, {})
+
+    def takes_part(self, arm: Arm, case: Case) -> bool:
+        return (arm.original.id, case.id) not in self.tally.unsupported and super().takes_part(arm, case)
+
+    def prepare(self, group: WorkerGroup, arm: Arm, case: Case) -> None:
+        request = OpenTraining(
+            stack=arm.stack,
+            variant=arm.variant,
+            precision=arm.precision,
+            recipe=self._recipe(case),
+            seed=self._seed,
+            threads=self.context.plan.threads_of(case),
+            cores=tuple(self.cores),
+            weights=str(self._initial_weights(case)),
+            images=str(self.context.scratch / "train-images.npy"),
+            labels=str(self.context.scratch / "train-labels.npy"),
+        )
+        group.request(request, BUILD_TIMEOUT_S)
+
+    def check(self, arm: Arm, case: Case) -> None:
+        """Do nothing: the first epoch is the warm-up, and analysis compares the losses of all epochs."""
+
+    def take_turn(self, number: int, position: int, arm: Arm, case: Case) -> None:
+        plan, group = self.context.plan, self.groups[arm.id]
+        batches = -(-plan.epoch_images // case.batch_size)
+        rates = learning_rates(self._recipe(case), self._epochs, batches, number)
+        request = RunEpoch(number, self._seed, tuple(rates))
+        (result,), conditions = self.observe(arm, lambda: group.request(request, EPOCH_TIMEOUT_S))
+        accuracy = None
+        # Accuracy means little after a short training, or on a part of the training images.
+        if self.block.number <= plan.preset.seeds and not plan.suite.images:
+            images, labels = (str(self.context.scratch / f"test-{part}.npy") for part in ("images", "labels"))
+            accuracy = group.request(Evaluate(images, labels), PREDICT_TIMEOUT_S)[0].accuracy
+        self.store(
+            TrainedEpoch(
+                arm=arm.id,
+                case=case.id,
+                block=self.block.number,
+                round=number,
+                position=position,
+                result=result,
+                test_accuracy=accuracy,
+                conditions=conditions,
+            )
+        )
+
+    def read_back(self, arm: Arm, case: Case) -> ProofReply:
+        replies = self.groups[arm.id].request(ProveTraining(), PREDICT_TIMEOUT_S)
+        proof = combined_proof(replies, arm, self.context.plan.threads_of(case))
+        self.tally.add_memory(arm, proof.memory_bytes)
+        return proof
+
+    def _recipe(self, case: Case) -> Recipe:
+        return replace(self._suite_recipe, network=case.model, batch_size=case.batch_size)
+
+    def _initial_weights(self, case: Case) -> Path:
+        """Return the file of the weights that all arms of the current block start from."""
+        return self.context.scratch / f"initial-{case.model}.safetensors"

@@ -1,0 +1,215 @@
+"""Start worker processes, send them requests, enforce timeouts, and leave no process behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from bench.clock import now_ns
+from bench.codec import CodecError, decode
+from bench.machine.resources import raise_priority
+from bench.worker.messages import Request, request_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+R = TypeVar("R")
+
+START_TIMEOUT_S, EXIT_TIMEOUT_S = 120, 5
+LOG_TAIL_BYTES = 4096
+# From the request to a group until its workers start to time: long enough for all of them to have received it.
+START_TOGETHER_NS = 20_000_000
+# All that a worker inherits; the other variables that it sees are set explicitly, and recorded.
+INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "USER", "BENCH_BACKENDS", "LD_LIBRARY_PATH")
+
+
+class WorkerError(Exception):
+    """A worker exited, hung, failed, or sent an invalid reply; the message is the reason."""
+
+
+class Unsupported(WorkerError):  # noqa: N818 - it is an outcome, not a fault
+    """The stack does not support the request."""
+
+
+class Worker:
+    """A process in a stack's environment."""
+
+    def __init__(
+        self, python: Path, variables: Mapping[str, str], log: Path, cwd: Path, *, urgent: bool = False
+    ) -> None:
+        """Start the process. An `urgent` one runs at the highest priority that is allowed.
+
+        `python` must not be resolved: the interpreter finds its virtualenv through the link.
+        """
+        environment = {name: os.environ[name] for name in INHERITED if name in os.environ} | dict(variables)
+        # A worker is killed; its temporary files go when this folder is removed.
+        environment["TMPDIR"] = str(cwd)
+        self._log, self._buffer = log, b""
+        with log.open("ab") as stream:
+            incoming, self._requests = os.pipe()
+            self._replies, outgoing = os.pipe()
+            self._pipes = [self._requests, self._replies]
+            try:
+                self._process = subprocess.Popen(
+                    [python, "-P", "-u", "-m", "bench.worker", str(incoming), str(outgoing)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=stream,
+                    stderr=stream,
+                    env=environment,
+                    cwd=cwd,
+                    pass_fds=(incoming, outgoing),
+                    # The worker leads a process group of its own, so that Ctrl-C interrupts the orchestrator only.
+                    start_new_session=True,
+                )
+            except OSError as error:
+                self._close_pipes()
+                raise WorkerError(f"{python} can't be started ({error.strerror})") from error
+            finally:
+                os.close(incoming)
+                os.close(outgoing)
+        self.pid = self._process.pid
+        if urgent:
+            # Raised before the process has threads, as they inherit it.
+            raise_priority(self.pid)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def wait_until_ready(self) -> Self:
+        """Wait for the worker's first line; raises WorkerError."""
+        if self._receive(START_TIMEOUT_S).get("ready") != self.pid:
+            raise WorkerError("did not announce itself")
+        return self
+
+    def send(self, request: Request[Any]) -> None:
+        """Send a request without waiting for the reply; raises WorkerError when the worker has exited."""
+        try:
+            os.write(self._requests, request_line(request).encode())
+        except BrokenPipeError as error:
+            raise WorkerError(self._exit_reason()) from error
+
+    def receive(self, request: Request[R], timeout_s: float) -> R:
+        """Return the reply to a request that was sent; raises WorkerError or Unsupported."""
+        content = self._receive(timeout_s)
+        if "unsupported" in content:
+            raise Unsupported(content["unsupported"])
+        if "error" in content:
+            raise WorkerError(content["error"])
+        try:
+            return decode(request.reply_type(), content)
+        except CodecError as error:
+            raise WorkerError(f"sent an invalid reply: {error}") from error
+
+    def request(self, request: Request[R], timeout_s: float) -> R:
+        """Send a request and return the reply; raises WorkerError or Unsupported."""
+        self.send(request)
+        return self.receive(request, timeout_s)
+
+    def kill(self) -> None:
+        """Kill the process and all that it started; a thread that waits for its reply gets a WorkerError."""
+        if self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+
+    def stop(self) -> None:
+        """Kill the process and all that it started, and reap it."""
+        self.kill()
+        self._process.wait()
+        self._close_pipes()
+
+    def _close_pipes(self) -> None:
+        while self._pipes:
+            os.close(self._pipes.pop())
+
+    def _receive(self, timeout_s: float) -> dict[str, Any]:
+        line = self._read_line(timeout_s)
+        try:
+            content = json.loads(line)
+        except ValueError:
+            content = None
+        if not isinstance(content, dict):
+            raise WorkerError(f"sent an invalid reply: {line[:60]!r}")
+        return content
+
+    def _read_line(self, timeout_s: float) -> bytes:
+        deadline = now_ns() + int(timeout_s * 1e9)
+        # Sleeping in poll, the orchestrator uses no CPU while a worker is measured.
+        poll = select.poll()
+        poll.register(self._replies, select.POLLIN)
+        while b"\n" not in self._buffer:
+            if not poll.poll(max(0, deadline - now_ns()) / 1e6):
+                raise WorkerError(f"did not reply within {timeout_s:g} s")
+            chunk = os.read(self._replies, 1 << 20)
+            if not chunk:
+                raise WorkerError(self._exit_reason())
+            self._buffer += chunk
+        line, self._buffer = self._buffer.split(b"\n", 1)
+        return line
+
+    def _exit_reason(self) -> str:
+        try:
+            status = self._process.wait(timeout=EXIT_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            return "closed its pipe without a reply"
+        with self._log.open("rb") as stream:
+            stream.seek(max(0, self._log.stat().st_size - LOG_TAIL_BYTES))
+            lines = stream.read().decode(errors="replace").split("\n")
+        last = next((line.strip()[:200] for line in reversed(lines) if line.strip()), "none")
+        how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"exited with status {status}"
+        return f"{how}; last line of its log: {last}"
+
+
+class WorkerGroup:
+    """The workers of one arm, which receive the same requests: one, or for throughput one per core."""
+
+    def __init__(self, starts: Sequence[Callable[[], Worker]]) -> None:
+        """Start the workers; raises WorkerError if one can't be started, after stopping the others."""
+        self.workers: list[Worker] = []
+        try:
+            for start in starts:
+                self.workers.append(start())
+        except BaseException:
+            self.stop()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def pids(self) -> list[int]:
+        return [worker.pid for worker in self.workers]
+
+    def wait_until_ready(self) -> Self:
+        for worker in self.workers:
+            worker.wait_until_ready()
+        return self
+
+    def request(self, request: Request[R], timeout_s: float) -> list[R]:
+        """Send the same request to all workers, then receive all replies; raises WorkerError or Unsupported."""
+        return self.request_each([request] * len(self.workers), timeout_s)
+
+    def request_each(self, requests: Sequence[Request[R]], timeout_s: float) -> list[R]:
+        """Send each worker its own request, then receive all replies; raises WorkerError or Unsupported."""
+        for worker, request in zip(self.workers, requests, strict=True):
+            worker.send(request)
+        return [worker.receive(request, timeout_s) for worker, request in zip(self.workers, requests, strict=True)]
+
+    def kill(self) -> None:
+        for worker in self.workers:
+            worker.kill()
+
+    def stop(self) -> None:
+        for worker in self.workers:
+            worker.stop()

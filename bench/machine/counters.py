@@ -1,0 +1,89 @@
+"""Count steal, throttling and busy time during a measurement, and choose the quietest cores. Linux."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.clock import pause
+from bench.machine.facts import node_of, siblings
+from bench.machine.resources import control_group_files
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+STAT = Path("/proc/stat")
+TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+# The columns of /proc/stat, proc_stat(5).
+STAT_COLUMNS = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
+BUSY = ("user", "nice", "system", "irq", "softirq")
+CORE_OBSERVATION_NS = 100_000_000
+
+
+@dataclass(frozen=True)
+class Counters:
+    """Kernel counters in ns: steal and busy time added over cores, throttled time added over control groups."""
+
+    steal_ns: int
+    throttled_ns: int
+    busy_ns: int
+
+
+def counters(cores: Sequence[int] = ()) -> Counters:
+    """Read the counters of `cores`, of all cores if none are given; busy time includes all processes."""
+    ticks = _ticks()
+    # A container may not see its cores' own lines.
+    lines = [ticks[f"cpu{core}"] for core in cores if f"cpu{core}" in ticks] or [ticks["cpu"]]
+    stats = (
+        dict(line.split() for line in file.read_text().splitlines())
+        for file in control_group_files("cpu.stat", "cpu.stat")
+    )
+    return Counters(
+        steal_ns=sum(_sum_ns(line, ("steal",)) for line in lines),
+        throttled_ns=sum(_throttled_ns(stat) for stat in stats),
+        busy_ns=sum(_sum_ns(line, BUSY) for line in lines),
+    )
+
+
+def _throttled_ns(stat: dict[str, str]) -> int:
+    # Version 2 of control groups counts microseconds, version 1 nanoseconds.
+    return int(stat.get("throttled_usec", 0)) * 1000 or int(stat.get("throttled_time", 0))
+
+
+def quiet_cores(count: int, observation_ns: int = CORE_OBSERVATION_NS) -> list[int]:
+    """Return the `count` usable cores with the least activity, on one memory node if it has enough.
+
+    SMT siblings are chosen only when every physical core is. Observes the cores unless all of them are needed.
+    """
+    usable = sorted(os.sched_getaffinity(0))
+    if count >= len(usable):
+        return usable
+    before = _ticks()
+    pause(observation_ns)
+    after = _ticks()
+    active_ns = {core: _active_ns(after, core) - _active_ns(before, core) for core in usable}
+    siblings_before = {core: sum(other < core for other in siblings(core) if other in usable) for core in usable}
+    ranked = sorted(usable, key=lambda core: (siblings_before[core], active_ns[core], core))
+    nodes = defaultdict[int, list[int]](list)
+    for core in ranked:
+        nodes[node_of(core)].append(core)
+    choices = [cores[:count] for cores in nodes.values() if len(cores) >= count] or [ranked[:count]]
+    return sorted(min(choices, key=lambda cores: sum(active_ns[core] for core in cores)))
+
+
+def _active_ns(ticks: dict[str, dict[str, int]], core: int) -> int:
+    """Return how long a core was busy or stolen; 0 if a container does not see its line."""
+    return _sum_ns(ticks.get(f"cpu{core}", {}), (*BUSY, "steal"))
+
+
+def _ticks() -> dict[str, dict[str, int]]:
+    """Return the columns of each core's line in /proc/stat, and of the line of all cores (`cpu`)."""
+    lines = (line.split() for line in STAT.read_text().splitlines() if line.startswith("cpu"))
+    return {name: dict(zip(STAT_COLUMNS, map(int, counts), strict=False)) for name, *counts in lines}
+
+
+def _sum_ns(ticks: dict[str, int], columns: Iterable[str]) -> int:
+    return sum(ticks.get(column, 0) for column in columns) * TICK_NS

@@ -1,0 +1,162 @@
+"""Diagnose the machine: what it is, what disturbs measurements on it, and what to do about that."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bench.clock import MAX_RESOLUTION_NS, now_ns, pause, timer_resolution_ns
+from bench.machine import counters, facts, resources
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import psutil
+
+OBSERVATION_NS, SHORT_OBSERVATION_NS = 1_000_000_000, 250_000_000
+# Of all cores, while the harness does nothing.
+MAX_BUSY_SHARE, MAX_STEAL_SHARE = 0.05, 0.01
+# A process that uses less is not named.
+MIN_NAMED_CORES = 0.2
+# A typical process of a large framework.
+MEMORY_PER_ARM_BYTES = 1_500_000_000
+TYPICAL_ARMS = 6
+GOOD_CLOCKS = ("tsc", "kvm-clock", "arch_sys_counter", "hyperv_clocksource_tsc_page")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A fact about the machine, with advice if it disturbs measurements."""
+
+    what: str
+    value: str
+    advice: str = ""
+
+    @property
+    def line(self) -> str:
+        return f"{self.what}: {self.value}; {self.advice}"
+
+
+def disturbances(threads: int) -> list[Finding]:
+    """Return what disturbs measurements with this number of threads, after a short observation."""
+    findings = (*static_findings(threads), *current_findings(SHORT_OBSERVATION_NS))
+    return [finding for finding in findings if finding.advice]
+
+
+def static_findings(threads: int | None = None) -> Iterator[Finding]:
+    """Yield what stays the same, for this number of threads, or one per usable core."""
+    machine = facts.describe()
+    yield Finding("CPU", f"{machine.cpu} (family {machine.family}, model {machine.model})")
+    yield _instruction_sets(machine.instruction_sets)
+    yield from _cores(threads or facts.usable_cores())
+    yield _numa(facts.usable_nodes())
+    yield _governor(machine.governor)
+    yield _turbo(on=machine.turbo)
+    yield _clock(machine.clock_source)
+    yield _priority(machine.nice)
+    yield Finding("Transparent huge pages", machine.transparent_huge_pages or "not exposed by the kernel")
+    kinds = ["virtual machine"] if machine.virtual else []
+    kinds += [f"container ({machine.container})"] if machine.container else []
+    yield Finding("Virtualisation", " and ".join(kinds) or "bare metal, no container")
+
+
+def _instruction_sets(present: Sequence[str]) -> Finding:
+    absent = [name for name in facts.INSTRUCTION_SETS if name not in present]
+    without = f"; without {', '.join(absent)}" if absent else ""
+    advice = "" if "avx2" in present else "the optimised kernels need AVX2: expect no speedup here"
+    return Finding("Instruction sets", (", ".join(present) or "none that the kernels use") + without, advice)
+
+
+def _cores(threads: int) -> Iterator[Finding]:
+    usable, quota, physical = facts.usable_cores(), resources.quota_cores(), facts.physical_cores()
+    advice = f"SMT siblings share a core: measure with --threads {physical}" if threads > physical else ""
+    yield Finding("Usable cores", f"{usable}, on {physical} physical cores", advice)
+    if quota is not None:
+        advice = "a fraction of a core gets throttled: set the quota to whole cores" if quota != int(quota) else ""
+        yield Finding("CPU quota of the control group", f"{quota:g} cores", advice)
+
+
+def _numa(nodes: int) -> Finding:
+    advice = "use one node: numactl --cpunodebind=0 --membind=0 python -m bench ..." if nodes > 1 else ""
+    return Finding("NUMA nodes of the usable cores", str(nodes), advice)
+
+
+def _governor(name: str | None) -> Finding:
+    advice = "" if name in (None, "performance") else "set it: sudo cpupower frequency-set -g performance"
+    return Finding("Frequency governor", name or "not exposed by the kernel", advice)
+
+
+def _turbo(*, on: bool | None) -> Finding:
+    value = {True: "on", False: "off", None: "not exposed by the kernel"}[on]
+    advice = "the frequency depends on the temperature; switch it off in the firmware or driver for steadier times"
+    return Finding("Turbo", value, advice if on else "")
+
+
+def _clock(source: str | None) -> Finding:
+    resolution = timer_resolution_ns()
+    slow = resolution > MAX_RESOLUTION_NS or (source is not None and source not in GOOD_CLOCKS)
+    advice = "it is slow or coarse: boot with clocksource=tsc if the hardware has it" if slow else ""
+    return Finding("Clock", f"{source or 'unknown'}, resolution {resolution} ns", advice)
+
+
+def _priority(nice: int | None) -> Finding:
+    highest = nice == resources.MOST_URGENT
+    value = f"{'the highest' if highest else 'not the highest'} (nice {nice})"
+    advice = "allow the highest (CAP_SYS_NICE, or ulimit -e 40), so that other work does not interrupt an arm"
+    return Finding("Priority of measured processes", value, "" if highest else advice)
+
+
+def current_findings(observation_ns: int = OBSERVATION_NS) -> Iterator[Finding]:
+    """Yield what changes over time, after observing the machine for `observation_ns`."""
+    import psutil
+
+    processes = [process for process in psutil.process_iter(["name"]) if process.pid != os.getpid()]
+    for process in processes:
+        # The first call of a process starts its interval.
+        _cpu_percent(process)
+    cores = sorted(os.sched_getaffinity(0))
+    before, start = counters.counters(cores), now_ns()
+    pause(observation_ns)
+    after, observed_ns = counters.counters(cores), now_ns() - start
+    used = (after.busy_ns - before.busy_ns) / observed_ns
+    yield _busy(used, len(cores), [(_cpu_percent(process), process) for process in processes])
+    yield _steal((after.steal_ns - before.steal_ns) / observed_ns / len(cores))
+    throttled_ns = after.throttled_ns - before.throttled_ns
+    advice = "the quota is already used up: stop other work in this container" if throttled_ns else ""
+    value = f"{throttled_ns / 1e6:.0f} ms in the last {observation_ns / 1e9:g} s"
+    yield Finding("Throttled by the control group", value, advice)
+    yield _memory(resources.memory_available_bytes())
+
+
+def _busy(used: float, cores: int, processes: list[tuple[float, psutil.Process]]) -> Finding:
+    """Report the share of the usable cores that other work used, and the process that used most, if it used much."""
+    what, share = "Cores busy with other work", used / cores
+    if share <= MAX_BUSY_SHARE:
+        return Finding(what, f"{share:.1%}")
+    percent, process = max(processes, key=lambda pair: pair[0])
+    name = "".join(filter(str.isprintable, process.info["name"] or "?"))
+    part = "most of it" if percent / 100 > used / 2 else "the largest part"
+    culprit = f", {part} by {name}" if percent / 100 > MIN_NAMED_CORES else ""
+    return Finding(what, f"{share:.1%}{culprit}", "stop it, or expect wider intervals")
+
+
+def _cpu_percent(process: psutil.Process) -> float:
+    """Return the CPU time since the last call, in percent of a core; 0 if the process has ended."""
+    import psutil
+
+    try:
+        return float(process.cpu_percent())
+    except psutil.Error:
+        return 0.0
+
+
+def _steal(share: float) -> Finding:
+    advice = "the host gives the cores to others: measure at another time, or with more blocks (--preset publish)"
+    return Finding("Stolen by the host", f"{share:.1%}", advice if share > MAX_STEAL_SHARE else "")
+
+
+def _memory(available: int) -> Finding:
+    arms = int(available // MEMORY_PER_ARM_BYTES)
+    advice = "measure fewer arms at a time: --stack, --precision" if arms < TYPICAL_ARMS else ""
+    return Finding("Memory available", f"{available / 1e9:.1f} GB, enough for about {arms} arms at a time", advice)

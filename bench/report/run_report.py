@@ -1,0 +1,123 @@
+"""Write the files of a run's report; show on the console what a run will measure and what came out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bench.analysis.attribution import attributions
+from bench.analysis.run import Run
+from bench.analysis.scaling import sweeps
+from bench.analysis.speedups import speedups
+from bench.analysis.tradeoffs import tradeoffs
+from bench.analysis.training import trained_arms
+from bench.console import say
+from bench.journal import write_pages
+from bench.report.arm_table import arm_columns, arm_rows
+from bench.report.document import brief_table
+from bench.report.sections import document
+from bench.report.tables import (
+    point_columns,
+    rung_columns,
+    speedup_columns,
+    speedup_emphasis,
+    tradeoff_columns,
+    trained_columns,
+)
+from bench.report.text import attribution_sentence, case_title, doubts, headline, problems, version_list
+from bench.report.writers import print_table, to_csv, to_html, to_markdown
+from bench.suite.environments import version_differences
+from models.data import SYNTHETIC_WARNING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from bench.report.arm_table import ArmRow
+    from bench.suite.arms import Case
+    from bench.suite.plan import Plan
+    from models.data import DataSet
+
+
+def write_report(folder: Path, console: Console) -> int:
+    """Write the report of a run and show its summary; return 1 if something failed or a gate tripped, else 0.
+
+    Everything is rendered before anything is written: a run that can't be read leaves its folder as it was.
+    """
+    # Late: the orchestrator does not load Matplotlib while it measures.
+    from bench.report.plots import run_plots
+
+    run = Run(folder)
+    arms, drawn = arm_rows(run), run_plots(run)
+    page = document(run, arms, set(drawn))
+    texts = csv_files(run, arms) | {"report.md": to_markdown(page), "report.html": to_html(page, drawn)}
+    write_pages(folder, texts, drawn)
+    closing(run, console)
+    return 1 if problems(run) else 0
+
+
+def opening(plan: Plan, data: DataSet, advice: Sequence[str], console: Console) -> None:
+    """Show what will be measured, and what can't be."""
+    threads = ", ".join(map(str, plan.thread_counts))
+    say(console, f"suite {plan.suite.name}, preset {plan.preset.name} ({plan.preset.summary})")
+    say(console, f"{len(plan.arms)} arms, {len(plan.suite.cases)} cases, {threads} threads, data: {data.name}")
+    if data.name == "synthetic":
+        say(console, SYNTHETIC_WARNING, "bold yellow")
+    for line in advice:
+        say(console, line, "yellow")
+    for name, reason in plan.missing.items():
+        say(console, f"{name} is not measured: {reason}", "yellow")
+    for one, other in plan.environment_pairs:
+        names = f"environments {one.name} and {other.name}"
+        if unequal := version_differences(one, other):
+            say(console, f"{names} are UNMATCHED: {version_list(unequal)}")
+        else:
+            shared = len(one.packages.keys() & other.packages.keys())
+            say(console, f"{names} are matched: their {shared} shared packages have equal versions")
+
+
+def closing(run: Run, console: Console) -> None:
+    """Show the verdicts of each case, what went wrong, and where the report lies."""
+    for case in run.cases:
+        rows = [row for row in speedups(run) if row.pair.case == case]
+        verdicts = brief_table(
+            rows,
+            speedup_columns(run, case),
+            speedup_emphasis,
+            title=case_title(run, case),
+        )
+        print_table(verdicts, console)
+        console.print()
+    for row in speedups(run):
+        if row.primary:
+            say(console, headline(run, row), "bold")
+    for ladder in attributions(run):
+        say(console, attribution_sentence(ladder))
+    for line in [*doubts(run), *problems(run)]:
+        say(console, line, "yellow")
+    if run.data == "synthetic":
+        say(console, SYNTHETIC_WARNING, "bold yellow")
+    say(console, f"report: {run.folder / 'report.html'}")
+
+
+def csv_files(run: Run, arms: dict[Case, list[ArmRow]]) -> dict[str, str]:
+    """Return {file name: text} of the tables that have rows."""
+    files = {
+        "arms.csv": to_csv([row for rows in arms.values() for row in rows], arm_columns(run)),
+        "speedups.csv": to_csv(speedups(run), speedup_columns(run)),
+        "attribution.csv": to_csv(
+            [(ladder, rung) for ladder in attributions(run) for rung in ladder.rungs], rung_columns(run)
+        ),
+        "training.csv": to_csv(
+            [(case, row) for case in run.cases for row in trained_arms(run, case)], trained_columns(run)
+        ),
+        "scaling.csv": to_csv(
+            [(sweep, curve.arm, point) for sweep in sweeps(run) for curve in sweep.curves for point in curve.points],
+            point_columns(run),
+        ),
+        "tradeoffs.csv": to_csv(
+            [(case, row) for case in run.cases for row in tradeoffs(run, case)], tradeoff_columns(run)
+        ),
+    }
+    return {name: text for name, text in files.items() if text or name in ("arms.csv", "speedups.csv")}

@@ -1,0 +1,254 @@
+"""A run as a document: every sentence of its report, once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bench.analysis.attribution import attributions
+from bench.analysis.scaling import BATCH_SIZE, sweeps
+from bench.analysis.speedups import speedups
+from bench.analysis.tradeoffs import tradeoffs
+from bench.analysis.training import trained_arms
+from bench.report.arm_table import COSTS, LIMITS, TIMES, arm_columns
+from bench.report.document import Column, Document, Paragraph, Plot, Section, table
+from bench.report.tables import (
+    curve_columns,
+    rung_columns,
+    speedup_columns,
+    speedup_emphasis,
+    tradeoff_columns,
+    trained_columns,
+)
+from bench.report.text import (
+    attribution_sentence,
+    case_title,
+    headline,
+    number,
+    warnings,
+)
+from bench.report.trust import checks, machine, method, versions, what_ran
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from bench.analysis.run import Run
+    from bench.report.arm_table import ArmRow
+    from bench.report.document import Element
+    from bench.suite.arms import Arm, Case
+
+NO_HEADLINE = "No Intel arm was measured with its baseline: there is no speedup to report, only absolute times."
+
+
+def document(run: Run, arms: Mapping[Case, Sequence[ArmRow]], plots: set[str]) -> Document:
+    """Return the report of a run; `plots` are the names of the files that were drawn."""
+    info = run.info
+    sections = [
+        _speedups(run),
+        _attribution(run),
+        _training(run),
+        _scaling(run),
+        _tradeoffs(run),
+        _arms(run, arms),
+        _limits(run, arms),
+        _costs(run, arms),
+        checks(run),
+        what_ran(run),
+        method(run),
+        machine(run),
+        versions(run),
+    ]
+    primary = [headline(run, row) for row in speedups(run) if row.primary]
+    return Document(
+        title=f"{info.suite.name}: {info.suite.summary}",
+        lead=(
+            f"""{info.machine.cpu}, {info.threads} threads, data {info.data.name}, preset {info.preset}, started
+            {info.started}. The results hold for this machine and this run."""
+        ),
+        warnings=tuple(warnings(run)),
+        headlines=tuple(primary or [NO_HEADLINE]),
+        sections=tuple(_with_drawn_plots(section, plots) for section in sections if section),
+    )
+
+
+def _with_drawn_plots(section: Section, plots: set[str]) -> Section:
+    blocks = [block for block in section.blocks if not isinstance(block, Plot) or f"{block.stem}.svg" in plots]
+    return Section(section.title, tuple(blocks))
+
+
+def _by_case(run: Run, blocks: Mapping[Case, Element]) -> list[Section]:
+    return [Section(case_title(run, case), (block,)) for case, block in blocks.items()]
+
+
+def _speedups(run: Run) -> Section:
+    what = "epoch time" if run.info.suite.training else "latency"
+    confidence = run.preset.confidence
+    interval = (
+        f"The interval covers the true ratio with {confidence * 100:g} % confidence."
+        if confidence
+        else "This preset has too few blocks for intervals."
+    )
+    explanation = f"""Speedup is the baseline's {what} divided by the arm's: above 1 the arm is faster. An arm is a
+        stack in one variant, at one precision, with one set of environment settings. {interval} The primary comparison
+        (bold) is between an arm that was named before measuring and its fastest baseline. All others are exploratory.
+        A/A compares a baseline with a second copy of itself: it shows what the harness reports where there is no
+        difference. Undisturbed rounds are those in which neither the hypervisor nor other processes took much of the
+        arms' cores."""
+    tables = {
+        case: table(
+            [row for row in speedups(run) if row.pair.case == case],
+            speedup_columns(run, case),
+            speedup_emphasis,
+        )
+        for case in run.cases
+    }
+    return Section(
+        "Speedups", (Paragraph(explanation), *_by_case(run, tables), Plot("speedups", "Speedups and their intervals"))
+    )
+
+
+def _attribution(run: Run) -> Section | None:
+    explanation = """Each step changes one thing. Environment settings stay in effect for all later steps, on both
+        sides. The extension's contribution is its speedup over the fastest vanilla arm at the same precision. Each
+        step is estimated by itself, so the steps do not multiply exactly to the cumulative speedup."""
+    sections = []
+    for ladder in attributions(run):
+        steps = table([(ladder, rung) for rung in ladder.rungs], rung_columns(run))
+        missing = [Paragraph(f"Not measured: {', '.join(ladder.missing)}.")] if ladder.missing else []
+        sentence = Paragraph(attribution_sentence(ladder), "plain")
+        sections.append(Section(f"{ladder.name}: {case_title(run, ladder.case)}", (sentence, steps, *missing)))
+    if not sections:
+        return None
+    return Section(
+        "Where the gain comes from",
+        (Paragraph(explanation), *sections, Plot("attribution", "What each step adds to the speedup")),
+    )
+
+
+def _training(run: Run) -> Section | None:
+    training = run.info.suite.training
+    tables = {
+        case: table(
+            [(case, row) for row in rows],
+            trained_columns(run),
+            lambda pair: "replica" if pair[1].arm.replica else "",
+        )
+        for case in run.cases
+        if (rows := trained_arms(run, case))
+    }
+    if not training or not tables:
+        return None
+    recipe = training.recipe
+    explanation = f"""Recipe {recipe.name} ({recipe.optimizer}, learning rate {recipe.learning_rate}, schedule
+        {recipe.schedule}) for {training.epochs} epochs of {training.images} images. Epoch: median over blocks
+        without the first epoch of each process, which has its own column. Waiting: share of the epochs' time spent
+        waiting for the next batch. Time to an accuracy: total training time until the test accuracy is first
+        reached; median over the seeds that reach it. Accuracy: after {training.epochs} epochs, mean over seeds,
+        with the standard deviation (sd) between them. The difference is paired by seed, with Student's interval at
+        95 %."""
+    return Section(
+        "Training",
+        (Paragraph(explanation), *_by_case(run, tables), Plot("training", "Test accuracy against training time")),
+    )
+
+
+def _scaling(run: Run) -> Section | None:
+    sections = [
+        Section(
+            f"{'By batch size' if sweep.over == BATCH_SIZE else 'By threads'}: {sweep.label}",
+            (table(sweep.curves, curve_columns(sweep)),),
+        )
+        for sweep in sweeps(run)
+    ]
+    explanation = "Median throughput over blocks in images/s, with the ratio to the first column (paired by block)."
+    return (
+        Section(
+            "Scaling", (Paragraph(explanation), *sections, Plot("scaling", "Throughput by batch size and by threads"))
+        )
+        if sections
+        else None
+    )
+
+
+def _tradeoffs(run: Run) -> Section | None:
+    tables = {
+        case: table([(case, row) for row in rows], tradeoff_columns(run, rows[0].against.label))
+        for case in run.cases
+        if (rows := tradeoffs(run, case))
+    }
+    explanation = """This table compares different precisions, measured in the same blocks; no speedup is claimed from
+        it. Relative accuracy is the accuracy divided by that of fp32, and should be at least 99 %. Lost and won count
+        the images that only fp32, or only this arm, classifies correctly; p is McNemar's exact p value."""
+    if not tables:
+        return None
+    return Section(
+        "Accuracy against speed",
+        (Paragraph(explanation), *_by_case(run, tables), Plot("tradeoffs", "Accuracy against speed")),
+    )
+
+
+def _grouped(run: Run, case: Case, group: str) -> list[Column[ArmRow]]:
+    return [column for column in arm_columns(run, case) if column.group == group]
+
+
+def _arms(run: Run, arms: Mapping[Case, Sequence[ArmRow]]) -> Section:
+    explanation = (
+        """An arm is one process with all threads; the processes of all arms run throughout the block. The accuracy is
+        the mean over seeds."""
+        if run.info.suite.training
+        else """Latency is the median over blocks and rounds of the slices' trimmed means (a tenth of the calls is cut
+        off at each end). Percentiles are of all samples, and left out if there are too few. For throughput every
+        core is busy: an arm is one single-threaded process per core, or one asynchronous process for all cores."""
+    )
+    tables = {
+        case: table(rows, _grouped(run, case, TIMES), lambda row: "replica" if row.arm.replica else "")
+        for case, rows in arms.items()
+    }
+    return Section(
+        "Arms",
+        (
+            Paragraph(explanation),
+            *_by_case(run, tables),
+            Plot("latencies", "Distribution of the latencies"),
+            Plot("blocks", "Ratio of each block"),
+        ),
+    )
+
+
+def _limits(run: Run, arms: Mapping[Case, Sequence[ArmRow]]) -> Section | None:
+    explanation = """The limit of a case is the longer of two times. The first is the time of its multiply-adds at the
+        rate of the fastest matrix product that was measured here at the arm's precision. The second is the time of
+        moving its parameters, inputs and logits at the bandwidth of a working set of that size. The gap to 100 % is
+        roughly the remaining headroom. Implementations that use fewer multiply-adds, or read more than they write,
+        can exceed it. Operations of int8 are integer operations: read GFLOP/s as GOP/s."""
+    tables = {
+        case: table([row for row in rows if row.point], _grouped(run, case, LIMITS))
+        for case, rows in arms.items()
+        if any(row.point for row in rows)
+    }
+    if not tables:
+        return None
+    return Section(
+        "Limits of the machine",
+        (Paragraph(explanation), *_by_case(run, tables), Plot("roofline", "Arms below the limits of the machine")),
+    )
+
+
+def _costs(run: Run, arms: Mapping[Case, Sequence[ArmRow]]) -> Section | None:
+    explanation = """Cold start is that of a process alone on the machine, with empty compile caches and its files in
+        the page cache: convert (done once, and kept), import, build and first call for the first of the cases.
+        Restart is import, build and first call with filled caches. Memory is the peak of all processes of an arm
+        together. Break-even is the number of images after which a faster arm makes up for a longer cold start than
+        that of its first baseline."""
+    sections = []
+    for group in dict.fromkeys(case.group for case in run.cases):
+        cases = [case for case in run.cases if case.group == group]
+        rows = [row for row in arms[cases[0]] if not row.arm.replica and row.cost.cold_start_ns is not None]
+        break_even = {(row.arm, case): row.cost.break_even_images for case in cases for row in arms[case]}
+        columns = [_break_even_column(case, break_even) for case in cases]
+        if rows:
+            sections.append(Section(", ".join(group), (table(rows, [*_grouped(run, cases[0], COSTS), *columns]),)))
+    return Section("Costs", (Paragraph(explanation), *sections)) if sections else None
+
+
+def _break_even_column(case: Case, images: Mapping[tuple[Arm, Case], float | None]) -> Column[ArmRow]:
+    return Column("", lambda row: images.get((row.arm, case)), f"Break-even, images, batch {case.batch_size}", number)

@@ -1,0 +1,143 @@
+"""Format numbers and intervals, and write the sentences of reports."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from bench.analysis import gates
+from bench.analysis.speedups import baselines_not_measured, failed, failed_aa_checks, withheld
+from models.data import SYNTHETIC_WARNING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from bench.analysis.attribution import Attribution
+    from bench.analysis.gates import Estimate
+    from bench.analysis.run import Run
+    from bench.analysis.speedups import Speedup
+    from bench.analysis.stats import Interval
+    from bench.suite.arms import Case
+
+# Smaller numbers are written with an exponent.
+SMALL_NUMBER = 1e-3
+UNTRAINED_WARNING = "UNTRAINED WEIGHTS: {} has no trained checkpoint. Times are valid, accuracies mean nothing."
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Return a number with `digits` significant digits, or a dash for None and NaN."""
+    if value is None or math.isnan(value):
+        return "-"
+    if value == math.inf:
+        return "never"
+    if abs(value) >= 10**digits:
+        return f"{value:,.0f}"
+    return f"{value:.{digits}g}" if abs(value) < SMALL_NUMBER else f"{value:#.{digits}g}".rstrip(".")
+
+
+def number2(value: float | None) -> str:
+    return number(value, 2)
+
+
+def number4(value: float | None) -> str:
+    return number(value, 4)
+
+
+def percent(value: float | None, digits: int = 2) -> str:
+    return "-" if value is None else f"{value * 100:.{digits}f} %"
+
+
+def counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" + ("" if count == 1 else "s")
+
+
+def interval_text(interval: Interval | None, separator: str = " to ") -> str:
+    return f"{interval.low:.3f}{separator}{interval.high:.3f}" if interval else "-"
+
+
+def ratio(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return "-"
+    interval = estimate.ratio_interval
+    return f"{estimate.speedup:.3f}" + (f" ({interval_text(interval)})" if interval else "")
+
+
+def case_title(run: Run, case: Case) -> str:
+    """Return the title of a case's tables, which says so if the data is synthetic."""
+    return case.label + (" [SYNTHETIC DATA]" if run.data == "synthetic" else "")
+
+
+def headline(run: Run, row: Speedup) -> str:
+    """Return the sentence that answers the user's question for one Intel stack."""
+    arm, baseline = row.pair.arm.label, row.pair.baseline.label
+    scope = [row.pair.case.label, row.pair.arm.precision]
+    where = ", ".join(scope)
+    if unmeasured := baselines_not_measured(run, row.pair):
+        where += f"; not measured: {', '.join(unmeasured)}"
+    where += "; this machine, this run" + ("; UNMATCHED environments" if row.matched is False else "")
+    size = "no ratio"
+    if row.speedup:
+        level = f"{(run.preset.confidence or 0) * 100:g} %"
+        size = f"{row.speedup:.3f}x" + (f", {level} interval {interval_text(row.interval)}" if row.interval else "")
+    match row.verdict.word:
+        case gates.FASTER:
+            return f"{arm} is faster than {baseline}: {size} ({where})."
+        case gates.SLOWER:
+            return f"{arm} is slower than {baseline}: {size} ({where})."
+        case gates.EQUIVALENT:
+            return f"{arm} is as fast as {baseline} to within 2 %: {size} ({where})."
+        case gates.WITHHELD:
+            return f"{arm} compared with {baseline}: withheld; {row.verdict.reason} ({where})."
+        case word:
+            return f"{arm} compared with {baseline}: {word.lower()}, {size}; {row.verdict.reason} ({where})."
+
+
+def attribution_sentence(ladder: Attribution) -> str:
+    first, where = ladder.rungs[0].arm.label, f"({ladder.case.label}; this machine, this run)"
+    row, total = ladder.extension, ladder.fp32_total
+    if row is None or row.estimate is None or total is None:
+        last = ladder.rungs[-1]
+        size = f"{last.total.speedup:.2f}x" if last.total else "no ratio"
+        return f"{ladder.name}: from {first} to {last.arm.label} {size} {where}."
+    own = f"{row.estimate.speedup:.3f}x" + (f" ({interval_text(row.interval)})" if row.interval else "")
+    share = "no gain to attribute" if ladder.share is None else f"{ladder.share:z.0%} of the gain on the log scale"
+    return (
+        f"{ladder.name}: {row.pair.arm.label} is {total.speedup:.2f}x as fast as {first}; compared with the fastest "
+        f"vanilla arm, {row.pair.baseline.label}, it is {own}: {share} {where}."
+    )
+
+
+def warnings(run: Run) -> list[str]:
+    """Return the warnings at the top of a report."""
+    lines = [SYNTHETIC_WARNING] if run.data == "synthetic" else []
+    lines += [UNTRAINED_WARNING.format(name) for name, model in run.info.models.items() if not model.trained]
+    lines += [f"{name} was not measured: {reason}" for name, reason in run.info.missing.items()]
+    for environments, packages in run.info.mismatches.items():
+        lines.append(f"UNMATCHED environments {' and '.join(environments.split())}: {version_list(packages)}")
+    return [*lines, *run.info.advice, *doubts(run), *problems(run)]
+
+
+def version_list(unequal: Mapping[str, tuple[str, str]]) -> str:
+    return ", ".join(f"{package} {one} / {other}" for package, (one, other) in unequal.items())
+
+
+def doubts(run: Run) -> list[str]:
+    """Return a line for each case in which the baseline differs from itself."""
+    return [
+        f"{row.pair.case.label}: the A/A interval excludes 1; do not trust differences of that size here"
+        for row in failed_aa_checks(run)
+    ]
+
+
+def problems(run: Run) -> list[str]:
+    """Return a line for each thing that failed and for each gate that tripped."""
+    lines = []
+    for arm, case, status in failed(run):
+        what = f"{counted(status.failed_blocks, 'block')} failed" if status.failed_blocks else "failed"
+        lines.append(f"{arm.label}, {case.label}: {what}: {status.reason}")
+    lines += [
+        f"{row.pair.arm.label} compared with {row.pair.baseline.label}: {row.verdict.reason}" for row in withheld(run)
+    ]
+    if run.end is None or run.end.status == "interrupted":
+        lines.append("the run was interrupted: this is the report of what was measured until then")
+    return lines

@@ -1,0 +1,198 @@
+"""The sections on the validity of a run: checks, what ran, method, machine, versions."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from bench.analysis import gates
+from bench.analysis.run import foreign_share, harness_share, idle_share
+from bench.analysis.speedups import speedups
+from bench.analysis.training import trained_arms
+from bench.console import duration
+from bench.records import Evidence
+from bench.report.document import Bullets, Code, Column, Paragraph, Section, table, text_table
+from bench.report.text import counted, interval_text, number, number2, percent
+from bench.suite.arms import TRAINING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from bench.analysis.run import Run
+    from bench.records import Proof
+    from bench.report.document import Element, Text
+
+
+def checks(run: Run) -> Section:
+    return Section("Checks", (text_table(("Check", "Result", "Expected"), _check_rows(run)),))
+
+
+def _check_rows(run: Run) -> Iterator[tuple[str, str, str]]:
+    training = run.info.suite.training
+    for row in speedups(run):
+        if row.pair.arm.replica:
+            result = row.verdict.reason
+            if row.speedup is not None:
+                result = f"{row.speedup:.3f}" + (f" ({interval_text(row.interval)})" if row.interval else "")
+            yield f"A/A ratio, {row.pair.case.label}", result, "1, inside the interval"
+    yield "CPU time of all idle workers while an arm was measured", percent(idle_share(run)), "about 0 % of one core"
+    yield "CPU time of the orchestrator meanwhile", percent(harness_share(run)), "about 0 % of one core"
+    if (foreign := foreign_share(run)) is not None:
+        yield "CPU time of other processes meanwhile", percent(foreign), "about 0 % of the arms' cores"
+    if run.overhead is not None or not training:
+        result = "not measured"
+        if run.overhead is not None:
+            calls = f"{len(run.overhead.samples_ns):,}"
+            result = f"{number((run.overhead_ns or 0) / 1e3)} µs (median of {calls} calls)"
+        wanted = f"at most {gates.MAX_OVERHEAD_NS / 1e3:g} µs"
+        yield "Harness overhead per timed call (null backend)", result, wanted
+    rounds = {(turn.case, turn.block, turn.round) for turns in run.turns.values() for turn in turns}
+    yield (
+        f"""Disturbed rounds: over {gates.MAX_TAKEN_SHARE:.0%} of the cores' time stolen or throttled, or over
+        {gates.MAX_FOREIGN_SHARE:.0%} used by other processes""",
+        f"{len(run.disturbed_rounds)} of {len(rounds)}",
+        "0; the column Undisturbed rounds only leaves them out",
+    )
+    if training:
+        waits = [row.wait_share for case in run.cases for row in trained_arms(run, case)]
+        wanted = "under 2 %, with augmentation under 10 %"
+        yield "Longest wait for data of an arm, as a share of its epochs", percent(max(waits, default=None)), wanted
+    warm_ups = [check for checks in run.checks.values() for check in checks]
+    if warm_ups:
+        unsteady = sum(not check.steady for check in warm_ups)
+        yield "Processes that were timed before they reached a steady state", f"{unsteady} of {len(warm_ups)}", "0"
+    end = f"{run.end.status} after {duration(run.end.wall_ns / 1e9)}" if run.end else "killed"
+    yield "How the run ended", end, "complete"
+
+
+def what_ran(run: Run) -> Section:
+    def kernels(record: Proof | Evidence) -> str:
+        # The framework's plain operators run in every variant, so they do not distinguish any.
+        named = [
+            kernel
+            for kernel in record.kernels
+            if "conv" in kernel or not (kernel.startswith("aten::") or "unknown" in kernel)
+        ]
+        return ", ".join(named) or "the stack names no kernels"
+
+    identity: list[Column[Any]] = [
+        Column("", lambda record: record.arm, "Arm", numeric=False),
+        Column("", lambda record: record.case, "Case", numeric=False),
+        Column("", lambda record: record.precision, "Precision", numeric=False),
+        Column("", lambda record: record.threads, "Threads"),
+    ]
+    proof: list[Column[Any]] = [
+        Column("", lambda record: record.images, "Images"),
+        Column("", lambda record: record.max_abs_logit_diff, "Max logit difference from the oracle", number2),
+        Column("", lambda record: record.agreement, "Labels equal to the oracle's", percent),
+        Column(
+            "",
+            lambda record: ", ".join(f"{name} {version}" for name, version in record.versions.items()),
+            "Versions",
+            numeric=False,
+        ),
+    ]
+    last: Column[Any] = Column("", kernels, "Kernels", numeric=False)
+    training = {case.id for case in run.cases if case.scenario == TRAINING}
+    first: dict[tuple[str, str], Evidence] = {}
+    for evidence in run.of(Evidence):
+        if evidence.case in training:
+            first.setdefault((evidence.arm, evidence.case), evidence)
+    blocks: list[Element] = []
+    if first:
+        explanation = """Read back from the first process of each arm after its last epoch. Every other process must
+            pass the same check."""
+        blocks += [Paragraph(explanation), table(first.values(), [*identity, last])]
+    if run.proofs:
+        explanation = """Read back from each arm in a separate pass that is never timed. Every process of every block
+            must pass the same check after its last timed slice. The oracle computes the logits in plain NumPy."""
+        blocks += [Paragraph(explanation), table(run.proofs.values(), [*identity, *proof, last])]
+    return Section("What ran", tuple(blocks))
+
+
+def method(run: Run) -> Section:
+    info, training = run.info, run.info.suite.training
+    drawn = f"The schedule (seed {info.seed}) was randomised and stored before the first measurement."
+    items: list[Text]
+    if training:
+        items = [
+            f"""Timed: an epoch, from before the images are shuffled until the last step's loss is known. This
+            includes the batches (standardised and augmented by threads in advance), forward pass, backward pass and
+            the optimiser's step. An epoch has all {training.images} images; its last batch is the remainder. The
+            evaluation on the test images is not timed.""",
+            f"""A block is one fresh process per arm. All of them run throughout the block and take turns of one epoch
+            in shuffled, balanced order. All arms of a block start with the same weights and get the same batches,
+            pixel by pixel. Each of the first {counted(training.seeds, "block")} has its own seed and trains for all
+            {training.epochs} epochs. The others train a warm-up epoch and one timed epoch. {drawn}""",
+        ]
+        ratio = "epoch times"
+    else:
+        items = [
+            """Timed: each call, from a batch in host memory, as the stack's own tensor, to its logits in host memory.
+            Each call gets another batch.""",
+            f"""A block is one fresh process per arm (for throughput, one per core). All of them run throughout the
+            block and take turns of {info.protocol.slice_ns // 1000000} ms, called slices, in shuffled, balanced
+            order. {drawn}""",
+        ]
+        ratio = """slices' latencies (for the latency scenario the mean of a slice's samples without the fastest and
+            the slowest tenth, for throughput the time per batch of all workers together)"""
+    confidence = run.preset.confidence
+    level = f"at {confidence:.2%}".replace("%", " %") if confidence else "(none with this preset)"
+    settings: list[str | Code] = [
+        """Environment settings, the same for all arms of a name, vanilla or Intel. Throughput workers run with one
+        thread each. Values joined by 'or' differ by thread count. Some variants set additional variables: see """,
+        Code("bench list"),
+        ". ",
+    ]
+    for name, variables in info.settings.items():
+        settings += [f"{name}: ", *_assignments(variables), "; "]
+    settings += ["in blocks also ", *_assignments(info.restart_settings), "."]
+    items += [
+        f"""Ratio of a block: the median over its rounds of the ratio of the {ratio}. Estimate: Hodges-Lehmann over
+        blocks. Interval: exact Wilcoxon signed-rank {level}.""",
+        """FASTER, SLOWER: the interval excludes 1, the sign-test interval agrees, and the estimate lies outside
+        the A/A band, which reaches as far from 1 as the A/A interval. EQUIVALENT: both 90 % intervals lie within 2 %
+        of 1. UNRESOLVED: neither. WITHHELD: a gate tripped, that is, a condition for any claim is not met.""",
+        tuple(settings),
+    ]
+    if info.machine.nice is not None:
+        items.append(f"Measured processes and their sessions ran at nice {info.machine.nice}, the same for all arms.")
+    commit = (", commit ", Code(info.git_commit)) if info.git_commit else ()
+    items.append(("Command: ", Code(" ".join(info.command)), *commit, "."))
+    return Section("How it was measured", (Bullets(tuple(items)),))
+
+
+def _assignments(variables: Mapping[str, str]) -> list[str | Code]:
+    parts: list[str | Code] = []
+    for name, value in variables.items():
+        parts += [Code(f"{name}={value}"), ", "]
+    return parts[:-1]
+
+
+def machine(run: Run) -> Section:
+    rows = [
+        (name.replace("_", " "), _shown(value)) for name, value in asdict(run.info.machine).items() if value is not None
+    ]
+    return Section("Machine", (text_table(("Property", "Value"), rows),))
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(value) if isinstance(value, tuple) else str(value)
+
+
+def versions(run: Run) -> Section:
+    """Return every package of every environment; those with the same version everywhere last."""
+    environments = run.info.environments
+    names = {"python"} | {name for environment in environments.values() for name in environment.packages}
+    by_name = {
+        name: [
+            environment.python if name == "python" else environment.packages.get(name, "")
+            for environment in environments.values()
+        ]
+        for name in names
+    }
+    rows = [(name, *by_name[name]) for name in sorted(names, key=lambda name: (len(set(by_name[name])) == 1, name))]
+    packages = text_table(("Package", *environments), rows, folded="Every package of every environment")
+    return Section("Versions", (packages,))

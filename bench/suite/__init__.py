@@ -1,0 +1,1 @@
+"""What will be measured: arms, suites, schedule, plan, environments. Starts nothing."""

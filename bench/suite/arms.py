@@ -1,0 +1,114 @@
+"""The vocabulary of a comparison: arms, cases, pairs and ladders."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+LATENCY, THROUGHPUT, TRAINING = "latency", "throughput", "training"
+DEFAULT_SETTINGS = "bound"
+REPLICA = "@A/A"
+# The precision of a pattern that matches arms of every precision.
+ANY_PRECISION = "*"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A stack's variant at a precision, under named environment settings.
+
+    A `replica` is the baseline measured a second time, for the A/A check. A `delay` is a known slowdown that is added
+    to each call, as a fraction of the call's time.
+    """
+
+    stack: str
+    variant: str
+    precision: str = "fp32"
+    settings: str = DEFAULT_SETTINGS
+    replica: bool = False
+    delay: float = 0.0
+
+    @property
+    def id(self) -> str:
+        """`stack/variant`, then what differs from the defaults; the name in journals and tables."""
+        precision = "" if self.precision == "fp32" else f"/{self.precision}"
+        settings = "" if self.settings == DEFAULT_SETTINGS else f"+{self.settings}"
+        marks = (REPLICA if self.replica else "") + (f"@slower{self.delay * 100:g}" if self.delay else "")
+        return f"{self.stack}/{self.variant}{precision}{settings}{marks}"
+
+    @property
+    def label(self) -> str:
+        precision = "" if self.precision == "fp32" else f" {self.precision}"
+        settings = "" if self.settings == DEFAULT_SETTINGS else f" ({self.settings} settings)"
+        marks = (" (A/A)" if self.replica else "") + (f" (slower by {self.delay * 100:g} %)" if self.delay else "")
+        return f"{self.stack} {self.variant}{precision}{settings}{marks}"
+
+    @property
+    def slug(self) -> str:
+        return self.id.replace(REPLICA, "-aa").replace("/", "-").replace("+", "-").replace("@", "-")
+
+    @property
+    def original(self) -> Arm:
+        """The arm without replica mark and delay."""
+        return replace(self, replica=False, delay=0.0)
+
+
+def matches(arm: Arm, pattern: Arm) -> bool:
+    """Return whether an arm is the pattern, which may leave the precision open."""
+    precision = arm.precision if pattern.precision == ANY_PRECISION else pattern.precision
+    return arm == replace(pattern, precision=precision)
+
+
+@dataclass(frozen=True)
+class Case:
+    """The work on which arms are compared; `threads` is 0 unless the run measures several numbers of threads."""
+
+    model: str
+    scenario: str
+    batch_size: int
+    threads: int = 0
+
+    @property
+    def id(self) -> str:
+        """The name in journals and tables."""
+        return f"{self.model}/{self.scenario}/b{self.batch_size}" + (f"/t{self.threads}" if self.threads else "")
+
+    @property
+    def label(self) -> str:
+        parts = (self.model, self.scenario, f"batch {self.batch_size}", threads_label(self.threads))
+        return ", ".join(filter(None, parts))
+
+    @property
+    def group(self) -> tuple[str, ...]:
+        """The key that cases have in common if one process of an arm serves all of them; a training serves one."""
+        batch = f"batch {self.batch_size}" if self.scenario == TRAINING else ""
+        return tuple(filter(None, (self.model, self.scenario, batch, threads_label(self.threads))))
+
+
+def threads_label(count: int) -> str:
+    """Return `1 thread` or `2 threads`, and nothing for 0."""
+    return f"{count} thread{'s' if count > 1 else ''}" if count else ""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A planned comparison; a `candidate` may become the primary comparison of its arm."""
+
+    arm: Arm
+    baseline: Arm
+    case: Case
+    candidate: bool = False
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of a ladder: what it changes, and the arm with that change."""
+
+    name: str
+    arm: Arm
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """Arms that each change one thing in the arm before, to attribute a gain."""
+
+    name: str
+    steps: tuple[Step, ...]

@@ -1,0 +1,228 @@
+"""Read suite files: TOML to a Suite, with the line of each error."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from backends.protocol import PRECISIONS
+from backends.registry import stacks
+from bench.suite.arms import (
+    ANY_PRECISION,
+    DEFAULT_SETTINGS,
+    LATENCY,
+    THROUGHPUT,
+    TRAINING,
+    Arm,
+    Ladder,
+    Step,
+    matches,
+)
+from bench.suite.suite import TRAINING_IMAGES, Suite, baselines_of
+from bench.suite.variables import SETTINGS
+from models.errors import unknown
+from models.recipes.parse import MAX_BATCH_SIZE, MAX_EPOCHS, load_recipe, recipe_names
+from models.recipes.toml_file import TomlFile, read_toml
+from models.zoo import NETWORKS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from models.recipes import Recipe
+
+SUITES = Path(__file__).parent / "builtin"
+SCENARIOS = (LATENCY, THROUGHPUT, TRAINING)
+# The first epoch of a process is its warm-up.
+MIN_EPOCHS = 2
+
+
+def suite_names() -> list[str]:
+    """Return the names of the project's own suites."""
+    return sorted(path.stem for path in SUITES.glob("*.toml"))
+
+
+def load_suite(name: str) -> Suite:
+    """Read a suite by name, or a suite file by path (with a slash, or ending in .toml).
+
+    Raises UserError if it is unknown or can't be read, or for an invalid value, with its line.
+    """
+    is_path = "/" in name or name.endswith(".toml")
+    if not is_path and name not in suite_names():
+        raise unknown("suite", name, [*suite_names(), "the path of a .toml file"])
+    return _parse(*read_toml(Path(name) if is_path else SUITES / f"{name}.toml"))
+
+
+def _parse(file: TomlFile, content: dict[str, Any]) -> Suite:
+    required: dict[str, Callable[[TomlFile, str, Any], Any]] = {
+        "name": _name,
+        "summary": _text,
+        "scenarios": _names_among(SCENARIOS),
+        "models": _names_among(NETWORKS),
+        "batch_sizes": _batch_sizes,
+        "precisions": _names_among(PRECISIONS),
+        "arms": _arms,
+        "baselines": _arms,
+        "primary": _arms,
+    }
+    optional: dict[str, Callable[[TomlFile, str, Any], Any]] = {
+        "ladders": _ladders,
+        "recipe": _recipe,
+        "epochs": _number(MIN_EPOCHS, MAX_EPOCHS),
+        "images": _number(1, TRAINING_IMAGES),
+    }
+    readers = required | optional
+    for key in sorted(content.keys() - readers.keys()):
+        raise file.error(key, f"unknown key '{key}'; allowed: {', '.join(readers)}")
+    for key in required:
+        if key not in content:
+            raise file.error(key, f"the key '{key}' is missing")
+    values = {key: read(file, key, content[key]) for key, read in readers.items() if key in content}
+    suite = Suite(arm_patterns=values.pop("arms"), **values)
+    _check_arms(file, suite)
+    _check_scenarios(file, suite)
+    return suite
+
+
+def _check_arms(file: TomlFile, suite: Suite) -> None:
+    """Raise UserError if baselines, primary arms or ladders are not among the arms, or a primary has no baseline."""
+    arms = ", ".join(map(_as_written, suite.arm_patterns))
+    for key in ("baselines", "primary"):
+        for pattern in getattr(suite, key):
+            if pattern not in suite.arm_patterns:
+                raise file.error(key, f"'{_as_written(pattern)}' in {key} is not one of the arms: {arms}")
+    for pattern in suite.primary:
+        matching = [arm for arm in suite.arms if matches(arm, pattern)]
+        if not stacks()[pattern.stack].baselines or not any(baselines_of(suite, arm) for arm in matching):
+            raise file.error("primary", f"'{_as_written(pattern)}' has no baseline of its vanilla stack")
+    for ladder in suite.ladders:
+        for step in ladder.steps:
+            if not any(matches(step.arm, pattern) for pattern in suite.arm_patterns):
+                raise file.error("ladders", f"'{step.arm.id}' in ladder {ladder.name} is not one of the arms")
+
+
+def _check_scenarios(file: TomlFile, suite: Suite) -> None:
+    """Raise UserError if training is mixed with inference, or has no recipe and epochs."""
+    if (TRAINING in suite.scenarios) != bool(suite.recipe and suite.epochs):
+        raise file.error("recipe", f"the scenario '{TRAINING}' needs a recipe and epochs, and no other does")
+    kinds = {scenario == TRAINING for scenario in suite.scenarios}
+    if len(kinds) > 1:
+        raise file.error("scenarios", f"'{TRAINING}' can't be combined with other scenarios")
+    for pattern in suite.arm_patterns:
+        if stacks()[pattern.stack].variants[pattern.variant].trains not in kinds:
+            raise file.error("arms", f"'{_as_written(pattern)}' takes part in none of {', '.join(suite.scenarios)}")
+
+
+def _as_written(pattern: Arm) -> str:
+    """Return an arm pattern as suite files write it."""
+    precision = f"/{pattern.precision}" if pattern.precision != ANY_PRECISION else ""
+    settings = f"+{pattern.settings}" if pattern.settings != DEFAULT_SETTINGS else ""
+    return f"{pattern.stack}/{pattern.variant}{precision}{settings}"
+
+
+def _text(file: TomlFile, key: str, value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise file.error(key, f"{key} must be a text")
+    return value
+
+
+def _name(file: TomlFile, key: str, value: Any) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", _text(file, key, value)):
+        raise file.error(key, f"{key} must be lower-case letters, digits and hyphens, at most 64")
+    return str(value)
+
+
+def _list(file: TomlFile, key: str, value: Any) -> list[Any]:
+    if not isinstance(value, list) or not value:
+        raise file.error(key, f"{key} must be a list with at least one element")
+    if len(set(map(repr, value))) != len(value):
+        raise file.error(key, f"{key} names something twice")
+    return value
+
+
+def _names_among(allowed: Collection[str]) -> Callable[[TomlFile, str, Any], tuple[str, ...]]:
+    def read(file: TomlFile, key: str, value: Any) -> tuple[str, ...]:
+        for name in _list(file, key, value):
+            if not isinstance(name, str) or name not in allowed:
+                raise file.error(key, f"unknown {key.removesuffix('s')} {name!r}; allowed: {', '.join(allowed)}")
+        return tuple(value)
+
+    return read
+
+
+def _batch_sizes(file: TomlFile, key: str, value: Any) -> tuple[int, ...]:
+    for size in _list(file, key, value):
+        if type(size) is not int or not 1 <= size <= MAX_BATCH_SIZE:
+            raise file.error(key, f"{key} must be whole numbers from 1 to {MAX_BATCH_SIZE}, not {size!r}")
+    return tuple(value)
+
+
+def _number(low: int, high: int) -> Callable[[TomlFile, str, Any], int]:
+    def read(file: TomlFile, key: str, value: Any) -> int:
+        if type(value) is not int or not low <= value <= high:
+            raise file.error(key, f"{key} must be a whole number from {low} to {high}, not {value!r}")
+        return value
+
+    return read
+
+
+def _recipe(file: TomlFile, key: str, value: Any) -> Recipe:
+    if value not in recipe_names():
+        raise file.error(key, f"unknown {key} {value!r}; allowed: {', '.join(recipe_names())}")
+    return load_recipe(value)
+
+
+def _arms(file: TomlFile, key: str, value: Any) -> tuple[Arm, ...]:
+    patterns = tuple(_arm(file, key, text) for text in _list(file, key, value))
+    # The same arm may be written in two ways.
+    if len(set(patterns)) != len(patterns):
+        raise file.error(key, f"{key} names something twice")
+    return patterns
+
+
+def _arm(file: TomlFile, key: str, value: Any) -> Arm:
+    """Read stack/variant[/precision][+settings]."""
+    text = value if isinstance(value, str) else ""
+    path, plus, settings = text.partition("+")
+    stack, _, rest = path.partition("/")
+    variant, slash, precision = rest.partition("/")
+    for kind, name, allowed in (
+        ("stack", stack, stacks()),
+        ("variant", variant, stacks()[stack].variants if stack in stacks() else {}),
+        ("precision", precision if slash else PRECISIONS[0], PRECISIONS),
+        ("settings", settings if plus else DEFAULT_SETTINGS, SETTINGS),
+    ):
+        if name not in allowed:
+            public = [name for name in allowed if kind != "stack" or not stacks()[name].internal]
+            raise file.error(key, f"unknown {kind} in {value!r}; allowed: {', '.join(public)}")
+    return Arm(stack, variant, precision if slash else ANY_PRECISION, settings if plus else DEFAULT_SETTINGS)
+
+
+def _ladders(file: TomlFile, key: str, value: Any) -> tuple[Ladder, ...]:
+    if not isinstance(value, list) or not all(isinstance(table, dict) for table in value):
+        raise file.error(key, "ladders must be tables: [[ladders]]")
+    ladders = []
+    for table in value:
+        if table.keys() != {"name", "steps"}:
+            raise file.error(key, "a ladder has a name and steps")
+        ladders.append(Ladder(_name(file, key, table["name"]), _steps(file, key, table["steps"])))
+    if len({ladder.name for ladder in ladders}) != len(ladders):
+        raise file.error(key, "two ladders have the same name")
+    return tuple(ladders)
+
+
+def _steps(file: TomlFile, key: str, value: Any) -> tuple[Step, ...]:
+    malformed = file.error(key, 'the steps of a ladder must be pairs: ["what changes", "stack/variant"]')
+    if not isinstance(value, list) or not value:
+        raise malformed
+    steps = []
+    for pair in value:
+        match pair:
+            case [str(name), text] if name.strip():
+                arm = _arm(file, key, text)
+                precision = PRECISIONS[0] if arm.precision == ANY_PRECISION else arm.precision
+                steps.append(Step(name, replace(arm, precision=precision)))
+            case _:
+                raise malformed
+    return tuple(steps)

@@ -1,0 +1,136 @@
+"""The plan: suite, preset, environments and schedule, fixed before the first measurement."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations, product
+from typing import TYPE_CHECKING
+
+from backends.registry import stacks
+from bench.machine.facts import instruction_sets
+from bench.suite.arms import TRAINING, Pair
+from bench.suite.environments import Environment, MissingEnvironmentError, environment_of
+from bench.suite.schedule import Block, Group, Preset, draw_schedule
+from bench.suite.suite import TRAINING_IMAGES, baselines_of, has_precision, takes_part
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from bench.suite.arms import Arm, Case
+    from bench.suite.suite import Suite
+
+# Untimed iterations at the start of a slice.
+LEAD_IN = 3
+WARM_UP_SLICE_NS = 50_000_000
+# A precision is worthwhile on a CPU with any one of these instruction sets; fp32 on every CPU.
+INSTRUCTION_SETS_OF = {
+    "fp32": (),
+    "bf16": ("avx512_bf16", "amx_bf16"),
+    "int8": ("avx512_vnni", "avx_vnni", "amx_int8"),
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that is fixed before the first measurement.
+
+    `missing` is why a stack can't be measured, by stack, `obstacles` why an arm of the suite can't be, by arm; `arms`
+    are the others. `threads` is the number of threads of cases that have none of their own.
+    """
+
+    suite: Suite
+    preset: Preset
+    seed: int
+    threads: int
+    environments: dict[str, Environment]
+    missing: dict[str, str]
+    instruction_sets: tuple[str, ...]
+    obstacles: dict[Arm, str]
+    arms: tuple[Arm, ...]
+    groups: tuple[Group, ...]
+    schedule: tuple[Block, ...]
+
+    def threads_of(self, case: Case) -> int:
+        """Return the number of threads of an arm on a case, over all of its processes."""
+        return case.threads or self.threads
+
+    @property
+    def thread_counts(self) -> tuple[int, ...]:
+        return tuple(dict.fromkeys(map(self.threads_of, self.suite.cases)))
+
+    @property
+    def environment_pairs(self) -> list[tuple[Environment, Environment]]:
+        distinct = {environment.name: environment for environment in self.environments.values()}
+        return list(combinations(distinct.values(), 2))
+
+    @property
+    def epoch_images(self) -> int:
+        return min(images or TRAINING_IMAGES for images in (self.suite.images, self.preset.training_images))
+
+
+def make_plan(suite: Suite, preset: Preset, seed: int, threads: int) -> Plan:
+    """Find the environments of the suite's stacks, and draw the schedule of all arms that can be measured here."""
+    environments: dict[str, Environment] = {}
+    missing: dict[str, str] = {}
+    for stack in dict.fromkeys(pattern.stack for pattern in suite.arm_patterns):
+        try:
+            environments[stack] = environment_of(stacks()[stack])
+        except MissingEnvironmentError as error:
+            missing[stack] = str(error)
+    available = tuple(instruction_sets())
+    reasons = {arm: obstacle(arm, missing, available) for arm in suite.measured}
+    arms = tuple(arm for arm, reason in reasons.items() if reason is None)
+    groups = group_cases(suite, arms)
+    return Plan(
+        suite=suite,
+        preset=preset,
+        seed=seed,
+        threads=threads,
+        environments=environments,
+        missing=missing,
+        instruction_sets=available,
+        obstacles={arm: reason for arm, reason in reasons.items() if reason is not None},
+        arms=arms,
+        groups=groups,
+        schedule=draw_schedule(groups, preset, seed),
+    )
+
+
+def obstacle(arm: Arm, missing: Mapping[str, str], instruction_sets: Sequence[str]) -> str | None:
+    """Return why an arm can't be measured on a CPU with these instruction sets, or None."""
+    if arm.stack in missing:
+        return missing[arm.stack]
+    if not has_precision(arm):
+        return f"{arm.stack} has no {arm.precision}"
+    for needed in (INSTRUCTION_SETS_OF[arm.precision], stacks()[arm.stack].needs):
+        if needed and not set(needed) & set(instruction_sets):
+            return f"this CPU has none of {', '.join(needed)}"
+    return None
+
+
+def runs_here(precision: str, instruction_sets: Sequence[str]) -> bool:
+    """Return whether a precision is worthwhile on a CPU with these instruction sets."""
+    needed = INSTRUCTION_SETS_OF[precision]
+    return not needed or bool(set(needed) & set(instruction_sets))
+
+
+def group_cases(suite: Suite, arms: Sequence[Arm]) -> tuple[Group, ...]:
+    """Return the cases that one process serves, with the arms that take part in them; groups without arms left out."""
+    groups = []
+    for key in dict.fromkeys(case.group for case in suite.cases):
+        cases = tuple(case for case in suite.cases if case.group == key)
+        taking_part = tuple(arm for arm in arms if takes_part(arm, cases[0]))
+        if taking_part:
+            groups.append(Group(cases, taking_part, suite.epochs if cases[0].scenario == TRAINING else None))
+    return tuple(groups)
+
+
+def planned_pairs(suite: Suite) -> list[Pair]:
+    """Return all comparisons of the suite; precision and settings of arm and baseline are equal."""
+    first, primary = suite.cases[0], [arm for arm in suite.arms if suite.is_primary(arm)]
+    return [
+        Pair(arm, baseline, case, candidate=case == first and arm in primary)
+        for case, arm in product(suite.cases, suite.measured)
+        for baseline in ([arm.original] if arm.replica else baselines_of(suite, arm))
+        if takes_part(arm, case) and takes_part(baseline, case)
+    ]

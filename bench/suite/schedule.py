@@ -1,0 +1,136 @@
+"""The schedule: presets, and the random order of blocks, process starts and rounds."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from models.errors import unknown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from bench.suite.arms import Arm, Case
+
+MAX_SEED = 2**31
+# Epochs of the training blocks that do not train to the end: a warm-up and a timed one.
+SHORT_EPOCHS = 2
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How long to measure, and which claims that allows.
+
+    Few `rounds` suffice: blocks differ mainly because their processes do, not because time passes. `confidence` is that
+    of the intervals, None for a preset that claims nothing. `minimum_effect` is the smallest relative difference that
+    is claimed. After the blocks in `looks` the primary comparisons are evaluated; the run stops if all are settled.
+
+    In training, the first `seeds` blocks run all epochs, the others only SHORT_EPOCHS; an epoch has at most
+    `training_images`. An `internal` preset belongs to one command and is not offered.
+    """
+
+    name: str
+    summary: str
+    blocks: int
+    rounds: int
+    confidence: float | None
+    slice_ns: int = 200_000_000
+    minimum_effect: float = 0.0
+    looks: tuple[int, ...] = ()
+    seeds: int = 5
+    training_images: int | None = None
+    warm_up_limit_ns: int = 5_000_000_000
+    internal: bool = False
+
+
+PRESETS = {
+    preset.name: preset
+    for preset in (
+        Preset(
+            "smoke", "2 blocks; shows that everything works, claims nothing", 2, 1, None, seeds=1, training_images=6400
+        ),
+        Preset(
+            "quick", "8 blocks; a first look, claims no difference under 10 %", 8, 3, 0.95, minimum_effect=0.10, seeds=3
+        ),
+        Preset("selftest", "16 blocks, 99.95 % intervals", 16, 3, 0.9995, internal=True),
+        Preset("standard", "20 blocks, 95 % intervals", 20, 3, 0.95),
+        Preset("publish", "up to 64 blocks, 98.33 % intervals, stops early at 16 or 32", 64, 3, 0.9833, looks=(16, 32)),
+    )
+}
+
+
+def find_preset(name: str) -> Preset:
+    if name not in PRESETS:
+        raise unknown("preset", name, [preset.name for preset in PRESETS.values() if not preset.internal])
+    return PRESETS[name]
+
+
+Order: TypeAlias = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Round:
+    """One turn of every arm on a case, in this order."""
+
+    case: str
+    number: int
+    order: Order
+
+
+@dataclass(frozen=True)
+class Block:
+    """One fresh process (or worker group) per arm, for the cases of a group, alternated in rounds.
+
+    Processes start in the order `start`, and each builds its sessions in the order of `cases`.
+    """
+
+    number: int
+    cases: tuple[str, ...]
+    start: Order
+    rounds: tuple[Round, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """The cases that one process of an arm serves, and the arms that take part in them.
+
+    `epochs` is None for inference.
+    """
+
+    cases: tuple[Case, ...]
+    arms: tuple[Arm, ...]
+    epochs: int | None = None
+
+
+def draw_schedule(groups: Sequence[Group], preset: Preset, seed: int) -> tuple[Block, ...]:
+    """Return blocks in random order: each block number has one block per group, each round every arm of its case."""
+    rng = random.Random(seed)
+    orders = {case.id: balanced_orders([arm.id for arm in group.arms], rng) for group in groups for case in group.cases}
+    blocks = []
+    for number in range(1, preset.blocks + 1):
+        for group in rng.sample(list(groups), len(groups)):
+            cases, arms = [case.id for case in group.cases], [arm.id for arm in group.arms]
+            rounds = tuple(
+                Round(case, turn, next(orders[case]))
+                for turn in range(rounds_of(number, group, preset))
+                for case in rng.sample(cases, len(cases))
+            )
+            order = tuple(rng.sample(cases, len(cases)))
+            blocks.append(Block(number, order, tuple(rng.sample(arms, len(arms))), rounds))
+    return tuple(blocks)
+
+
+def rounds_of(number: int, group: Group, preset: Preset) -> int:
+    """Return how many rounds a block has: for training, its epochs."""
+    if group.epochs is None:
+        return preset.rounds
+    return group.epochs if number <= preset.seeds else min(group.epochs, SHORT_EPOCHS)
+
+
+def balanced_orders(names: Sequence[str], rng: random.Random) -> Iterator[Order]:
+    """Yield random orders, each followed by its reverse, so that no arm precedes another more often than it follows."""
+    while True:
+        order = tuple(rng.sample(list(names), len(names)))
+        yield order
+        yield order[::-1]

@@ -1,0 +1,86 @@
+"""The environment variables that workers run with, vanilla and Intel stacks alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from backends.registry import stacks
+from bench.suite.arms import DEFAULT_SETTINGS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bench.suite.arms import Arm
+
+# Where the package intel-openmp installs it in an environment.
+INTEL_OPENMP = "lib/libiomp5.so"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A named set of environment variables. `preload` is a library, relative to the environment's folder."""
+
+    name: str
+    summary: str
+    variables: dict[str, str]
+    preload: str | None = None
+
+
+# Freed activations stay mapped; else the allocator returns them to the kernel, and each call faults them in again.
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
+# Threads stay on their cores. Intel's OpenMP threads stop spinning 1 ms after their work, not after the default 200 ms:
+# they would use the cores during the slices of other arms. GNU's stop soon by themselves.
+BINDING = {"OMP_PROC_BIND": "close", "OMP_PLACES": "cores", "KMP_BLOCKTIME": "1"}
+INTEL_BINDING = {"KMP_AFFINITY": "granularity=fine,compact,1,0", "KMP_BLOCKTIME": "1"}
+
+SETTINGS = {
+    settings.name: settings
+    for settings in (
+        Settings("plain", "only the number of threads is set", {}),
+        Settings("malloc", "plain, with higher malloc thresholds", ALLOCATOR),
+        Settings(DEFAULT_SETTINGS, "malloc, with OpenMP threads bound to cores; the default", ALLOCATOR | BINDING),
+        Settings(
+            "iomp",
+            "malloc, with Intel's OpenMP runtime preloaded and its threads bound",
+            ALLOCATOR | INTEL_BINDING,
+            INTEL_OPENMP,
+        ),
+    )
+}
+
+
+def environment_variables(settings: str, threads: int) -> dict[str, str]:
+    """Return the variables of these settings, of the number of threads, and those that all stacks need."""
+    common = {
+        "OMP_NUM_THREADS": str(threads),
+        "OMP_DYNAMIC": "FALSE",
+        "OPENBLAS_NUM_THREADS": str(threads),
+        "PYTHONHASHSEED": "0",
+        "PYTHONNOUSERSITE": "1",
+    }
+    of_stacks = {name: value for stack in stacks().values() for name, value in stack.settings.items()}
+    return common | SETTINGS[settings].variables | of_stacks
+
+
+def arm_variables(arm: Arm, threads: int, caches: Path) -> dict[str, str]:
+    """Return the variables of the arm's settings and variant; compiled code is cached in folders below `caches`."""
+    stack = stacks()[arm.stack]
+    folders = {name: str(caches / name.lower()) for name in stack.cache_variables}
+    return environment_variables(arm.settings, threads) | stack.variants[arm.variant].settings | folders
+
+
+def preload_variables(settings: str, environment: Path) -> dict[str, str]:
+    """Return LD_PRELOAD for settings that preload a library; raises FileNotFoundError if the environment lacks it."""
+    preload = SETTINGS[settings].preload
+    if preload is None:
+        return {}
+    library = environment / preload
+    if not library.is_file():
+        raise FileNotFoundError(f"settings {settings} need {preload}, which is not in this environment")
+    return {"LD_PRELOAD": str(library)}
+
+
+def restart_variables() -> dict[str, str]:
+    """Return the variables that shorten process starts in blocks; all arms get them, whatever their stack."""
+    return {name: value for stack in stacks().values() for name, value in stack.restart_settings.items()}

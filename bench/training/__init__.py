@@ -1,0 +1,1 @@
+"""One model: train, tune, evaluate, read and write files."""

@@ -1,0 +1,302 @@
+"""The requests of the engine and the replies of a worker, one line of JSON each.
+
+Both ends share these classes. Paths are absolute; arrays travel as files.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, get_args
+
+from bench.codec import decode, encode
+from models.recipes import Recipe
+
+R = TypeVar("R")
+
+
+class Request(Generic[R]):
+    """A request whose reply is an R."""
+
+    @classmethod
+    def reply_type(cls) -> type[R]:
+        (base,) = cls.__orig_bases__  # type: ignore[attr-defined] # set by typing for the subclasses of a Generic
+        reply: type[R] = get_args(base)[0]
+        return reply
+
+
+@dataclass(frozen=True)
+class Done:
+    """The reply to a request that leaves only files behind."""
+
+
+@dataclass(frozen=True)
+class BuildReply:
+    """How long it took to import the framework (once per process), build the session and make the first call."""
+
+    import_ns: int
+    build_ns: int
+    first_call_ns: int
+
+
+@dataclass(frozen=True)
+class Build(Request[BuildReply]):
+    """Build a session for a case, on these cores (None: on any).
+
+    `files` is the folder of converted files that the variant starts from, if it needs any. `delay` is the share of each
+    call's time that is added to it, `wait` the share after which every arm makes its next call.
+    """
+
+    case: str
+    stack: str
+    variant: str
+    model: str
+    precision: str
+    batch_size: int
+    threads: int
+    cores: tuple[int, ...] | None
+    weights: str
+    images: str
+    calibration: str
+    files: str | None = None
+    delay: float = 0.0
+    wait: float = 0.0
+
+
+@dataclass(frozen=True)
+class ConvertReply:
+    """How long the conversion took, imports included."""
+
+    convert_ns: int
+
+
+@dataclass(frozen=True)
+class Convert(Request[ConvertReply]):
+    """Fill `folder` with the files that a stack's variants of this conversion start from.
+
+    Only int8 needs `calibration` images.
+    """
+
+    stack: str
+    conversion: str
+    variant: str
+    model: str
+    precision: str
+    weights: str
+    folder: str
+    calibration: str | None = None
+
+
+@dataclass(frozen=True)
+class SliceReply:
+    """The samples of a slice, its wall and CPU time, and how often the process had to wait for a core."""
+
+    samples_ns: tuple[int, ...]
+    wall_ns: int
+    cpu_ns: int
+    involuntary_switches: int
+
+
+@dataclass(frozen=True)
+class RunSlice(Request[SliceReply]):
+    """Time one slice of a case: `lead_in` untimed calls, then timed ones until `budget_ns` have passed.
+
+    The timed part starts no earlier than `begin_ns`, so that the workers of a group start together.
+    """
+
+    case: str
+    budget_ns: int
+    lead_in: int
+    begin_ns: int = 0
+    asynchronous: bool = False
+
+
+@dataclass(frozen=True)
+class PredictReply:
+    images: int
+
+
+@dataclass(frozen=True)
+class Predict(Request[PredictReply]):
+    """Write the logits of the first `images` test images to `file`."""
+
+    case: str
+    images: int
+    file: str
+
+
+@dataclass(frozen=True)
+class ProofReply:
+    """What a process read back of itself: what ran, and the peak of its resident memory."""
+
+    precision: str
+    threads: int
+    kernels: tuple[str, ...]
+    versions: dict[str, str]
+    memory_bytes: int
+
+
+@dataclass(frozen=True)
+class Prove(Request[ProofReply]):
+    """Run a case's session under the stack's profiler and read back what ran."""
+
+    case: str
+
+
+@dataclass(frozen=True)
+class SaveReply:
+    saved_bytes: int
+
+
+@dataclass(frozen=True)
+class Save(Request[SaveReply]):
+    """Save the model as a user of the case's variant would ship it, and measure its size."""
+
+    case: str
+
+
+@dataclass(frozen=True)
+class WriteModel(Request[Done]):
+    """Convert a safetensors file of ours to the file format of a stack's framework."""
+
+    stack: str
+    model: str
+    weights: str
+    file: str
+
+
+@dataclass(frozen=True)
+class ReadModel(Request[Done]):
+    """Convert a file of a stack's framework to a safetensors file of ours."""
+
+    stack: str
+    model: str
+    weights: str
+    file: str
+
+
+@dataclass(frozen=True)
+class LimitReply:
+    calls: int
+    wall_ns: int
+
+
+@dataclass(frozen=True)
+class MeasureLimit(Request[LimitReply]):
+    """Time products of matrices of order `size`, or additions of arrays of `size` bytes if `precision` is None."""
+
+    stack: str
+    threads: int
+    cores: tuple[int, ...]
+    precision: str | None
+    size: int
+    budget_ns: int
+    lead_in: int
+    begin_ns: int
+
+
+@dataclass(frozen=True)
+class OpenTrainingReply:
+    """How long it took to import the framework and to build the training."""
+
+    build_ns: int
+
+
+@dataclass(frozen=True)
+class OpenTraining(Request[OpenTrainingReply]):
+    """Build a training of `recipe` from files of initial weights, images and labels, on these cores (None: on any)."""
+
+    stack: str
+    variant: str
+    precision: str
+    recipe: Recipe
+    seed: int
+    threads: int
+    cores: tuple[int, ...] | None
+    weights: str
+    images: str
+    labels: str
+
+
+@dataclass(frozen=True)
+class EpochReply:
+    """One timed epoch.
+
+    The time runs from before the images are shuffled until the last step's loss is known; `wait_ns` of it passed
+    waiting for the next batch. `loss` is the mean over all images. `digest` identifies the order of the images and
+    their augmented pixels.
+    """
+
+    images: int
+    loss: float
+    wall_ns: int
+    cpu_ns: int
+    wait_ns: int
+    digest: str
+    memory_bytes: int
+    involuntary_switches: int
+
+
+@dataclass(frozen=True)
+class RunEpoch(Request[EpochReply]):
+    """Train one epoch, with a learning rate for each step."""
+
+    epoch: int
+    seed: int
+    learning_rates: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class EvaluateReply:
+    """Top-1 accuracy and mean cross-entropy."""
+
+    accuracy: float
+    loss: float
+    images: int
+
+
+@dataclass(frozen=True)
+class Evaluate(Request[EvaluateReply]):
+    """Evaluate the training's current weights on the images and labels in two files."""
+
+    images: str
+    labels: str
+
+
+@dataclass(frozen=True)
+class SaveCheckpoint(Request[Done]):
+    """Write the current weights and the optimiser's state, each to its file."""
+
+    weights: str
+    state: str
+
+
+@dataclass(frozen=True)
+class RestoreOptimizer(Request[Done]):
+    """Read the optimiser's state from a file; OpenTraining has set the weights."""
+
+    state: str
+
+
+@dataclass(frozen=True)
+class ProveTraining(Request[ProofReply]):
+    """Run a training step under the stack's profiler and read back what ran; the training is then unusable."""
+
+
+REQUESTS: dict[str, type[Request[Any]]] = {kind.__name__: kind for kind in Request.__subclasses__()}
+
+
+def request_line(request: Request[Any]) -> str:
+    return json.dumps({"do": type(request).__name__, **encode(request)}) + "\n"
+
+
+def read_request(line: str) -> Request[Any]:
+    """Return the request in a line; raises ValueError for a line that holds none."""
+    content = json.loads(line)
+    return decode(REQUESTS[content.pop("do")], content)
+
+
+def batch_interval_ns(counts: Iterable[int], walls_ns: Iterable[int]) -> float:
+    """Return the time per batch of workers that ran together: the inverse of their added rates."""
+    return 1 / sum(count / wall for count, wall in zip(counts, walls_ns, strict=True))

@@ -1,0 +1,181 @@
+"""The timed loops."""
+
+from __future__ import annotations
+
+import gc
+import math
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from bench.clock import cpu_ns, now_ns
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from bench.clock import Clock
+
+
+@dataclass(frozen=True)
+class Timing:
+    samples_ns: tuple[int, ...]
+    wall_ns: int
+    cpu_ns: int
+
+
+def time_slice(
+    step: Callable[[Any], Any],
+    batches: Iterator[Any],
+    budget_ns: int,
+    lead_in: int,
+    clock: Clock = now_ns,
+    cpu_clock: Clock = cpu_ns,
+    begin_ns: int = 0,
+) -> Timing:
+    """Time calls of `step` on successive batches until `budget_ns` have passed, at least one.
+
+    The first `lead_in` calls are not timed: they refill the caches after another process used the cores. Nor are the
+    calls before `begin_ns`, when all workers of a group start to time. The garbage collector is off throughout.
+    """
+    samples: list[int] = []
+    gc.collect()
+    gc.disable()
+    try:
+        for batch in islice(batches, lead_in):
+            step(batch)
+        while begin_ns and clock() < begin_ns:
+            step(next(batches))
+        cpu_before = cpu_clock()
+        before = end = clock()
+        deadline = before + budget_ns
+        while not samples or end < deadline:
+            batch = next(batches)
+            start = clock()
+            step(batch)
+            end = clock()
+            samples.append(end - start)
+        cpu_after = cpu_clock()
+    finally:
+        gc.enable()
+    return Timing(tuple(samples), end - before, cpu_after - cpu_before)
+
+
+def delayed(
+    step: Callable[[Any], Any], batches: Iterator[Any], delay: float, wait: float, clock: Clock = now_ns
+) -> tuple[Callable[[Any], Any], Iterator[Any]]:
+    """Return a step and batches that busy-wait after each call, for two fractions of the time of the call.
+
+    The fraction `delay` is timed with the call. If `wait` is larger, the rest of it passes before the next batch is
+    yielded, untimed. So arms with the same `wait` start their calls at the same rate and do the same bookkeeping; they
+    differ only by `delay`. If both are 0, `step` and `batches` are returned unchanged.
+    """
+    if not (delay or wait):
+        return step, batches
+    end_ns = 0
+
+    def delayed_step(batch: Any) -> Any:
+        nonlocal end_ns
+        before = clock()
+        result = step(batch)
+        spent_ns = clock() - before
+        timed_ns, total_ns = int(spent_ns * delay), int(spent_ns * max(delay, wait))
+        begin = clock()
+        end_ns = begin + total_ns
+        _busy_wait(begin + timed_ns, clock)
+        return result
+
+    def delayed_batches() -> Iterator[Any]:
+        for batch in batches:
+            _busy_wait(end_ns, clock)
+            yield batch
+
+    return delayed_step, delayed_batches()
+
+
+def _busy_wait(end_ns: int, clock: Clock) -> None:
+    while clock() < end_ns:
+        pass
+
+
+def time_pipeline(
+    submit: Callable[[Any], Any],
+    drain: Callable[[], Any],
+    batches: Iterator[Any],
+    budget_ns: int,
+    lead_in: int,
+    clock: Clock = now_ns,
+    cpu_clock: Clock = cpu_ns,
+) -> Timing:
+    """Time submissions of successive batches until `budget_ns` have passed, at least one; then drain the pipeline.
+
+    The first `lead_in` submissions fill the pipeline; after that, each returns when a batch is done. A sample is the
+    time from one return to the next, so that neither filling nor draining is timed.
+    """
+    samples: list[int] = []
+    gc.collect()
+    gc.disable()
+    try:
+        for batch in islice(batches, lead_in):
+            submit(batch)
+        cpu_before = cpu_clock()
+        before = end = clock()
+        deadline = before + budget_ns
+        while not samples or end < deadline:
+            start = end
+            submit(next(batches))
+            end = clock()
+            samples.append(end - start)
+        cpu_after = cpu_clock()
+        drain()
+    finally:
+        gc.enable()
+    return Timing(tuple(samples), end - before, cpu_after - cpu_before)
+
+
+@dataclass(frozen=True)
+class EpochTiming:
+    """One epoch's wall and CPU time, the part of the wall time spent waiting for batches, and its mean loss."""
+
+    wall_ns: int
+    cpu_ns: int
+    wait_ns: int
+    images: int
+    loss: float
+
+
+def time_epoch(
+    step: Callable[[Any, Any, float], float],
+    begin: Callable[[], Iterator[tuple[Any, Any]]],
+    learning_rates: Sequence[float],
+    clock: Clock = now_ns,
+    cpu_clock: Clock = cpu_ns,
+) -> EpochTiming:
+    """Time one step per learning rate, from before the images are shuffled until the last step's loss is known.
+
+    `begin` shuffles the images and returns the batches. Raises DivergedError at the first loss that is not finite.
+    """
+    gc.collect()
+    wait_ns, images, total = 0, 0, 0.0
+    cpu_before, start = cpu_clock(), clock()
+    batches = begin()
+    for index, rate in enumerate(learning_rates):
+        before = clock()
+        inputs, labels = next(batches)
+        wait_ns += clock() - before
+        loss = step(inputs, labels, rate)
+        if not math.isfinite(loss):
+            raise DivergedError(f"diverged: the loss of step {index + 1} of {len(learning_rates)} is {loss}")
+        images += len(labels)
+        total += loss * len(labels)
+    end = clock()
+    return EpochTiming(end - start, cpu_clock() - cpu_before, wait_ns, images, total / images)
+
+
+class DivergedError(Exception):
+    """A training whose loss or logits are not finite."""
+
+
+def is_steady(medians: Sequence[float], tolerance: float = 0.05, slices: int = 3) -> bool:
+    """Return whether the last `slices` medians lie within `tolerance` of each other."""
+    last = medians[-slices:]
+    return len(last) == slices and max(last) <= min(last) * (1 + tolerance)

@@ -1,0 +1,161 @@
+"""From a journal to ratios."""
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from bench.analysis.run import foreign_share, harness_share, idle_share
+from bench.records import PRODUCT, Evidence, Failure, Proof, Reference, Roof, Slice
+from bench.suite.arms import Case, Pair
+from models.errors import UserError
+from tests.analysis.recorded_run import (
+    AA,
+    BLOCKS,
+    CASE,
+    EAGER,
+    IPEX,
+    JIT,
+    SLICE,
+    TRAINING_CASE,
+    inference_run,
+    training_run,
+)
+
+PAIR = Pair(JIT, EAGER, CASE)
+
+
+@pytest.fixture
+def builder(tmp_path):
+    return inference_run(tmp_path / "run")
+
+
+def in_one_round(turn) -> bool:
+    return (turn.block, turn.round) == (3, 1)
+
+
+def test_a_ratio_is_taken_within_its_round(tmp_path) -> None:
+    """A machine that halves its speed for all arms alike from some round on changes no ratio."""
+    builder = inference_run(tmp_path / "run", noise=0)
+    builder.records = [
+        replace(record, samples_ns=tuple(2 * sample for sample in record.samples_ns))
+        if isinstance(record, Slice) and record.block % 2 and record.round
+        else record
+        for record in builder.records
+    ]
+    run = builder.read()
+    assert set(run.log_ratios(PAIR).values()) == {math.log(2)}
+    assert run.band(PAIR) == 0
+
+
+@pytest.mark.parametrize(("foreign_ns", "disturbed"), [(150_000, {(CASE.id, 3, 1)}), (90_000, set())])
+def test_a_round_in_which_others_used_over_5_percent_of_the_cores_is_disturbed(builder, foreign_ns, disturbed) -> None:
+    """Turns of a millisecond on two cores each."""
+    assert builder.change(Slice, in_one_round, foreign_ns=foreign_ns).read().disturbed_rounds == disturbed
+
+
+def test_the_cpu_time_of_others_is_compared_with_the_watched_time(builder) -> None:
+    builder.change(Slice, in_one_round, foreign_ns=150_000, watched_ns=2_000_000)
+    assert builder.read().disturbed_rounds == set()
+
+
+def test_coarse_ticks_cancel_within_a_round(builder) -> None:
+    builder.change(Slice, lambda turn: turn.arm == JIT.id, foreign_ns=300_000)
+    builder.change(Slice, lambda turn: turn.arm != JIT.id, foreign_ns=-100_000)
+    assert builder.read().disturbed_rounds == set()
+
+
+def test_shares_are_relative_to_the_watched_time_and_to_the_cores_of_the_arms(builder) -> None:
+    conditions = {"idle_cpu_ns": 10_000, "harness_cpu_ns": 20_000, "foreign_ns": 80_000, "watched_ns": 2_000_000}
+    run = builder.change(Slice, lambda turn: True, **conditions).read()
+    assert (idle_share(run), harness_share(run), foreign_share(run)) == (0.005, 0.01, 0.02)
+
+
+def test_shares_that_were_not_recorded_are_none(tmp_path) -> None:
+    builder = inference_run(tmp_path / "run")
+    assert foreign_share(builder.read()) is None
+    run = builder.remove(lambda record: isinstance(record, Evidence)).read()
+    assert (idle_share(run), harness_share(run), foreign_share(run)) == (None, None, None)
+
+
+def test_a_process_that_did_not_prove_its_work_contributes_no_time(builder) -> None:
+    builder.change(Slice, lambda turn: turn.arm == JIT.id and turn.block == 3, samples_ns=(1,))
+    builder.remove(lambda record: isinstance(record, Evidence) and record.arm == JIT.id and record.block == 3)
+    run = builder.read()
+    assert run.log_ratios(PAIR).keys() == set(range(1, BLOCKS + 1)) - {3}
+
+
+def test_a_replica_has_the_proof_and_the_failure_of_its_original(builder) -> None:
+    builder.records.append(Failure(EAGER.id, CASE.id, None, "no room"))
+    run = builder.read()
+    assert run.proof(AA, CASE) == run.proof(EAGER, CASE)
+    assert run.failure(AA, CASE).reason == "no room"
+
+
+def test_a_slice_of_several_processes_counts_by_their_added_rates(builder) -> None:
+    """Two processes, 10 batches in 100 ns and 30 in 150 ns: 0.3 per ns together, whatever the single samples are."""
+    several = {"samples_ns": (5,) * 40, "counts": (10, 30), "walls_ns": (100, 150)}
+    assert replace(SLICE, **several).batch_interval_ns == pytest.approx(1 / 0.3)
+    case = Case("cnn-small", "throughput", 1)
+    builder.describe(cases=(case,), lineups={case.id: builder.info.lineups[CASE.id]}, pairs=())
+    builder.records = [
+        replace(record, case=case.id) if hasattr(record, "case") else record for record in builder.records
+    ]
+    run = builder.change(Slice, lambda turn: turn.arm == JIT.id, **several).read()
+    assert run.typical_latency_ns(JIT, case) == pytest.approx(1 / 0.3)
+
+
+IMPOSSIBLE = [
+    {"samples_ns": ()},
+    {"samples_ns": (0,)},
+    {"walls_ns": (0,)},
+    {"counts": (2,)},
+    {"counts": (-1, 2), "walls_ns": (1, 1)},
+    {"walls_ns": ()},
+    {"watched_ns": -1},
+    {"arm": "jax/jit"},
+    {"case": "cnn-small/latency/b2"},
+    {"round": 1},
+]
+
+
+@pytest.mark.parametrize("change", IMPOSSIBLE, ids=str)
+def test_a_slice_that_no_run_writes_is_refused(builder, change) -> None:
+    with pytest.raises(UserError, match=r"journal\.jsonl: damaged"):
+        builder.change(Slice, lambda turn: turn.block == 3 and turn.round == 0, **change).read()
+
+
+@pytest.mark.parametrize("change", [{"wall_ns": 0}, {"images": 0}, {"arm": "jax/jit"}, {"round": 1}], ids=str)
+def test_an_epoch_that_no_run_writes_is_refused(tmp_path, change) -> None:
+    builder = training_run(tmp_path / "run")
+    with pytest.raises(UserError, match=r"journal\.jsonl: damaged"):
+        builder.change(type(builder.records[0]), lambda turn: turn.block == 3 and turn.round == 0, **change).read()
+
+
+def test_an_arm_can_not_take_a_turn_of_the_other_kind(builder) -> None:
+    builder.records.append(training_run(builder.folder).records[0])
+    builder.change(type(builder.records[-1]), lambda turn: True, case=CASE.id, arm=JIT.id, block=99)
+    with pytest.raises(UserError, match="impossible"):
+        builder.read()
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [(Proof, {"labels": "0"}), (Reference, {"labels": "0"}), (Reference, {"labels": "", "truth": ""})],
+    ids=str,
+)
+def test_labels_that_are_not_one_for_each_image_are_refused(builder, kind, change) -> None:
+    with pytest.raises(UserError, match=r"journal\.jsonl: damaged: the .*labels of .* are not one for each image"):
+        builder.change(kind, lambda record: True, **change).read()
+
+
+@pytest.mark.parametrize(("counts", "walls_ns"), [((), ()), ((1,), ()), ((1,), (0,))])
+def test_a_limit_of_the_machine_that_no_run_writes_is_refused(builder, counts, walls_ns) -> None:
+    builder.records.append(Roof(PRODUCT, "pytorch", "fp32", 1, 64, 1, counts, walls_ns))
+    with pytest.raises(UserError, match="damaged: the limit 'product' of 64"):
+        builder.read()
+
+
+def test_only_arms_that_train_have_final_accuracies(builder, tmp_path) -> None:
+    assert builder.read().final_accuracies(JIT, CASE) == {}
+    assert training_run(tmp_path / "training").read().final_accuracies(IPEX, TRAINING_CASE).keys() == {1, 2, 3}

@@ -1,0 +1,269 @@
+"""Which arms stay in a block and which leave it; no processes are started."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from bench.engine import block as module
+from bench.engine.block import BlockRunner, InferenceBlock, typical_ns
+from bench.engine.workers import Unsupported, WorkerError
+from bench.machine.counters import Counters
+from bench.records import Check, Conditions, Evidence, Failure, Slice
+from bench.suite.schedule import Block, Round
+from bench.worker.messages import (
+    Build,
+    BuildReply,
+    Predict,
+    PredictReply,
+    ProofReply,
+    Prove,
+    RunSlice,
+    SliceReply,
+)
+from tests.engine.conftest import FOUR, ONE, ORACLE, REPLICA, FakeGroup
+
+BLOCK = Block(
+    number=2,
+    cases=(FOUR.id, ONE.id),
+    start=(REPLICA.id, ORACLE.id),
+    rounds=tuple(Round(case.id, 0, (ORACLE.id, REPLICA.id)) for case in (ONE, FOUR)),
+)
+PROOF = ProofReply("fp32", 1, ("k",), {}, 5)
+CONDITIONS = Conditions(0, 0, 0, 0, 0.0, None)
+
+
+class ScriptedBlock(BlockRunner):
+    """Does nothing but raise the error that is planned for a step, an arm and a case."""
+
+    def __init__(self, *arguments, errors=(), cores_used=1.0) -> None:
+        super().__init__(*arguments)
+        self.errors, self.cores_used, self.steps = dict(errors), cores_used, []
+
+    def _step(self, name, arm, case):
+        self.steps.append((name, arm.id, case.id))
+        if error := self.errors.get((name, arm, case)):
+            raise error
+
+    def prepare(self, group, arm, case):
+        self._step("prepare", arm, case)
+
+    def check(self, arm, case):
+        self._step("check", arm, case)
+
+    def take_turn(self, number, position, arm, case):
+        self._step("turn", arm, case)
+        cpu_ns = int(100 * self.cores_used)
+        self.store(Slice(arm.id, case.id, 2, number, position, (100,), (1,), (100,), cpu_ns, 0, CONDITIONS))
+
+    def read_back(self, arm, case):
+        self._step("read back", arm, case)
+        return PROOF
+
+
+@pytest.fixture
+def groups(monkeypatch):
+    """Return the groups that arms are started as, by arm; an exception in place of a group is raised."""
+    groups = {arm.id: FakeGroup({}) for arm in (ORACLE, REPLICA)}
+
+    def start_group(context, arm, *_):
+        if isinstance(groups[arm.id], Exception):
+            raise groups[arm.id]
+        return groups[arm.id]
+
+    monkeypatch.setattr(module, "start_group", start_group)
+    monkeypatch.setattr(module.counters, "quiet_cores", lambda count: list(range(count)))
+    return groups
+
+
+@pytest.fixture
+def run(context, tally, groups, tmp_path):
+    """Return a function that measures a block in which some steps fail."""
+
+    def run(errors=(), cores_used=1.0) -> ScriptedBlock:
+        runner = ScriptedBlock(context, tally, BLOCK, tmp_path, errors=errors, cores_used=cores_used)
+        runner.measure()
+        return runner
+
+    return run
+
+
+def turns(tally):
+    return [(record.arm, record.case) for record in tally.journal.of(Slice)]
+
+
+def test_all_arms_are_built_and_checked_before_the_first_turn(run, tally, groups) -> None:
+    steps = [name for name, _, _ in run().steps]
+    assert steps == ["prepare"] * 4 + ["check"] * 4 + ["turn"] * 4 + ["read back"] * 4
+    assert turns(tally) == [(arm.id, case.id) for case in (ONE, FOUR) for arm in (ORACLE, REPLICA)]
+    assert {(record.arm, record.case, record.block) for record in tally.journal.of(Evidence)} == {
+        (arm.id, case.id, 2) for case in (ONE, FOUR) for arm in (ORACLE, REPLICA)
+    }
+    assert all(group.stopped for group in groups.values())
+
+
+@pytest.mark.parametrize("step", ["prepare", "check", "turn"])
+def test_an_arm_that_fails_leaves_all_cases_and_the_others_stay(run, tally, groups, step) -> None:
+    run({(step, ORACLE, ONE): WorkerError("exited")})
+    assert tally.journal.of(Failure) == [Failure(ORACLE.id, case.id, 2, "exited") for case in (FOUR, ONE)]
+    assert turns(tally) == [(REPLICA.id, case.id) for case in (ONE, FOUR)]
+    assert {record.arm for record in tally.journal.of(Evidence)} == {REPLICA.id}
+    assert groups[ORACLE.id].stopped
+
+
+def test_an_arm_that_can_not_be_started_leaves_and_the_others_stay(run, tally, groups) -> None:
+    groups[ORACLE.id] = WorkerError("python can't be started")
+    run()
+    assert {failure.arm for failure in tally.journal.of(Failure)} == {ORACLE.id}
+    assert {arm for arm, _ in turns(tally)} == {REPLICA.id}
+
+
+def test_a_failure_after_the_last_turn_leaves_a_finished_case_alone(run, tally) -> None:
+    """Evidence is read in the order of the cases' names, so that b1 is finished before b4 fails."""
+    run({("read back", ORACLE, FOUR): WorkerError("exited")})
+    assert tally.journal.of(Failure) == [Failure(ORACLE.id, FOUR.id, 2, "exited")]
+    assert (ORACLE.id, ONE.id) in {(record.arm, record.case) for record in tally.journal.of(Evidence)}
+
+
+def test_what_a_stack_does_not_support_is_skipped(run, tally) -> None:
+    run({("prepare", ORACLE, FOUR): Unsupported("no")})
+    assert tally.journal.of(Failure) == [Failure(ORACLE.id, case.id, None, "no", skipped=True) for case in (FOUR, ONE)]
+
+
+def test_a_process_that_used_more_cores_than_threads_fails(run, tally) -> None:
+    run(cores_used=1.2)
+    assert {failure.reason for failure in tally.journal.of(Failure)} == {
+        "proof failed: used 1.20 cores, asked for 1 threads"
+    }
+    assert not tally.journal.of(Evidence)
+
+
+def test_an_arm_that_exceeds_the_failure_budget_is_not_started(run, tally, groups) -> None:
+    for _ in range(2):
+        for case in (ONE, FOUR):
+            tally.add_failure(ORACLE, case, 1, WorkerError("exited"))
+    tally.journal.clear()
+    groups[ORACLE.id] = AssertionError("started")
+    run()
+    assert {arm for arm, _ in turns(tally)} == {REPLICA.id}
+    assert not tally.journal.of(Failure)
+
+
+def test_an_arm_that_does_not_fit_into_memory_fails_with_the_remedy(run, tally) -> None:
+    tally.add_memory(ORACLE, 2**60)
+    run()
+    reasons = {failure.reason for failure in tally.journal.of(Failure)}
+    assert len(reasons) == 1
+    assert reasons.pop().endswith("measure fewer arms at a time: --stack, --precision, --model")
+
+
+def test_an_interrupt_while_arms_are_built_kills_and_stops_all(run, groups) -> None:
+    killed = []
+    for arm_id, group in groups.items():
+        group.kill = lambda arm_id=arm_id: killed.append(arm_id)
+    with pytest.raises(KeyboardInterrupt):
+        run({("prepare", ORACLE, ONE): KeyboardInterrupt()})
+    assert set(killed) == groups.keys()
+    assert all(group.stopped for group in groups.values())
+
+
+def test_foreign_cpu_time_is_the_busy_time_without_workers_and_harness(run, monkeypatch) -> None:
+    runner = run()
+    runner.groups = {ORACLE.id: FakeGroup({}), REPLICA.id: FakeGroup({})}
+    runner.groups[REPLICA.id].workers[0].pid += 100
+    own, other = runner.groups[ORACLE.id].pids[0], runner.groups[REPLICA.id].pids[0]
+    spent = {own: iter([10, 60]), other: iter([5, 5, 5, 8])}
+    clock, harness = iter(range(0, 1000, 100)), iter([1, 3])
+    read = iter([Counters(steal_ns=1, throttled_ns=2, busy_ns=100), Counters(steal_ns=5, throttled_ns=9, busy_ns=200)])
+    monkeypatch.setattr(module, "cpu_ns_of", lambda pid: next(spent[pid]))
+    monkeypatch.setattr(module, "cpu_ns", lambda: next(harness))
+    monkeypatch.setattr(module, "now_ns", lambda: next(clock))
+    monkeypatch.setattr(module, "pause", lambda _: None)
+    monkeypatch.setattr(module.counters, "counters", lambda _: next(read))
+    result, conditions = runner.observe(ORACLE, lambda: "done")
+    assert result == "done"
+    assert (conditions.idle_cpu_ns, conditions.harness_cpu_ns) == (3, 2)
+    assert (conditions.steal_ns, conditions.throttled_ns) == (4, 7)
+    assert conditions.foreign_ns == 100 - 50 - 3 - 2
+    assert conditions.watched_ns == 100
+
+
+def test_workers_count_as_idle_once_they_use_little_of_a_step(monkeypatch) -> None:
+    spent, pauses = iter([0, 6_000_000, 12_000_000, 12_100_000]), []
+    monkeypatch.setattr(module, "cpu_ns_of", lambda _: next(spent))
+    monkeypatch.setattr(module, "pause", pauses.append)
+    module._wait_until_idle([1])
+    assert len(pauses) == 3
+
+
+def reply(samples) -> SliceReply:
+    return SliceReply(tuple(samples), sum(samples), sum(samples), 1)
+
+
+@pytest.fixture
+def inference(context, tally, groups, tmp_path):
+    """Return a function that measures a block of inference, with these labels of the images in the block."""
+    tally.oracle["cnn-small"] = np.eye(10)[np.arange(12) % 10]
+    for arm, case in ((ORACLE, ONE), (ORACLE, FOUR)):
+        tally.labels[arm.id, case.id] = np.arange(12) % 10
+
+    def run(logits) -> None:
+        def predict(request: Predict) -> PredictReply:
+            np.save(request.file, logits)
+            return PredictReply(len(logits))
+
+        for group in groups.values():
+            group.replies = {
+                Build: lambda _: BuildReply(1, 2, 3),
+                Predict: predict,
+                RunSlice: lambda _: reply([10, 20, 30]),
+                Prove: lambda _: PROOF,
+            }
+        InferenceBlock(context, tally, BLOCK, tmp_path).measure()
+
+    return run
+
+
+def test_a_block_of_inference_checks_outputs_warms_up_and_stores_slices(inference, tally, groups) -> None:
+    inference(np.eye(10, dtype=np.float32)[np.arange(12) % 10])
+    checks = tally.journal.of(Check)
+    assert [(check.case, check.arm) for check in checks] == [
+        (case.id, arm.id) for case in (FOUR, ONE) for arm in (REPLICA, ORACLE)
+    ]
+    assert all((check.images, check.max_abs_logit_diff, check.steady) == (12, 0.0, True) for check in checks)
+    assert checks[0].warm_up_medians_ns == (20, 20, 20)
+    assert {(turn.samples_ns, turn.counts, turn.walls_ns) for turn in tally.journal.of(Slice)} == {
+        ((10, 20, 30), (3,), (60,))
+    }
+    slices = [request for request in groups[ORACLE.id].requests if isinstance(request, RunSlice)]
+    assert {request.lead_in for request in slices} == {0, module.LEAD_IN}
+    assert {request.begin_ns for request in slices} == {0}
+
+
+def test_outputs_other_than_the_oracles_fail_the_check(inference, tally) -> None:
+    inference(np.eye(10, dtype=np.float32)[np.arange(12) % 10] + np.float32(0.01))
+    assert {failure.reason for failure in tally.journal.of(Failure)} == {
+        "proof failed: logits differ from the oracle's by 0.01, more than 0.001"
+    }
+    assert not tally.journal.of(Slice)
+
+
+def test_outputs_other_than_those_of_the_proof_fail_the_check(inference, tally) -> None:
+    tally.labels[ORACLE.id, ONE.id] = tally.labels[ORACLE.id, FOUR.id] = np.zeros(12, np.int64)
+    inference(np.eye(10, dtype=np.float32)[np.arange(12) % 10])
+    (reason,) = {failure.reason for failure in tally.journal.of(Failure)}
+    assert "less than 99.50%" in reason
+
+
+def test_an_arm_without_a_proof_takes_no_part(inference, tally) -> None:
+    del tally.labels[ORACLE.id, ONE.id]
+    inference(np.eye(10, dtype=np.float32)[np.arange(12) % 10])
+    assert {case for _, case in turns(tally)} == {FOUR.id}
+
+
+def test_a_slice_is_summed_up_by_its_median_or_the_time_per_batch_of_all_workers() -> None:
+    replies = [reply([10, 20, 60]), reply([30, 30, 30])]
+    assert typical_ns(ONE, replies) == 30
+    assert typical_ns(replace(ONE, scenario="throughput"), replies) == pytest.approx(1 / (3 / 90 + 3 / 90))

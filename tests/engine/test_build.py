@@ -1,0 +1,67 @@
+from dataclasses import replace
+
+import pytest
+
+from bench.engine import build as module
+from bench.engine.build import build_sessions, start_group, workers_and_threads
+from bench.engine.workers import Unsupported
+from bench.suite.arms import Arm, Case
+from bench.suite.variables import restart_variables
+from bench.worker.messages import Build, BuildReply
+from tests.engine.conftest import ONE, ORACLE, FakeGroup
+
+THROUGHPUT = Case("cnn-small", "throughput", 1, threads=4)
+
+
+@pytest.mark.parametrize(
+    ("arm", "case", "expected"),
+    [
+        (ORACLE, replace(THROUGHPUT, scenario="latency"), (1, 4)),
+        (Arm("pytorch", "train"), replace(THROUGHPUT, scenario="training"), (1, 4)),
+        (ORACLE, THROUGHPUT, (4, 1)),
+        (Arm("openvino", "throughput"), THROUGHPUT, (1, 4)),
+        (ORACLE, replace(THROUGHPUT, threads=0), (1, 1)),
+    ],
+    ids=["latency", "training", "throughput", "asynchronous", "threads of the run"],
+)
+def test_throughput_has_a_single_threaded_worker_per_core(context, arm, case, expected) -> None:
+    assert workers_and_threads(context, arm, case) == expected
+
+
+def test_the_workers_of_a_group_get_a_core_each_and_the_slowest_counts(context, tally) -> None:
+    replies = iter([BuildReply(1, 9, 3), BuildReply(4, 2, 8)])
+    group = FakeGroup({Build: lambda _: next(replies)}, workers=2)
+    assert build_sessions(context, tally, group, ORACLE, THROUGHPUT, [3, 5]) == BuildReply(4, 9, 8)
+    assert [request.cores for request in group.requests] == [(3,), (5,)]
+    assert {request.threads for request in group.requests} == {1}
+
+
+def test_a_single_worker_gets_all_cores(context, tally) -> None:
+    group = FakeGroup({Build: lambda _: BuildReply(1, 2, 3)})
+    assert build_sessions(context, tally, group, ORACLE, ONE, [3, 5]) == BuildReply(1, 2, 3)
+    (request,) = group.requests
+    assert request == Build(
+        case=ONE.id, stack="oracle", variant="numpy", model="cnn-small", precision="fp32", batch_size=1, threads=1,
+        cores=(3, 5), weights=str(context.models["cnn-small"].file), images=str(context.scratch / "test-images.npy"),
+        calibration=str(context.scratch / "calibration.npy"),
+    )  # fmt: skip
+
+
+def test_a_group_starts_with_its_variables_log_and_priority(context, tmp_path, monkeypatch) -> None:
+    started = []
+
+    def start(python, variables, log, cwd, *, urgent):
+        started.append((variables, log, cwd, urgent))
+
+    monkeypatch.setattr(module, "Worker", start)
+    start_group(context, ORACLE, replace(THROUGHPUT, threads=2), tmp_path, restart_variables())
+    assert len(started) == 2
+    variables, log, cwd, urgent = started[0]
+    assert variables["OMP_NUM_THREADS"] == "1"
+    assert restart_variables().items() <= variables.items()
+    assert (log, cwd, urgent) == (context.folder / "logs" / "oracle-numpy.log", context.scratch, True)
+
+
+def test_settings_whose_library_is_not_installed_are_unsupported(context, tmp_path) -> None:
+    with pytest.raises(Unsupported, match="settings iomp need"):
+        start_group(context, Arm("oracle", "numpy", settings="iomp"), ONE, tmp_path)

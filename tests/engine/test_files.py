@@ -1,0 +1,92 @@
+import numpy as np
+import pytest
+
+from bench.engine import files as module
+from bench.engine.files import Source, calibration_images, conversion_key, convert, lay_out_images, needs_conversion
+from bench.engine.workers import WorkerError
+from bench.suite.arms import Arm
+from bench.suite.environments import Environment
+from bench.worker.messages import Convert, ConvertReply
+
+LATENCY, INT8, BF16 = (Arm("openvino", "latency", precision) for precision in ("fp32", "int8", "bf16"))
+VERSIONS = {"openvino": "1", "nncf": "1"}
+
+
+@pytest.fixture
+def conversions(tmp_path, monkeypatch):
+    """Return a function that converts for an arm, and the requests that workers got; each takes longer than before."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    requests = []
+
+    class FakeWorker:
+        def __init__(self, python, variables, log, cwd) -> None:
+            assert variables["OMP_NUM_THREADS"] == "2"
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def wait_until_ready(self):
+            return self
+
+        def request(self, request, timeout_s):
+            requests.append(request)
+            if request.weights.endswith("broken"):
+                raise WorkerError("broken")
+            return ConvertReply(len(requests))
+
+    monkeypatch.setattr(module, "Worker", FakeWorker)
+    (tmp_path / "calibration").write_bytes(b"images")
+
+    def run(arm, weights="digest", file="weights", packages=VERSIONS):
+        source = Source("cnn-small", "spec", weights, tmp_path / file, tmp_path / "calibration")
+        environment = Environment("openvino", tmp_path / "bin" / "python", "3.11", packages)
+        return convert(arm, environment, source, 2, tmp_path / "log", tmp_path)
+
+    return run, requests
+
+
+def test_workers_read_the_test_images_and_the_calibration_images(few_images, tmp_path) -> None:
+    lay_out_images(few_images, tmp_path)
+    assert np.array_equal(np.load(tmp_path / module.IMAGES), few_images.test_images)
+    calibration = np.load(tmp_path / module.CALIBRATION)
+    assert np.array_equal(calibration, calibration_images(few_images))
+    assert len(np.unique(calibration, axis=0)) == len(calibration) == 300
+
+
+def test_only_some_variants_need_a_conversion() -> None:
+    assert needs_conversion(LATENCY)
+    assert not needs_conversion(Arm("oracle", "numpy"))
+
+
+def test_bf16_starts_from_the_files_of_fp32_and_int8_from_its_own() -> None:
+    assert conversion_key(BF16, "cnn-small") == conversion_key(LATENCY, "cnn-small")
+    assert conversion_key(INT8, "cnn-small") != conversion_key(LATENCY, "cnn-small")
+    assert conversion_key(LATENCY, "cnn-bn") != conversion_key(LATENCY, "cnn-small")
+
+
+def test_a_conversion_runs_twice_and_the_second_time_counts(conversions) -> None:
+    run, requests = conversions
+    converted = run(LATENCY)
+    assert (converted.convert_ns, converted.cached) == (2, False)
+    assert len(requests) == 2
+    assert isinstance(requests[0], Convert)
+    assert (requests[0].variant, requests[0].precision) == ("latency", "fp32")
+    again = run(BF16)
+    assert (again.folder, again.convert_ns, again.cached) == (converted.folder, 2, True)
+    assert len(requests) == 2
+
+
+@pytest.mark.parametrize("change", [{"weights": "other"}, {"packages": VERSIONS | {"openvino": "2"}}])
+def test_other_weights_or_versions_are_another_entry(conversions, change) -> None:
+    run, _ = conversions
+    assert run(LATENCY).folder != run(LATENCY, **change).folder
+
+
+def test_a_failed_conversion_is_not_cached(conversions, tmp_path) -> None:
+    run, _ = conversions
+    with pytest.raises(WorkerError, match="broken"):
+        run(LATENCY, file="broken")
+    assert not any(path.is_file() for path in (tmp_path / "cache").rglob("*"))

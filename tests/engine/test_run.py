@@ -1,0 +1,120 @@
+import os
+import signal
+
+import pytest
+
+from bench.engine import run as module
+from bench.engine.describe import Origin
+from bench.engine.run import first_interrupt_only, is_settled, measure_run, total_weight
+from bench.journal import read_journal
+from bench.records import Check, End, Evidence, Failure, Overhead, Parity, Proof, Reference, Roof, Slice, Start
+from bench.run_info import read_run
+from bench.suite.arms import Arm
+from bench.suite.plan import make_plan
+from models.errors import UserError
+from tests.analysis.recorded_run import JIT, inference_run
+from tests.engine.conftest import FOUR, ONE, ORACLE, PRESET, REPLICA, SUITE
+
+ORIGIN = Origin(("bench", "run"), "2026-01-01T00:00:00+00:00", None)
+
+
+@pytest.mark.parametrize(
+    ("jit", "noise", "settled"),
+    [(100_000, 0.005, True), (134_000, 0.005, True), (134_000, 0.1, False)],
+    ids=["a clear difference", "known to within 1 %", "still open"],
+)
+def test_a_look_stops_when_the_primary_comparison_is_known(tmp_path, jit, noise, settled) -> None:
+    inference_run(tmp_path / "run", preset="publish", noise=noise, jit=jit).write()
+    assert is_settled(tmp_path / "run") is settled
+
+
+def test_a_look_does_not_stop_on_a_withheld_verdict(tmp_path) -> None:
+    run = inference_run(tmp_path / "run", preset="publish")
+    run.change(Proof, lambda proof: proof.arm == JIT.id, agreement=0.5).write()
+    assert not is_settled(tmp_path / "run")
+
+
+class CountedSteps:
+    def __init__(self, interrupt_at: str | None = None) -> None:
+        self.weight, self.interrupt_at = 0.0, interrupt_at
+
+    def step(self, weight: float, what: str) -> None:
+        self.weight += weight
+        if self.interrupt_at and what.startswith(self.interrupt_at):
+            raise KeyboardInterrupt
+
+
+@pytest.fixture
+def measure(tmp_path, few_images, monkeypatch):
+    """Return a function that measures the oracle against itself, briefly; it returns the status and the records."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("bench.engine.limits.WORKING_SETS_BYTES", (1 << 18,))
+    monkeypatch.setattr("bench.engine.limits.ORDER", 64)
+    folder = tmp_path / "run"
+    folder.mkdir()
+
+    def measure(steps: CountedSteps):
+        plan = make_plan(SUITE, PRESET, seed=1, threads=1)
+        status = measure_run(plan, few_images, folder, steps, ORIGIN)
+        return status, plan, read_journal(folder)
+
+    return measure
+
+
+def test_a_run_measures_all_that_is_planned_in_order(measure, tmp_path) -> None:
+    steps = CountedSteps()
+    status, plan, records = measure(steps)
+    assert status == "complete"
+    assert not [record for record in records if isinstance(record, Failure)]
+    kinds = list(dict.fromkeys(type(record) for record in records))
+    assert kinds == [Overhead, Reference, Start, Proof, Parity, Roof, Check, Slice, Evidence, End]
+    turns = [(turn.block, turn.case, turn.arm) for turn in records if isinstance(turn, Slice)]
+    assert turns == [
+        (block.number, turn.case, arm) for block in plan.schedule for turn in block.rounds for arm in turn.order
+    ]
+    assert {(case, arm) for _, case, arm in turns} == {
+        (case.id, arm.id) for case in (ONE, FOUR) for arm in (ORACLE, REPLICA)
+    }
+    assert records[-1].status == "complete"
+    assert steps.weight == pytest.approx(total_weight(plan))
+    assert read_run(tmp_path / "run").schedule == plan.schedule
+    assert (tmp_path / "run" / "logs" / "oracle-numpy.log").exists()
+
+
+def test_an_interrupted_run_keeps_its_records_and_says_so(measure) -> None:
+    status, _, records = measure(CountedSteps(interrupt_at="block 1"))
+    assert status == records[-1].status == "interrupted"
+    assert {turn.block for turn in records if isinstance(turn, Slice)} == {1}
+
+
+def test_arms_that_can_not_be_measured_are_stored_as_skipped(tmp_path, few_images, monkeypatch) -> None:
+    monkeypatch.setattr(module, "measure_blocks", lambda *_: "complete")
+    for step in ("measure_overhead", "compute_references", "prove_arms", "measure_limits"):
+        monkeypatch.setattr(module, step, lambda *_: None)
+    plan = make_plan(SUITE, PRESET, seed=1, threads=1)
+    monkeypatch.setitem(plan.obstacles, REPLICA, "no reason")
+    monkeypatch.setitem(plan.obstacles, Arm("oracle", "other"), "not in the suite")
+    measure_run(plan, few_images, tmp_path, CountedSteps(), ORIGIN)
+    assert read_journal(tmp_path)[:-1] == [
+        Failure(REPLICA.id, case.id, None, "no reason", skipped=True) for case in (ONE, FOUR)
+    ]
+
+
+def test_a_full_disk_is_an_error_for_the_user_with_a_remedy(tmp_path, few_images, monkeypatch) -> None:
+    def refuse(*_):
+        raise OSError(28, "No space left on device", "cache/file")
+
+    monkeypatch.setattr(module, "measure_overhead", refuse)
+    with pytest.raises(
+        UserError, match=r"cache/file: No space left on device; free space there, or set XDG_CACHE_HOME"
+    ):
+        measure_run(make_plan(SUITE, PRESET, seed=1, threads=1), few_images, tmp_path, CountedSteps(), ORIGIN)
+
+
+def test_only_the_first_interrupt_counts() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with first_interrupt_only():
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGTERM) is before

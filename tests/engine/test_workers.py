@@ -1,0 +1,188 @@
+import os
+import sys
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from bench.clock import now_ns
+from bench.engine.workers import Unsupported, Worker, WorkerError, WorkerGroup
+from bench.machine import resources
+from bench.worker.messages import Build, Predict, PredictReply, Prove, RunSlice, Save
+from models.weights import checkpoint_path
+from models.zoo import CNN_SMALL
+
+TOYS = Path(__file__).parents[1] / "toys"
+
+
+@pytest.fixture
+def build(tmp_path):
+    """Return a function that makes the request for a toy's session."""
+
+    def build(variant: str, stack: str = "toy") -> Build:
+        images = str(tmp_path / "images.npy")
+        return Build(
+            case="c", stack=stack, variant=variant, model="cnn-small", precision="fp32", batch_size=4, threads=1,
+            cores=None, weights=str(checkpoint_path(CNN_SMALL)), images=images, calibration=images,
+        )  # fmt: skip
+
+    return build
+
+
+@pytest.fixture
+def start(tmp_path, monkeypatch):
+    """Return a function that starts a worker; all of them are stopped at the end."""
+    monkeypatch.setenv("BENCH_BACKENDS", str(TOYS))
+    np.save(tmp_path / "images.npy", np.zeros((8, 28, 28), np.uint8))
+    workers = []
+
+    def start() -> Worker:
+        workers.append(Worker(Path(sys.executable), {}, tmp_path / "log", tmp_path))
+        return workers[-1].wait_until_ready()
+
+    yield start
+    for worker in workers:
+        worker.stop()
+
+
+@pytest.fixture
+def built(start, build):
+    """Return a function that starts a worker in which a toy's session is built."""
+
+    def built(variant: str) -> Worker:
+        worker = start()
+        worker.request(build(variant), 60)
+        return worker
+
+    return built
+
+
+def test_a_worker_builds_predicts_and_times(start, build, tmp_path) -> None:
+    worker = start()
+    assert worker.request(build("good"), 60).build_ns > 0
+    assert worker.request(Predict("c", 7, str(tmp_path / "logits.npy")), 60) == PredictReply(7)
+    timing = worker.request(RunSlice("c", budget_ns=1_000_000, lead_in=1), 60)
+    assert len(timing.samples_ns) >= 1
+    assert timing.wall_ns >= sum(timing.samples_ns)
+
+
+def test_a_request_before_the_one_that_it_needs_is_an_error(start) -> None:
+    with pytest.raises(WorkerError, match="no session was built for c"):
+        start().request(RunSlice("c", budget_ns=1, lead_in=0), 60)
+
+
+def test_an_urgent_worker_has_the_highest_priority_that_is_allowed(tmp_path) -> None:
+    priorities = []
+    for urgent in (False, True):
+        with Worker(Path(sys.executable), {}, tmp_path / "log", tmp_path, urgent=urgent) as worker:
+            priorities.append(resources.nice_of(worker.pid))
+    assert priorities == [resources.nice_of(os.getpid()), resources.allowed_nice()]
+
+
+def test_an_asynchronous_session_is_timed_by_its_submissions(built) -> None:
+    timing = built("queued").request(RunSlice("c", budget_ns=1, lead_in=1, asynchronous=True), 60)
+    assert timing.wall_ns == sum(timing.samples_ns)
+
+
+def test_a_slice_starts_no_earlier_than_requested(built) -> None:
+    worker, begin = built("good"), now_ns() + 300_000_000
+    worker.request(RunSlice("c", budget_ns=1, lead_in=0, begin_ns=begin), 60)
+    assert now_ns() > begin
+
+
+def test_a_worker_reads_back_its_memory_and_that_it_imported_no_other_framework(built) -> None:
+    worker = built("good")
+    assert worker.request(Prove("c"), 60).memory_bytes > 1e6
+    assert worker.request(Save("c"), 60).saved_bytes > 800_000
+    with pytest.raises(WorkerError, match="has imported torch as well"):
+        built("foreign").request(Prove("c"), 60)
+
+
+def test_output_of_a_framework_is_no_reply_but_is_logged(built, tmp_path) -> None:
+    built("chatty")
+    assert "rubbish" in (tmp_path / "log").read_text(errors="replace")
+
+
+def test_a_worker_that_exits_is_an_error_with_the_last_line_of_its_log(start, build) -> None:
+    with pytest.raises(WorkerError, match="exited with status 7; last line of its log: the toy is broken"):
+        start().request(build("dies"), 60)
+
+
+def test_a_worker_that_is_killed_is_an_error_with_the_signal(start, build) -> None:
+    worker = start()
+    worker.kill()
+    with pytest.raises(WorkerError, match="was killed by SIGKILL; last line of its log: none"):
+        worker.request(build("good"), 60)
+
+
+def test_a_worker_that_hangs_is_killed_after_the_timeout(start, build) -> None:
+    worker = start()
+    with pytest.raises(WorkerError, match=r"did not reply within 0\.5 s"):
+        worker.request(build("hangs"), 0.5)
+    worker.stop()
+    assert not psutil.pid_exists(worker.pid)
+
+
+@pytest.mark.parametrize(("variant", "reply"), [("rubbish", r"b'rubbish'"), ("brief", r"lacks .*build_ns.*")])
+def test_an_invalid_reply_is_an_error(start, build, variant, reply) -> None:
+    with pytest.raises(WorkerError, match=f"sent an invalid reply: {reply}"):
+        start().request(build(variant), 60)
+
+
+def test_an_exception_in_a_framework_is_an_error_with_its_type(start, build) -> None:
+    with pytest.raises(WorkerError, match=r"ModuleNotFoundError: No module named 'backends\.nowhere'"):
+        start().request(build("good", stack="nowhere"), 60)
+
+
+def test_an_unsupported_request_differs_from_an_error(start, build) -> None:
+    with pytest.raises(Unsupported, match="the toy can't do that"):
+        start().request(build("unsupported"), 60)
+
+
+def test_a_missing_interpreter_is_an_error(tmp_path) -> None:
+    with pytest.raises(WorkerError, match="can't be started"):
+        Worker(tmp_path / "python", {}, tmp_path / "log", tmp_path)
+
+
+def test_a_worker_inherits_only_the_variables_that_are_allowed(start, monkeypatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "17")
+    environment = Path(f"/proc/{start().pid}/environ").read_bytes()
+    assert b"OMP_NUM_THREADS" not in environment
+
+
+def test_a_worker_leads_its_own_process_group_and_sleeps_while_idle(built) -> None:
+    worker = built("good")
+    assert os.getpgid(worker.pid) == worker.pid != os.getpgid(0)
+    statuses = iter(psutil.Process(worker.pid).status, psutil.STATUS_SLEEPING)
+    assert sum(1 for _ in islice(statuses, 100_000)) < 100_000
+
+
+def test_stopping_a_worker_leaves_no_open_descriptor(start) -> None:
+    before = psutil.Process().num_fds()
+    start().stop()
+    assert psutil.Process().num_fds() == before
+
+
+def test_a_group_sends_each_worker_its_request_and_returns_the_replies_in_order(start, build, tmp_path) -> None:
+    with WorkerGroup([start, start]) as group:
+        assert len(set(group.pids)) == 2
+        assert len(group.request(build("good"), 60)) == 2
+        requests = [Predict("c", images, str(tmp_path / f"{images}.npy")) for images in (3, 5)]
+        assert group.request_each(requests, 60) == [PredictReply(3), PredictReply(5)]
+
+
+def test_a_group_of_which_one_worker_can_not_be_started_leaves_none_behind(start, tmp_path) -> None:
+    started = []
+
+    def first() -> Worker:
+        started.append(start())
+        return started[0]
+
+    def second() -> Worker:
+        return Worker(tmp_path / "python", {}, tmp_path / "log", tmp_path)
+
+    with pytest.raises(WorkerError, match="can't be started"):
+        WorkerGroup([first, second])
+    assert not psutil.pid_exists(started[0].pid)

@@ -1,0 +1,124 @@
+"""Diagnosis: findings that disturb measurements come with advice."""
+
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from bench.machine import counters, diagnosis, facts, resources
+from bench.machine.counters import Counters
+
+
+@pytest.fixture
+def calm(monkeypatch):
+    """Fake an idle machine; return a function that sets how far its counters advance, and returns the findings."""
+
+    def count(*, steal_ns=0, throttled_ns=0, busy_ns=0, share=1.0):
+        readings = iter([Counters(0, 0, 0), Counters(steal_ns, throttled_ns, busy_ns)])
+        clock = iter([0, int(1e9 * share)])
+        monkeypatch.setattr(counters, "counters", lambda _: next(readings))
+        monkeypatch.setattr(diagnosis, "now_ns", lambda: next(clock))
+        monkeypatch.setattr(diagnosis, "pause", lambda _: None)
+        monkeypatch.setattr(diagnosis.os, "sched_getaffinity", lambda _: {0, 1})
+        return {finding.what: finding for finding in diagnosis.current_findings()}
+
+    return count
+
+
+def test_an_idle_machine_needs_no_advice(calm) -> None:
+    findings = calm().values()
+    assert not [finding for finding in findings if finding.advice and finding.what != "Memory available"]
+
+
+def test_other_work_is_named_with_its_share(calm) -> None:
+    busy = calm(busy_ns=500_000_000)["Cores busy with other work"]
+    assert busy.value.startswith("25.0%")
+    assert busy.advice == "stop it, or expect wider intervals"
+
+
+def test_steal_and_throttling_come_with_advice(calm) -> None:
+    findings = calm(steal_ns=100_000_000, throttled_ns=3_000_000)
+    assert findings["Stolen by the host"].value == "5.0%"
+    assert "--preset publish" in findings["Stolen by the host"].advice
+    assert "stop other work" in findings["Throttled by the control group"].advice
+
+
+@pytest.mark.parametrize(
+    ("finding", "advice"),
+    [
+        (diagnosis._governor("powersave"), "cpupower frequency-set -g performance"),
+        (diagnosis._governor("performance"), ""),
+        (diagnosis._governor(None), ""),
+        (diagnosis._turbo(on=True), "switch it off in the firmware"),
+        (diagnosis._turbo(on=False), ""),
+        (diagnosis._numa(2), "numactl --cpunodebind=0 --membind=0"),
+        (diagnosis._numa(1), ""),
+        (diagnosis._priority(0), "CAP_SYS_NICE"),
+        (diagnosis._priority(-20), ""),
+        (diagnosis._clock("hpet"), "clocksource=tsc"),
+        (diagnosis._clock("tsc"), ""),
+        (diagnosis._memory(2_000_000_000), "fewer arms"),
+        (diagnosis._memory(64_000_000_000), ""),
+        (diagnosis._instruction_sets([]), "need AVX2"),
+        (diagnosis._instruction_sets(["avx2"]), ""),
+    ],
+)  # fmt: skip
+def test_advice_names_a_remedy(finding, advice) -> None:
+    assert (advice in finding.advice) if advice else not finding.advice
+
+
+def test_siblings_and_fractional_quotas_get_advice(monkeypatch) -> None:
+    monkeypatch.setattr(facts, "physical_cores", lambda: 4)
+    monkeypatch.setattr(facts, "usable_cores", lambda: 8)
+    monkeypatch.setattr(resources, "quota_cores", lambda: 2.5)
+    cores, quota = diagnosis._cores(8)
+    assert "--threads 4" in cores.advice
+    assert not next(diagnosis._cores(4)).advice
+    assert "whole cores" in quota.advice
+
+
+def test_doctor_shows_the_machine_and_the_environments(bench, tmp_path) -> None:
+    done = bench("doctor", BENCH_ENVIRONMENTS_DIR=str(tmp_path / "none"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Instruction sets" in done.stdout
+    assert "tox -r -e ipex --notest" in done.stdout.replace("\n", " ")
+
+
+BUSY = """
+import hashlib, os, threading
+
+def work():
+    while True:
+        hashlib.sha256(bytes(10_000_000))
+
+for _ in range(os.cpu_count()):
+    threading.Thread(target=work).start()
+"""
+
+
+def test_a_process_that_keeps_cores_busy_is_named() -> None:
+    # It uses all cores, so that it does most of the work even if another process is busy as well.
+    busy = subprocess.Popen([sys.executable, "-c", BUSY])
+    try:
+        findings = {finding.what: finding for finding in diagnosis.current_findings()}
+    finally:
+        busy.kill()
+        busy.wait()
+    finding = findings["Cores busy with other work"]
+    assert finding.advice
+    assert "most of it by python" in finding.value
+
+
+@pytest.mark.parametrize(
+    ("shares", "culprit"),
+    [
+        ((90, 5), ", most of it by a"),
+        ((40, 35), ", the largest part by a"),
+        ((1, 2), ""),
+        ((5, 99), ", most of it by b"),
+    ],
+)
+def test_the_process_that_used_most_is_named(shares, culprit) -> None:
+    processes = [(share, SimpleNamespace(info={"name": name})) for share, name in zip(shares, "ab", strict=True)]
+    assert diagnosis._busy(1.0, 2, processes).value == f"50.0%{culprit}"

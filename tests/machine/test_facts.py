@@ -1,0 +1,48 @@
+"""Facts are read from the kernel's files."""
+
+import os
+
+import pytest
+
+from bench.machine import facts
+
+
+def test_the_machine_is_described() -> None:
+    described = facts.describe()
+    assert described.cpu
+    assert 1 <= described.usable_cores <= described.cores
+    assert described.memory_bytes > 1e8
+
+
+@pytest.mark.parametrize(("siblings", "count"), [("0", 1), ("0,64", 2), ("0-1", 2), ("0-3", 4)])
+def test_the_threads_per_core_are_counted(tmp_path, monkeypatch, siblings, count) -> None:
+    (tmp_path / "cpu0/topology").mkdir(parents=True)
+    (tmp_path / "cpu0/topology/thread_siblings_list").write_text(siblings + "\n")
+    monkeypatch.setattr(facts, "CPU", tmp_path)
+    assert facts.threads_per_core() == count
+
+
+@pytest.mark.parametrize(("file", "text", "on"), [("intel_pstate/no_turbo", "0", True), ("cpufreq/boost", "0", False)])
+def test_turbo_is_read_from_either_driver(tmp_path, monkeypatch, file, text, on) -> None:
+    monkeypatch.setattr(facts, "CPU", tmp_path)
+    assert facts.turbo() is None
+    (tmp_path / file).parent.mkdir()
+    (tmp_path / file).write_text(text)
+    assert facts.turbo() is on
+
+
+@pytest.mark.parametrize(
+    ("mask", "siblings", "count"),
+    [
+        ({0, 1, 2, 3}, ["0-1", "0-1", "2-3", "2-3"], 2),
+        ({0, 2}, ["0-1", "0-1", "2-3", "2-3"], 2),
+        ({0, 1}, ["0", "1"], 2),
+    ],
+)
+def test_physical_cores_are_counted_among_the_usable_ones(tmp_path, monkeypatch, mask, siblings, count) -> None:
+    for core, listed in enumerate(siblings):
+        (tmp_path / f"cpu{core}/topology").mkdir(parents=True)
+        (tmp_path / f"cpu{core}/topology/thread_siblings_list").write_text(listed + "\n")
+    monkeypatch.setattr(facts, "CPU", tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: mask)
+    assert facts.physical_cores() == count

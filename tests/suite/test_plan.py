@@ -1,0 +1,167 @@
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from bench.suite import plan as plan_module
+from bench.suite.arms import ANY_PRECISION, Arm, Case
+from bench.suite.environments import Environment, MissingEnvironmentError
+from bench.suite.plan import make_plan, obstacle, planned_pairs
+from bench.suite.schedule import PRESETS, Block, Group, Round, draw_schedule
+from bench.suite.suite import Suite
+
+CASES = tuple(Case("cnn-small", "latency", size) for size in (1, 64))
+ARMS = (Arm("oracle", "numpy"), Arm("oracle", "numpy", replica=True), Arm("toy", "good"))
+OTHER = Group((Case("cnn-small", "throughput", 1),), ARMS[:2])
+GROUPS = [Group(CASES, ARMS), OTHER]
+
+
+def test_every_arm_has_one_turn_in_every_round() -> None:
+    for block in draw_schedule(GROUPS[:1], PRESETS["quick"], seed=1):
+        assert all(sorted(turn.order) == sorted(arm.id for arm in ARMS) for turn in block.rounds)
+        assert sorted(block.start) == sorted(arm.id for arm in ARMS)
+        assert Counter(turn.case for turn in block.rounds) == dict.fromkeys((case.id for case in CASES), 3)
+
+
+def test_each_case_is_measured_once_per_block_number() -> None:
+    schedule = draw_schedule(GROUPS, PRESETS["quick"], seed=1)
+    assert Counter((block.number, case) for block in schedule for case in block.cases) == {
+        (number, case.id): 1 for number in range(1, 9) for case in (*CASES, *OTHER.cases)
+    }
+
+
+def test_blocks_of_a_scenario_have_only_the_arms_that_take_part_in_it() -> None:
+    blocks = [block for block in draw_schedule(GROUPS, PRESETS["quick"], seed=1) if block.cases == (OTHER.cases[0].id,)]
+    assert {arm for block in blocks for arm in block.start} == {arm.id for arm in OTHER.arms}
+
+
+def test_equal_seeds_give_equal_schedules() -> None:
+    first, again, other = (draw_schedule(GROUPS, PRESETS["quick"], seed) for seed in (1, 1, 2))
+    assert first == again != other
+
+
+def test_in_two_rounds_every_arm_precedes_every_other_once() -> None:
+    schedule = draw_schedule([OTHER], PRESETS["standard"], seed=3)
+    orders = [turn.order for block in schedule for turn in block.rounds]
+    for order, reverse in zip(orders[::2], orders[1::2], strict=True):
+        assert reverse == order[::-1]
+
+
+def test_every_arm_is_first_about_equally_often() -> None:
+    blocks = [block for seed in range(50) for block in draw_schedule(GROUPS[:1], PRESETS["quick"], seed)]
+    first = Counter(turn.order[0] for block in blocks for turn in block.rounds)
+    total = sum(first.values())
+    assert all(0.30 < first[arm.id] / total < 0.37 for arm in ARMS)
+
+
+def test_presets_are_those_of_the_protocol() -> None:
+    presets = {preset.name: (preset.blocks, preset.confidence, preset.looks) for preset in PRESETS.values()}
+    assert presets == {
+        "smoke": (2, None, ()),
+        "quick": (8, 0.95, ()),
+        "selftest": (16, 0.9995, ()),
+        "standard": (20, 0.95, ()),
+        "publish": (64, 0.9833, (16, 32)),
+    }
+
+
+def test_the_first_training_blocks_train_all_epochs_and_the_others_two() -> None:
+    group = Group((Case("cnn-small", "training", 64),), ARMS[:2], epochs=5)
+    schedule = draw_schedule([group], PRESETS["quick"], seed=1)
+    assert [len(block.rounds) for block in schedule] == [5, 5, 5, 2, 2, 2, 2, 2]
+
+
+def test_a_schedule_does_not_change_between_versions() -> None:
+    """A run of the same seed measures in the same order, so that published runs can be repeated."""
+    one, sixty_four = (case.id for case in CASES)
+    oracle, replica, toy = (arm.id for arm in ARMS)
+    block = draw_schedule(GROUPS, PRESETS["smoke"], seed=1)[2]
+    assert block == Block(
+        number=2,
+        cases=(sixty_four, one),
+        start=(replica, oracle, toy),
+        rounds=(Round(one, 0, (oracle, replica, toy)), Round(sixty_four, 0, (oracle, toy, replica))),
+    )
+
+
+SUITE = Suite(
+    name="s", summary="s", scenarios=("latency", "throughput"), models=("cnn-small",), batch_sizes=(1,),
+    precisions=("fp32", "bf16", "int8"),
+    arm_patterns=(
+        Arm("pytorch", "eager", "fp32", "plain"), Arm("pytorch", "eager", ANY_PRECISION),
+        Arm("pytorch", "compile", ANY_PRECISION), Arm("tensorflow", "graph", ANY_PRECISION),
+        Arm("openvino", "latency", ANY_PRECISION), Arm("openvino", "throughput", "fp32"),
+    ),
+    baselines=(
+        Arm("pytorch", "eager", ANY_PRECISION), Arm("pytorch", "compile", ANY_PRECISION),
+        Arm("tensorflow", "graph", ANY_PRECISION),
+    ),
+    primary=(Arm("openvino", "latency", ANY_PRECISION),),
+)  # fmt: skip
+
+
+@pytest.fixture
+def plan(monkeypatch):
+    """Return a function that makes a plan on a CPU with these instruction sets, where environments may be missing."""
+    environment = Environment("e", Path("bin/python"), "3.11", {})
+
+    def plan(*instruction_sets: str, missing: tuple[str, ...] = ()):
+        def environment_of(stack):
+            if stack.name in missing:
+                raise MissingEnvironmentError(f"no {stack.name}")
+            return environment
+
+        monkeypatch.setattr(plan_module, "environment_of", environment_of)
+        monkeypatch.setattr(plan_module, "instruction_sets", lambda: list(instruction_sets))
+        return make_plan(SUITE, PRESETS["smoke"], 1, 2)
+
+    return plan
+
+
+def test_a_precision_that_a_stack_lacks_is_one_arm_with_its_reason() -> None:
+    arm = Arm("tensorflow", "graph", "int8")
+    assert arm in SUITE.measured
+    assert obstacle(arm, {}, ("avx2", "avx512_vnni")) == "tensorflow has no int8"
+    # Another variant of the stack has int8.
+    assert Arm("pytorch", "eager", "int8") not in SUITE.measured
+
+
+def test_an_instruction_set_that_the_cpu_lacks_is_a_reason() -> None:
+    bf16 = Arm("pytorch", "compile", "bf16")
+    assert obstacle(bf16, {}, ("avx2",)) == "this CPU has none of avx512_bf16, amx_bf16"
+    assert obstacle(Arm("openvino", "latency"), {}, ("avx512_vnni",)) == "this CPU has none of avx2"
+    assert obstacle(Arm("openvino", "latency", "bf16"), {}, ("avx2", "amx_bf16")) is None
+
+
+def test_an_arm_is_either_measured_or_has_an_obstacle(plan) -> None:
+    made = plan("avx2", missing=("tensorflow",))
+    assert made.missing == {"tensorflow": "no tensorflow"}
+    assert made.obstacles[Arm("tensorflow", "graph")] == "no tensorflow"
+    assert {*made.arms, *made.obstacles} == set(SUITE.measured)
+    assert not {*made.arms} & made.obstacles.keys()
+
+
+def test_the_plan_holds_the_schedule_of_the_arms_that_can_be_measured(plan) -> None:
+    made = plan("avx2")
+    assert made.schedule == draw_schedule(made.groups, PRESETS["smoke"], seed=1)
+    assert made.schedule is made.schedule
+    assert {arm for block in made.schedule for arm in block.start} <= {arm.id for arm in made.arms}
+
+
+def test_asynchronous_variants_and_other_settings_take_part_in_one_scenario_each(plan) -> None:
+    latency, throughput = plan("avx2").groups
+    assert Arm("openvino", "throughput") in throughput.arms
+    assert Arm("openvino", "throughput") not in latency.arms
+    assert Arm("pytorch", "eager", "fp32", "plain") in latency.arms
+    assert Arm("pytorch", "eager", "fp32", "plain") not in throughput.arms
+
+
+def test_pairs_have_equal_precision_and_settings_and_the_primary_one_is_in_fp32() -> None:
+    pairs = planned_pairs(SUITE)
+    assert all((pair.arm.precision, pair.arm.settings) == (pair.baseline.precision, pair.baseline.settings)
+               for pair in pairs)  # fmt: skip
+    assert {pair.arm.id for pair in pairs if pair.candidate} == {"openvino/latency"}
+    baselines = {pair.baseline.id for pair in pairs if pair.arm == Arm("openvino", "latency", "int8")}
+    assert baselines == {"pytorch/compile/int8"}
+    baselines = {pair.baseline.id for pair in pairs if pair.arm == Arm("openvino", "throughput")}
+    assert baselines == {"pytorch/eager", "pytorch/compile", "tensorflow/graph"}

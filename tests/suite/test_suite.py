@@ -1,0 +1,79 @@
+"""Arms and baselines of a suite, and the options that narrow it."""
+
+from dataclasses import replace
+
+import pytest
+
+from bench.suite.arms import ANY_PRECISION, Arm
+from bench.suite.suite import Suite, baselines_of, narrow
+from models.errors import UserError
+
+EAGER, COMPILED, JIT = (
+    Arm("pytorch", "eager", ANY_PRECISION),
+    Arm("pytorch", "compile", ANY_PRECISION),
+    Arm("ipex", "jit", ANY_PRECISION),
+)
+SUITE = Suite(
+    name="mine",
+    summary="a test",
+    scenarios=("latency",),
+    models=("cnn-small",),
+    batch_sizes=(1, 64),
+    precisions=("fp32",),
+    arm_patterns=(EAGER, COMPILED, JIT),
+    baselines=(EAGER, COMPILED),
+    primary=(JIT,),
+)
+
+
+def test_the_first_baseline_has_a_replica() -> None:
+    assert [arm.id for arm in SUITE.measured] == ["pytorch/eager", "pytorch/eager@A/A", "pytorch/compile", "ipex/jit"]
+
+
+def test_an_intel_arm_has_every_baseline_and_a_vanilla_arm_the_first() -> None:
+    baselines = {arm.id: [baseline.id for baseline in baselines_of(SUITE, arm)] for arm in SUITE.arms}
+    assert baselines == {
+        "pytorch/eager": [],
+        "pytorch/compile": ["pytorch/eager"],
+        "ipex/jit": ["pytorch/eager", "pytorch/compile"],
+    }
+
+
+def test_the_command_line_replaces_and_narrows() -> None:
+    suite = narrow(SUITE, batch_sizes=[8, 8, 2], chosen_stacks=["pytorch"])
+    assert [case.batch_size for case in suite.cases] == [8, 2]
+    assert suite.arms == (Arm("pytorch", "eager"), Arm("pytorch", "compile"))
+    assert suite.primary == ()
+
+
+def test_without_its_vanilla_stack_an_intel_arm_has_no_baseline_and_no_replica() -> None:
+    suite = narrow(SUITE, chosen_stacks=["ipex"])
+    assert suite.measured == (Arm("ipex", "jit"),)
+    assert baselines_of(suite, suite.arms[0]) == []
+
+
+@pytest.mark.parametrize(
+    ("option", "reason"),
+    [
+        ({"models": ["resnet"]}, "unknown model"),
+        ({"precisions": ["fp8"]}, "unknown precision"),
+        ({"batch_sizes": [0]}, "--batch-size 0"),
+        ({"chosen_stacks": ["oracle"]}, "no arm of oracle; its stacks: pytorch, ipex"),
+        ({"environments": ["conda"]}, "unknown environment 'conda'"),
+        ({"environments": ["openvino"]}, "has no stack in the environments openvino"),
+        ({"environments": ["vanilla"], "chosen_stacks": ["ipex"]}, "--stack ipex: is not in the environments vanilla"),
+    ],
+)
+def test_unknown_names_on_the_command_line_are_refused(option, reason) -> None:
+    with pytest.raises(UserError, match=reason):
+        narrow(SUITE, **option)
+
+
+def test_environments_choose_their_stacks() -> None:
+    assert narrow(SUITE, environments=["ipex"]).arms == (Arm("ipex", "jit"),)
+
+
+def test_a_suite_that_names_precisions_has_no_arm_at_others() -> None:
+    named = replace(SUITE, arm_patterns=(Arm("pytorch", "eager"),))
+    with pytest.raises(UserError, match="suite mine has no arm at bf16; its arms have fp32"):
+        narrow(named, precisions=["bf16"])

@@ -1,0 +1,55 @@
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from backends.protocol import ProofError
+from bench.worker import process
+
+
+def test_a_process_is_pinned_to_equal_cores_only_once(monkeypatch) -> None:
+    """A framework may have bound the thread since; setting the affinity again would undo that."""
+    calls = []
+    monkeypatch.setattr(os, "sched_setaffinity", lambda *arguments: calls.append(arguments))
+    process.pin_to_cores.cache_clear()
+    for cores in ((0, 1), (0, 1), None, (2,)):
+        process.pin_to_cores(cores)
+    assert calls == [(0, (0, 1)), (0, (2,))]
+    process.pin_to_cores.cache_clear()
+
+
+def test_a_library_that_the_loader_skipped_fails_the_proof(monkeypatch, tmp_path) -> None:
+    monkeypatch.delenv("LD_PRELOAD", raising=False)
+    process.require_preloaded()
+    monkeypatch.setenv("LD_PRELOAD", f":{tmp_path / 'libmissing.so'}")
+    with pytest.raises(ProofError, match=r"libmissing\.so was not preloaded"):
+        process.require_preloaded()
+
+
+def test_a_library_that_is_mapped_counts_as_preloaded(monkeypatch) -> None:
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    mapped = next(line.split()[-1] for line in lines if ".so" in line)
+    monkeypatch.setenv("LD_PRELOAD", mapped)
+    process.require_preloaded()
+
+
+def test_the_framework_of_another_stack_fails_the_proof(monkeypatch) -> None:
+    for name in ("torch", "tensorflow", "openvino"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, "torch", sys)
+    process.require_no_other_framework("pytorch")
+    with pytest.raises(ProofError, match="the process has imported torch as well"):
+        process.require_no_other_framework("tensorflow")
+
+
+def test_peak_memory_includes_memory_that_was_freed() -> None:
+    before = process.peak_memory_bytes()
+    block = bytearray(before + (64 << 20))
+    del block
+    assert process.peak_memory_bytes() >= before + (64 << 20)
+
+
+def test_involuntary_switches_never_decrease() -> None:
+    first = process.involuntary_switches()
+    assert process.involuntary_switches() >= first >= 0

@@ -1,0 +1,123 @@
+import gc
+from itertools import count, cycle, pairwise
+
+import pytest
+
+from bench.clock import cpu_ns_of, timer_resolution_ns
+from bench.worker.timing import Timing, delayed, is_steady, time_pipeline, time_slice
+
+
+class FakeClock:
+    def __init__(self) -> None:
+        self.now = 0
+
+    def __call__(self) -> int:
+        return self.now
+
+
+def slice_of(durations, budget, lead_in=0):
+    """Time a step whose calls take `durations`, over and over."""
+    clock, remaining, seen = FakeClock(), cycle(durations), []
+
+    def step(batch):
+        seen.append(batch)
+        clock.now += next(remaining)
+
+    timing = time_slice(step, count(), budget, lead_in, clock, clock)
+    return timing, seen
+
+
+def test_samples_are_the_exact_durations_in_order() -> None:
+    timing, _ = slice_of([3, 5, 7], budget=15)
+    assert timing == Timing(samples_ns=(3, 5, 7), wall_ns=15, cpu_ns=15)
+
+
+def test_the_iteration_that_passes_the_budget_is_kept() -> None:
+    assert slice_of([10], budget=25)[0].samples_ns == (10, 10, 10)
+
+
+def test_a_step_longer_than_the_budget_is_timed_once() -> None:
+    assert slice_of([100], budget=1)[0].samples_ns == (100,)
+
+
+def test_the_lead_in_is_run_but_not_timed() -> None:
+    timing, seen = slice_of([1000, 1000, 1, 1], budget=2, lead_in=2)
+    assert timing.samples_ns == (1, 1)
+    assert len(seen) == 4
+
+
+def test_every_call_gets_the_next_batch() -> None:
+    assert slice_of([1], budget=4, lead_in=1)[1] == [0, 1, 2, 3, 4]
+
+
+def test_the_garbage_collector_is_on_again_after_a_step_that_raises() -> None:
+    def step(_):
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        time_slice(step, count(), 1, 0)
+    assert gc.isenabled()
+
+
+@pytest.mark.parametrize(
+    ("medians", "steady"),
+    [([], False), ([1, 1], False), ([9, 1, 1, 1], True), ([1.0, 1.05, 1.0], True), ([1.0, 1.06, 1.0], False)],
+)
+def test_steady_state_is_three_medians_within_five_percent(medians, steady) -> None:
+    assert is_steady(medians) is steady
+
+
+def test_the_cpu_time_of_a_process_that_has_exited_is_zero() -> None:
+    assert cpu_ns_of(2**22 - 1) == 0
+
+
+def test_a_pipeline_is_timed_while_it_is_full() -> None:
+    """Each submission takes 3, a drain 10: one batch fills the pipeline, then submissions until 7 have passed."""
+    time, waiting, done = [0], [], []
+
+    def submit(batch):
+        time[0] += 3
+        waiting.append(batch)
+
+    def drain():
+        time[0] += 10
+        done.extend(waiting)
+        waiting.clear()
+
+    timing = time_pipeline(submit, drain, iter(range(99)), 7, 1, lambda: time[0], lambda: time[0])
+    assert timing == Timing(samples_ns=(3, 3, 3), wall_ns=9, cpu_ns=9)
+    assert done == [0, 1, 2, 3]
+
+
+class RunningClock(FakeClock):
+    """A clock that each reading advances by 1."""
+
+    def __call__(self) -> int:
+        self.now += 1
+        return self.now
+
+
+@pytest.mark.parametrize(("delay", "wait"), [(0.0, 0.2), (0.05, 0.2), (0.2, 0.2), (0.05, 0.05), (0.0, 0.0)])
+def test_the_delay_is_timed_and_the_rest_of_the_wait_is_not(delay, wait) -> None:
+    """The period of the calls depends on the wait only, and the bookkeeping is timed in the same way."""
+    clock, begins, seen = RunningClock(), [], []
+
+    def step(batch):
+        begins.append(clock.now)
+        seen.append(batch)
+        clock.now += 10_000
+        return batch
+
+    delayed_step, batches = delayed(step, count(), delay, wait, clock)
+    assert delayed_step(next(batches)) == 0
+    timing = time_slice(delayed_step, batches, 50_000, 0, clock, clock)
+    assert timing.samples_ns == pytest.approx([10_000 * (1 + delay)] * len(timing.samples_ns), abs=10)
+    periods = [after - before for before, after in pairwise(begins[1:])]
+    assert periods == pytest.approx([10_000 * (1 + wait)] * len(periods), abs=10)
+    assert seen == list(range(len(seen)))
+
+
+def test_the_resolution_of_a_clock_is_its_smallest_step() -> None:
+    readings = iter([0, 0, 40, 40, 120, 120])
+    assert timer_resolution_ns(lambda: next(readings), 6) == 40
+    assert timer_resolution_ns(lambda: 7, 6) == 0
