@@ -121,9 +121,11 @@ class Evaluation:
 
 
 def default_arms() -> list[Arm]:
-    """Return the default variant of each installed stack, upgrades of other stacks left out."""
-    public = [stack for stack in stacks().values() if not stack.internal and not stack.upgrade_of]
-    return [Arm(stack.name, stack.default_variant) for stack in public if stack.default_variant and is_installed(stack)]
+    """Return the default variant of each stack with an installed environment, upgrades of other stacks left out."""
+    candidates = [stack for stack in stacks().values() if stack.environment and not stack.upgrade_of]
+    return [
+        Arm(stack.name, stack.default_variant) for stack in candidates if stack.default_variant and is_installed(stack)
+    ]
 
 
 def evaluate_arms(model: ModelFile, arms: list[Arm], data: DataSet, threads: int) -> list[Evaluation]:
