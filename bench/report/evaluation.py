@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -167,6 +168,7 @@ def _csv_files(evaluations: list[Evaluation], history: list[Epoch], data: str) -
         for index, (false_rates, true_rates, _) in enumerate(evaluation.curves)
         for false, true in zip(false_rates, true_rates, strict=True)
     ]
+    epochs: list[dict[str, Any]] = list(map(encode, history))
     files = {
         "classification.csv": to_csv(
             classes,
@@ -197,10 +199,6 @@ def _csv_files(evaluations: list[Evaluation], history: list[Epoch], data: str) -
                 of_arm("true_positive_rate", lambda point: float(point[2])),
             ],
         ),
-        "history.csv": to_csv(history, [_history_column(name) for name in encode(history[0])] if history else []),
+        "history.csv": to_csv(epochs, [Column(name, itemgetter(name)) for name in epochs[0]] if epochs else []),
     }
     return {name: text for name, text in files.items() if text}
-
-
-def _history_column(name: str) -> Column[Epoch]:
-    return Column(name, lambda epoch: encode(epoch)[name])

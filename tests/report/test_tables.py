@@ -76,6 +76,13 @@ def test_processes_without_a_steady_state_are_counted(tmp_path) -> None:
     assert statuses["ipex jit"] == "measured; no steady state in 1 block"
 
 
+def test_an_arm_that_was_skipped_is_a_row_with_its_reason(tmp_path) -> None:
+    builder = inference_run(tmp_path / "run").remove(lambda record: getattr(record, "arm", "") == JIT.id)
+    builder.records.append(Failure(JIT.id, CASE.id, None, "does not exist", skipped=True))
+    (jit,) = [row for row in csv_rows(builder.read(), "arms.csv") if row["arm"] == JIT.id]
+    assert (jit["status"], jit["reason"], jit["latency_us"]) == ("skipped", "does not exist", "")
+
+
 def test_an_arm_that_diverged_is_a_row_with_its_reason(tmp_path) -> None:
     builder = training_run(tmp_path / "run").remove(lambda record: getattr(record, "arm", "") == IPEX.id)
     builder.records.append(Failure(IPEX.id, TRAINING_CASE.id, 1, "diverged: the loss of step 4 of 938 is nan"))
@@ -107,3 +114,19 @@ def test_the_same_journal_gives_the_same_files(tmp_path) -> None:
         assert write_report(folder, Console(file=io.StringIO())) == 0
         contents.append({path: path.read_bytes() for path in folder.rglob("*") if path.is_file()})
     assert contents[0] == contents[1]
+
+
+def test_a_sweep_has_a_table_a_plot_and_a_section(tmp_path) -> None:
+    builder, cases = inference_run(tmp_path / "run"), [replace(CASE, batch_size=size) for size in (1, 2, 4)]
+    records = [record for record in builder.records if hasattr(record, "case")]
+    builder.records += [replace(record, case=case.id) for case in cases[1:] for record in records]
+    builder.describe(cases=tuple(cases), lineups={case.id: builder.info.lineups[CASE.id] for case in cases})
+    folder = builder.write()
+    write_report(folder, Console(file=io.StringIO()))
+    with (folder / "scaling.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert {row["batch_size"] for row in rows if row["over"] == "batch_size"} == {"1", "2", "4"}
+    assert all(float(row["images_per_s"]) > 0 for row in rows)
+    assert "images/s (log scale)" in (folder / "plots" / "scaling.svg").read_text()
+    for page in ("report.md", "report.html"):
+        assert "By batch size" in (folder / page).read_text()

@@ -1,7 +1,5 @@
 """Numbers and sentences in reports."""
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -92,7 +90,7 @@ def test_a_contribution_that_rounds_to_nothing_has_no_sign(tmp_path) -> None:
 
 def test_every_failure_is_a_problem_with_its_reason(tmp_path) -> None:
     builder = inference_run(tmp_path / "run")
-    builder.records += [Failure(JIT.id, CASE.id, 1, "died"), replace(Failure(EAGER.id, CASE.id, 2, "hung"))]
+    builder.records += [Failure(JIT.id, CASE.id, 1, "died"), Failure(EAGER.id, CASE.id, 2, "hung")]
     lines = problems(builder.read())
     assert lines == [
         "pytorch eager, cnn-small, latency, batch 1: 1 block failed: hung",
