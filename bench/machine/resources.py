@@ -105,8 +105,13 @@ def _raise_session(pid: int, nice: int) -> None:
 
 def nice_of(pid: int) -> int:
     """Return the nice value that counts against processes of other sessions."""
-    own, group = os.getpriority(os.PRIO_PROCESS, pid), _autogroup(pid)
-    return max(own, int(group.read_text().split()[-1])) if group.exists() else own
+    own = os.getpriority(os.PRIO_PROCESS, pid)
+    try:
+        # Such as "/autogroup-25 nice 0". Empty where sessions compete with nice values, as in a container's own group.
+        group = _autogroup(pid).read_text().split()
+    except OSError:
+        group = []
+    return max(own, int(group[-1])) if group else own
 
 
 def _autogroup(pid: int) -> Path:

@@ -64,6 +64,16 @@ def test_a_process_gets_its_priority_even_if_its_session_does_not(monkeypatch, r
     assert session.written == written
 
 
+@pytest.mark.parametrize(("text", "expected"), [("/autogroup-25 nice 7\n", 7), ("", 0), (None, 0)])
+def test_a_session_counts_only_where_it_has_a_priority(monkeypatch, tmp_path, text, expected) -> None:
+    session = tmp_path / "autogroup"
+    if text is not None:
+        session.write_text(text)
+    monkeypatch.setattr(resources, "_autogroup", lambda _: session)
+    monkeypatch.setattr(os, "getpriority", lambda *_: 0)
+    assert resources.nice_of(77) == expected
+
+
 def test_priority_is_raised_as_far_as_allowed_and_stays_where_that_is_refused(monkeypatch) -> None:
     def refuse(*_: int) -> None:
         raise PermissionError
