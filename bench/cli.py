@@ -95,11 +95,17 @@ def run(
 
 
 @app.command()
-def report(folder: Annotated[Path, typer.Argument(help="The folder of a run")] = RESULTS / "latest") -> None:
+def report(
+    folder: Annotated[Path, typer.Argument(help="The folder of a run")] = RESULTS / "latest",
+    rule: Annotated[
+        str | None, typer.Option(help="The rule for latencies: at-rest or as-it-was; default: the run's own")
+    ] = None,
+) -> None:
     """Write the report of an earlier run again, from its journal."""
+    from bench.analysis.latency import find_rule
     from bench.commands.run import report_run
 
-    raise typer.Exit(report_run(folder, _console()))
+    raise typer.Exit(report_run(folder, find_rule(rule) if rule else None, _console()))
 
 
 @app.command("list")

@@ -80,6 +80,7 @@ class Protocol:
     warm_up_slice_ns: int | None = None
     warm_up_limit_ns: int | None = None
     check_images: int | None = None
+    rule: str | None = None
 
 
 @dataclass(frozen=True)

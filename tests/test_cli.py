@@ -195,7 +195,7 @@ def test_every_sample_is_kept_raw(measured) -> None:
         if isinstance(record, Slice):
             assert record.samples_ns
             assert sum(record.samples_ns) <= record.wall_ns
-            assert record.wall_ns >= 200_000_000
+            assert record.wall_ns >= 50_000_000
 
 
 def test_idle_workers_and_the_orchestrator_use_almost_no_cpu_time(measured) -> None:

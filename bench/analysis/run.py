@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from bench.analysis import gates
 from bench.analysis.gates import Estimate, estimate_of
+from bench.analysis.latency import AS_IT_WAS, BlockLatencies, find_rule, windows
 from bench.analysis.stats import percentile, trimmed_mean
 from bench.journal import JOURNAL, read_journal
 from bench.records import (
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
+    from bench.analysis.latency import Rule
     from bench.records import Conditions
 
 _T = TypeVar("_T")
@@ -47,10 +49,14 @@ _R = TypeVar("_R", bound=Check | Start | Failure | Slice | TrainedEpoch)
 class Run:
     """A recorded run. Its dictionaries have the ids of arm and case as keys, unless they say otherwise."""
 
-    def __init__(self, folder: Path) -> None:
-        """Read the run in `folder`; raises UserError if there is none or if it is damaged."""
+    def __init__(self, folder: Path, rule: Rule | None = None) -> None:
+        """Read the run in `folder`; raises UserError if there is none or if it is damaged.
+
+        `rule` replaces the rule that was fixed before the run. Runs that did not record one were made for AS_IT_WAS.
+        """
         self.folder = folder
         self.info = read_run(folder)
+        self.rule = rule or find_rule(self.info.protocol.rule or AS_IT_WAS)
         self.records = read_journal(folder)
         self.arms, self.cases = self.info.arms, self.info.cases
         self.preset = PRESETS[self.info.preset]
@@ -249,11 +255,32 @@ class Run:
         }
 
     @cached_property
+    def _blocks(self) -> dict[tuple[str, int], BlockLatencies]:
+        """Return the latencies of all arms by case and block."""
+        slices = defaultdict[tuple[str, int], dict[str, dict[int, list[float]]]](lambda: defaultdict(dict))
+        for turns in self.turns.values():
+            for turn in turns:
+                if isinstance(turn, Slice) and self._cases[turn.case].scenario == LATENCY:
+                    slices[turn.case, turn.block][turn.arm][turn.round] = windows(turn.samples_ns)
+        return {place: BlockLatencies(by_arm) for place, by_arm in slices.items()}
+
+    def rest_share(self, case: Case) -> float | None:
+        """Return the share of windows in which the machine was at rest, as a mean over blocks."""
+        shares = [block.rest_share for (name, _), block in self._blocks.items() if name == case.id]
+        return fmean(shares) if shares else None
+
+    @cached_property
     def _block_latencies_ns(self) -> dict[tuple[str, str], dict[int, float]]:
-        return {key: _medians(latencies) for key, latencies in self._latencies.items()}
+        return {key: self._by_block(*key, latencies) for key, latencies in self._latencies.items()}
+
+    def _by_block(self, arm: str, case: str, latencies: dict[tuple[int, int], float]) -> dict[int, float]:
+        if rule_of(self._cases[case], self.rule) == AS_IT_WAS:
+            return _medians(latencies)
+        rounds = _rounds_by_block(latencies)
+        return {block: self._blocks[case, block].latency_ns(arm, numbers) for block, numbers in rounds.items()}
 
     def block_latencies_ns(self, arm: Arm, case: Case) -> dict[int, float]:
-        """Return by block the median over its rounds of the time per batch or epoch."""
+        """Return the time per batch or epoch by block."""
         return self._block_latencies_ns.get((arm.id, case.id), {})
 
     def typical_latency_ns(self, arm: Arm, case: Case) -> float | None:
@@ -261,21 +288,27 @@ class Run:
         blocks = self.block_latencies_ns(arm, case)
         return median(blocks.values()) if blocks else None
 
-    def log_ratios(self, pair: Pair, *, disturbed: bool = True) -> dict[int, float]:
-        """Return by block the median over its rounds of log(latency of the baseline / latency of the arm).
+    def log_ratios(self, pair: Pair, rule: Rule | None = None, *, disturbed: bool = True) -> dict[int, float]:
+        """Return log(latency of the baseline / latency of the arm) by block, by the run's rule if none is named.
 
-        The latency of a slice is the trimmed mean of its samples; for throughput, the time per batch of all workers
-        together. Disturbed rounds count if `disturbed`.
+        By AS_IT_WAS it is the median over rounds of the slices' log ratios. The latency of a slice is the trimmed mean
+        of its samples; for throughput, the time per batch of all workers together. Disturbed rounds count if
+        `disturbed`.
         """
         arm, baseline = (self._latencies.get((arm.id, pair.case.id), {}) for arm in (pair.arm, pair.baseline))
         rounds = sorted(arm.keys() & baseline.keys())
         if not disturbed:
             rounds = [place for place in rounds if (pair.case.id, *place) not in self.disturbed_rounds]
-        return _medians({place: math.log(baseline[place] / arm[place]) for place in rounds})
+        if rule_of(pair.case, rule or self.rule) == AS_IT_WAS:
+            return _medians({place: math.log(baseline[place] / arm[place]) for place in rounds})
+        return {
+            block: self._blocks[pair.case.id, block].log_ratio(pair.arm.id, pair.baseline.id, numbers)
+            for block, numbers in _rounds_by_block(rounds).items()
+        }
 
-    def estimate(self, pair: Pair, *, disturbed: bool = True) -> Estimate | None:
+    def estimate(self, pair: Pair, rule: Rule | None = None, *, disturbed: bool = True) -> Estimate | None:
         """Return the speedup of a comparison with its intervals, or None if no block has both arms."""
-        log_ratios = self.log_ratios(pair, disturbed=disturbed)
+        log_ratios = self.log_ratios(pair, rule, disturbed=disturbed)
         return estimate_of(list(log_ratios.values()), self.preset.confidence) if log_ratios else None
 
     def band(self, pair: Pair) -> float | None:
@@ -303,6 +336,11 @@ class Run:
         return not (mismatches.get(f"{one} {other}") or mismatches.get(f"{other} {one}"))
 
 
+def rule_of(case: Case, rule: Rule) -> Rule:
+    """Return the rule for a case: without latencies of single calls it is AS_IT_WAS."""
+    return rule if case.scenario == LATENCY else AS_IT_WAS
+
+
 def idle_share(run: Run) -> float | None:
     """Return the CPU time of all idle workers together while an arm was measured, as a share of one core."""
     return _cpu_share(run, lambda conditions: conditions.idle_cpu_ns)
@@ -328,6 +366,13 @@ def foreign_share(run: Run) -> float | None:
     ]
     used = [turn.conditions.foreign_ns for _, turn in turns if turn.conditions.foreign_ns is not None]
     return max(0, sum(used)) / sum(watched_ns(turn) * threads for threads, turn in turns) if used else None
+
+
+def _rounds_by_block(places: Iterable[tuple[int, int]]) -> dict[int, set[int]]:
+    rounds = defaultdict[int, set[int]](set)
+    for block, number in places:
+        rounds[block].add(number)
+    return rounds
 
 
 def _medians(by_round: dict[tuple[int, int], float]) -> dict[int, float]:

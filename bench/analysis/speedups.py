@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Literal
 from weakref import WeakKeyDictionary
 
 from bench.analysis import gates
-from bench.analysis.gates import FAILED, SKIPPED, WITHHELD, Estimate, Verdict
+from bench.analysis.gates import EQUIVALENCE, FAILED, SKIPPED, WITHHELD, Estimate, Verdict
+from bench.analysis.latency import AS_IT_WAS, AT_REST
 from bench.analysis.stats import Interval, holm
 from bench.analysis.training import training_faults
-from bench.suite.arms import TRAINING, Arm, Case, Pair
+from bench.suite.arms import LATENCY, TRAINING, Arm, Case, Pair
 
 if TYPE_CHECKING:
     from bench.analysis.run import Run
@@ -21,13 +22,17 @@ if TYPE_CHECKING:
 class Speedup:
     """A row of the speedup table.
 
-    `undisturbed` is the estimate without the disturbed rounds. `matched` is None if one of the environments is missing.
+    `estimate` follows the run's rule. `at_rest` and `as_it_was` are the estimates by both rules, before Holm's
+    correction; `at_rest` is None without latencies of single calls. `undisturbed` leaves out the disturbed rounds.
+    `matched` is None if one of the environments is missing.
     `primary` marks an arm's comparison with its fastest baseline.
     """
 
     pair: Pair
     verdict: Verdict
     estimate: Estimate | None
+    at_rest: Estimate | None
+    as_it_was: Estimate | None
     undisturbed: Estimate | None
     matched: bool | None
     primary: bool
@@ -80,6 +85,8 @@ def _rows(run: Run) -> list[Speedup]:
             pair=pair,
             verdict=_verdict(run, pair, estimate),
             estimate=estimate,
+            at_rest=run.estimate(pair, AT_REST) if pair.case.scenario == LATENCY else None,
+            as_it_was=run.estimate(pair, AS_IT_WAS),
             undisturbed=run.estimate(pair, disturbed=False) if run.disturbed_rounds else estimate,
             matched=run.matched(pair),
             primary=index in primary,
@@ -189,6 +196,19 @@ def failed(run: Run) -> list[tuple[Arm, Case, ArmStatus]]:
 
 def withheld(run: Run) -> list[Speedup]:
     return [row for row in speedups(run) if row.verdict.word == WITHHELD]
+
+
+def changed_by_rest(run: Run) -> list[Speedup]:
+    """Return the comparisons that the machine's speeds change: by over 2 %, beyond the intervals of both rules."""
+    rows = []
+    for row in speedups(run):
+        one, other = row.at_rest, row.as_it_was
+        if one and other and one.interval and other.interval:
+            difference = one.log_speedup - other.log_speedup
+            outside = one.interval.excludes(other.log_speedup) and other.interval.excludes(one.log_speedup)
+            if outside and not EQUIVALENCE[0] <= difference <= EQUIVALENCE[1]:
+                rows.append(row)
+    return rows
 
 
 def failed_aa_checks(run: Run) -> list[Speedup]:

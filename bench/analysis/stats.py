@@ -145,6 +145,13 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
+def quantile(sorted_values: Sequence[float], share: float) -> float:
+    """Return the quantile of sorted values, interpolated between neighbours."""
+    index = share * (len(sorted_values) - 1)
+    below, above = sorted_values[math.floor(index)], sorted_values[math.ceil(index)]
+    return below + (above - below) * (index % 1)
+
+
 def percentile(sorted_values: Sequence[float], percent: float) -> float | None:
     """Return the nearest-rank percentile of sorted values, or None if there are too few for it."""
     if len(sorted_values) < PERCENTILE_MINIMUM[percent]:

@@ -18,6 +18,7 @@ from models.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from bench.analysis.latency import Rule
     from bench.suite.schedule import Preset
 
 COMPLETE = ("complete", "settled")
@@ -94,14 +95,17 @@ def measure(plan: Plan, source: str, results: Path, name: str, console: Console,
     return 1 if tripped or status not in COMPLETE else 0
 
 
-def report_run(folder: Path, console: Console) -> int:
-    """Report a run again from its files; return 1 if something failed or a gate tripped, else 0."""
+def report_run(folder: Path, rule: Rule | None, console: Console) -> int:
+    """Report a run again from its files; return 1 if something failed or a gate tripped, else 0.
+
+    `rule` replaces the run's own rule for latencies.
+    """
     from jinja2 import TemplateError
 
     from bench.report.run_report import write_report
 
     try:
-        return write_report(folder, console)
+        return write_report(folder, console, rule)
     except UserError:
         raise
     except (KeyError, TypeError, AttributeError, IndexError, ArithmeticError, ValueError, TemplateError) as error:

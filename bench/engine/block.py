@@ -85,7 +85,7 @@ class BlockRunner(ABC):
 
     def takes_part(self, arm: Arm, case: Case) -> bool:
         """Return whether an arm is to be measured on a case, as far as earlier steps of the run show."""
-        return not self.tally.exceeds_failure_budget(arm, case, self.context.plan.preset.blocks)
+        return not self.tally.exceeds_failure_budget(arm, case, self.context.plan.blocks_of(case))
 
     @abstractmethod
     def prepare(self, group: WorkerGroup, arm: Arm, case: Case) -> None:

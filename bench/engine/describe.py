@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from backends.registry import stacks
 from bench.analysis.gates import CHECK_IMAGES
+from bench.analysis.latency import AT_REST
 from bench.machine import facts
 from bench.run_info import (
     SCHEMA,
@@ -83,6 +84,7 @@ def describe_run(plan: Plan, data: DataSet, models: Mapping[str, RunModel], orig
             warm_up_slice_ns=WARM_UP_SLICE_NS,
             warm_up_limit_ns=plan.preset.warm_up_limit_ns,
             check_images=CHECK_IMAGES,
+            rule=AT_REST,
         ),
         settings={arm.settings: _settings_variables(plan, arm.settings) for arm in suite.measured},
         restart_settings=restart_variables(),

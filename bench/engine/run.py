@@ -93,8 +93,8 @@ def measure_blocks(context: RunContext, tally: Tally, steps: Steps) -> str:
     for index, block in enumerate(schedule):
         runner = (TrainingBlock if _trains(context.plan, block) else InferenceBlock)(context, tally, block, caches)
         runner.measure()
-        group = ", ".join(runner.cases[0].group)
-        steps.step(_block_weight(context.plan, block), f"block {block.number} of {preset.blocks}: {group}")
+        count, group = context.plan.blocks_of(runner.cases[0]), ", ".join(runner.cases[0].group)
+        steps.step(_block_weight(context.plan, block), f"block {block.number} of {count}: {group}")
         is_last_of_number = index + 1 == len(schedule) or schedule[index + 1].number != block.number
         if is_last_of_number and block.number in preset.looks and is_settled(context.folder):
             return "settled"

@@ -14,11 +14,11 @@ from matplotlib.ticker import FixedLocator, LogLocator
 
 from backends.protocol import PRECISIONS
 from bench.analysis.attribution import attributions
+from bench.analysis.costs import tradeoffs
 from bench.analysis.gates import MIN_RELATIVE_ACCURACY
 from bench.analysis.roofline import RooflinePoint, peak_operations_per_s, roofline_points, traffic_rates
 from bench.analysis.scaling import BATCH_SIZE, sweeps, value
 from bench.analysis.speedups import speedups
-from bench.analysis.tradeoffs import tradeoffs
 from bench.analysis.training import GOALS, learning_curve
 from bench.report.plot_style import (
     COLOURS,
@@ -38,10 +38,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from bench.analysis.attribution import Attribution
+    from bench.analysis.costs import Tradeoff
     from bench.analysis.run import Run
     from bench.analysis.scaling import Sweep
     from bench.analysis.speedups import Speedup
-    from bench.analysis.tradeoffs import Tradeoff
     from bench.suite.arms import Case
 
 SPEEDUPS, LATENCIES, BLOCKS = "speedups.svg", "latencies.svg", "blocks.svg"

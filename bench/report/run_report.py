@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bench.analysis.attribution import attributions
+from bench.analysis.costs import tradeoffs
 from bench.analysis.run import Run
 from bench.analysis.scaling import sweeps
 from bench.analysis.speedups import speedups
-from bench.analysis.tradeoffs import tradeoffs
 from bench.analysis.training import trained_arms
 from bench.console import say
 from bench.journal import write_pages
@@ -34,13 +34,14 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from bench.analysis.latency import Rule
     from bench.report.arm_table import ArmRow
     from bench.suite.arms import Case
     from bench.suite.plan import Plan
     from models.data import DataSet
 
 
-def write_report(folder: Path, console: Console) -> int:
+def write_report(folder: Path, console: Console, rule: Rule | None = None) -> int:
     """Write the report of a run and show its summary; return 1 if something failed or a gate tripped, else 0.
 
     Everything is rendered before anything is written: a run that can't be read leaves its folder as it was.
@@ -48,7 +49,7 @@ def write_report(folder: Path, console: Console) -> int:
     # Late: the orchestrator does not load Matplotlib while it measures.
     from bench.report.plots import run_plots
 
-    run = Run(folder)
+    run = Run(folder, rule)
     arms, drawn = arm_rows(run), run_plots(run)
     page = document(run, arms, set(drawn))
     texts = csv_files(run, arms) | {"report.md": to_markdown(page), "report.html": to_html(page, drawn)}

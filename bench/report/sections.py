@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bench.analysis.attribution import attributions
+from bench.analysis.costs import tradeoffs
+from bench.analysis.latency import AS_IT_WAS, AT_REST
+from bench.analysis.run import rule_of
 from bench.analysis.scaling import BATCH_SIZE, sweeps
 from bench.analysis.speedups import speedups
-from bench.analysis.tradeoffs import tradeoffs
 from bench.analysis.training import trained_arms
 from bench.report.arm_table import COSTS, LIMITS, TIMES, arm_columns
 from bench.report.document import Column, Document, Paragraph, Plot, Section, table
@@ -36,6 +38,11 @@ if TYPE_CHECKING:
     from bench.report.document import Element
     from bench.suite.arms import Arm, Case
 
+LATENCY_SENTENCE = {
+    AT_REST: "Latency is the median over blocks of the latency at rest.",
+    AS_IT_WAS: """Latency is the median over blocks and rounds of the slices' trimmed means (a tenth of the calls is cut
+        off at each end).""",
+}
 NO_HEADLINE = "No Intel arm was measured with its baseline: there is no speedup to report, only absolute times."
 
 
@@ -92,7 +99,7 @@ def _speedups(run: Run) -> Section:
         (bold) is between an arm that was named before measuring and its fastest baseline. All others are exploratory.
         A/A compares a baseline with a second copy of itself: it shows what the harness reports where there is no
         difference. Undisturbed rounds are those in which neither the hypervisor nor other processes took much of the
-        arms' cores."""
+        arms' cores. {_rule_sentence(run)}"""
     tables = {
         case: table(
             [row for row in speedups(run) if row.pair.case == case],
@@ -104,6 +111,16 @@ def _speedups(run: Run) -> Section:
     return Section(
         "Speedups", (Paragraph(explanation), *_by_case(run, tables), Plot("speedups", "Speedups and their intervals"))
     )
+
+
+def _rule_sentence(run: Run) -> str:
+    if all(rule_of(case, AT_REST) == AS_IT_WAS for case in run.cases):
+        return ""
+    if run.rule == AT_REST:
+        return """Speedups compare the arms while the machine is at rest, which is its fastest speed. The column As it
+            was counts all of its speeds."""
+    return """Speedups compare the arms on the machine as it was, at all of its speeds. The column At rest compares
+        them at its fastest speed."""
 
 
 def _attribution(run: Run) -> Section | None:
@@ -195,9 +212,9 @@ def _arms(run: Run, arms: Mapping[Case, Sequence[ArmRow]]) -> Section:
         """An arm is one process with all threads; the processes of all arms run throughout the block. The accuracy is
         the mean over seeds."""
         if run.info.suite.training
-        else """Latency is the median over blocks and rounds of the slices' trimmed means (a tenth of the calls is cut
-        off at each end). Percentiles are of all samples, and left out if there are too few. For throughput every
-        core is busy: an arm is one single-threaded process per core, or one asynchronous process for all cores."""
+        else f"""{LATENCY_SENTENCE[run.rule]} Percentiles are of all samples, and left out if there are too few. For
+        throughput every core is busy: an arm is one single-threaded process per core, or one asynchronous process for
+        all cores."""
     )
     tables = {
         case: table(rows, _grouped(run, case, TIMES), lambda row: "replica" if row.arm.replica else "")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, TypeVar
 
+from bench.analysis.latency import AS_IT_WAS, AT_REST
+from bench.analysis.run import rule_of
 from bench.analysis.stats import Interval
 from bench.analysis.training import GOALS
 from bench.report.document import Cell, Column
@@ -15,11 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from bench.analysis.attribution import Attribution, Rung
+    from bench.analysis.costs import Tradeoff
     from bench.analysis.gates import Estimate
     from bench.analysis.run import Run
     from bench.analysis.scaling import Curve, Point, Sweep
     from bench.analysis.speedups import Speedup
-    from bench.analysis.tradeoffs import Tradeoff
     from bench.analysis.training import TrainedArm
     from bench.suite.arms import Arm, Case
 
@@ -64,6 +66,9 @@ def estimate_columns(prefix: str, estimate: Callable[[T], Estimate | None], titl
 
 def speedup_columns(run: Run, case: Case | None = None) -> list[Column[Speedup]]:
     """Return the columns of speedups.csv; their titles are those of a case's table."""
+    other = None
+    if case and rule_of(case, AT_REST) == AT_REST:
+        other = AS_IT_WAS if run.rule == AT_REST else AT_REST
     unit, divisor = ("Epoch, s", 1e9) if case and case.scenario == TRAINING else ("Latency, µs", 1e3)
 
     def times(row: Speedup) -> str:
@@ -144,6 +149,9 @@ def speedup_columns(run: Run, case: Case | None = None) -> list[Column[Speedup]]
         Column("ci_high_without_marked_rounds", lambda row: high(undisturbed_interval(row))),
         Column("settings", lambda row: row.pair.arm.settings),
         Column("threads", lambda row: run.threads(row.pair.case)),
+        Column("rule", lambda row: rule_of(row.pair.case, run.rule)),
+        *estimate_columns("at_rest", lambda row: row.at_rest, "At rest" if other == AT_REST else ""),
+        *estimate_columns("as_it_was", lambda row: row.as_it_was, "As it was" if other == AS_IT_WAS else ""),
     ]
 
 

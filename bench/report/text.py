@@ -6,7 +6,14 @@ import math
 from typing import TYPE_CHECKING
 
 from bench.analysis import gates
-from bench.analysis.speedups import baselines_not_measured, failed, failed_aa_checks, withheld
+from bench.analysis.speedups import (
+    baselines_not_measured,
+    changed_by_rest,
+    failed,
+    failed_aa_checks,
+    speedups,
+    withheld,
+)
 from models.data import SYNTHETIC_WARNING
 
 if TYPE_CHECKING:
@@ -122,11 +129,17 @@ def version_list(unequal: Mapping[str, tuple[str, str]]) -> str:
 
 
 def doubts(run: Run) -> list[str]:
-    """Return a line for each case in which the baseline differs from itself."""
-    return [
+    """Return a line for each case in which the baseline differs from itself, and one if the machine's speeds matter."""
+    lines = [
         f"{row.pair.case.label}: the A/A interval excludes 1; do not trust differences of that size here"
         for row in failed_aa_checks(run)
     ]
+    if changed := changed_by_rest(run):
+        lines.append(
+            f"{len(changed)} of {counted(len(speedups(run)), 'comparison')} differ by over 2 % between the machine at "
+            "rest and as it was: see the last column of the speedups"
+        )
+    return lines
 
 
 def problems(run: Run) -> list[str]:

@@ -6,7 +6,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from bench.analysis import gates
-from bench.analysis.run import foreign_share, harness_share, idle_share
+from bench.analysis.latency import AT_REST, MIN_REST_SHARE, REST_FACTOR, WINDOW_NS
+from bench.analysis.run import foreign_share, harness_share, idle_share, rule_of
 from bench.analysis.speedups import speedups
 from bench.analysis.training import trained_arms
 from bench.console import duration
@@ -23,6 +24,13 @@ if TYPE_CHECKING:
     from bench.report.document import Element, Text
 
 
+AT_REST_METHOD = f"""Latency at rest: the samples of a slice are divided into windows of {WINDOW_NS // 1_000_000} ms or
+    one call, of which the mean counts. A window is at rest if it is at most {REST_FACTOR - 1:.0%} slower than the
+    fastest tenth of its arm in the block. The median over arms gives the share of time at rest, the same for all arms
+    of a block. An arm's latency is the median of its fastest windows of that share. If the share is below
+    {MIN_REST_SHARE:.0%}, the ratio is the median over rounds of the ratios of the windows' medians."""
+
+
 def checks(run: Run) -> Section:
     return Section("Checks", (text_table(("Check", "Result", "Expected"), _check_rows(run)),))
 
@@ -35,10 +43,9 @@ def _check_rows(run: Run) -> Iterator[tuple[str, str, str]]:
             if row.speedup is not None:
                 result = f"{row.speedup:.3f}" + (f" ({interval_text(row.interval)})" if row.interval else "")
             yield f"A/A ratio, {row.pair.case.label}", result, "1, inside the interval"
+    yield from _machine_rows(run)
     yield "CPU time of all idle workers while an arm was measured", percent(idle_share(run)), "about 0 % of one core"
     yield "CPU time of the orchestrator meanwhile", percent(harness_share(run)), "about 0 % of one core"
-    if (foreign := foreign_share(run)) is not None:
-        yield "CPU time of other processes meanwhile", percent(foreign), "about 0 % of the arms' cores"
     if run.overhead is not None or not training:
         result = "not measured"
         if run.overhead is not None:
@@ -63,6 +70,14 @@ def _check_rows(run: Run) -> Iterator[tuple[str, str, str]]:
         yield "Processes that were timed before they reached a steady state", f"{unsteady} of {len(warm_ups)}", "0"
     end = f"{run.end.status} after {duration(run.end.wall_ns / 1e9)}" if run.end else "killed"
     yield "How the run ended", end, "complete"
+
+
+def _machine_rows(run: Run) -> Iterator[tuple[str, str, str]]:
+    for case in run.cases:
+        if (share := run.rest_share(case)) is not None:
+            yield f"Time in which the machine was at rest, {case.label}", percent(share), "about 100 %"
+    if (foreign := foreign_share(run)) is not None:
+        yield "CPU time of other processes while an arm was measured", percent(foreign), "about 0 % of the arms' cores"
 
 
 def what_ran(run: Run) -> Section:
@@ -136,6 +151,9 @@ def method(run: Run) -> Section:
         ]
         ratio = """slices' latencies (for the latency scenario the mean of a slice's samples without the fastest and
             the slowest tenth, for throughput the time per batch of all workers together)"""
+        if run.rule == AT_REST:
+            items += [AT_REST_METHOD]
+    as_it_was = " as the machine was" if any(rule_of(case, AT_REST) == AT_REST for case in run.cases) else ""
     confidence = run.preset.confidence
     level = f"at {confidence:.2%}".replace("%", " %") if confidence else "(none with this preset)"
     settings: list[str | Code] = [
@@ -148,8 +166,8 @@ def method(run: Run) -> Section:
         settings += [f"{name}: ", *_assignments(variables), "; "]
     settings += ["in blocks also ", *_assignments(info.restart_settings), "."]
     items += [
-        f"""Ratio of a block: the median over its rounds of the ratio of the {ratio}. Estimate: Hodges-Lehmann over
-        blocks. Interval: exact Wilcoxon signed-rank {level}.""",
+        f"""Ratio of a block{as_it_was}: the median over its rounds of the ratio of the {ratio}. Estimate:
+        Hodges-Lehmann over blocks. Interval: exact Wilcoxon signed-rank {level}.""",
         """FASTER, SLOWER: the interval excludes 1, the sign-test interval agrees, and the estimate lies outside
         the A/A band, which reaches as far from 1 as the A/A interval. EQUIVALENT: both 90 % intervals lie within 2 %
         of 1. UNRESOLVED: neither. WITHHELD: a gate tripped, that is, a condition for any claim is not met.""",

@@ -54,6 +54,9 @@ class Plan:
         """Return the number of threads of an arm on a case, over all of its processes."""
         return case.threads or self.threads
 
+    def blocks_of(self, case: Case) -> int:
+        return sum(case.id in block.cases for block in self.schedule)
+
     @property
     def thread_counts(self) -> tuple[int, ...]:
         return tuple(dict.fromkeys(map(self.threads_of, self.suite.cases)))
@@ -121,8 +124,19 @@ def group_cases(suite: Suite, arms: Sequence[Arm]) -> tuple[Group, ...]:
         cases = tuple(case for case in suite.cases if case.group == key)
         taking_part = tuple(arm for arm in arms if takes_part(arm, cases[0]))
         if taking_part:
-            groups.append(Group(cases, taking_part, suite.epochs if cases[0].scenario == TRAINING else None))
+            trains = cases[0].scenario == TRAINING
+            ladder_only = frozenset() if trains else frozenset(taking_part) - compared_arms(suite)
+            groups.append(Group(cases, taking_part, ladder_only, suite.epochs if trains else None))
     return tuple(groups)
+
+
+def compared_arms(suite: Suite) -> frozenset[Arm]:
+    """Return the primary arms, their baselines and the A/A arms; all arms of a suite without primary ones."""
+    primary = [arm for arm in suite.arms if suite.is_primary(arm)]
+    if not primary:
+        return frozenset(suite.measured)
+    baselines = (baseline for arm in primary for baseline in baselines_of(suite, arm))
+    return frozenset((*primary, *baselines, *(arm for arm in suite.measured if arm.replica)))
 
 
 def planned_pairs(suite: Suite) -> list[Pair]:

@@ -22,20 +22,23 @@ SHORT_EPOCHS = 2
 class Preset:
     """How long to measure, and which claims that allows.
 
-    Few `rounds` suffice: blocks differ mainly because their processes do, not because time passes. `confidence` is that
-    of the intervals, None for a preset that claims nothing. `minimum_effect` is the smallest relative difference that
-    is claimed. After the blocks in `looks` the primary comparisons are evaluated; the run stops if all are settled.
+    Many short slices meet each speed of the machine in every block. Arms that only ladders need take part in
+    `ladder_blocks` of the `blocks`. `confidence` is that of the intervals, None for a preset that claims nothing.
+    `minimum_effect` is the smallest relative difference that is claimed. After the blocks in `looks` the primary
+    comparisons are evaluated; the run stops if all are settled.
 
-    In training, the first `seeds` blocks run all epochs, the others only SHORT_EPOCHS; an epoch has at most
-    `training_images`. An `internal` preset belongs to one command and is not offered.
+    Training has `training_blocks`. The first `seeds` of them run all epochs, the others only SHORT_EPOCHS; an
+    epoch has at most `training_images`. An `internal` preset belongs to one command and is not offered.
     """
 
     name: str
     summary: str
     blocks: int
+    ladder_blocks: int
+    training_blocks: int
     rounds: int
     confidence: float | None
-    slice_ns: int = 200_000_000
+    slice_ns: int = 50_000_000
     minimum_effect: float = 0.0
     looks: tuple[int, ...] = ()
     seeds: int = 5
@@ -43,19 +46,64 @@ class Preset:
     warm_up_limit_ns: int = 5_000_000_000
     internal: bool = False
 
+    def blocks_of(self, group: Group) -> int:
+        return self.blocks if group.epochs is None else self.training_blocks
+
 
 PRESETS = {
     preset.name: preset
     for preset in (
         Preset(
-            "smoke", "2 blocks; shows that everything works, claims nothing", 2, 1, None, seeds=1, training_images=6400
+            name="smoke",
+            summary="2 blocks; shows that everything works, claims nothing",
+            blocks=2,
+            ladder_blocks=1,
+            training_blocks=2,
+            rounds=4,
+            confidence=None,
+            seeds=1,
+            training_images=6400,
         ),
         Preset(
-            "quick", "8 blocks; a first look, claims no difference under 10 %", 8, 3, 0.95, minimum_effect=0.10, seeds=3
+            name="quick",
+            summary="10 blocks; a first look, claims no difference under 10 %",
+            blocks=10,
+            ladder_blocks=6,
+            training_blocks=8,
+            rounds=8,
+            confidence=0.95,
+            minimum_effect=0.10,
+            seeds=3,
         ),
-        Preset("selftest", "16 blocks, 99.95 % intervals", 16, 3, 0.9995, internal=True),
-        Preset("standard", "20 blocks, 95 % intervals", 20, 3, 0.95),
-        Preset("publish", "up to 64 blocks, 98.33 % intervals, stops early at 16 or 32", 64, 3, 0.9833, looks=(16, 32)),
+        Preset(
+            name="selftest",
+            summary="16 blocks, 99.95 % intervals",
+            blocks=16,
+            ladder_blocks=16,
+            training_blocks=0,
+            rounds=14,
+            confidence=0.9995,
+            internal=True,
+        ),
+        Preset(
+            name="standard",
+            summary="10 blocks, 95 % intervals",
+            blocks=10,
+            ladder_blocks=6,
+            training_blocks=20,
+            rounds=24,
+            confidence=0.95,
+        ),
+        Preset(
+            name="publish",
+            summary="up to 64 blocks, 98.33 % intervals, stops early at 16 or 32",
+            blocks=64,
+            ladder_blocks=32,
+            training_blocks=64,
+            rounds=24,
+            confidence=0.9833,
+            looks=(16, 32),
+        ),
     )
 }
 
@@ -95,24 +143,33 @@ class Block:
 class Group:
     """The cases that one process of an arm serves, and the arms that take part in them.
 
-    `epochs` is None for inference.
+    Arms in `ladder_only` take part in some blocks only. `epochs` is None for inference.
     """
 
     cases: tuple[Case, ...]
     arms: tuple[Arm, ...]
+    ladder_only: frozenset[Arm] = frozenset()
     epochs: int | None = None
+
+    def arms_of(self, number: int, preset: Preset) -> tuple[Arm, ...]:
+        """Return the arms of a block; those of ladders take part in evenly spaced ones."""
+        before, now = (count * preset.ladder_blocks // preset.blocks for count in (number - 1, number))
+        return tuple(arm for arm in self.arms if now > before or arm not in self.ladder_only)
 
 
 def draw_schedule(groups: Sequence[Group], preset: Preset, seed: int) -> tuple[Block, ...]:
-    """Return blocks in random order: each block number has one block per group, each round every arm of its case."""
+    """Return blocks in random order: each block number has one block per group, each round every arm of its block."""
     rng = random.Random(seed)
-    orders = {case.id: balanced_orders([arm.id for arm in group.arms], rng) for group in groups for case in group.cases}
+    orders: dict[tuple[str, tuple[str, ...]], Iterator[Order]] = {}
     blocks = []
-    for number in range(1, preset.blocks + 1):
-        for group in rng.sample(list(groups), len(groups)):
-            cases, arms = [case.id for case in group.cases], [arm.id for arm in group.arms]
+    for number in range(1, max(map(preset.blocks_of, groups), default=0) + 1):
+        present = [group for group in groups if number <= preset.blocks_of(group)]
+        for group in rng.sample(present, len(present)):
+            cases, arms = [case.id for case in group.cases], tuple(arm.id for arm in group.arms_of(number, preset))
+            for case in cases:
+                orders.setdefault((case, arms), balanced_orders(arms, rng))
             rounds = tuple(
-                Round(case, turn, next(orders[case]))
+                Round(case, turn, next(orders[case, arms]))
                 for turn in range(rounds_of(number, group, preset))
                 for case in rng.sample(cases, len(cases))
             )

@@ -1,4 +1,5 @@
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -6,7 +7,8 @@ import pytest
 from bench.suite import plan as plan_module
 from bench.suite.arms import ANY_PRECISION, Arm, Case
 from bench.suite.environments import Environment, MissingEnvironmentError
-from bench.suite.plan import make_plan, obstacle, planned_pairs
+from bench.suite.parse import load_suite
+from bench.suite.plan import compared_arms, group_cases, make_plan, obstacle, planned_pairs
 from bench.suite.schedule import PRESETS, Block, Group, Round, draw_schedule
 from bench.suite.suite import Suite
 
@@ -20,13 +22,13 @@ def test_every_arm_has_one_turn_in_every_round() -> None:
     for block in draw_schedule(GROUPS[:1], PRESETS["quick"], seed=1):
         assert all(sorted(turn.order) == sorted(arm.id for arm in ARMS) for turn in block.rounds)
         assert sorted(block.start) == sorted(arm.id for arm in ARMS)
-        assert Counter(turn.case for turn in block.rounds) == dict.fromkeys((case.id for case in CASES), 3)
+        assert Counter(turn.case for turn in block.rounds) == dict.fromkeys((case.id for case in CASES), 8)
 
 
 def test_each_case_is_measured_once_per_block_number() -> None:
     schedule = draw_schedule(GROUPS, PRESETS["quick"], seed=1)
     assert Counter((block.number, case) for block in schedule for case in block.cases) == {
-        (number, case.id): 1 for number in range(1, 9) for case in (*CASES, *OTHER.cases)
+        (number, case.id): 1 for number in range(1, 11) for case in (*CASES, *OTHER.cases)
     }
 
 
@@ -55,14 +57,43 @@ def test_every_arm_is_first_about_equally_often() -> None:
 
 
 def test_presets_are_those_of_the_protocol() -> None:
-    presets = {preset.name: (preset.blocks, preset.confidence, preset.looks) for preset in PRESETS.values()}
-    assert presets == {
-        "smoke": (2, None, ()),
-        "quick": (8, 0.95, ()),
-        "selftest": (16, 0.9995, ()),
-        "standard": (20, 0.95, ()),
-        "publish": (64, 0.9833, (16, 32)),
+    presets = {
+        preset.name: (preset.blocks, preset.training_blocks, preset.confidence, preset.looks)
+        for preset in PRESETS.values()
     }
+    assert presets == {
+        "smoke": (2, 2, None, ()),
+        "quick": (10, 8, 0.95, ()),
+        "selftest": (16, 0, 0.9995, ()),
+        "standard": (10, 20, 0.95, ()),
+        "publish": (64, 64, 0.9833, (16, 32)),
+    }
+
+
+def test_arms_that_only_ladders_need_take_part_in_fewer_blocks_evenly_spaced() -> None:
+    group = Group(CASES, ARMS, ladder_only=frozenset(ARMS[2:]))
+    blocks = draw_schedule([group], PRESETS["standard"], seed=1)
+    assert [block.number for block in blocks if ARMS[2].id in block.start] == [2, 4, 5, 7, 9, 10]
+    assert all({ARMS[0].id, ARMS[1].id} <= set(block.start) for block in blocks)
+    assert all(sorted(turn.order) == sorted(block.start) for block in blocks for turn in block.rounds)
+
+
+def test_what_is_compared_takes_part_in_every_block() -> None:
+    suite = load_suite("inference")
+    compared = compared_arms(suite)
+    for pair in planned_pairs(suite):
+        if pair.candidate or pair.arm.replica:
+            assert {pair.arm, pair.baseline} <= compared
+    (group,) = group_cases(suite, suite.measured)
+    assert group.ladder_only == frozenset(suite.measured) - compared
+    assert Arm("pytorch", "eager", settings="plain") in group.ladder_only
+
+
+def test_training_has_its_own_number_of_blocks() -> None:
+    training = Group((Case("cnn-small", "training", 64),), ARMS[:2], epochs=5)
+    counts = Counter(block.cases for block in draw_schedule([*GROUPS, training], PRESETS["standard"], seed=1))
+    assert counts[(training.cases[0].id,)] == 20
+    assert counts[(OTHER.cases[0].id,)] == 10
 
 
 def test_the_first_training_blocks_train_all_epochs_and_the_others_two() -> None:
@@ -75,7 +106,7 @@ def test_a_schedule_does_not_change_between_versions() -> None:
     """A run of the same seed measures in the same order, so that published runs can be repeated."""
     one, sixty_four = (case.id for case in CASES)
     oracle, replica, toy = (arm.id for arm in ARMS)
-    block = draw_schedule(GROUPS, PRESETS["smoke"], seed=1)[2]
+    block = draw_schedule(GROUPS, replace(PRESETS["smoke"], rounds=1), seed=1)[2]
     assert block == Block(
         number=2,
         cases=(sixty_four, one),
