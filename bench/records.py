@@ -57,8 +57,9 @@ class Start:
 
 @dataclass(frozen=True)
 class Proof:
-    """What the proof pass read back from an arm, and its labels of all test images (one digit per image).
+    """What the proof pass read back from an arm, and its labels of the first `images` test images, a digit each.
 
+    They are all images on one case of an arm and model, and fewer on its others. The accuracy is that on these images.
     `max_abs_logit_diff` and `agreement` (of the labels) compare with the NumPy oracle. `memory_bytes` is the peak
     resident set of the arm's processes together, `saved_bytes` the size of the model as a user would ship it.
     """
@@ -80,7 +81,7 @@ class Proof:
 
 @dataclass(frozen=True)
 class Parity:
-    """An arm's outputs on all test images compared with those of one of its baselines."""
+    """An arm's outputs compared with those of one of its baselines, on the test images that both have predicted."""
 
     arm: str
     baseline: str

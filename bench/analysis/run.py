@@ -84,7 +84,7 @@ class Run:
                 return f"the reference labels of {reference.model} are not one for each image"
         for proof in self.of(Proof):
             case = self._cases.get(proof.case)
-            if case and len(proof.labels) != images.get(case.model, len(proof.labels)):
+            if case and not 0 < len(proof.labels) == proof.images <= images.get(case.model, proof.images):
                 return f"the labels of {proof.arm} on {proof.case} are not one for each image"
         return None
 
@@ -177,6 +177,16 @@ class Run:
         """Return the proof of an arm; a replica has its original's."""
         return self.proofs.get((arm.original.id, case.id))
 
+    def full_proof(self, arm: Arm, case: Case) -> Proof | None:
+        """Return the proof of an arm that has proved a case, on the most images of its model.
+
+        An arm predicts all test images on one case, and fewer on the others, where only its outputs are compared.
+        """
+        if (own := self.proof(arm, case)) is None:
+            return None
+        others = (self.proof(arm, other) for other in self.cases if other.model == case.model)
+        return max((own, *(proof for proof in others if proof)), key=lambda proof: proof.images)
+
     def parity(self, pair: Pair) -> Parity | None:
         return self._parities.get((pair.arm.id, pair.baseline.id, pair.case.id))
 
@@ -200,7 +210,7 @@ class Run:
         if case.scenario == TRAINING:
             accuracies = self.final_accuracies(arm, case).values()
             return fmean(accuracies) if accuracies else None
-        proof = self.proof(arm, case)
+        proof = self.full_proof(arm, case)
         return proof.accuracy if proof else None
 
     def final_accuracies(self, arm: Arm, case: Case) -> dict[int, float]:

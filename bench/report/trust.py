@@ -105,7 +105,8 @@ def what_ran(run: Run) -> Section:
         blocks += [Paragraph(explanation), table(first.values(), [*identity, last])]
     if run.proofs:
         explanation = """Read back from each arm in a separate pass that is never timed. Every process of every block
-            must pass the same check after its last timed slice. The oracle computes the logits in plain NumPy."""
+            must pass the same check after its last timed slice. The oracle computes the logits in plain NumPy.
+            Accuracies are of all test images, which each arm predicts on one case of a model."""
         blocks += [Paragraph(explanation), table(run.proofs.values(), [*identity, *proof, last])]
     return Section("What ran", tuple(blocks))
 
