@@ -88,10 +88,8 @@ def _measure(context: RunContext, tally: Tally, steps: Steps) -> str:
 def measure_blocks(context: RunContext, tally: Tally, steps: Steps) -> str:
     """Measure the scheduled blocks until a planned look settles the run; return how they ended."""
     schedule, preset = context.plan.schedule, context.plan.preset
-    caches = context.scratch / "caches"
-    caches.mkdir()
     for index, block in enumerate(schedule):
-        runner = (TrainingBlock if _trains(context.plan, block) else InferenceBlock)(context, tally, block, caches)
+        runner = (TrainingBlock if _trains(context.plan, block) else InferenceBlock)(context, tally, block)
         runner.measure()
         group = ", ".join(runner.cases[0].group)
         steps.step(_block_weight(context.plan, block), f"block {block.number} of {preset.blocks}: {group}")
