@@ -200,6 +200,18 @@ def watched_ns(turn: Turn) -> int:
 
 
 @dataclass(frozen=True)
+class BlockEnd:
+    """The wall time of a block, and of its parts: until all arms are built, until they are warm, and for the turns."""
+
+    block: int
+    cases: tuple[str, ...]
+    wall_ns: int
+    build_ns: int
+    warm_up_ns: int
+    turns_ns: int
+
+
+@dataclass(frozen=True)
 class Failure:
     """An arm, or one of its blocks, that could not be measured; `skipped` if the stack can't do it at all."""
 
@@ -254,6 +266,7 @@ Record: TypeAlias = (
     | Evidence
     | Slice
     | TrainedEpoch
+    | BlockEnd
     | Failure
     | Overhead
     | Roof

@@ -13,6 +13,7 @@ from bench.analysis.gates import Estimate, estimate_of
 from bench.analysis.stats import percentile, trimmed_mean
 from bench.journal import JOURNAL, read_journal
 from bench.records import (
+    BlockEnd,
     Check,
     Conversion,
     End,
@@ -326,6 +327,17 @@ def harness_share(run: Run) -> float | None:
 def _cpu_share(run: Run, used_ns: Callable[[Conditions], int]) -> float | None:
     turns = [turn for turns in run.turns.values() for turn in turns]
     return sum(used_ns(turn.conditions) for turn in turns) / sum(map(watched_ns, turns)) if turns else None
+
+
+def timed_share(run: Run) -> float | None:
+    """Return the share of the blocks' wall time that the timed turns take; None if it was not recorded.
+
+    The workers of a group take their turn together. Blocks that did not end are left out.
+    """
+    blocks = run.of(BlockEnd)
+    ended = {(end.block, case) for end in blocks for case in end.cases}
+    timed_ns = sum(turn.wall_ns for turns in run.turns.values() for turn in turns if (turn.block, turn.case) in ended)
+    return timed_ns / sum(end.wall_ns for end in blocks) if blocks else None
 
 
 def foreign_share(run: Run) -> float | None:

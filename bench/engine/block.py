@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections import defaultdict
 from dataclasses import replace
 from functools import partial
-from itertools import product
+from itertools import pairwise, product
 from queue import SimpleQueue
 from statistics import median
 from typing import TYPE_CHECKING, TypeVar
@@ -19,7 +19,7 @@ from bench.engine.build import build_sessions, can_move, core_sets, move_group, 
 from bench.engine.proof import compare, predict, read_back
 from bench.engine.workers import START_TOGETHER_NS, WorkerError, cpu_ns_of_all, threads_for, wait_until_idle
 from bench.machine import counters, facts, resources
-from bench.records import Check, Conditions, Evidence, Slice
+from bench.records import BlockEnd, Check, Conditions, Evidence, Slice
 from bench.suite.arms import LATENCY
 from bench.suite.plan import LEAD_IN, WARM_UP_SLICE_NS
 from bench.suite.variables import restart_variables
@@ -68,18 +68,28 @@ class BlockRunner(ABC):
 
         An arm that fails leaves the block; the others continue.
         """
+        times = [now_ns()]
         self.cores = counters.quiet_cores(self.context.plan.threads_of(self.cases[0]))
         try:
-            self._start_arms()
+            self._build_all()
+            times.append(now_ns())
+            self._warm_up_all()
+            times.append(now_ns())
             for turn in self.block.rounds:
                 for position, arm_id in enumerate(turn.order):
                     self._attempt(arm_id, turn.case, partial(self.take_turn, turn.number, position))
+            times.append(now_ns())
             # After the last turn, so that no profiler has been active before.
             for arm_id, case_id in sorted(self._ready):
                 self._attempt(arm_id, case_id, self._store_evidence)
         finally:
             for group in self.groups.values():
                 group.stop()
+        build_ns, warm_up_ns, turns_ns = (end - begin for begin, end in pairwise(times))
+        wall_ns = now_ns() - times[0]
+        self.tally.journal.append(
+            BlockEnd(self.block.number, self.block.cases, wall_ns, build_ns, warm_up_ns, turns_ns)
+        )
 
     def takes_part(self, arm: Arm, case: Case) -> bool:
         """Return whether an arm is to be measured on a case, as far as earlier steps of the run show."""
@@ -105,18 +115,20 @@ class BlockRunner(ABC):
     def read_back(self, arm: Arm, case: Case) -> ProofReply:
         """Return what an arm's workers read back; raises WorkerError."""
 
-    def _start_arms(self) -> None:
-        """Build as many arms at a time as there are cores; then check and warm up one after the other.
+    def _build_all(self) -> None:
+        """Build as many arms at a time as there are cores; those that have cores of their own are checked there.
 
-        Arms that have cores of their own until they are built are checked there.
-        Nothing is timed until all are built. Start-up times are slower here than alone, and are not stored.
+        Start-up times are slower here than alone, and are not stored.
         """
         for arm_id in self.block.start:
             self._ready |= {(arm_id, case.id) for case in self.cases if self.takes_part(self._arms[arm_id], case)}
         present = [arm_id for arm_id in self.block.start if any(arm == arm_id for arm, _ in self._ready)]
         for arm_id, error in self._build_arms(present).items():
             self._remove(arm_id, error)
-        for case, arm_id in product(self.cases, present):
+
+    def _warm_up_all(self) -> None:
+        """Check and warm up one arm after the other."""
+        for case, arm_id in product(self.cases, self.block.start):
             if not self._apart:
                 self._attempt(arm_id, case.id, self.check)
             self._attempt(arm_id, case.id, self.warm_up)

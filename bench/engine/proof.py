@@ -55,8 +55,9 @@ if TYPE_CHECKING:
 
 PREDICT_TIMEOUT_S = 600
 LOGITS = "logits.npy"
-# Progress weights of a model's reference that is not in the cache, and of an arm's proof: seconds on two cores.
-ORACLE_WEIGHT, PROOF_WEIGHT = 20.0, 6.8
+# Progress weights of a model's reference that is not in the cache, of an arm's proof, and of compiling twice: seconds
+# on two cores.
+ORACLE_WEIGHT, PROOF_WEIGHT, COMPILE_WEIGHT = 20.0, 4.0, 20.0
 
 
 def compute_references(context: RunContext, tally: Tally, steps: Steps) -> None:
@@ -68,7 +69,7 @@ def compute_references(context: RunContext, tally: Tally, steps: Steps) -> None:
         tally.oracle[name] = np.load(folder / LOGITS, allow_pickle=False)
         labels = "".join(map(str, tally.oracle[name].argmax(axis=1)))
         tally.journal.append(Reference(name, labels, truth="".join(map(str, data.test_labels))))
-        steps.step(ORACLE_WEIGHT, f"{name}: reference predictions of the test images")
+        steps.step(ORACLE_WEIGHT, f"{name}: reference predictions of the test images", "reference")
 
 
 def _compute_oracle(network: Network, model: RunModel, data: DataSet, folder: Path) -> dict[str, Any]:
@@ -110,7 +111,8 @@ def prove_arms(context: RunContext, tally: Tally, steps: Steps) -> None:
             _prove_together(context, tally, together, cores, sets)
             for candidate in together:
                 if not candidate.cases:
-                    steps.step(PROOF_WEIGHT, f"{candidate.arm.label}: proof, {', '.join(group.cases[0].group)}")
+                    what = f"{candidate.arm.label}: proof, {', '.join(group.cases[0].group)}"
+                    steps.step(proof_weight(candidate.arm), what, "proof")
             # After a failure, an arm's other cases get a new process.
             waiting = [candidate for candidate in waiting if candidate.cases]
         for candidate in candidates:
@@ -119,6 +121,10 @@ def prove_arms(context: RunContext, tally: Tally, steps: Steps) -> None:
                 with suppress(WorkerError):
                     _start_alone(context, tally, candidate.arm, group.cases[0], cores, cached=True).stop()
         _compare_pairs(context, tally, {candidate.arm.id: candidate.logits for candidate in candidates})
+
+
+def proof_weight(arm: Arm) -> float:
+    return PROOF_WEIGHT + (COMPILE_WEIGHT if compiles(arm) else 0)
 
 
 def compiles(arm: Arm) -> bool:

@@ -16,7 +16,7 @@ from bench.engine.context import RunContext, Tally, load_models
 from bench.engine.describe import describe_run
 from bench.engine.files import lay_out_images
 from bench.engine.limits import LIMIT_WEIGHT, measure_limits, measure_overhead
-from bench.engine.proof import ORACLE_WEIGHT, PROOF_WEIGHT, compute_references, inference_groups, prove_arms
+from bench.engine.proof import ORACLE_WEIGHT, compute_references, inference_groups, proof_weight, prove_arms
 from bench.engine.training_block import TrainingBlock
 from bench.journal import JOURNAL, Journal
 from bench.machine import resources
@@ -92,7 +92,7 @@ def measure_blocks(context: RunContext, tally: Tally, steps: Steps) -> str:
         runner = (TrainingBlock if _trains(context.plan, block) else InferenceBlock)(context, tally, block)
         runner.measure()
         group = ", ".join(runner.cases[0].group)
-        steps.step(_block_weight(context.plan, block), f"block {block.number} of {preset.blocks}: {group}")
+        steps.step(_block_weight(context.plan, block), f"block {block.number} of {preset.blocks}: {group}", "block")
         is_last_of_number = index + 1 == len(schedule) or schedule[index + 1].number != block.number
         if is_last_of_number and block.number in preset.looks and is_settled(context.folder):
             return "settled"
@@ -114,11 +114,16 @@ def _row_is_settled(row: Speedup) -> bool:
     return row.estimate.interval.excludes(0) or row.estimate.interval.half_width <= PRECISE
 
 
-def total_weight(plan: Plan) -> float:
+def total_weights(plan: Plan) -> dict[str, float]:
+    """Return the weights of all steps of a run by kind."""
     models = plan.suite.inference_models
     proven = [arm for group in inference_groups(plan) for arm in group.arms if arm == arm.original]
-    before = len(models) * ORACLE_WEIGHT + (len(plan.thread_counts) * LIMIT_WEIGHT if models else 0)
-    return before + len(proven) * PROOF_WEIGHT + sum(_block_weight(plan, block) for block in plan.schedule)
+    return {
+        "reference": len(models) * ORACLE_WEIGHT,
+        "proof": sum(map(proof_weight, proven)),
+        "limits": len(plan.thread_counts) * LIMIT_WEIGHT if models else 0,
+        "block": sum(_block_weight(plan, block) for block in plan.schedule),
+    }
 
 
 def _block_weight(plan: Plan, block: Block) -> float:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from bench.analysis import gates
-from bench.analysis.run import foreign_share, harness_share, idle_share
+from bench.analysis.run import foreign_share, harness_share, idle_share, timed_share
 from bench.analysis.speedups import speedups
 from bench.analysis.training import trained_arms
 from bench.console import duration
@@ -37,6 +37,12 @@ def _check_rows(run: Run) -> Iterator[tuple[str, str, str]]:
             yield f"A/A ratio, {row.pair.case.label}", result, "1, inside the interval"
     yield "CPU time of all idle workers while an arm was measured", percent(idle_share(run)), "about 0 % of one core"
     yield "CPU time of the orchestrator meanwhile", percent(harness_share(run)), "about 0 % of one core"
+    timed = timed_share(run)
+    yield (
+        "Timed turns, as a share of the blocks' wall time",
+        "not recorded" if timed is None else percent(timed),
+        "the larger, the less time passes between turns",
+    )
     if (foreign := foreign_share(run)) is not None:
         yield "CPU time of other processes meanwhile", percent(foreign), "about 0 % of the arms' cores"
     if run.overhead is not None or not training:

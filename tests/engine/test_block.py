@@ -12,7 +12,7 @@ from bench.engine import block as module
 from bench.engine.block import BlockRunner, InferenceBlock, typical_ns
 from bench.engine.workers import Unsupported, WorkerError
 from bench.machine.counters import Counters
-from bench.records import Check, Conditions, Evidence, Failure, Slice
+from bench.records import BlockEnd, Check, Conditions, Evidence, Failure, Slice
 from bench.suite.schedule import Block, Round
 from bench.worker.messages import (
     Build,
@@ -184,6 +184,20 @@ def test_arms_are_built_on_disjoint_cores_and_moved_to_those_of_the_block(run, g
     for arm_id, group in groups.items():
         (before,) = {cores for arm, cores in built if arm == arm_id}
         assert group.requests == [Move(before, tuple(runner.cores))]
+
+
+def test_a_block_that_has_ended_stores_its_wall_time_and_that_of_its_parts(run, tally, monkeypatch) -> None:
+    clock = iter((1000, 1020, 1050, 1090, 1150))
+    monkeypatch.setattr(module, "now_ns", lambda: next(clock, 0))
+    monkeypatch.setattr(ScriptedBlock, "observe", None)
+    run()
+    assert tally.journal[-1] == BlockEnd(2, BLOCK.cases, 150, 20, 30, 40)
+
+
+def test_an_interrupted_block_has_no_end(run, tally) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run({("turn", ORACLE, ONE): KeyboardInterrupt()})
+    assert not tally.journal.of(BlockEnd)
 
 
 def test_arms_on_cores_of_their_own_are_checked_while_others_are_built(run, monkeypatch) -> None:

@@ -25,7 +25,7 @@ PROOF = ProofReply("fp32", 1, ("k",), {"v": "1"}, 5)
 
 
 class CountedSteps(list):
-    def step(self, weight: float, what: str) -> None:
+    def step(self, weight: float, what: str, kind: str) -> None:
         self.append((weight, what))
 
 
