@@ -87,6 +87,7 @@ STACK = Stack(
     modules=("openvino",),
     baselines=("pytorch", "tensorflow"),
     needs=("avx2",),
+    binds_threads=True,
     writes=(".xml",),
 )
 

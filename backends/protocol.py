@@ -60,6 +60,8 @@ class Stack:
     `settings` are environment variables for the arms of all stacks. `restart_settings` shorten process starts in
     blocks, but never the starts that are reported. `cache_variables` name folders for compiled code.
 
+    A stack that `binds_threads` binds them, whenever it is called, to cores that it noted when the session was built.
+
     `products` are the precisions at which the backend is a Multiplier. `reads` and `writes` are the suffixes of model
     files that its module reads and writes.
     """
@@ -78,6 +80,7 @@ class Stack:
     settings: dict[str, str] = field(default_factory=dict)
     restart_settings: dict[str, str] = field(default_factory=dict)
     cache_variables: tuple[str, ...] = ()
+    binds_threads: bool = False
     products: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()

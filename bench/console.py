@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from bench.clock import now_ns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
 WARNING = "yellow"
 # From this many seconds on, a duration is given in minutes, from this many minutes on, in hours.
@@ -39,43 +39,47 @@ def say(console: Console, text: str, style: str | None = None) -> None:
 
 
 class Steps:
-    """The progress of work in steps of known weight, such as their expected seconds."""
+    """The progress of work in steps of several kinds, of known weight, such as their expected seconds."""
 
-    def __init__(self, console: Console, total: float, bar: Progress | None) -> None:
-        self._console, self._total, self._bar = console, total, bar
-        self._done = 0.0
-        self._past: list[tuple[int, float]] = []
-        self._task = bar.add_task("", total=total, left="") if bar else None
+    def __init__(self, console: Console, totals: Mapping[str, float], bar: Progress | None) -> None:
+        """Begin; `totals` are the weights of all steps of each kind."""
+        self._console, self._totals, self._bar = console, totals, bar
+        self._ended_ns = now_ns()
+        # The seconds and the weight of each step that has ended, by kind.
+        self._ended: dict[str, list[tuple[float, float]]] = {kind: [] for kind in totals}
+        self._total = sum(totals.values())
+        self._task = bar.add_task("", total=self._total, left="") if bar else None
 
-    def step(self, weight: float, what: str) -> None:
-        self._done += weight
-        left = self._time_left()
+    def step(self, weight: float, what: str, kind: str = "") -> None:
+        now = now_ns()
+        self._ended[kind].append(((now - self._ended_ns) / 1e9, weight))
+        self._ended_ns = now
+        done = sum(weight for steps in self._ended.values() for _, weight in steps)
+        left = f"about {duration(self._seconds_left())} left" if done > MIN_DONE * self._total else ""
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=self._done, description=what, left=left)
+            self._bar.update(self._task, completed=done, description=what, left=left)
             self._bar.refresh()
         else:
-            share = f"[{self._done / (self._total or 1):4.0%}] {what}"
+            share = f"[{done / (self._total or 1):4.0%}] {what}"
             say(self._console, f"{share}, {left}" if left else share)
 
-    def _time_left(self) -> str:
-        """Estimate the remaining time from the rate in the later half of the time; empty while little is done."""
-        now = now_ns()
-        self._past.append((now, self._done))
-        # Time counts from the end of the first step, which may differ from all others.
-        middle = (self._past[0][0] + now) // 2
-        earlier = [(time, done) for time, done in self._past if time <= middle and done < self._done]
-        if not earlier or self._done <= MIN_DONE * self._total:
-            return ""
-        since, before = earlier[-1]
-        left = max(0.0, self._total - self._done) / (self._done - before)
-        return f"about {duration((now - since) / 1e9 * left)} left"
+    def _seconds_left(self) -> float:
+        """Estimate the remaining time of each kind from the later half of its steps, or else from all other kinds."""
+        later = {kind: steps[len(steps) // 2 :] for kind, steps in self._ended.items()}
+        every = [step for steps in later.values() for step in steps]
+        left = {kind: total - sum(weight for _, weight in self._ended[kind]) for kind, total in self._totals.items()}
+        return sum(max(0.0, left[kind]) * _seconds_per_weight(steps or every) for kind, steps in later.items())
+
+
+def _seconds_per_weight(steps: Sequence[tuple[float, float]]) -> float:
+    return sum(seconds for seconds, _ in steps) / (sum(weight for _, weight in steps) or 1)
 
 
 @contextmanager
-def steps(console: Console, total: float) -> Iterator[Steps]:
-    """Show the progress of work with this total weight: a bar on a terminal, else lines."""
+def steps(console: Console, totals: Mapping[str, float]) -> Iterator[Steps]:
+    """Show the progress of work with these weights of its kinds: a bar on a terminal, else lines."""
     if not console.is_terminal:
-        yield Steps(console, total, None)
+        yield Steps(console, totals, None)
         return
     columns = (
         BarColumn(),
@@ -85,7 +89,7 @@ def steps(console: Console, total: float) -> Iterator[Steps]:
         TextColumn("{task.description}"),
     )
     with Progress(*columns, console=console, auto_refresh=False) as bar:
-        yield Steps(console, total, bar)
+        yield Steps(console, totals, bar)
 
 
 def duration(seconds: float) -> str:

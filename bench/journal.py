@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from threading import Lock
 from typing import TYPE_CHECKING, Self
 
 from bench.codec import CodecError
@@ -18,7 +19,7 @@ JOURNAL = "journal.jsonl"
 
 class Journal:
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._path, self._lock = path, Lock()
         self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o644)
 
     def __enter__(self) -> Self:
@@ -28,22 +29,23 @@ class Journal:
         os.close(self._descriptor)
 
     def append(self, record: Record) -> None:
-        """Write one record.
+        """Write one record; several threads may do so.
 
         Raises UserError if the disk refuses it; the journal is then cut back to its last complete line.
         """
         line = to_line(record).encode() + b"\n"
-        size = os.fstat(self._descriptor).st_size
-        try:
-            written = 0
-            while written < len(line):
-                written += os.write(self._descriptor, line[written:])
-        # An interrupt must not leave half a line either.
-        except BaseException as error:
-            os.ftruncate(self._descriptor, size)
-            if isinstance(error, OSError):
-                raise disk_error(self._path, error, measured=size > 0) from error
-            raise
+        with self._lock:
+            size = os.fstat(self._descriptor).st_size
+            try:
+                written = 0
+                while written < len(line):
+                    written += os.write(self._descriptor, line[written:])
+            # An interrupt must not leave half a line either.
+            except BaseException as error:
+                os.ftruncate(self._descriptor, size)
+                if isinstance(error, OSError):
+                    raise disk_error(self._path, error, measured=size > 0) from error
+                raise
 
 
 def disk_error(path: Path, error: OSError, *, measured: bool = True) -> UserError:

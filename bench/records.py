@@ -57,8 +57,9 @@ class Start:
 
 @dataclass(frozen=True)
 class Proof:
-    """What the proof pass read back from an arm, and its labels of all test images (one digit per image).
+    """What the proof pass read back from an arm, and its labels of the first `images` test images, a digit each.
 
+    They are all images on one case of an arm and model, and fewer on its others. The accuracy is that on these images.
     `max_abs_logit_diff` and `agreement` (of the labels) compare with the NumPy oracle. `memory_bytes` is the peak
     resident set of the arm's processes together, `saved_bytes` the size of the model as a user would ship it.
     """
@@ -80,7 +81,7 @@ class Proof:
 
 @dataclass(frozen=True)
 class Parity:
-    """An arm's outputs on all test images compared with those of one of its baselines."""
+    """An arm's outputs compared with those of one of its baselines, on the test images that both have predicted."""
 
     arm: str
     baseline: str
@@ -199,6 +200,18 @@ def watched_ns(turn: Turn) -> int:
 
 
 @dataclass(frozen=True)
+class BlockEnd:
+    """The wall time of a block, and of its parts: until all arms are built, until they are warm, and for the turns."""
+
+    block: int
+    cases: tuple[str, ...]
+    wall_ns: int
+    build_ns: int
+    warm_up_ns: int
+    turns_ns: int
+
+
+@dataclass(frozen=True)
 class Failure:
     """An arm, or one of its blocks, that could not be measured; `skipped` if the stack can't do it at all."""
 
@@ -253,6 +266,7 @@ Record: TypeAlias = (
     | Evidence
     | Slice
     | TrainedEpoch
+    | BlockEnd
     | Failure
     | Overhead
     | Roof

@@ -137,10 +137,10 @@ def tradeoffs(run: Run, case: Case) -> list[Tradeoff]:
 
 
 def _tradeoff(run: Run, arm: Arm, against: Arm, case: Case) -> Tradeoff | None:
-    proof, reference = run.proof(arm, case), run.references.get(case.model)
+    proof, reference = run.full_proof(arm, case), run.references.get(case.model)
     if proof is None or reference is None:
         return None
-    triples = list(zip(proof.labels, reference.labels, reference.truth, strict=True))
+    triples = list(zip(proof.labels, reference.labels, reference.truth, strict=False))
     lost = sum(oracle == truth != label for label, oracle, truth in triples)
     won = sum(label == truth != oracle for label, oracle, truth in triples)
     return Tradeoff(

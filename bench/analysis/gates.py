@@ -40,6 +40,8 @@ MAX_TAKEN_SHARE = 0.02
 MAX_FOREIGN_SHARE = 0.05
 # The CPU time of a process while it is timed, relative to the number of its threads.
 MAX_CORES_SHARE = 1.1
+# The test images on which a proof compares outputs, unless it is the one proof of its arm and model on all images.
+PARITY_IMAGES = 2000
 # The test images that each process of a block predicts before it is timed.
 CHECK_IMAGES = 1024
 

@@ -14,6 +14,7 @@ from bench.analysis.latency import AS_IT_WAS, BlockLatencies, find_rule, windows
 from bench.analysis.stats import percentile, trimmed_mean
 from bench.journal import JOURNAL, read_journal
 from bench.records import (
+    BlockEnd,
     Check,
     Conversion,
     End,
@@ -90,7 +91,7 @@ class Run:
                 return f"the reference labels of {reference.model} are not one for each image"
         for proof in self.of(Proof):
             case = self._cases.get(proof.case)
-            if case and len(proof.labels) != images.get(case.model, len(proof.labels)):
+            if case and not 0 < len(proof.labels) == proof.images <= images.get(case.model, proof.images):
                 return f"the labels of {proof.arm} on {proof.case} are not one for each image"
         return None
 
@@ -183,6 +184,16 @@ class Run:
         """Return the proof of an arm; a replica has its original's."""
         return self.proofs.get((arm.original.id, case.id))
 
+    def full_proof(self, arm: Arm, case: Case) -> Proof | None:
+        """Return the proof of an arm that has proved a case, on the most images of its model.
+
+        An arm predicts all test images on one case, and fewer on the others, where only its outputs are compared.
+        """
+        if (own := self.proof(arm, case)) is None:
+            return None
+        others = (self.proof(arm, other) for other in self.cases if other.model == case.model)
+        return max((own, *(proof for proof in others if proof)), key=lambda proof: proof.images)
+
     def parity(self, pair: Pair) -> Parity | None:
         return self._parities.get((pair.arm.id, pair.baseline.id, pair.case.id))
 
@@ -206,7 +217,7 @@ class Run:
         if case.scenario == TRAINING:
             accuracies = self.final_accuracies(arm, case).values()
             return fmean(accuracies) if accuracies else None
-        proof = self.proof(arm, case)
+        proof = self.full_proof(arm, case)
         return proof.accuracy if proof else None
 
     def final_accuracies(self, arm: Arm, case: Case) -> dict[int, float]:
@@ -354,6 +365,17 @@ def harness_share(run: Run) -> float | None:
 def _cpu_share(run: Run, used_ns: Callable[[Conditions], int]) -> float | None:
     turns = [turn for turns in run.turns.values() for turn in turns]
     return sum(used_ns(turn.conditions) for turn in turns) / sum(map(watched_ns, turns)) if turns else None
+
+
+def timed_share(run: Run) -> float | None:
+    """Return the share of the blocks' wall time that the timed turns take; None if it was not recorded.
+
+    The workers of a group take their turn together. Blocks that did not end are left out.
+    """
+    blocks = run.of(BlockEnd)
+    ended = {(end.block, case) for end in blocks for case in end.cases}
+    timed_ns = sum(turn.wall_ns for turns in run.turns.values() for turn in turns if (turn.block, turn.case) in ended)
+    return timed_ns / sum(end.wall_ns for end in blocks) if blocks else None
 
 
 def foreign_share(run: Run) -> float | None:

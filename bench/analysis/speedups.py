@@ -130,13 +130,13 @@ def pair_faults(run: Run, arm: Arm, baseline: Arm, case: Case) -> list[str]:
 
 def arm_faults(run: Run, arm: Arm, case: Case) -> list[str]:
     """Return the gates that an arm itself fails in inference."""
-    proof = run.proof(arm, case)
-    if proof is None:
+    proof, full = run.proof(arm, case), run.full_proof(arm, case)
+    if proof is None or full is None:
         return [f"{arm.label}: no proof of what ran"]
     faults = [
         gates.parity_fault(arm.precision, proof.max_abs_logit_diff, proof.agreement, "oracle"),
         accuracy_fault(run, arm, case),
-        gates.leak_fault(run.data, proof.accuracy),
+        gates.leak_fault(run.data, full.accuracy),
         _failed_blocks_fault(run, arm, case),
     ]
     return [f"{arm.label}: {fault}" for fault in faults if fault]
@@ -144,7 +144,7 @@ def arm_faults(run: Run, arm: Arm, case: Case) -> list[str]:
 
 def accuracy_fault(run: Run, arm: Arm, case: Case) -> str | None:
     """Return why an arm's accuracy is too low compared with fp32's, or None; random weights have none to compare."""
-    proof, reference = run.proof(arm, case), run.references.get(case.model)
+    proof, reference = run.full_proof(arm, case), run.references.get(case.model)
     if proof is None or reference is None or not run.info.models[case.model].trained:
         return None
     return gates.precision_fault(arm.precision, proof.accuracy, reference.accuracy)

@@ -76,7 +76,7 @@ def measure(plan: Plan, source: str, results: Path, name: str, console: Console,
     """Measure into a new folder and report; return the exit status. `is_latest` lets results/latest point to it."""
     from bench.console import steps
     from bench.engine.cache import require_writable
-    from bench.engine.run import first_interrupt_only, measure_run, total_weight
+    from bench.engine.run import first_interrupt_only, measure_run, total_weights
     from bench.machine.diagnosis import disturbances
     from bench.report.run_report import opening, write_report
     from models.data import load
@@ -87,7 +87,7 @@ def measure(plan: Plan, source: str, results: Path, name: str, console: Console,
             data = load(source)
             advice = tuple(finding.line for finding in disturbances(plan.threads))
             opening(plan, data, advice, console)
-            with steps(console, total_weight(plan)) as progress:
+            with steps(console, total_weights(plan)) as progress:
                 status = measure_run(plan, data, folder, progress, origin_of_now(advice))
         if status in COMPLETE and is_latest:
             link_latest(folder)

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter, defaultdict
+from dataclasses import replace
 from functools import partial
-from itertools import product
+from itertools import pairwise, product
+from queue import SimpleQueue
 from statistics import median
 from typing import TYPE_CHECKING, TypeVar
 
 from backends.registry import stacks
 from bench.analysis import gates
-from bench.clock import cpu_ns, cpu_ns_of, now_ns, pause
-from bench.engine.build import build_sessions, start_group
+from bench.clock import cpu_ns, now_ns
+from bench.engine.build import build_sessions, can_move, core_sets, move_group, start_group
 from bench.engine.proof import compare, predict, read_back
-from bench.engine.workers import START_TOGETHER_NS, WorkerError
+from bench.engine.workers import START_TOGETHER_NS, WorkerError, cpu_ns_of_all, threads_for, wait_until_idle
 from bench.machine import counters, facts, resources
-from bench.records import Check, Conditions, Evidence, Slice
+from bench.records import BlockEnd, Check, Conditions, Evidence, Slice
 from bench.suite.arms import LATENCY
 from bench.suite.plan import LEAD_IN, WARM_UP_SLICE_NS
 from bench.suite.variables import restart_variables
@@ -27,34 +28,34 @@ from bench.worker.timing import is_steady
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from bench.engine.context import RunContext, Tally
     from bench.engine.workers import WorkerGroup
     from bench.records import Turn
     from bench.suite.arms import Arm, Case
-    from bench.suite.schedule import Block
+    from bench.suite.schedule import Block, Round
     from bench.worker.messages import ProofReply, SliceReply
 
 T = TypeVar("T")
 
 SLICE_TIMEOUT_S = 60
-# The kernel accounts the CPU time of a running thread at timer ticks, 1 to 4 ms apart (10 ms at 100 Hz). With a shorter
-# step, a spinning process could look like a sleeping one.
-SETTLE_STEP_NS, SETTLE_LIMIT_NS, SETTLED_SHARE = 6_000_000, 500_000_000, 0.05
+# Calls that are longer than a slice make its rounds longer. After MIN_ROUNDS, and MAX_OVERRUN times the planned time, a
+# case has no further rounds in its block.
+MIN_ROUNDS, MAX_OVERRUN = 4, 3
 
 
 class BlockRunner(ABC):
     """Measures a block: starts a worker group per arm, alternates them in rounds, and reads back what ran."""
 
-    def __init__(self, context: RunContext, tally: Tally, block: Block, caches: Path) -> None:
+    def __init__(self, context: RunContext, tally: Tally, block: Block) -> None:
         self.context, self.tally, self.block = context, tally, block
         self.groups: dict[str, WorkerGroup] = {}
         # The same for all arms of the block.
         self.cores: list[int] = []
-        self._caches = caches
         self._cases = {case.id: case for case in context.plan.suite.cases if case.id in block.cases}
         self._arms = {arm.id: arm for arm in context.plan.arms}
+        # Whether arms have cores of their own while they are built.
+        self._apart = False
         # (arm, case) that may be timed.
         self._ready: set[tuple[str, str]] = set()
         # CPU time per wall time of each turn: how many cores it used.
@@ -70,30 +71,50 @@ class BlockRunner(ABC):
 
         An arm that fails leaves the block; the others continue.
         """
+        times = [now_ns()]
         self.cores = counters.quiet_cores(self.context.plan.threads_of(self.cases[0]))
         try:
-            self._start_arms()
+            self._build_all()
+            times.append(now_ns())
+            self._warm_up_all()
+            times.append(now_ns())
             for turn in self.block.rounds:
+                if self.leaves_out(turn):
+                    continue
                 for position, arm_id in enumerate(turn.order):
                     self._attempt(arm_id, turn.case, partial(self.take_turn, turn.number, position))
+            times.append(now_ns())
             # After the last turn, so that no profiler has been active before.
             for arm_id, case_id in sorted(self._ready):
                 self._attempt(arm_id, case_id, self._store_evidence)
         finally:
             for group in self.groups.values():
                 group.stop()
+        build_ns, warm_up_ns, turns_ns = (end - begin for begin, end in pairwise(times))
+        wall_ns = now_ns() - times[0]
+        self.tally.journal.append(
+            BlockEnd(self.block.number, self.block.cases, wall_ns, build_ns, warm_up_ns, turns_ns)
+        )
 
     def takes_part(self, arm: Arm, case: Case) -> bool:
         """Return whether an arm is to be measured on a case, as far as earlier steps of the run show."""
         return not self.tally.exceeds_failure_budget(arm, case, self.context.plan.blocks_of(case))
 
+    def leaves_out(self, _: Round) -> bool:
+        """Return whether a round is left out, for all arms alike, because those before it took too long."""
+        return False
+
     @abstractmethod
-    def prepare(self, group: WorkerGroup, arm: Arm, case: Case) -> None:
-        """Build what an arm needs for a case, in a thread of the orchestrator; raises WorkerError."""
+    def prepare(self, group: WorkerGroup, arm: Arm, case: Case, cores: Sequence[int]) -> None:
+        """Build what an arm needs for a case, on these cores, in a thread of the orchestrator; raises WorkerError."""
 
     @abstractmethod
     def check(self, arm: Arm, case: Case) -> None:
-        """Check and warm up what was built; raises WorkerError."""
+        """Check the outputs of what was built; raises WorkerError."""
+
+    @abstractmethod
+    def warm_up(self, arm: Arm, case: Case) -> None:
+        """Warm up what was built; raises WorkerError."""
 
     @abstractmethod
     def take_turn(self, number: int, position: int, arm: Arm, case: Case) -> None:
@@ -103,56 +124,69 @@ class BlockRunner(ABC):
     def read_back(self, arm: Arm, case: Case) -> ProofReply:
         """Return what an arm's workers read back; raises WorkerError."""
 
-    def _start_arms(self) -> None:
-        """Build as many arms at a time as there are cores; then check and warm up one after the other.
+    def _build_all(self) -> None:
+        """Build as many arms at a time as there are cores; those that have cores of their own are checked there.
 
-        Nothing is timed until all are built. Start-up times are slower here than alone, and are not stored.
+        Start-up times are slower here than alone, and are not stored.
         """
         for arm_id in self.block.start:
             self._ready |= {(arm_id, case.id) for case in self.cases if self.takes_part(self._arms[arm_id], case)}
         present = [arm_id for arm_id in self.block.start if any(arm == arm_id for arm, _ in self._ready)]
         for arm_id, error in self._build_arms(present).items():
             self._remove(arm_id, error)
-        for case, arm_id in product(self.cases, present):
-            self._attempt(arm_id, case.id, self.check)
+
+    def _warm_up_all(self) -> None:
+        """Check and warm up one arm after the other."""
+        for case, arm_id in product(self.cases, self.block.start):
+            if not self._apart:
+                self._attempt(arm_id, case.id, self.check)
+            self._attempt(arm_id, case.id, self.warm_up)
 
     def _build_arms(self, arm_ids: Sequence[str]) -> dict[str, WorkerError]:
         """Start and build arms; return the errors of those that failed."""
         errors, builds = {}, {}
-        with ThreadPoolExecutor(facts.usable_cores()) as pool:
-            try:
-                for arm_id in arm_ids:
-                    arm = self._arms[arm_id]
-                    try:
-                        # In the main thread: PR_SET_PDEATHSIG kills a worker when the thread that started it ends.
-                        group = start_group(self.context, arm, self.cases[0], self._caches, restart_variables())
-                    except WorkerError as error:
-                        errors[arm_id] = error
-                        continue
-                    self.groups[arm_id] = group
-                    builds[arm_id] = pool.submit(self._build, arm, group)
-                for arm_id, build in builds.items():
-                    try:
-                        build.result()
-                    except WorkerError as error:
-                        errors[arm_id] = error
-            except BaseException:
-                # An interrupt: killing the workers ends the threads that wait for their replies.
-                pool.shutdown(wait=False, cancel_futures=True)
-                for group in self.groups.values():
-                    group.kill()
-                raise
+        places = SimpleQueue[tuple[int, ...]]()
+        sets = core_sets(self.cases[0], self.cores)
+        self._apart = len(sets) > 1
+        # A start uses one thread for most of its time.
+        for cores in sets if self._apart else sets * facts.usable_cores():
+            places.put(cores)
+        with threads_for(self.groups, places.qsize()) as pool:
+            for arm_id in arm_ids:
+                arm = self._arms[arm_id]
+                try:
+                    # In the main thread: PR_SET_PDEATHSIG kills a worker when the thread that started it ends.
+                    group = start_group(self.context, arm, self.cases[0], restart_variables())
+                except WorkerError as error:
+                    errors[arm_id] = error
+                    continue
+                self.groups[arm_id] = group
+                builds[arm_id] = pool.submit(self._build, arm, group, places)
+            for arm_id, build in builds.items():
+                try:
+                    build.result()
+                except WorkerError as error:
+                    errors[arm_id] = error
         return errors
 
-    def _build(self, arm: Arm, group: WorkerGroup) -> None:
+    def _build(self, arm: Arm, group: WorkerGroup, places: SimpleQueue[tuple[int, ...]]) -> None:
+        """Build an arm on free cores, then move it to the cores of the block; raises WorkerError."""
         try:
             resources.require_memory(self.tally.memory_of(arm))
         except MemoryError as error:
             raise WorkerError(f"{error}; measure fewer arms at a time: --stack, --precision, --model") from error
-        group.wait_until_ready()
-        for case in self.cases:
-            if (arm.id, case.id) in self._ready:
-                self.prepare(group, arm, case)
+        own = places.get()
+        cores = own if can_move(arm) else self.cores
+        try:
+            group.wait_until_ready()
+            for case in self.cases:
+                if (arm.id, case.id) in self._ready:
+                    self.prepare(group, arm, case, cores)
+                    if self._apart:
+                        self.check(arm, case)
+            move_group(group, cores, self.cores)
+        finally:
+            places.put(own)
 
     def _attempt(self, arm_id: str, case_id: str, work: Callable[[Arm, Case], None]) -> None:
         """Do `work` for an arm, unless it has left the block."""
@@ -173,6 +207,8 @@ class BlockRunner(ABC):
 
     def _store_evidence(self, arm: Arm, case: Case) -> None:
         evidence = self.read_back(arm, case)
+        if not set(evidence.cores) <= set(self.cores):
+            raise WorkerError(f"proof failed: its threads may use the cores {evidence.cores}, asked for {self.cores}")
         cores, threads = median(self._used_cores[arm.id, case.id]), self.context.plan.threads_of(case)
         if cores > gates.MAX_CORES_SHARE * threads:
             raise WorkerError(f"proof failed: used {cores:.2f} cores, asked for {threads} threads")
@@ -186,11 +222,11 @@ class BlockRunner(ABC):
         """Do an arm's work once all others are idle; return its result and what else used the machine meanwhile."""
         own = self.groups[arm.id].pids
         others = [pid for arm_id, group in self.groups.items() if arm_id != arm.id for pid in group.pids]
-        _wait_until_idle(others)
+        wait_until_idle(others)
         start = now_ns()
-        before, spent_before = counters.counters(self.cores), (_cpu_ns(own), _cpu_ns(others), cpu_ns())
+        before, spent_before = counters.counters(self.cores), (cpu_ns_of_all(own), cpu_ns_of_all(others), cpu_ns())
         result = work()
-        after, spent_after = counters.counters(self.cores), (_cpu_ns(own), _cpu_ns(others), cpu_ns())
+        after, spent_after = counters.counters(self.cores), (cpu_ns_of_all(own), cpu_ns_of_all(others), cpu_ns())
         spent = [end - begin for end, begin in zip(spent_after, spent_before, strict=True)]
         return result, Conditions(
             watched_ns=now_ns() - start,
@@ -208,30 +244,27 @@ class BlockRunner(ABC):
         self.tally.journal.append(turn)
 
 
-def _wait_until_idle(pids: Sequence[int]) -> None:
-    """Wait until processes use no CPU; the threads of the previous arm spin for a while before they sleep."""
-    deadline, before = now_ns() + SETTLE_LIMIT_NS, _cpu_ns(pids)
-    while now_ns() < deadline:
-        pause(SETTLE_STEP_NS)
-        after = _cpu_ns(pids)
-        if after - before < SETTLED_SHARE * SETTLE_STEP_NS:
-            return
-        before = after
-
-
-def _cpu_ns(pids: Sequence[int]) -> int:
-    return sum(map(cpu_ns_of, pids))
-
-
 class InferenceBlock(BlockRunner):
+    def __init__(self, context: RunContext, tally: Tally, block: Block) -> None:
+        super().__init__(context, tally, block)
+        # What the processes proved before they were warm.
+        self._checks: dict[tuple[str, str], Check] = {}
+        # Time spent on a case's rounds.
+        self._spent_ns: Counter[str] = Counter()
+
     def takes_part(self, arm: Arm, case: Case) -> bool:
         return (arm.original.id, case.id) in self.tally.labels and super().takes_part(arm, case)
 
-    def prepare(self, group: WorkerGroup, arm: Arm, case: Case) -> None:
-        build_sessions(self.context, self.tally, group, arm, case, self.cores)
+    def leaves_out(self, turn: Round) -> bool:
+        rounds = sum(other.case == turn.case for other in self.block.rounds)
+        planned_ns = rounds * len(turn.order) * self.context.plan.preset.slice_ns
+        return turn.number >= MIN_ROUNDS and self._spent_ns[turn.case] > MAX_OVERRUN * planned_ns
+
+    def prepare(self, group: WorkerGroup, arm: Arm, case: Case, cores: Sequence[int]) -> None:
+        build_sessions(self.context, self.tally, group, arm, case, cores)
 
     def check(self, arm: Arm, case: Case) -> None:
-        """Compare outputs with the oracle's and with those of the proof pass; then warm up to the steady state."""
+        """Compare outputs with the oracle's and with those of the proof pass."""
         images = min(gates.CHECK_IMAGES, len(self.context.data.test_labels))
         outputs = predict(self.context, self.groups[arm.id], case, images)
         expected, reference = self.tally.labels[arm.original.id, case.id], self.tally.oracle[case.model]
@@ -241,26 +274,29 @@ class InferenceBlock(BlockRunner):
             parity_fault = gates.parity_fault(arm.precision, difference, agreement, "oracle")
             if fault := parity_fault or gates.repetition_fault(repeated):
                 raise WorkerError(f"proof failed: {fault}")
+        self._checks[arm.id, case.id] = Check(
+            arm=arm.id,
+            case=case.id,
+            block=self.block.number,
+            images=images,
+            labels_sha256=hashlib.sha256(bytes(outputs[0].argmax(axis=1).tolist())).hexdigest(),
+            max_abs_logit_diff=compare(outputs[0], reference[:images])[0],
+            warm_up_medians_ns=(),
+            steady=False,
+        )
+
+    def warm_up(self, arm: Arm, case: Case) -> None:
         medians: list[int] = []
         deadline = now_ns() + self.context.plan.preset.warm_up_limit_ns
         while not is_steady(medians) and now_ns() < deadline:
             medians.append(int(typical_ns(case, self._run_slice(arm, case, WARM_UP_SLICE_NS, lead_in=0))))
-        self.tally.journal.append(
-            Check(
-                arm=arm.id,
-                case=case.id,
-                block=self.block.number,
-                images=images,
-                labels_sha256=hashlib.sha256(bytes(outputs[0].argmax(axis=1).tolist())).hexdigest(),
-                max_abs_logit_diff=compare(outputs[0], reference[:images])[0],
-                warm_up_medians_ns=tuple(medians),
-                steady=is_steady(medians),
-            )
-        )
+        check = self._checks[arm.id, case.id]
+        self.tally.journal.append(replace(check, warm_up_medians_ns=tuple(medians), steady=is_steady(medians)))
 
     def take_turn(self, number: int, position: int, arm: Arm, case: Case) -> None:
         slice_ns = self.context.plan.preset.slice_ns
         replies, conditions = self.observe(arm, lambda: self._run_slice(arm, case, slice_ns, LEAD_IN))
+        self._spent_ns[case.id] += conditions.watched_ns or 0
         self.store(
             Slice(
                 arm=arm.id,

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from backends.registry import stacks
 from bench.engine.files import Converted, Source, conversion_key, convert, needs_conversion
-from bench.engine.workers import Unsupported, Worker, WorkerGroup
-from bench.suite.arms import LATENCY, TRAINING
+from bench.engine.workers import Unsupported, Worker, WorkerError, WorkerGroup
+from bench.machine import facts
+from bench.suite.arms import LATENCY, THROUGHPUT, TRAINING
 from bench.suite.variables import arm_variables, preload_variables
-from bench.worker.messages import Build, BuildReply
+from bench.worker.messages import Build, BuildReply, Move
 from models.weights import digest
 from models.zoo import NETWORKS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from bench.engine.context import RunContext, Tally
     from bench.suite.arms import Arm, Case
 
 BUILD_TIMEOUT_S, EPOCH_TIMEOUT_S = 600, 24 * 3600
+# GNU's OpenMP ends threads when a team of three or more shrinks. It binds those that it starts later to the cores that
+# it found when it was loaded, wherever the process has been moved since.
+MOST_MOVABLE_THREADS = 2
 
 
 def workers_and_threads(context: RunContext, arm: Arm, case: Case) -> tuple[int, int]:
@@ -33,10 +37,8 @@ def workers_and_threads(context: RunContext, arm: Arm, case: Case) -> tuple[int,
     return (1, threads) if single else (threads, 1)
 
 
-def start_group(
-    context: RunContext, arm: Arm, case: Case, caches: Path, extra: Mapping[str, str] | None = None
-) -> WorkerGroup:
-    """Start an arm's workers; its stack caches compiled code below `caches`.
+def start_group(context: RunContext, arm: Arm, case: Case, extra: Mapping[str, str] | None = None) -> WorkerGroup:
+    """Start an arm's workers.
 
     Raises WorkerError, or Unsupported when the environment lacks a library that the arm's settings preload.
     """
@@ -46,7 +48,7 @@ def start_group(
         preload = preload_variables(arm.settings, environment.folder)
     except FileNotFoundError as error:
         raise Unsupported(str(error)) from error
-    variables = preload | dict(extra or {}) | arm_variables(arm, threads, caches)
+    variables = preload | dict(extra or {}) | arm_variables(arm, threads, context.caches(arm, case))
     log = context.log(arm.slug)
     return WorkerGroup([lambda: Worker(environment.python, variables, log, context.scratch, urgent=True)] * count)
 
@@ -58,14 +60,42 @@ def build_sessions(
 
     Raises WorkerError or Unsupported.
     """
-    places = [(core,) for core in cores] if len(group.workers) > 1 else [tuple(cores)]
-    requests = [build_request(context, tally, arm, case, place) for place in places]
+    requests = [build_request(context, tally, arm, case, place) for place in _places(group, cores)]
     replies = group.request_each(requests, BUILD_TIMEOUT_S)
     return BuildReply(
         import_ns=max(reply.import_ns for reply in replies),
         build_ns=max(reply.build_ns for reply in replies),
         first_call_ns=max(reply.first_call_ns for reply in replies),
     )
+
+
+def can_move(arm: Arm) -> bool:
+    return not stacks()[arm.stack].binds_threads
+
+
+def core_sets(case: Case, cores: Sequence[int]) -> list[tuple[int, ...]]:
+    """Return disjoint sets of cores, on each of which an arm can start before it moves to `cores`; at least `cores`.
+
+    Arms that shared cores would be far slower together than one after the other: a thread that spins for another one
+    keeps it from running. In training, the threads that make batches are bound anew in each epoch, so none can move.
+    """
+    usable, count = sorted(os.sched_getaffinity(0)), len(cores)
+    sets = [tuple(usable[start : start + count]) for start in range(0, len(usable) - count + 1, count)]
+    can_move = case.scenario == THROUGHPUT or (case.scenario == LATENCY and count <= MOST_MOVABLE_THREADS)
+    return sets[: facts.usable_cores()] if can_move and len(sets) > 1 else [tuple(cores)]
+
+
+def move_group(group: WorkerGroup, before: Sequence[int], after: Sequence[int]) -> None:
+    """Move all threads of the workers to other cores; raises WorkerError when one of them may use yet other cores."""
+    requests = [Move(*places) for places in zip(_places(group, before), _places(group, after), strict=True)]
+    for request, reply in zip(requests, group.request_each(requests, BUILD_TIMEOUT_S), strict=True):
+        if not set(reply.cores) <= set(request.after):
+            raise WorkerError(f"its threads may use the cores {reply.cores}, moved to {request.after}")
+
+
+def _places(group: WorkerGroup, cores: Sequence[int]) -> list[tuple[int, ...]]:
+    """Return the cores of each worker: all of them, or one each if there are several workers."""
+    return [(core,) for core in cores] if len(group.workers) > 1 else [tuple(cores)]
 
 
 def build_request(context: RunContext, tally: Tally, arm: Arm, case: Case, cores: tuple[int, ...] | None) -> Build:

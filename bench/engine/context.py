@@ -69,6 +69,10 @@ class RunContext:
     def calibration(self) -> Path:
         return self.scratch / CALIBRATION
 
+    def caches(self, arm: Arm, case: Case) -> Path:
+        """Return the folder for what an arm's stack compiles; its cold start finds the folder empty."""
+        return self.scratch / "caches" / "-".join((arm.original.slug, *case.group)).replace(" ", "-")
+
     def log(self, name: str) -> Path:
         return self.folder / "logs" / f"{name}.log"
 
@@ -78,12 +82,14 @@ class Tally:
     """The journal of a run, and what its later steps need of the earlier ones.
 
     `oracle` holds the NumPy oracle's logits of the test images by model, `labels` those that an arm predicted in the
-    proof pass by arm and case, `memory_bytes` an arm's peak memory.
+    proof pass by arm and case, `memory_bytes` an arm's peak memory. `proved_in_full` are the arms and models with a
+    proof on all test images.
     """
 
     journal: Journal
     oracle: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     labels: dict[tuple[str, str], NDArray[np.int64]] = field(default_factory=dict)
+    proved_in_full: set[tuple[str, str]] = field(default_factory=set)
     memory_bytes: dict[str, int] = field(default_factory=dict)
     unsupported: set[tuple[str, str]] = field(default_factory=set)
     failed_blocks: Counter[tuple[str, str]] = field(default_factory=Counter)

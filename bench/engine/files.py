@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,12 +17,13 @@ import numpy as np
 from backends.registry import stacks
 from bench.engine import cache
 from bench.engine.workers import Worker
+from bench.machine import resources
 from bench.suite.arms import DEFAULT_SETTINGS
 from bench.suite.variables import environment_variables
 from bench.worker.messages import Convert
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterable
 
     from numpy.typing import NDArray
 
@@ -25,6 +32,9 @@ if TYPE_CHECKING:
     from models.data import DataSet
 
 CONVERT_TIMEOUT_S = 600
+# Threads that read at the same time, as disks are fastest; the most bytes of one call.
+READERS, READ_BYTES = 16, 1 << 30
+READ_AHEAD = (".so", ".py", ".pyc", ".h")
 IMAGES, CALIBRATION = "test-images.npy", "calibration.npy"
 # As many images as NNCF uses by default.
 CALIBRATION_IMAGES, CALIBRATION_SEED = 300, 0
@@ -60,6 +70,48 @@ def calibration_images(data: DataSet) -> NDArray[np.uint8]:
 def lay_out_images(data: DataSet, scratch: Path) -> None:
     np.save(scratch / IMAGES, data.test_images, allow_pickle=False)
     np.save(scratch / CALIBRATION, calibration_images(data), allow_pickle=False)
+
+
+def read_ahead(folders: Iterable[Path], scratch: Path) -> None:
+    """Read what starts and compilers need in these environments, so that no cold start includes reading it from disk.
+
+    The largest files are last, and left out where all of them would fill more than half of the available memory.
+    """
+    with ThreadPoolExecutor(READERS) as pool:
+        pool.submit(_start_compiler, scratch)
+        # Environments share files, as hard links.
+        found = {identity: file for files in pool.map(_files_to_read, folders) for identity, file in files.items()}
+        files = sorted(found.values())
+        sums = accumulate(size for size, _ in files)
+        left = resources.memory_available_bytes() // 2
+        list(pool.map(_read, (path for (_, path), total in zip(files, sums, strict=True) if total <= left)))
+
+
+def _files_to_read(folder: Path) -> dict[tuple[int, int], tuple[int, Path]]:
+    """Return size and path of each library, module and header in a folder, by device and inode."""
+    paths = (
+        Path(parent, name)
+        for parent, _, names in os.walk(folder)
+        for name in names
+        if name.endswith(READ_AHEAD) or ".so." in name
+    )
+    return {(stat.st_dev, stat.st_ino): (stat.st_size, path) for path in paths for stat in [path.stat()]}
+
+
+def _read(path: Path) -> None:
+    # Nothing is copied from the page cache, so that files that are in it already cost little.
+    with suppress(OSError), path.open("rb") as file, Path(os.devnull).open("wb") as nowhere:
+        while os.sendfile(nowhere.fileno(), file.fileno(), None, READ_BYTES):
+            pass
+
+
+def _start_compiler(scratch: Path) -> None:
+    """Compile an empty program with the standard headers; a machine without a compiler has no file to read."""
+    command = [os.environ.get("CXX", "g++"), "-fopenmp", "-shared", "-x", "c++", "-", "-o", str(scratch / "nothing.so")]
+    with suppress(OSError):
+        subprocess.run(  # noqa: S603 - the compiler that the stacks use
+            command, input=b"#include <bits/stdc++.h>\n", capture_output=True, check=False
+        )
 
 
 def needs_conversion(arm: Arm) -> bool:

@@ -76,7 +76,7 @@ def measure_limits(context: RunContext, tally: Tally, steps: Steps) -> None:
                 _measure_products(context, tally, stack, environment, threads)
         with suppress(WorkerError):
             _measure_traffic(context, tally, threads)
-        steps.step(LIMIT_WEIGHT, f"limits of the machine, {threads_label(threads)}")
+        steps.step(LIMIT_WEIGHT, f"limits of the machine, {threads_label(threads)}", "limits")
 
 
 def _measure_products(context: RunContext, tally: Tally, stack: str, environment: Environment, threads: int) -> None:

@@ -1,23 +1,32 @@
-"""The proof pass: each arm runs once, alone on the idle machine, and proves what it computes and how."""
+"""The proof pass: each arm starts once, alone on the idle machine, and proves what it computes and how."""
 
 from __future__ import annotations
 
-import tempfile
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from backends.registry import stacks
-from bench.analysis.gates import leak_fault, parity_fault, reduction_fault
+from bench.analysis import gates
 from bench.engine import cache
-from bench.engine.build import BUILD_TIMEOUT_S, build_sessions, converted_files, start_group, workers_and_threads
-from bench.engine.workers import WorkerError
+from bench.engine.build import (
+    BUILD_TIMEOUT_S,
+    build_sessions,
+    can_move,
+    converted_files,
+    core_sets,
+    move_group,
+    start_group,
+    workers_and_threads,
+)
+from bench.engine.files import read_ahead
+from bench.engine.workers import WorkerError, threads_for, wait_until_idle
 from bench.machine.counters import quiet_cores
 from bench.records import Conversion, Parity, Proof, Reference, Start
+from bench.suite.environments import HARNESS
 from bench.suite.plan import planned_pairs
 from bench.worker.messages import Predict, Prove, Save
 from models import oracle
@@ -26,7 +35,8 @@ from models.weights import digest
 from models.zoo import NETWORKS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -40,13 +50,14 @@ if TYPE_CHECKING:
     from models.data import DataSet
     from models.spec import Network
 
-    # Of the test images, by arm.
-    Logits = dict[str, NDArray[np.float32]]
+    # Of the test images, by case.
+    Logits = Mapping[Case, NDArray[np.float32]]
 
 PREDICT_TIMEOUT_S = 600
 LOGITS = "logits.npy"
-# Progress weights of a model's reference that is not in the cache, and of an arm's proof: seconds on two cores.
-ORACLE_WEIGHT, PROOF_WEIGHT = 20.0, 6.8
+# Progress weights of a model's reference that is not in the cache, of an arm's proof, and of compiling twice: seconds
+# on two cores.
+ORACLE_WEIGHT, PROOF_WEIGHT, COMPILE_WEIGHT = 20.0, 4.0, 20.0
 
 
 def compute_references(context: RunContext, tally: Tally, steps: Steps) -> None:
@@ -58,7 +69,7 @@ def compute_references(context: RunContext, tally: Tally, steps: Steps) -> None:
         tally.oracle[name] = np.load(folder / LOGITS, allow_pickle=False)
         labels = "".join(map(str, tally.oracle[name].argmax(axis=1)))
         tally.journal.append(Reference(name, labels, truth="".join(map(str, data.test_labels))))
-        steps.step(ORACLE_WEIGHT, f"{name}: reference predictions of the test images")
+        steps.step(ORACLE_WEIGHT, f"{name}: reference predictions of the test images", "reference")
 
 
 def _compute_oracle(network: Network, model: RunModel, data: DataSet, folder: Path) -> dict[str, Any]:
@@ -72,86 +83,152 @@ def inference_groups(plan: Plan) -> list[Group]:
     return [group for group in plan.groups if group.epochs is None]
 
 
+@dataclass
+class Candidate:
+    """An arm in the proof pass: the cases that it has yet to prove, and its logits on those that it has proved."""
+
+    arm: Arm
+    cases: list[Case]
+    logits: dict[Case, NDArray[np.float32]] = field(default_factory=dict)
+
+
 def prove_arms(context: RunContext, tally: Tally, steps: Steps) -> None:
-    """Start each arm alone; store its cold start, its predictions of all test images and what it read back."""
-    groups = inference_groups(context.plan)
-    for group in groups[:1]:
-        _warm_file_cache(context, tally, group)
-    for group in groups:
-        logits: dict[Case, Logits] = {case: {} for case in group.cases}
-        for arm in group.arms:
-            if arm == arm.original:
-                _prove_arm(context, tally, arm, group.cases, logits)
-                steps.step(PROOF_WEIGHT, f"{arm.label}: proof, {', '.join(group.cases[0].group)}")
-        for pair in planned_pairs(context.plan.suite):
-            ours, theirs = pair.arm.original.id, pair.baseline.id
-            outputs = logits.get(pair.case, {})
-            if {ours, theirs} <= outputs.keys():
-                difference, agreement = compare(outputs[ours], outputs[theirs])
-                tally.journal.append(Parity(pair.arm.id, theirs, pair.case.id, difference, agreement))
+    """Store the cold start of each arm, then its predictions of the test images and what it read back.
 
-
-def _warm_file_cache(context: RunContext, tally: Tally, group: Group) -> None:
-    """Start one arm of each stack, and every arm that compiles, and discard them.
-
-    Otherwise an arm's cold start would include reading its stack's or compiler's files from disk.
+    For its cold start an arm is alone on the idle machine. Nothing else here is a time. So arms do it side by side, as
+    many as there are sets of cores of their own.
     """
-    first = {arm.stack: arm for arm in reversed(group.arms)}
-    compiling = [arm for arm in group.arms if compiles(arm) and not arm.replica]
-    case = group.cases[0]
-    for arm in dict.fromkeys((*first.values(), *compiling)):
-        # Errors are ignored here: the arm's own start reports them.
-        with suppress(WorkerError), start_group(context, arm, case, _new_folder(context)) as workers:
-            workers.wait_until_ready()
-            build_sessions(context, tally, workers, arm, case, quiet_cores(context.plan.threads_of(case)))
+    environments = {item.folder for item in context.plan.environments.values() if item.name != HARNESS}
+    if environments:
+        read_ahead(environments, context.scratch)
+    for group in inference_groups(context.plan):
+        candidates = [Candidate(arm, list(group.cases)) for arm in group.arms if arm == arm.original]
+        cores = quiet_cores(context.plan.threads_of(group.cases[0]))
+        waiting = candidates
+        while waiting:
+            sets = core_sets(group.cases[0], cores)
+            together = waiting[: len(sets)]
+            _prove_together(context, tally, together, cores, sets)
+            for candidate in together:
+                if not candidate.cases:
+                    what = f"{candidate.arm.label}: proof, {', '.join(group.cases[0].group)}"
+                    steps.step(proof_weight(candidate.arm), what, "proof")
+            # After a failure, an arm's other cases get a new process.
+            waiting = [candidate for candidate in waiting if candidate.cases]
+        for candidate in candidates:
+            if compiles(candidate.arm) and (candidate.arm.id, group.cases[0].id) in tally.labels:
+                # It uses what the first start compiled. If it fails, the report has no figure for restarts.
+                with suppress(WorkerError):
+                    _start_alone(context, tally, candidate.arm, group.cases[0], cores, cached=True).stop()
+        _compare_pairs(context, tally, {candidate.arm.id: candidate.logits for candidate in candidates})
+
+
+def proof_weight(arm: Arm) -> float:
+    return PROOF_WEIGHT + (COMPILE_WEIGHT if compiles(arm) else 0)
 
 
 def compiles(arm: Arm) -> bool:
     return stacks()[arm.stack].variants[arm.variant].compiles
 
 
-def _new_folder(context: RunContext) -> Path:
-    return Path(tempfile.mkdtemp(dir=context.scratch))
+def _prove_together(
+    context: RunContext,
+    tally: Tally,
+    candidates: Sequence[Candidate],
+    cores: Sequence[int],
+    sets: Sequence[tuple[int, ...]],
+) -> None:
+    """Start some arms one after the other on `cores`, then let them prove their cases side by side, each on a set."""
+    groups: dict[str, WorkerGroup] = {}
+    try:
+        for candidate in candidates:
+            arm, case = candidate.arm, candidate.cases[0]
+            try:
+                if converted := converted_files(context, tally, arm, case):
+                    tally.journal.append(Conversion(arm.id, case.model, converted.convert_ns, converted.cached))
+                wait_until_idle([pid for group in groups.values() for pid in group.pids])
+                groups[arm.id] = _start_alone(context, tally, arm, case, cores, cached=False)
+            except WorkerError as error:
+                tally.add_failure(arm, candidate.cases.pop(0), None, error)
+        with threads_for(groups, len(candidates)) as pool:
+            proofs = [
+                pool.submit(_prove_cases, context, tally, candidate, groups[candidate.arm.id], cores, own)
+                for candidate, own in zip(candidates, sets, strict=False)
+                if candidate.arm.id in groups
+            ]
+            for proof in proofs:
+                proof.result()
+    finally:
+        for group in groups.values():
+            group.stop()
 
 
-def _prove_arm(context: RunContext, tally: Tally, arm: Arm, cases: Sequence[Case], logits: dict[Case, Logits]) -> None:
-    """Prove an arm on all cases in one process; after a failure, the next case gets a new process."""
-    caches, left = _new_folder(context), list(cases)
-    threads = context.plan.threads_of(cases[0])
-    while left:
-        try:
-            if converted := converted_files(context, tally, arm, left[0]):
-                record = Conversion(arm.id, left[0].model, converted.convert_ns, converted.cached)
-                tally.journal.append(record)
-            with start_group(context, arm, left[0], caches) as group:
-                group.wait_until_ready()
-                cores = quiet_cores(threads)
-                while left:
-                    started = build_sessions(context, tally, group, arm, left[0], cores)
-                    tally.journal.append(Start(arm.id, left[0].id, cached=False, **vars(started)))
-                    logits[left[0]][arm.id] = _prove_case(context, tally, group, arm, left[0])
-                    left.pop(0)
-        except WorkerError as error:
-            tally.add_failure(arm, left.pop(0), None, error)
-    if compiles(arm) and (arm.id, cases[0].id) in tally.labels:
-        # A second start uses what the first one compiled. If it fails, the report has no figure for restarts.
-        with suppress(WorkerError), start_group(context, arm, cases[0], caches) as group:
-            group.wait_until_ready()
-            started = build_sessions(context, tally, group, arm, cases[0], quiet_cores(threads))
-            tally.journal.append(Start(arm.id, cases[0].id, cached=True, **vars(started)))
+def _start_alone(
+    context: RunContext, tally: Tally, arm: Arm, case: Case, cores: Sequence[int], *, cached: bool
+) -> WorkerGroup:
+    """Start an arm's workers, build their sessions for a case, and store how long that took; raises WorkerError."""
+    group = start_group(context, arm, case)
+    try:
+        group.wait_until_ready()
+        started = build_sessions(context, tally, group, arm, case, cores)
+    except BaseException:
+        group.stop()
+        raise
+    tally.journal.append(Start(arm.id, case.id, cached=cached, **vars(started)))
+    return group
 
 
-def _prove_case(context: RunContext, tally: Tally, group: WorkerGroup, arm: Arm, case: Case) -> NDArray[np.float32]:
-    """Store an arm's proof on a case and return its logits of all test images.
+def _prove_cases(
+    context: RunContext,
+    tally: Tally,
+    candidate: Candidate,
+    group: WorkerGroup,
+    cores: Sequence[int],
+    own: Sequence[int],
+) -> None:
+    """Prove an arm's cases in the process that was built on `cores` for the first of them, until one fails.
+
+    The process moves to cores of its `own` if it can. The case with the largest batch is last.
+    """
+    arm, built = candidate.arm, candidate.cases[0]
+    case = built
+    proved: list[Case] = []
+    largest = max(candidate.cases, key=lambda case: case.batch_size)
+    try:
+        if can_move(arm):
+            move_group(group, cores, own)
+            cores = own
+        for case in sorted(candidate.cases, key=lambda case: case == largest):
+            if case != built:
+                build_sessions(context, tally, group, arm, case, cores)
+            candidate.logits[case] = _prove_case(context, tally, group, arm, case, in_full=case == largest)
+            candidate.cases.remove(case)
+            proved.append(case)
+    except WorkerError as error:
+        tally.add_failure(arm, case, None, error)
+        candidate.cases.remove(case)
+        candidate.logits.pop(case, None)
+        tally.labels.pop((arm.id, case.id), None)
+        if not candidate.cases and (arm.id, case.model) not in tally.proved_in_full:
+            # One of the other cases must take the place of the one that was to be proved on all images.
+            candidate.cases += proved[-1:]
+
+
+def _prove_case(
+    context: RunContext, tally: Tally, group: WorkerGroup, arm: Arm, case: Case, *, in_full: bool
+) -> NDArray[np.float32]:
+    """Store an arm's proof on a case and return its logits, of all test images unless it has proved its model on them.
 
     Raises WorkerError when the outputs are not those of the network, at the precision that the arm claims.
     """
     truth = context.data.test_labels
+    if not in_full or (arm.id, case.model) in tally.proved_in_full:
+        truth = truth[: gates.PARITY_IMAGES]
     logits = predict(context, group, case, len(truth))[0]
     evidence = read_back(context, group, arm, case)
     saved_bytes = group.request(Save(case.id), BUILD_TIMEOUT_S)[0].saved_bytes
     labels = logits.argmax(axis=1)
-    difference, agreement = compare(logits, tally.oracle[case.model])
+    difference, agreement = compare(logits, tally.oracle[case.model][: len(logits)])
     proof = Proof(
         arm=arm.id,
         case=case.id,
@@ -168,16 +245,29 @@ def _prove_case(context: RunContext, tally: Tally, group: WorkerGroup, arm: Arm,
         saved_bytes=saved_bytes,
     )
     tally.journal.append(proof)
+    complete = len(truth) == len(context.data.test_labels)
     fault = (
-        parity_fault(arm.precision, difference, agreement, "oracle")
-        or reduction_fault(arm.precision, difference)
-        or leak_fault(context.data.name, proof.accuracy)
+        gates.parity_fault(arm.precision, difference, agreement, "oracle")
+        or gates.reduction_fault(arm.precision, difference)
+        or (gates.leak_fault(context.data.name, proof.accuracy) if complete else None)
     )
     if fault:
         raise WorkerError(f"proof failed: {fault}")
+    if complete:
+        tally.proved_in_full.add((arm.id, case.model))
     tally.labels[arm.id, case.id] = labels
     tally.add_memory(arm, proof.memory_bytes)
     return logits
+
+
+def _compare_pairs(context: RunContext, tally: Tally, logits: Mapping[str, Logits]) -> None:
+    """Store how the outputs of the arms of each comparison differ, on the images that both have predicted."""
+    for pair in planned_pairs(context.plan.suite):
+        ours, theirs = (logits.get(arm.original.id, {}).get(pair.case) for arm in (pair.arm, pair.baseline))
+        if ours is not None and theirs is not None:
+            images = min(len(ours), len(theirs))
+            difference, agreement = compare(ours[:images], theirs[:images])
+            tally.journal.append(Parity(pair.arm.id, pair.baseline.id, pair.case.id, difference, agreement))
 
 
 def predict(context: RunContext, group: WorkerGroup, case: Case, images: int) -> list[NDArray[np.float32]]:

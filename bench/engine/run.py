@@ -16,7 +16,7 @@ from bench.engine.context import RunContext, Tally, load_models
 from bench.engine.describe import describe_run
 from bench.engine.files import lay_out_images
 from bench.engine.limits import LIMIT_WEIGHT, measure_limits, measure_overhead
-from bench.engine.proof import ORACLE_WEIGHT, PROOF_WEIGHT, compute_references, inference_groups, prove_arms
+from bench.engine.proof import ORACLE_WEIGHT, compute_references, inference_groups, proof_weight, prove_arms
 from bench.engine.training_block import TrainingBlock
 from bench.journal import JOURNAL, Journal
 from bench.machine import resources
@@ -88,13 +88,11 @@ def _measure(context: RunContext, tally: Tally, steps: Steps) -> str:
 def measure_blocks(context: RunContext, tally: Tally, steps: Steps) -> str:
     """Measure the scheduled blocks until a planned look settles the run; return how they ended."""
     schedule, preset = context.plan.schedule, context.plan.preset
-    caches = context.scratch / "caches"
-    caches.mkdir()
     for index, block in enumerate(schedule):
-        runner = (TrainingBlock if _trains(context.plan, block) else InferenceBlock)(context, tally, block, caches)
+        runner = (TrainingBlock if _trains(context.plan, block) else InferenceBlock)(context, tally, block)
         runner.measure()
         count, group = context.plan.blocks_of(runner.cases[0]), ", ".join(runner.cases[0].group)
-        steps.step(_block_weight(context.plan, block), f"block {block.number} of {count}: {group}")
+        steps.step(_block_weight(context.plan, block), f"block {block.number} of {count}: {group}", "block")
         is_last_of_number = index + 1 == len(schedule) or schedule[index + 1].number != block.number
         if is_last_of_number and block.number in preset.looks and is_settled(context.folder):
             return "settled"
@@ -116,11 +114,16 @@ def _row_is_settled(row: Speedup) -> bool:
     return row.estimate.interval.excludes(0) or row.estimate.interval.half_width <= PRECISE
 
 
-def total_weight(plan: Plan) -> float:
+def total_weights(plan: Plan) -> dict[str, float]:
+    """Return the weights of all steps of a run by kind."""
     models = plan.suite.inference_models
     proven = [arm for group in inference_groups(plan) for arm in group.arms if arm == arm.original]
-    before = len(models) * ORACLE_WEIGHT + (len(plan.thread_counts) * LIMIT_WEIGHT if models else 0)
-    return before + len(proven) * PROOF_WEIGHT + sum(_block_weight(plan, block) for block in plan.schedule)
+    return {
+        "reference": len(models) * ORACLE_WEIGHT,
+        "proof": sum(map(proof_weight, proven)),
+        "limits": len(plan.thread_counts) * LIMIT_WEIGHT if models else 0,
+        "block": sum(_block_weight(plan, block) for block in plan.schedule),
+    }
 
 
 def _block_weight(plan: Plan, block: Block) -> float:

@@ -16,6 +16,7 @@ from models.weights import initial_weights, save_weights
 from models.zoo import NETWORKS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from bench.engine.context import RunContext, Tally
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 class TrainingBlock(BlockRunner):
     """Alternates arms in epochs; all of them train from the same initial weights on the same batches."""
 
-    def __init__(self, context: RunContext, tally: Tally, block: Block, caches: Path) -> None:
-        super().__init__(context, tally, block, caches)
+    def __init__(self, context: RunContext, tally: Tally, block: Block) -> None:
+        super().__init__(context, tally, block)
         suite = context.plan.suite
         if suite.recipe is None or suite.epochs is None:
             raise ValueError(f"suite {suite.name} has no recipe or no epochs")
@@ -43,7 +44,7 @@ class TrainingBlock(BlockRunner):
     def takes_part(self, arm: Arm, case: Case) -> bool:
         return (arm.original.id, case.id) not in self.tally.unsupported and super().takes_part(arm, case)
 
-    def prepare(self, group: WorkerGroup, arm: Arm, case: Case) -> None:
+    def prepare(self, group: WorkerGroup, arm: Arm, case: Case, cores: Sequence[int]) -> None:
         request = OpenTraining(
             stack=arm.stack,
             variant=arm.variant,
@@ -51,7 +52,7 @@ class TrainingBlock(BlockRunner):
             recipe=self._recipe(case),
             seed=self._seed,
             threads=self.context.plan.threads_of(case),
-            cores=tuple(self.cores),
+            cores=tuple(cores),
             weights=str(self._initial_weights(case)),
             images=str(self.context.scratch / "train-images.npy"),
             labels=str(self.context.scratch / "train-labels.npy"),
@@ -59,7 +60,10 @@ class TrainingBlock(BlockRunner):
         group.request(request, BUILD_TIMEOUT_S)
 
     def check(self, arm: Arm, case: Case) -> None:
-        """Do nothing: the first epoch is the warm-up, and analysis compares the losses of all epochs."""
+        """Do nothing: analysis compares the losses of all epochs."""
+
+    def warm_up(self, arm: Arm, case: Case) -> None:
+        """Do nothing: the first epoch is the warm-up."""
 
     def take_turn(self, number: int, position: int, arm: Arm, case: Case) -> None:
         plan, group = self.context.plan, self.groups[arm.id]

@@ -7,16 +7,17 @@ import os
 import select
 import signal
 import subprocess
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from bench.clock import now_ns
+from bench.clock import cpu_ns_of, now_ns, pause
 from bench.codec import CodecError, decode
 from bench.machine.resources import raise_priority
 from bench.worker.messages import Request, request_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 R = TypeVar("R")
@@ -25,6 +26,9 @@ START_TIMEOUT_S, EXIT_TIMEOUT_S = 120, 5
 LOG_TAIL_BYTES = 4096
 # From the request to a group until its workers start to time: long enough for all of them to have received it.
 START_TOGETHER_NS = 20_000_000
+# The kernel accounts the CPU time of a running thread at timer ticks, 1 to 4 ms apart (10 ms at 100 Hz). With a shorter
+# step, a spinning process could look like a sleeping one.
+SETTLE_STEP_NS, SETTLE_LIMIT_NS, SETTLED_SHARE = 6_000_000, 500_000_000, 0.05
 # All that a worker inherits; the other variables that it sees are set explicitly, and recorded.
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "USER", "BENCH_BACKENDS", "LD_LIBRARY_PATH")
 
@@ -213,3 +217,31 @@ class WorkerGroup:
     def stop(self) -> None:
         for worker in self.workers:
             worker.stop()
+
+
+@contextmanager
+def threads_for(groups: Mapping[str, WorkerGroup], count: int) -> Iterator[ThreadPoolExecutor]:
+    """Yield threads in which to wait for groups; an interrupt kills the groups, which ends the threads."""
+    with ThreadPoolExecutor(count) as pool:
+        try:
+            yield pool
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for group in groups.values():
+                group.kill()
+            raise
+
+
+def wait_until_idle(pids: Sequence[int]) -> None:
+    """Wait until processes use no CPU; the threads of the previous arm spin for a while before they sleep."""
+    deadline, before = now_ns() + SETTLE_LIMIT_NS, cpu_ns_of_all(pids)
+    while now_ns() < deadline:
+        pause(SETTLE_STEP_NS)
+        after = cpu_ns_of_all(pids)
+        if after - before < SETTLED_SHARE * SETTLE_STEP_NS:
+            return
+        before = after
+
+
+def cpu_ns_of_all(pids: Sequence[int]) -> int:
+    return sum(map(cpu_ns_of, pids))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.analysis import gates
 from bench.analysis.latency import AT_REST, MIN_REST_SHARE, REST_FACTOR, WINDOW_NS
-from bench.analysis.run import foreign_share, harness_share, idle_share, rule_of
+from bench.analysis.run import foreign_share, harness_share, idle_share, rule_of, timed_share
 from bench.analysis.speedups import speedups
 from bench.analysis.training import trained_arms
 from bench.console import duration
@@ -73,6 +73,12 @@ def _check_rows(run: Run) -> Iterator[tuple[str, str, str]]:
 
 
 def _machine_rows(run: Run) -> Iterator[tuple[str, str, str]]:
+    timed = timed_share(run)
+    yield (
+        "Timed turns, as a share of the blocks' wall time",
+        "not recorded" if timed is None else percent(timed),
+        "the larger, the less time passes between turns",
+    )
     for case in run.cases:
         if (share := run.rest_share(case)) is not None:
             yield f"Time in which the machine was at rest, {case.label}", percent(share), "about 100 %"
@@ -120,7 +126,8 @@ def what_ran(run: Run) -> Section:
         blocks += [Paragraph(explanation), table(first.values(), [*identity, last])]
     if run.proofs:
         explanation = """Read back from each arm in a separate pass that is never timed. Every process of every block
-            must pass the same check after its last timed slice. The oracle computes the logits in plain NumPy."""
+            must pass the same check after its last timed slice. The oracle computes the logits in plain NumPy.
+            Accuracies are of all test images, which each arm predicts on one case of a model."""
         blocks += [Paragraph(explanation), table(run.proofs.values(), [*identity, *proof, last])]
     return Section("What ran", tuple(blocks))
 

@@ -175,7 +175,7 @@ def _train_epochs(
     else:
         open_training(worker, job, initial_weights(job.network, job.seed, job.recipe.initial), scratch)
     batches = ceil(len(splits.train[1]) / job.recipe.batch_size)
-    with steps(console, job.epochs - len(history)) as progress:
+    with steps(console, {"": job.epochs - len(history)}) as progress:
         while not is_over(job.recipe, job.epochs, history):
             rates = learning_rates(job.recipe, job.epochs, batches, len(history), validation_losses(history))
             result = worker.request(RunEpoch(len(history) + 1, job.seed, tuple(rates)), EPOCH_TIMEOUT_S)

@@ -73,7 +73,7 @@ def search_settings(job: Job, trials: int, folder: Path, console: Console) -> li
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = _open_study(job, folder)
     left = max(trials - len(_ended(study)), 0)
-    with tempfile.TemporaryDirectory(prefix="bench-") as name, steps(console, left * job.epochs) as progress:
+    with tempfile.TemporaryDirectory(prefix="bench-") as name, steps(console, {"": left * job.epochs}) as progress:
         scratch = Path(name)
         splits = split(job.data, job.recipe.validation or HELD_OUT)
         # The validation images take the place of the test images, so that no trial can see those.

@@ -17,7 +17,7 @@ from backends.protocol import ProofError, UnsupportedError
 from bench.codec import encode
 from bench.worker import messages
 from bench.worker.inference import InferenceWorker, LimitWorker, convert_model, read_model_file, write_model_file
-from bench.worker.process import NotReadyError
+from bench.worker.process import NotReadyError, move_threads
 from bench.worker.timing import DivergedError
 from bench.worker.training import TrainingWorker
 from models.errors import UserError
@@ -34,6 +34,7 @@ def request_handlers() -> Handlers:
     inference, training, limits = InferenceWorker(), TrainingWorker(), LimitWorker()
     return {
         messages.Build: inference.build,
+        messages.Move: move_threads,
         messages.RunSlice: inference.run_slice,
         messages.Predict: inference.predict,
         messages.Prove: inference.prove,

@@ -17,6 +17,7 @@ from bench.clock import now_ns
 from bench.worker import messages
 from bench.worker.process import (
     NotReadyError,
+    allowed_cores,
     involuntary_switches,
     peak_memory_bytes,
     pin_to_cores,
@@ -137,15 +138,15 @@ class InferenceWorker:
         return messages.PredictReply(len(predicted))
 
     def prove(self, request: messages.Prove) -> messages.ProofReply:
-        """Return the session's proof, with the peak memory before the profiler added its own.
+        """Return the session's proof, with peak memory and cores as they were before the profiler was active.
 
         Raises ProofError when another stack's framework was imported.
         """
-        case, memory_bytes = self._built(request.case), peak_memory_bytes()
+        case, memory_bytes, cores = self._built(request.case), peak_memory_bytes(), allowed_cores()
         proof = case.session.prove(case.session.prepare(case.images.starting_at(0)))
         if self._opened:
             require_no_other_framework(self._opened.stack)
-        return messages.ProofReply(**vars(proof), memory_bytes=memory_bytes)
+        return messages.ProofReply(**vars(proof), memory_bytes=memory_bytes, cores=cores)
 
     def save(self, request: messages.Save) -> messages.SaveReply:
         with tempfile.TemporaryDirectory(dir=".") as name:

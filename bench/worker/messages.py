@@ -89,6 +89,21 @@ class Convert(Request[ConvertReply]):
 
 
 @dataclass(frozen=True)
+class MoveReply:
+    """The cores on which any thread of the process may run now."""
+
+    cores: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Move(Request[MoveReply]):
+    """Move all threads of the process from the cores that it was built on to others, core by core."""
+
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class SliceReply:
     """The samples of a slice, its wall and CPU time, and how often the process had to wait for a core."""
 
@@ -128,13 +143,14 @@ class Predict(Request[PredictReply]):
 
 @dataclass(frozen=True)
 class ProofReply:
-    """What a process read back of itself: what ran, and the peak of its resident memory."""
+    """What a process read back of itself: what ran, its peak of memory, and the cores that its threads may use."""
 
     precision: str
     threads: int
     kernels: tuple[str, ...]
     versions: dict[str, str]
     memory_bytes: int
+    cores: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

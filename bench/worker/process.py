@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import resource
 import sys
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 from backends.protocol import ProofError
 from backends.registry import stacks
+from bench.worker.messages import Move, MoveReply
 
 
 class NotReadyError(Exception):
@@ -21,6 +23,33 @@ class NotReadyError(Exception):
 def pin_to_cores(cores: tuple[int, ...] | None) -> None:
     if cores:
         os.sched_setaffinity(0, cores)
+
+
+def move_threads(request: Move) -> MoveReply:
+    """Move all threads of this process.
+
+    A thread that OpenMP has bound to one core stays bound, to the core in the same place. A thread that was not pinned
+    to the cores before, because it is older than the pinning, may then use all of the new ones.
+    """
+    places = dict(zip(request.before, request.after, strict=True))
+    for thread, mask in _thread_masks().items():
+        with suppress(ProcessLookupError):
+            os.sched_setaffinity(thread, {places[core] for core in mask} if mask <= places.keys() else request.after)
+    return MoveReply(allowed_cores())
+
+
+def allowed_cores() -> tuple[int, ...]:
+    """Return the cores that any thread of this process may use."""
+    return tuple(sorted(set[int]().union(*_thread_masks().values())))
+
+
+def _thread_masks() -> dict[int, set[int]]:
+    masks = {}
+    for thread in (int(folder.name) for folder in Path("/proc/self/task").iterdir()):
+        # A thread may have ended.
+        with suppress(ProcessLookupError):
+            masks[thread] = os.sched_getaffinity(thread)
+    return masks
 
 
 def require_preloaded() -> None:

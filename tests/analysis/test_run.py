@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from bench.analysis.run import foreign_share, harness_share, idle_share
-from bench.records import PRODUCT, Evidence, Failure, Proof, Reference, Roof, Slice
+from bench.analysis.run import foreign_share, harness_share, idle_share, timed_share
+from bench.records import PRODUCT, BlockEnd, Evidence, Failure, Proof, Reference, Roof, Slice
 from bench.suite.arms import Case, Pair
 from models.errors import UserError
 from tests.analysis.recorded_run import (
@@ -76,6 +76,15 @@ def test_shares_that_were_not_recorded_are_none(tmp_path) -> None:
     assert foreign_share(builder.read()) is None
     run = builder.remove(lambda record: isinstance(record, Evidence)).read()
     assert (idle_share(run), harness_share(run), foreign_share(run)) == (None, None, None)
+
+
+def test_the_timed_share_is_that_of_the_turns_in_blocks_that_ended(builder) -> None:
+    assert timed_share(builder.read()) is None
+    builder.records += [BlockEnd(block, (CASE.id,), 1_000_000, 1, 2, 3) for block in (1, 2)]
+    run = builder.read()
+    walls = [turn.wall_ns for turns in run.turns.values() for turn in turns if turn.block in (1, 2)]
+    assert len(walls) < sum(map(len, run.turns.values()))
+    assert timed_share(run) == sum(walls) / 2_000_000
 
 
 def test_a_process_that_did_not_prove_its_work_contributes_no_time(builder) -> None:

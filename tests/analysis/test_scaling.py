@@ -10,7 +10,7 @@ from bench.analysis.run import Run
 from bench.analysis.scaling import sweeps
 from bench.console import Steps
 from bench.engine.describe import Origin
-from bench.engine.run import measure_run
+from bench.engine.run import measure_run, total_weights
 from bench.machine.facts import usable_cores
 from bench.suite.arms import Arm
 from bench.suite.plan import make_plan
@@ -34,7 +34,7 @@ def swept(tmp_path_factory):
         patched.setenv("XDG_CACHE_HOME", str(folder / ".cache"))
         use_few_test_images(patched)
         plan = make_plan(suite, replace(PRESETS["smoke"], slice_ns=1_000_000, warm_up_limit_ns=0), 1, usable_cores())
-        steps = Steps(Console(file=StringIO()), 1, None)
+        steps = Steps(Console(file=StringIO()), total_weights(plan), None)
         assert measure_run(plan, data.load("synthetic"), folder, steps, Origin((), "", None)) == "complete"
     return Run(folder)
 

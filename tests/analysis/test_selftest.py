@@ -10,7 +10,7 @@ from bench.analysis import selftest
 from bench.analysis.run import Run
 from bench.console import Steps
 from bench.engine.describe import Origin
-from bench.engine.run import measure_run
+from bench.engine.run import measure_run, total_weights
 from bench.records import Evidence, Overhead, Slice
 from bench.suite import selftest as suites
 from bench.suite.arms import Arm, Pair
@@ -135,7 +135,7 @@ def test_an_injected_slowdown_shows_in_the_ratio(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(suites, "SLOWDOWNS", (9.0,))
     use_few_test_images(monkeypatch)
     plan = make_plan(suites.make_suite(ARM, [1]), replace(PRESETS["selftest"], blocks=2, rounds=1), 1, 1)
-    steps = Steps(Console(file=StringIO()), 1, None)
+    steps = Steps(Console(file=StringIO()), total_weights(plan), None)
     assert measure_run(plan, data.load("synthetic"), tmp_path, steps, Origin((), "", None)) == "complete"
     run = Run(tmp_path)
     slowed = [pair for pair in run.pairs if pair.arm.delay == 9.0]

@@ -14,6 +14,7 @@ from bench.suite.arms import Arm
 from bench.suite.plan import make_plan
 from bench.suite.schedule import PRESETS
 from bench.suite.suite import Suite
+from bench.worker.messages import Move, MoveReply
 from models.data import DataSet
 
 ORACLE, REPLICA = Arm("oracle", "numpy"), Arm("oracle", "numpy", replica=True)
@@ -29,11 +30,8 @@ class FakeGroup:
     """A worker group that replies to each type of request by calling a function with the request."""
 
     def __init__(self, replies, workers=1) -> None:
-        self.replies, self.workers, self.requests = (
-            replies,
-            [SimpleNamespace(pid=2**22 + n) for n in range(workers)],
-            [],
-        )
+        self.replies = {Move: lambda request: MoveReply(request.after)} | replies
+        self.workers, self.requests = [SimpleNamespace(pid=2**22 + n) for n in range(workers)], []
         self.stopped = False
 
     @property
@@ -56,6 +54,9 @@ class FakeGroup:
         assert len(requests) == len(self.workers)
         self.requests += requests
         return [self.replies[type(request)](request) for request in requests]
+
+    def kill(self):
+        pass
 
     def stop(self):
         self.stopped = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -11,11 +12,12 @@ from bench.engine import block as module
 from bench.engine.block import BlockRunner, InferenceBlock, typical_ns
 from bench.engine.workers import Unsupported, WorkerError
 from bench.machine.counters import Counters
-from bench.records import Check, Conditions, Evidence, Failure, Slice
+from bench.records import BlockEnd, Check, Conditions, Evidence, Failure, Slice
 from bench.suite.schedule import Block, Round
 from bench.worker.messages import (
     Build,
     BuildReply,
+    Move,
     Predict,
     PredictReply,
     ProofReply,
@@ -47,11 +49,14 @@ class ScriptedBlock(BlockRunner):
         if error := self.errors.get((name, arm, case)):
             raise error
 
-    def prepare(self, group, arm, case):
+    def prepare(self, group, arm, case, cores):
         self._step("prepare", arm, case)
 
     def check(self, arm, case):
         self._step("check", arm, case)
+
+    def warm_up(self, arm, case):
+        self._step("warm up", arm, case)
 
     def take_turn(self, number, position, arm, case):
         self._step("turn", arm, case)
@@ -83,7 +88,7 @@ def run(context, tally, groups, tmp_path):
     """Return a function that measures a block in which some steps fail."""
 
     def run(errors=(), cores_used=1.0) -> ScriptedBlock:
-        runner = ScriptedBlock(context, tally, BLOCK, tmp_path, errors=errors, cores_used=cores_used)
+        runner = ScriptedBlock(context, tally, BLOCK, errors=errors, cores_used=cores_used)
         runner.measure()
         return runner
 
@@ -94,9 +99,10 @@ def turns(tally):
     return [(record.arm, record.case) for record in tally.journal.of(Slice)]
 
 
-def test_all_arms_are_built_and_checked_before_the_first_turn(run, tally, groups) -> None:
+def test_all_arms_are_built_and_checked_before_the_first_turn(run, tally, groups, monkeypatch) -> None:
+    monkeypatch.setattr(module, "core_sets", lambda *_: [(0,)])
     steps = [name for name, _, _ in run().steps]
-    assert steps == ["prepare"] * 4 + ["check"] * 4 + ["turn"] * 4 + ["read back"] * 4
+    assert steps == ["prepare"] * 4 + ["check", "warm up"] * 4 + ["turn"] * 4 + ["read back"] * 4
     assert turns(tally) == [(arm.id, case.id) for case in (ONE, FOUR) for arm in (ORACLE, REPLICA)]
     assert {(record.arm, record.case, record.block) for record in tally.journal.of(Evidence)} == {
         (arm.id, case.id, 2) for case in (ONE, FOUR) for arm in (ORACLE, REPLICA)
@@ -104,7 +110,7 @@ def test_all_arms_are_built_and_checked_before_the_first_turn(run, tally, groups
     assert all(group.stopped for group in groups.values())
 
 
-@pytest.mark.parametrize("step", ["prepare", "check", "turn"])
+@pytest.mark.parametrize("step", ["prepare", "check", "warm up", "turn"])
 def test_an_arm_that_fails_leaves_all_cases_and_the_others_stay(run, tally, groups, step) -> None:
     run({(step, ORACLE, ONE): WorkerError("exited")})
     assert tally.journal.of(Failure) == [Failure(ORACLE.id, case.id, 2, "exited") for case in (FOUR, ONE)]
@@ -169,18 +175,65 @@ def test_an_interrupt_while_arms_are_built_kills_and_stops_all(run, groups) -> N
     assert all(group.stopped for group in groups.values())
 
 
+def test_arms_are_built_on_disjoint_cores_and_moved_to_those_of_the_block(run, groups, monkeypatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {4, 5, 6})
+    built = []
+    monkeypatch.setattr(ScriptedBlock, "prepare", lambda self, group, arm, case, cores: built.append((arm.id, cores)))
+    runner = run()
+    assert {cores for _, cores in built} <= {(4,), (5,), (6,)}
+    for arm_id, group in groups.items():
+        (before,) = {cores for arm, cores in built if arm == arm_id}
+        assert group.requests == [Move(before, tuple(runner.cores))]
+
+
+def test_a_block_that_has_ended_stores_its_wall_time_and_that_of_its_parts(run, tally, monkeypatch) -> None:
+    clock = iter((1000, 1020, 1050, 1090, 1150))
+    monkeypatch.setattr(module, "now_ns", lambda: next(clock, 0))
+    monkeypatch.setattr(ScriptedBlock, "observe", None)
+    run()
+    assert tally.journal[-1] == BlockEnd(2, BLOCK.cases, 150, 20, 30, 40)
+
+
+def test_an_interrupted_block_has_no_end(run, tally) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run({("turn", ORACLE, ONE): KeyboardInterrupt()})
+    assert not tally.journal.of(BlockEnd)
+
+
+def test_arms_on_cores_of_their_own_are_checked_while_others_are_built(run, monkeypatch) -> None:
+    monkeypatch.setattr(module, "core_sets", lambda *_: [(0,), (1,)])
+    steps = [name for name, _, _ in run().steps]
+    assert sorted(steps[:8]) == ["check"] * 4 + ["prepare"] * 4
+    assert steps[8:] == ["warm up"] * 4 + ["turn"] * 4 + ["read back"] * 4
+
+
+def test_arms_that_can_not_move_are_built_on_the_cores_of_the_block(run, groups, monkeypatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {4, 5, 6})
+    monkeypatch.setattr(module, "can_move", lambda *_: False)
+    cores = tuple(run().cores)
+    assert all(group.requests == [Move(cores, cores)] for group in groups.values())
+
+
+def test_a_process_whose_threads_may_leave_the_cores_of_the_block_fails(run, tally, monkeypatch) -> None:
+    monkeypatch.setattr(ScriptedBlock, "read_back", lambda *_: replace(PROOF, cores=(0, 7)))
+    run()
+    assert {failure.reason for failure in tally.journal.of(Failure)} == {
+        "proof failed: its threads may use the cores (0, 7), asked for [0]"
+    }
+
+
 def test_foreign_cpu_time_is_the_busy_time_without_workers_and_harness(run, monkeypatch) -> None:
     runner = run()
     runner.groups = {ORACLE.id: FakeGroup({}), REPLICA.id: FakeGroup({})}
     runner.groups[REPLICA.id].workers[0].pid += 100
     own, other = runner.groups[ORACLE.id].pids[0], runner.groups[REPLICA.id].pids[0]
-    spent = {own: iter([10, 60]), other: iter([5, 5, 5, 8])}
-    clock, harness = iter(range(0, 1000, 100)), iter([1, 3])
+    spent = {own: iter([10, 60]), other: iter([5, 8])}
+    clock, harness = iter((0, 100)), iter([1, 3])
     read = iter([Counters(steal_ns=1, throttled_ns=2, busy_ns=100), Counters(steal_ns=5, throttled_ns=9, busy_ns=200)])
-    monkeypatch.setattr(module, "cpu_ns_of", lambda pid: next(spent[pid]))
+    monkeypatch.setattr(module, "wait_until_idle", lambda _: None)
+    monkeypatch.setattr(module, "cpu_ns_of_all", lambda pids: sum(next(spent[pid]) for pid in pids))
     monkeypatch.setattr(module, "cpu_ns", lambda: next(harness))
     monkeypatch.setattr(module, "now_ns", lambda: next(clock))
-    monkeypatch.setattr(module, "pause", lambda _: None)
     monkeypatch.setattr(module.counters, "counters", lambda _: next(read))
     result, conditions = runner.observe(ORACLE, lambda: "done")
     assert result == "done"
@@ -188,14 +241,6 @@ def test_foreign_cpu_time_is_the_busy_time_without_workers_and_harness(run, monk
     assert (conditions.steal_ns, conditions.throttled_ns) == (4, 7)
     assert conditions.foreign_ns == 100 - 50 - 3 - 2
     assert conditions.watched_ns == 100
-
-
-def test_workers_count_as_idle_once_they_use_little_of_a_step(monkeypatch) -> None:
-    spent, pauses = iter([0, 6_000_000, 12_000_000, 12_100_000]), []
-    monkeypatch.setattr(module, "cpu_ns_of", lambda _: next(spent))
-    monkeypatch.setattr(module, "pause", pauses.append)
-    module._wait_until_idle([1])
-    assert len(pauses) == 3
 
 
 def reply(samples) -> SliceReply:
@@ -215,13 +260,13 @@ def inference(context, tally, groups, tmp_path):
             return PredictReply(len(logits))
 
         for group in groups.values():
-            group.replies = {
+            group.replies |= {
                 Build: lambda _: BuildReply(1, 2, 3),
                 Predict: predict,
                 RunSlice: lambda _: reply([10, 20, 30]),
                 Prove: lambda _: PROOF,
             }
-        InferenceBlock(context, tally, BLOCK, tmp_path).measure()
+        InferenceBlock(context, tally, BLOCK).measure()
 
     return run
 
@@ -267,3 +312,19 @@ def test_a_slice_is_summed_up_by_its_median_or_the_time_per_batch_of_all_workers
     replies = [reply([10, 20, 60]), reply([30, 30, 30])]
     assert typical_ns(ONE, replies) == 30
     assert typical_ns(replace(ONE, scenario="throughput"), replies) == pytest.approx(1 / (3 / 90 + 3 / 90))
+
+
+def test_rounds_that_take_too_long_are_left_out_for_all_arms(context, tally, groups, monkeypatch) -> None:
+    rounds = tuple(Round(case.id, number, (ORACLE.id,)) for number in range(6) for case in (ONE, FOUR))
+    runner, spent = InferenceBlock(context, tally, replace(BLOCK, rounds=rounds)), {ONE: 6_000_000, FOUR: 3_000_000}
+    monkeypatch.setattr(runner, "_run_slice", lambda *_: [reply([10])])
+    measured = []
+    for turn in rounds:
+        case = next(case for case in (ONE, FOUR) if case.id == turn.case)
+        conditions = replace(CONDITIONS, watched_ns=spent[case])
+        monkeypatch.setattr(runner, "observe", lambda _, work, conditions=conditions: (work(), conditions))
+        if not runner.leaves_out(turn):
+            runner.take_turn(turn.number, 0, ORACLE, case)
+            measured.append((case, turn.number))
+    # Six slices of 1 ms may take 18 ms; no case has fewer than four rounds.
+    assert measured == [(case, n) for n in range(6) for case in (ONE, FOUR) if case == FOUR or n < module.MIN_ROUNDS]

@@ -1,13 +1,14 @@
+import os
 from dataclasses import replace
 
 import pytest
 
 from bench.engine import build as module
-from bench.engine.build import build_sessions, start_group, workers_and_threads
-from bench.engine.workers import Unsupported
+from bench.engine.build import build_sessions, can_move, core_sets, move_group, start_group, workers_and_threads
+from bench.engine.workers import Unsupported, WorkerError
 from bench.suite.arms import Arm, Case
 from bench.suite.variables import restart_variables
-from bench.worker.messages import Build, BuildReply
+from bench.worker.messages import Build, BuildReply, Move, MoveReply
 from tests.engine.conftest import ONE, ORACLE, FakeGroup
 
 THROUGHPUT = Case("cnn-small", "throughput", 1, threads=4)
@@ -47,6 +48,43 @@ def test_a_single_worker_gets_all_cores(context, tally) -> None:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("scenario", "threads", "usable", "quota", "sets"),
+    [
+        ("latency", 1, 4, 4, [(0,), (1,), (2,), (3,)]),
+        ("latency", 2, 5, 5, [(0, 1), (2, 3)]),
+        ("latency", 1, 8, 2, [(0,), (1,)]),
+        ("latency", 2, 2, 2, [(0, 1)]),
+        ("latency", 3, 8, 8, [(0, 1, 2)]),
+        ("throughput", 3, 8, 8, [(0, 1, 2), (3, 4, 5)]),
+        ("training", 1, 4, 4, [(0,)]),
+    ],
+)
+def test_arms_start_on_disjoint_sets_of_cores_if_they_can_move(
+    scenario, threads, usable, quota, sets, monkeypatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(usable)))
+    monkeypatch.setattr(module.facts, "usable_cores", lambda: quota)
+    assert core_sets(Case("cnn-small", scenario, 1), range(threads)) == sets
+
+
+def test_a_stack_that_binds_its_threads_can_not_move() -> None:
+    assert can_move(ORACLE)
+    assert not can_move(Arm("openvino", "latency"))
+
+
+def test_each_worker_of_a_group_moves_from_its_core_to_another() -> None:
+    group = FakeGroup({}, workers=2)
+    move_group(group, [3, 5], [0, 1])
+    assert group.requests == [Move((3,), (0,)), Move((5,), (1,))]
+
+
+def test_a_thread_that_may_use_yet_other_cores_after_the_move_is_an_error() -> None:
+    group = FakeGroup({Move: lambda _: MoveReply((1, 2))})
+    with pytest.raises(WorkerError, match=r"its threads may use the cores \(1, 2\), moved to \(0, 1\)"):
+        move_group(group, [4, 5], [0, 1])
+
+
 def test_a_group_starts_with_its_variables_log_and_priority(context, tmp_path, monkeypatch) -> None:
     started = []
 
@@ -54,7 +92,7 @@ def test_a_group_starts_with_its_variables_log_and_priority(context, tmp_path, m
         started.append((variables, log, cwd, urgent))
 
     monkeypatch.setattr(module, "Worker", start)
-    start_group(context, ORACLE, replace(THROUGHPUT, threads=2), tmp_path, restart_variables())
+    start_group(context, ORACLE, replace(THROUGHPUT, threads=2), restart_variables())
     assert len(started) == 2
     variables, log, cwd, urgent = started[0]
     assert variables["OMP_NUM_THREADS"] == "1"
@@ -64,4 +102,4 @@ def test_a_group_starts_with_its_variables_log_and_priority(context, tmp_path, m
 
 def test_settings_whose_library_is_not_installed_are_unsupported(context, tmp_path) -> None:
     with pytest.raises(Unsupported, match="settings iomp need"):
-        start_group(context, Arm("oracle", "numpy", settings="iomp"), ONE, tmp_path)
+        start_group(context, Arm("oracle", "numpy", settings="iomp"), ONE)

@@ -11,7 +11,7 @@ from tests.engine.conftest import ONE, FakeGroup
 
 
 class CountedSteps(list):
-    def step(self, weight: float, what: str) -> None:
+    def step(self, weight: float, what: str, kind: str) -> None:
         self.append((weight, what))
 
 

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ from bench.engine import proof as module
 from bench.engine.proof import combined_proof, compare, compute_references, predict, prove_arms, read_back
 from bench.engine.workers import WorkerError
 from bench.records import Failure, Parity, Proof, Reference, Start
+from bench.suite.arms import Arm, Pair
 from bench.worker.messages import (
     Build,
     BuildReply,
@@ -23,7 +25,7 @@ PROOF = ProofReply("fp32", 1, ("k",), {"v": "1"}, 5)
 
 
 class CountedSteps(list):
-    def step(self, weight: float, what: str) -> None:
+    def step(self, weight: float, what: str, kind: str) -> None:
         self.append((weight, what))
 
 
@@ -121,12 +123,12 @@ def test_a_worker_that_writes_no_logits_is_an_error(context) -> None:
 
 
 def test_an_arm_proves_all_cases_in_one_process(context, tally, start) -> None:
-    discarded, proven = (group(tally.oracle["cnn-small"]) for _ in range(2))
-    start(discarded, proven)
+    proven = group(tally.oracle["cnn-small"])
+    start(proven)
     steps = CountedSteps()
     prove_arms(context, tally, steps)
     assert [(record.case, record.cached, record.total_ns) for record in tally.journal.of(Start)] == [
-        (ONE.id, False, 6), (FOUR.id, False, 6),
+        (ONE.id, False, 6),
     ]  # fmt: skip
     proofs = tally.journal.of(Proof)
     assert [(proof.case, proof.agreement, proof.saved_bytes, proof.memory_bytes) for proof in proofs] == [
@@ -135,21 +137,83 @@ def test_an_arm_proves_all_cases_in_one_process(context, tally, start) -> None:
     assert tally.labels.keys() == {(ORACLE.id, ONE.id), (ORACLE.id, FOUR.id)}
     assert tally.memory_of(ORACLE) == 5
     assert [weight for weight, _ in steps] == [module.PROOF_WEIGHT]
-    assert discarded.stopped
     assert proven.stopped
 
 
 def test_a_replica_is_compared_by_the_proof_of_its_original(context, tally, start) -> None:
-    start(*(group(tally.oracle["cnn-small"]) for _ in range(2)))
+    start(group(tally.oracle["cnn-small"]))
     prove_arms(context, tally, CountedSteps())
     assert tally.journal.of(Parity) == [Parity(REPLICA.id, ORACLE.id, case.id, 0.0, 1.0) for case in (ONE, FOUR)]
 
 
 def test_after_a_failure_the_next_case_is_proved_in_a_new_process(context, tally, start) -> None:
     logits = tally.oracle["cnn-small"]
-    start(group(logits), group(logits + 0.01), group(logits))
+    start(group(logits + 0.01), group(logits))
     prove_arms(context, tally, CountedSteps())
     (failure,) = tally.journal.of(Failure)
     assert (failure.arm, failure.case, failure.block, failure.skipped) == (ORACLE.id, ONE.id, None, False)
     assert failure.reason.startswith("proof failed: logits differ from the oracle's by 0.01")
     assert tally.labels.keys() == {(ORACLE.id, FOUR.id)}
+
+
+def test_only_the_largest_batch_is_proved_on_all_images_once_for_each_model(context, tally, start, monkeypatch) -> None:
+    monkeypatch.setattr(module.gates, "PARITY_IMAGES", 5)
+    twice = replace(context, plan=replace(context.plan, groups=context.plan.groups * 2))
+    start(*(group(tally.oracle["cnn-small"]) for _ in range(2)))
+    prove_arms(twice, tally, CountedSteps())
+    assert [(proof.case, proof.images, len(proof.labels)) for proof in tally.journal.of(Proof)] == [
+        (ONE.id, 5, 5), (FOUR.id, 12, 12), (ONE.id, 5, 5), (FOUR.id, 5, 5),
+    ]  # fmt: skip
+
+
+def test_a_case_is_proved_on_all_images_after_all_if_the_largest_batch_fails(
+    context, tally, start, monkeypatch
+) -> None:
+    monkeypatch.setattr(module.gates, "PARITY_IMAGES", 5)
+    proofs = iter([PROOF, replace(PROOF, threads=9), PROOF])
+    logits = tally.oracle["cnn-small"]
+    start(group(logits, lambda _: next(proofs)), group(logits, lambda _: next(proofs)))
+    prove_arms(context, tally, CountedSteps())
+    assert [failure.case for failure in tally.journal.of(Failure)] == [FOUR.id]
+    assert [(proof.case, proof.images) for proof in tally.journal.of(Proof)] == [(ONE.id, 5), (ONE.id, 12)]
+    assert len(tally.labels[ORACLE.id, ONE.id]) == 12
+
+
+def test_arms_with_different_numbers_of_images_are_compared_on_those_of_both(context, tally, monkeypatch) -> None:
+    other = Arm("toy", "good")
+    monkeypatch.setattr(module, "planned_pairs", lambda _: [Pair(other, ORACLE, ONE)])
+    logits = {ORACLE.id: {ONE: np.eye(10)[:4]}, other.id: {ONE: np.eye(10)[:7]}}
+    module._compare_pairs(context, tally, logits)
+    assert tally.journal.of(Parity) == [Parity(other.id, ORACLE.id, ONE.id, 0.0, 1.0)]
+
+
+def test_one_label_in_as_many_images_as_prove_parity_may_differ() -> None:
+    images = module.gates.PARITY_IMAGES
+    assert module.gates.parity_fault("fp32", 0.0, (images - 1) / images, "oracle") is None
+    assert module.gates.parity_fault("fp32", 0.0, (images - 2) / images, "oracle")
+
+
+def test_arms_start_alone_and_prove_their_work_together(context, tally, start, monkeypatch) -> None:
+    """Both arms have had their cold start before one of them predicts; each gets a core of its own."""
+    monkeypatch.setattr(module, "core_sets", lambda *_: [(0,), (1,)])
+    other = replace(ORACLE, settings="malloc")
+    (both,) = context.plan.groups
+    plan = replace(context.plan, groups=(replace(both, arms=(ORACLE, other, REPLICA)),))
+    events, barrier = [], Barrier(2, timeout=60)
+
+    def recorded(name: str) -> FakeGroup:
+        made = group(tally.oracle["cnn-small"])
+        build, predict_images = made.replies[Build], made.replies[Predict]
+
+        def together(request: Predict) -> PredictReply:
+            barrier.wait()
+            return predict_images(request)
+
+        made.replies[Build] = lambda request: events.append((name, request.case, request.cores)) or build(request)
+        made.replies[Predict] = together
+        return made
+
+    start(recorded("first"), recorded("second"))
+    prove_arms(replace(context, plan=plan), tally, CountedSteps())
+    assert events[:2] == [("first", ONE.id, (0,)), ("second", ONE.id, (0,))]
+    assert sorted(events[2:]) == [("first", FOUR.id, (0,)), ("second", FOUR.id, (1,))]

@@ -1,13 +1,27 @@
 import os
 import signal
+from collections import Counter
 
 import pytest
 
 from bench.engine import run as module
 from bench.engine.describe import Origin
-from bench.engine.run import first_interrupt_only, is_settled, measure_run, total_weight
+from bench.engine.run import first_interrupt_only, is_settled, measure_run, total_weights
 from bench.journal import read_journal
-from bench.records import Check, End, Evidence, Failure, Overhead, Parity, Proof, Reference, Roof, Slice, Start
+from bench.records import (
+    BlockEnd,
+    Check,
+    End,
+    Evidence,
+    Failure,
+    Overhead,
+    Parity,
+    Proof,
+    Reference,
+    Roof,
+    Slice,
+    Start,
+)
 from bench.run_info import read_run
 from bench.suite.arms import Arm
 from bench.suite.plan import make_plan
@@ -36,10 +50,10 @@ def test_a_look_does_not_stop_on_a_withheld_verdict(tmp_path) -> None:
 
 class CountedSteps:
     def __init__(self, interrupt_at: str | None = None) -> None:
-        self.weight, self.interrupt_at = 0.0, interrupt_at
+        self.weights, self.interrupt_at = Counter[str](), interrupt_at
 
-    def step(self, weight: float, what: str) -> None:
-        self.weight += weight
+    def step(self, weight: float, what: str, kind: str) -> None:
+        self.weights[kind] += weight
         if self.interrupt_at and what.startswith(self.interrupt_at):
             raise KeyboardInterrupt
 
@@ -67,7 +81,7 @@ def test_a_run_measures_all_that_is_planned_in_order(measure, tmp_path) -> None:
     assert status == "complete"
     assert not [record for record in records if isinstance(record, Failure)]
     kinds = list(dict.fromkeys(type(record) for record in records))
-    assert kinds == [Overhead, Reference, Start, Proof, Parity, Roof, Check, Slice, Evidence, End]
+    assert kinds == [Overhead, Reference, Start, Proof, Parity, Roof, Check, Slice, Evidence, BlockEnd, End]
     turns = [(turn.block, turn.case, turn.arm) for turn in records if isinstance(turn, Slice)]
     assert turns == [
         (block.number, turn.case, arm) for block in plan.schedule for turn in block.rounds for arm in turn.order
@@ -76,7 +90,7 @@ def test_a_run_measures_all_that_is_planned_in_order(measure, tmp_path) -> None:
         (case.id, arm.id) for case in (ONE, FOUR) for arm in (ORACLE, REPLICA)
     }
     assert records[-1].status == "complete"
-    assert steps.weight == pytest.approx(total_weight(plan))
+    assert steps.weights == pytest.approx(total_weights(plan))
     assert read_run(tmp_path / "run").schedule == plan.schedule
     assert (tmp_path / "run" / "logs" / "oracle-numpy.log").exists()
 

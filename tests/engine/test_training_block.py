@@ -57,7 +57,7 @@ def run(context, tally, group, tmp_path):
         preset = replace(PRESETS["smoke"], seeds=seeds, training_images=128)
         plan = replace(context.plan, suite=suite, arms=(TORCH, TENSORFLOW), preset=preset, seed=seed)
         block = Block(number=2, cases=(CASE.id,), start=(TENSORFLOW.id, TORCH.id), rounds=ROUNDS)
-        TrainingBlock(replace(context, plan=plan), tally, block, tmp_path).measure()
+        TrainingBlock(replace(context, plan=plan), tally, block).measure()
 
     return run
 

@@ -1,5 +1,6 @@
 import os
 import sys
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -8,9 +9,10 @@ import psutil
 import pytest
 
 from bench.clock import now_ns
+from bench.engine import workers as module
 from bench.engine.workers import Unsupported, Worker, WorkerError, WorkerGroup
 from bench.machine import resources
-from bench.worker.messages import Build, Predict, PredictReply, Prove, RunSlice, Save
+from bench.worker.messages import Build, Move, Predict, PredictReply, Prove, RunSlice, Save
 from models.weights import checkpoint_path
 from models.zoo import CNN_SMALL
 
@@ -157,6 +159,42 @@ def test_a_worker_leads_its_own_process_group_and_sleeps_while_idle(built) -> No
     assert os.getpgid(worker.pid) == worker.pid != os.getpgid(0)
     statuses = iter(psutil.Process(worker.pid).status, psutil.STATUS_SLEEPING)
     assert sum(1 for _ in islice(statuses, 100_000)) < 100_000
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+def test_every_thread_of_a_process_moves_to_the_core_in_the_same_place(start, build) -> None:
+    first, second = sorted(os.sched_getaffinity(0))[:2]
+    worker = start()
+    worker.request(replace(build("threads"), cores=(first, second)), 60)
+    masks = _masks(worker)
+    assert {frozenset({first}), frozenset({second}), frozenset({first, second})} <= set(masks.values())
+    assert worker.request(Move((first, second), (second, first)), 60).cores == (first, second)
+    swapped = {first: second, second: first}
+    assert _masks(worker) == {thread: frozenset(map(swapped.get, mask)) for thread, mask in masks.items()}
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+def test_threads_that_are_older_than_the_pinning_move_as_well(start, build) -> None:
+    first, second = sorted(os.sched_getaffinity(0))[:2]
+    worker = start()
+    worker.request(replace(build("threads"), cores=(first,)), 60)
+    assert frozenset({second}) in _masks(worker).values()
+    assert worker.request(Move((first,), (first,)), 60).cores == (first,)
+    assert set(_masks(worker).values()) == {frozenset({first})}
+    assert worker.request(Prove("c"), 60).cores == (first,)
+
+
+def _masks(worker: Worker) -> dict[int, frozenset[int]]:
+    threads = (int(folder.name) for folder in Path(f"/proc/{worker.pid}/task").iterdir())
+    return {thread: frozenset(os.sched_getaffinity(thread)) for thread in threads}
+
+
+def test_workers_count_as_idle_once_they_use_little_of_a_step(monkeypatch) -> None:
+    spent, pauses = iter([0, 6_000_000, 12_000_000, 12_100_000]), []
+    monkeypatch.setattr(module, "cpu_ns_of", lambda _: next(spent))
+    monkeypatch.setattr(module, "pause", pauses.append)
+    module.wait_until_idle([1])
+    assert len(pauses) == 3
 
 
 def test_stopping_a_worker_leaves_no_open_descriptor(start) -> None:

@@ -81,7 +81,7 @@ class Quiet(Steps):
     def __init__(self) -> None:
         pass
 
-    def step(self, weight: float, what: str) -> None:
+    def step(self, weight: float, what: str, kind: str = "") -> None:
         """Print nothing."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -40,6 +41,7 @@ STACK = Stack(
         "exact": Variant("Claim int8 but compute in fp32", precisions=("int8",)),
         "inaccurate": Variant("Misclassify most images", precisions=("int8",)),
         "foreign": Variant("Import the framework of another stack"),
+        "threads": Variant("Start a thread on each usable core"),
         "queued": Variant("Compute all batches when the queue is drained", asynchronous=True),
         "converted": Variant("Start from a converted file", conversion="copy"),
         "unconvertible": Variant("Start from a file whose conversion fails", conversion="fail"),
@@ -63,6 +65,9 @@ class ToySession(OracleSession):
             weights = load_weights(spec.files / "weights.safetensors", spec.network)
         super().__init__(spec.network, weights)
         self.variant, self.precision, self.queue = spec.variant, spec.precision, []
+        if self.variant == "threads":
+            for core in os.sched_getaffinity(os.getppid()):
+                threading.Thread(target=_sleep_on, args=(core,), daemon=True).start()
         if self.variant == "foreign":
             sys.modules["torch"] = sys
 
@@ -102,6 +107,11 @@ class ToySession(OracleSession):
         if self.variant == "unproven":
             raise ProofError("nothing special ran")
         return replace(proof, precision="bf16" if self.variant == "bf16" else self.precision)
+
+
+def _sleep_on(core: int) -> None:
+    os.sched_setaffinity(0, {core})
+    time.sleep(1000)
 
 
 class ToyTraining:

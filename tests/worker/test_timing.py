@@ -41,9 +41,14 @@ def test_a_step_longer_than_the_budget_is_timed_once() -> None:
 
 
 def test_the_lead_in_is_run_but_not_timed() -> None:
-    timing, seen = slice_of([1000, 1000, 1, 1], budget=2, lead_in=2)
-    assert timing.samples_ns == (1, 1)
+    timing, seen = slice_of([2, 3, 50, 50], budget=100, lead_in=2)
+    assert timing.samples_ns == (50, 50)
     assert len(seen) == 4
+
+
+def test_the_lead_in_takes_a_tenth_of_the_budget_or_one_call() -> None:
+    assert len(slice_of([6], budget=100, lead_in=9)[1]) == 2 + 17
+    assert len(slice_of([200], budget=100, lead_in=9)[1]) == 1 + 1
 
 
 def test_every_call_gets_the_next_batch() -> None:
