@@ -95,7 +95,9 @@ def _files_to_read(folder: Path) -> dict[tuple[int, int], tuple[int, Path]]:
         for name in names
         if name.endswith(READ_AHEAD) or ".so." in name
     )
-    return {(stat.st_dev, stat.st_ino): (stat.st_size, path) for path in paths for stat in [path.stat()]}
+    # A link may be broken.
+    found = ((path, path.stat()) for path in paths if path.exists())
+    return {(stat.st_dev, stat.st_ino): (stat.st_size, path) for path, stat in found}
 
 
 def _read(path: Path) -> None:

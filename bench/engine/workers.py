@@ -9,6 +9,7 @@ import signal
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from bench.clock import cpu_ns_of, now_ns, pause
@@ -18,7 +19,6 @@ from bench.worker.messages import Request, request_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
 R = TypeVar("R")
 
@@ -26,9 +26,7 @@ START_TIMEOUT_S, EXIT_TIMEOUT_S = 120, 5
 LOG_TAIL_BYTES = 4096
 # From the request to a group until its workers start to time: long enough for all of them to have received it.
 START_TOGETHER_NS = 20_000_000
-# The kernel accounts the CPU time of a running thread at timer ticks, 1 to 4 ms apart (10 ms at 100 Hz). With a shorter
-# step, a spinning process could look like a sleeping one.
-SETTLE_STEP_NS, SETTLE_LIMIT_NS, SETTLED_SHARE = 6_000_000, 500_000_000, 0.05
+SETTLE_STEP_NS, SETTLE_LIMIT_NS, SETTLED_SHARE = 1_000_000, 500_000_000, 0.05
 # All that a worker inherits; the other variables that it sees are set explicitly, and recorded.
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "USER", "BENCH_BACKENDS", "LD_LIBRARY_PATH")
 
@@ -233,14 +231,30 @@ def threads_for(groups: Mapping[str, WorkerGroup], count: int) -> Iterator[Threa
 
 
 def wait_until_idle(pids: Sequence[int]) -> None:
-    """Wait until processes use no CPU; the threads of the previous arm spin for a while before they sleep."""
-    deadline, before = now_ns() + SETTLE_LIMIT_NS, cpu_ns_of_all(pids)
+    """Wait until no thread of these processes runs, and none has used CPU time for a step.
+
+    The threads of the previous arm spin for a while before they sleep. The kernel adds the time of a running thread to
+    its process's clock only at timer ticks, 1 to 10 ms apart, so the clocks alone show only threads that have slept.
+    """
+    deadline, since, before = now_ns() + SETTLE_LIMIT_NS, now_ns(), cpu_ns_of_all(pids)
     while now_ns() < deadline:
         pause(SETTLE_STEP_NS)
-        after = cpu_ns_of_all(pids)
-        if after - before < SETTLED_SHARE * SETTLE_STEP_NS:
+        running, now, after = any(map(_is_running, pids)), now_ns(), cpu_ns_of_all(pids)
+        if not running and after - before < SETTLED_SHARE * (now - since):
             return
-        before = after
+        since, before = now, after
+
+
+def _is_running(pid: int) -> bool:
+    """Return whether a thread of a process runs, or waits for a core."""
+    # Threads, and processes, may end meanwhile.
+    with suppress(OSError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            with suppress(OSError):
+                # The state follows the name, which is in brackets and may contain any character: proc_pid_stat(5).
+                if (thread / "stat").read_bytes().rpartition(b") ")[2].startswith(b"R"):
+                    return True
+    return False
 
 
 def cpu_ns_of_all(pids: Sequence[int]) -> int:

@@ -254,7 +254,7 @@ def inference(context, tally, groups, tmp_path):
     for arm, case in ((ORACLE, ONE), (ORACLE, FOUR)):
         tally.labels[arm.id, case.id] = np.arange(12) % 10
 
-    def run(logits) -> None:
+    def run(logits, replies=()) -> None:
         def predict(request: Predict) -> PredictReply:
             np.save(request.file, logits)
             return PredictReply(len(logits))
@@ -265,7 +265,7 @@ def inference(context, tally, groups, tmp_path):
                 Predict: predict,
                 RunSlice: lambda _: reply([10, 20, 30]),
                 Prove: lambda _: PROOF,
-            }
+            } | dict(replies)
         InferenceBlock(context, tally, BLOCK).measure()
 
     return run
@@ -278,13 +278,29 @@ def test_a_block_of_inference_checks_outputs_warms_up_and_stores_slices(inferenc
         (case.id, arm.id) for case in (FOUR, ONE) for arm in (REPLICA, ORACLE)
     ]
     assert all((check.images, check.max_abs_logit_diff, check.steady) == (12, 0.0, True) for check in checks)
-    assert checks[0].warm_up_medians_ns == (20, 20, 20)
+    assert checks[0].warm_up_medians_ns == (20,) * 6
     assert {(turn.samples_ns, turn.counts, turn.walls_ns) for turn in tally.journal.of(Slice)} == {
         ((10, 20, 30), (3,), (60,))
     }
     slices = [request for request in groups[ORACLE.id].requests if isinstance(request, RunSlice)]
     assert {request.lead_in for request in slices} == {0, module.LEAD_IN}
     assert {request.begin_ns for request in slices} == {0}
+
+
+def test_a_process_warms_up_until_it_is_level_or_the_time_is_over(inference, tally, groups, monkeypatch) -> None:
+    """Each slice takes 0.2 ms of at most 1 ms: there is no time for six of them."""
+    clock = [0]
+
+    def run_slice(_):
+        clock[0] += 200_000
+        return reply([clock[0]])
+
+    monkeypatch.setattr(module, "now_ns", lambda: clock[0])
+    replies = {RunSlice: run_slice, Build: lambda _: BuildReply(1, 2, 3)}
+    inference(np.eye(10, dtype=np.float32)[np.arange(12) % 10], replies)
+    checks = tally.journal.of(Check)
+    assert [check.steady for check in checks] == [False] * 4
+    assert checks[0].warm_up_medians_ns == tuple(range(200_000, 1_200_000, 200_000))
 
 
 def test_outputs_other_than_the_oracles_fail_the_check(inference, tally) -> None:

@@ -1,3 +1,6 @@
+import os
+import shutil
+
 import numpy as np
 import pytest
 
@@ -90,3 +93,39 @@ def test_a_failed_conversion_is_not_cached(conversions, tmp_path) -> None:
     with pytest.raises(WorkerError, match="broken"):
         run(LATENCY, file="broken")
     assert not any(path.is_file() for path in (tmp_path / "cache").rglob("*"))
+
+
+def test_libraries_modules_and_headers_are_read_ahead_once_and_the_smallest_first(tmp_path, monkeypatch) -> None:
+    sizes = {"one.so": 30, "two.so.1": 20, "three.pyc": 10, "four.h": 5, "five.bin": 1}
+    for name, size in sizes.items():
+        (tmp_path / name).write_bytes(b"x" * size)
+    (tmp_path / "again.so").hardlink_to(tmp_path / "one.so")
+    (tmp_path / "gone.so").symlink_to(tmp_path / "nowhere")
+    read = []
+    monkeypatch.setattr(module, "_read", lambda path: read.append(path.stat().st_size))
+    monkeypatch.setattr(module, "_start_compiler", lambda _: None)
+    monkeypatch.setattr(module.resources, "memory_available_bytes", lambda: 10**6)
+    module.read_ahead([tmp_path], tmp_path)
+    assert sorted(read) == [5, 10, 20, 30]
+    read.clear()
+    monkeypatch.setattr(module.resources, "memory_available_bytes", lambda: 2 * 36)
+    module.read_ahead([tmp_path], tmp_path)
+    assert sorted(read) == [5, 10, 20]
+
+
+def test_a_file_is_read_to_its_end_and_one_that_is_gone_is_ignored(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(module, "READ_BYTES", 4)
+    (tmp_path / "a.so").write_bytes(b"0123456789")
+    sent = []
+    send = os.sendfile
+    monkeypatch.setattr(os, "sendfile", lambda *arguments: sent.append(send(*arguments)) or sent[-1])
+    module._read(tmp_path / "a.so")
+    assert sent == [4, 4, 2, 0]
+    module._read(tmp_path / "gone.so")
+
+
+def test_the_compiler_is_started_if_there_is_one(tmp_path, monkeypatch) -> None:
+    module._start_compiler(tmp_path)
+    assert (tmp_path / "nothing.so").exists() == (shutil.which(os.environ.get("CXX", "g++")) is not None)
+    monkeypatch.setenv("CXX", str(tmp_path / "no-compiler"))
+    module._start_compiler(tmp_path)

@@ -1,4 +1,5 @@
 import os
+import subprocess
 import sys
 from dataclasses import replace
 from itertools import islice
@@ -8,7 +9,7 @@ import numpy as np
 import psutil
 import pytest
 
-from bench.clock import now_ns
+from bench.clock import now_ns, pause
 from bench.engine import workers as module
 from bench.engine.workers import Unsupported, Worker, WorkerError, WorkerGroup
 from bench.machine import resources
@@ -189,12 +190,37 @@ def _masks(worker: Worker) -> dict[int, frozenset[int]]:
     return {thread: frozenset(os.sched_getaffinity(thread)) for thread in threads}
 
 
-def test_workers_count_as_idle_once_they_use_little_of_a_step(monkeypatch) -> None:
-    spent, pauses = iter([0, 6_000_000, 12_000_000, 12_100_000]), []
-    monkeypatch.setattr(module, "cpu_ns_of", lambda _: next(spent))
-    monkeypatch.setattr(module, "pause", pauses.append)
+@pytest.mark.parametrize(
+    ("spent", "running", "steps"),
+    [([0, 60_000, 100_000], [False, False], 2), ([0, 0, 0, 0], [True, True, False], 3), ([0, 10_000], [False], 1)],
+    ids=["CPU time was used", "a thread runs", "idle"],
+)
+def test_processes_are_idle_once_none_runs_and_none_has_run_for_a_step(monkeypatch, spent, running, steps) -> None:
+    pauses, clocks, states, now = [], iter(spent), iter(running), [0]
+
+    def pause(duration_ns: int) -> None:
+        pauses.append(duration_ns)
+        now[0] += duration_ns
+
+    monkeypatch.setattr(module, "now_ns", lambda: now[0])
+    monkeypatch.setattr(module, "cpu_ns_of", lambda _: next(clocks))
+    monkeypatch.setattr(module, "_is_running", lambda _: next(states))
+    monkeypatch.setattr(module, "pause", pause)
     module.wait_until_idle([1])
-    assert len(pauses) == 3
+    assert len(pauses) == steps
+
+
+def test_a_thread_that_spins_is_seen_and_one_that_sleeps_is_not() -> None:
+    program = "import threading, time; print(flush=True); threading.Thread(target=time.sleep, args=(99,)).start(); {}"
+    for main, expected in (("time.sleep(99)", False), ("exec('while True: pass')", True)):
+        command = [sys.executable, "-S", "-c", program.format(main)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+            process.stdout.readline()
+            pause(100_000_000)
+            states = {module._is_running(process.pid) for _ in range(20)}
+            process.kill()
+        assert states == {expected}
+    assert not module._is_running(2**22 - 1)
 
 
 def test_stopping_a_worker_leaves_no_open_descriptor(start) -> None:
