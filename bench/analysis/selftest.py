@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bench.clock import Clock
 
 # From this injected slowdown on, the interval must exclude 1.
-MIN_DETECTED_SLOWDOWN = 0.20
+MIN_DETECTED_SLOWDOWN = 0.05
 # Of a core.
 MAX_IDLE_SHARE, MAX_HARNESS_SHARE = 0.01, 0.05
 
