@@ -1,8 +1,7 @@
-"""The two rules for latencies: exact cases, and simulated machines with two speeds."""
+"""The two rules for latencies: exact cases, and machines with two speeds."""
 
 import math
 from itertools import product
-from random import Random
 
 import numpy as np
 import pytest
@@ -11,13 +10,11 @@ from hypothesis import strategies as st
 
 from bench.analysis.latency import AS_IT_WAS, AT_REST, WINDOW_NS, BlockLatencies, find_rule, windows
 from bench.analysis.stats import quantile, wilcoxon_interval
-from bench.suite.schedule import PRESETS, balanced_orders
+from bench.suite.schedule import PRESETS
 from models.errors import UserError
+from tests.analysis.two_speeds import CALLS_S, simulated_slices
 
 STANDARD = PRESETS["standard"]
-SLICE_S = STANDARD.slice_ns / 1e9
-# Between two slices, in seconds.
-PAUSE_S = 0.006
 ALL_ROUNDS = range(100)
 
 
@@ -83,45 +80,14 @@ def test_rules_have_names() -> None:
         find_rule("x")
 
 
-class TwoSpeeds:
-    """A machine that is at rest, or slower by a factor, for random times with these means in seconds."""
-
-    def __init__(self, random, duration_s, rest_s, slow_s, factor) -> None:
-        count = int(3 * duration_s / (rest_s + slow_s)) + 20
-        starts_slow = random.random() < slow_s / (rest_s + slow_s)
-        means, speeds = ((slow_s, rest_s), (1 / factor, 1.0)) if starts_slow else ((rest_s, slow_s), (1.0, 1 / factor))
-        lengths = random.exponential(means, (count, 2)).ravel()
-        self._times = np.concatenate([[0], np.cumsum(lengths)])
-        self._work = np.concatenate([[0], np.cumsum(lengths * np.tile(speeds, count))])
-
-    def ends(self, start_s, calls_s):
-        """Return when calls end that take these times at rest, one after the other."""
-        begin = np.interp(start_s, self._times, self._work)
-        return np.interp(begin + np.cumsum(calls_s), self._work, self._times)
-
-
-# Seconds per call at rest, and the standard deviations of the log latency of processes and of calls.
-CALLS_S, PROCESS, CALL = {"base": 0.0004, "same": 0.0004, "fast": 0.0003, "other": 0.0005}, 0.007, 0.03
 RESTS, STATES_S, RUNS = (0.9, 0.6, 0.3), (0.001, 0.01, 0.3, 60), 60
 
 
-def simulated_block(random, rest_s, slow_s, factor=1.5):
-    """Return the latencies of a block that has rounds of a second case between them."""
-    names, turn_s = list(CALLS_S), SLICE_S + PAUSE_S
-    round_s = turn_s * len(names)
-    machine = TwoSpeeds(random, 2 * STANDARD.rounds * round_s + 1, rest_s, slow_s, factor)
-    processes = {name: call_s * math.exp(random.normal(0, PROCESS)) for name, call_s in CALLS_S.items()}
-    orders = balanced_orders(names, Random(int(random.integers(2**31))))
-    found = {name: {} for name in names}
-    for number in range(STANDARD.rounds):
-        begin = (2 * number + random.integers(2)) * round_s
-        for position, name in enumerate(next(orders)):
-            start = begin + position * turn_s
-            calls = processes[name] * np.exp(random.normal(0, CALL, int(SLICE_S / CALLS_S[name]) + 9))
-            ends = machine.ends(start, calls)
-            samples = np.diff(ends, prepend=start)[: int(np.searchsorted(ends, start + SLICE_S)) + 1]
-            found[name][number] = windows(list((samples * 1e9).astype(int)))
-    return BlockLatencies(found)
+def simulated_block(random, rest_s, slow_s):
+    slices = simulated_slices(random, STANDARD.rounds, STANDARD.slice_ns / 1e9, rest_s, slow_s)
+    return BlockLatencies({
+        name: {number: windows(samples) for number, samples in rounds.items()} for name, rounds in slices.items()
+    })  # fmt: skip
 
 
 def test_intervals_hold_the_truth_on_machines_with_two_speeds() -> None:
