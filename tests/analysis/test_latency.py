@@ -80,7 +80,7 @@ def test_rules_have_names() -> None:
         find_rule("x")
 
 
-RESTS, STATES_S, RUNS = (0.9, 0.6, 0.3), (0.001, 0.01, 0.3, 60), 60
+RESTS, STATES_S, RUNS = (0.9, 0.6, 0.3), (0.001, 0.01, 0.3, 60), 30
 
 
 def simulated_block(random, rest_s, slow_s):
