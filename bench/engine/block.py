@@ -58,6 +58,8 @@ class BlockRunner(ABC):
         self._apart = False
         # (arm, case) that may be timed.
         self._ready: set[tuple[str, str]] = set()
+        # The processes that had the last turn; none before the first.
+        self._recent: list[int] = []
         # CPU time per wall time of each turn: how many cores it used.
         self._used_cores: dict[tuple[str, str], list[float]] = defaultdict(list)
 
@@ -222,7 +224,8 @@ class BlockRunner(ABC):
         """Do an arm's work once all others are idle; return its result and what else used the machine meanwhile."""
         own = self.groups[arm.id].pids
         others = [pid for arm_id, group in self.groups.items() if arm_id != arm.id for pid in group.pids]
-        wait_until_idle(others)
+        wait_until_idle(others, self._recent or others)
+        self._recent = own
         start = now_ns()
         before, spent_before = counters.counters(self.cores), (cpu_ns_of_all(own), cpu_ns_of_all(others), cpu_ns())
         result = work()

@@ -146,7 +146,8 @@ def _prove_together(
             try:
                 if converted := converted_files(context, tally, arm, case):
                     tally.journal.append(Conversion(arm.id, case.model, converted.convert_ns, converted.cached))
-                wait_until_idle([pid for group in groups.values() for pid in group.pids])
+                idle = [pid for group in groups.values() for pid in group.pids]
+                wait_until_idle(idle, idle)
                 groups[arm.id] = _start_alone(context, tally, arm, case, cores, cached=False)
             except WorkerError as error:
                 tally.add_failure(arm, candidate.cases.pop(0), None, error)

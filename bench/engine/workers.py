@@ -230,16 +230,17 @@ def threads_for(groups: Mapping[str, WorkerGroup], count: int) -> Iterator[Threa
             raise
 
 
-def wait_until_idle(pids: Sequence[int]) -> None:
-    """Wait until no thread of these processes runs, and none has used CPU time for a step.
+def wait_until_idle(pids: Sequence[int], recent: Sequence[int]) -> None:
+    """Wait until no thread of the `recent` processes runs, and none of all these has used CPU time for a step.
 
-    The threads of the previous arm spin for a while before they sleep. The kernel adds the time of a running thread to
-    its process's clock only at timer ticks, 1 to 10 ms apart, so the clocks alone show only threads that have slept.
+    The threads of an arm spin for a while after its turn, before they sleep. The kernel adds the time of a running
+    thread to its process's clock only at timer ticks, 1 to 10 ms apart, so the clocks alone show only threads that have
+    slept.
     """
     deadline, since, before = now_ns() + SETTLE_LIMIT_NS, now_ns(), cpu_ns_of_all(pids)
     while now_ns() < deadline:
         pause(SETTLE_STEP_NS)
-        running, now, after = any(map(_is_running, pids)), now_ns(), cpu_ns_of_all(pids)
+        running, now, after = any(map(_is_running, recent)), now_ns(), cpu_ns_of_all(pids)
         if not running and after - before < SETTLED_SHARE * (now - since):
             return
         since, before = now, after

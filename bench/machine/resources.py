@@ -18,7 +18,8 @@ MOST_URGENT, NICE_AT_LIMIT_0 = -20, 20
 SESSION_RETRY_NS, SESSION_TRIES = 110_000_000, 20
 
 
-def control_group_files(version_2: str, version_1: str, controller: str = "cpu") -> list[Path]:
+@cache
+def control_group_files(version_2: str, version_1: str, controller: str = "cpu") -> tuple[Path, ...]:
     """Return a controller's files, by their name in either hierarchy, of this process's group and its ancestors."""
     files = []
     for line in Path("/proc/self/cgroup").read_text().splitlines():
@@ -33,7 +34,7 @@ def control_group_files(version_2: str, version_1: str, controller: str = "cpu")
         own = mount / group.lstrip("/")
         folders = [folder for folder in (own, *own.parents) if folder.is_relative_to(mount)]
         files += [folder / name for folder in folders if (folder / name).is_file()]
-    return files
+    return tuple(files)
 
 
 def quota_cores() -> float | None:

@@ -126,7 +126,8 @@ def group_cases(suite: Suite, arms: Sequence[Arm]) -> tuple[Group, ...]:
         if taking_part:
             trains = cases[0].scenario == TRAINING
             ladder_only = frozenset() if trains else frozenset(taking_part) - compared_arms(suite)
-            groups.append(Group(cases, taking_part, ladder_only, suite.epochs if trains else None))
+            slow = frozenset(arm for arm in taking_part if stacks()[arm.stack].variants[arm.variant].compiles)
+            groups.append(Group(cases, taking_part, ladder_only, slow, suite.epochs if trains else None))
     return tuple(groups)
 
 

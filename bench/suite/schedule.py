@@ -87,8 +87,8 @@ PRESETS = {
         ),
         Preset(
             name="standard",
-            summary="10 blocks, 95 % intervals",
-            blocks=10,
+            summary="9 blocks, 95 % intervals",
+            blocks=9,
             ladder_blocks=6,
             training_blocks=20,
             rounds=24,
@@ -143,12 +143,14 @@ class Block:
 class Group:
     """The cases that one process of an arm serves, and the arms that take part in them.
 
-    Arms in `ladder_only` take part in some blocks only. `epochs` is None for inference.
+    Arms in `ladder_only` take part in some blocks only. Arms in `slow_to_start` start first, so that the others start
+    beside them. `epochs` is None for inference.
     """
 
     cases: tuple[Case, ...]
     arms: tuple[Arm, ...]
     ladder_only: frozenset[Arm] = frozenset()
+    slow_to_start: frozenset[Arm] = frozenset()
     epochs: int | None = None
 
     def arms_of(self, number: int, preset: Preset) -> tuple[Arm, ...]:
@@ -174,7 +176,9 @@ def draw_schedule(groups: Sequence[Group], preset: Preset, seed: int) -> tuple[B
                 for case in rng.sample(cases, len(cases))
             )
             order = tuple(rng.sample(cases, len(cases)))
-            blocks.append(Block(number, order, tuple(rng.sample(arms, len(arms))), rounds))
+            slow, start = {arm.id for arm in group.slow_to_start}, rng.sample(arms, len(arms))
+            start.sort(key=slow.__contains__, reverse=True)
+            blocks.append(Block(number, order, tuple(start), rounds))
     return tuple(blocks)
 
 

@@ -230,7 +230,7 @@ def test_foreign_cpu_time_is_the_busy_time_without_workers_and_harness(run, monk
     spent = {own: iter([10, 60]), other: iter([5, 8])}
     clock, harness = iter((0, 100)), iter([1, 3])
     read = iter([Counters(steal_ns=1, throttled_ns=2, busy_ns=100), Counters(steal_ns=5, throttled_ns=9, busy_ns=200)])
-    monkeypatch.setattr(module, "wait_until_idle", lambda _: None)
+    monkeypatch.setattr(module, "wait_until_idle", lambda *_: None)
     monkeypatch.setattr(module, "cpu_ns_of_all", lambda pids: sum(next(spent[pid]) for pid in pids))
     monkeypatch.setattr(module, "cpu_ns", lambda: next(harness))
     monkeypatch.setattr(module, "now_ns", lambda: next(clock))

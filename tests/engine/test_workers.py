@@ -206,7 +206,7 @@ def test_processes_are_idle_once_none_runs_and_none_has_run_for_a_step(monkeypat
     monkeypatch.setattr(module, "cpu_ns_of", lambda _: next(clocks))
     monkeypatch.setattr(module, "_is_running", lambda _: next(states))
     monkeypatch.setattr(module, "pause", pause)
-    module.wait_until_idle([1])
+    module.wait_until_idle([1], [1])
     assert len(pauses) == steps
 
 
