@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, TypeVar
 
-from bench.analysis.latency import AS_IT_WAS, AT_REST
+from bench.analysis.latency import AT_REST
 from bench.analysis.run import rule_of
 from bench.analysis.stats import Interval
 from bench.analysis.training import GOALS
@@ -66,9 +66,9 @@ def estimate_columns(prefix: str, estimate: Callable[[T], Estimate | None], titl
 
 def speedup_columns(run: Run, case: Case | None = None) -> list[Column[Speedup]]:
     """Return the columns of speedups.csv; their titles are those of a case's table."""
-    other = None
+    other = ""
     if case and rule_of(case, AT_REST) == AT_REST:
-        other = AS_IT_WAS if run.rule == AT_REST else AT_REST
+        other = "As it was" if run.rule == AT_REST else "At rest"
     unit, divisor = ("Epoch, s", 1e9) if case and case.scenario == TRAINING else ("Latency, µs", 1e3)
 
     def times(row: Speedup) -> str:
@@ -83,6 +83,9 @@ def speedup_columns(run: Run, case: Case | None = None) -> list[Column[Speedup]]
 
     def brief_verdict(row: Speedup) -> Cell:
         return Cell(row.verdict.word + (", unmatched" if row.matched is False else ""), row.verdict.word)
+
+    def by_other_rule(row: Speedup) -> Estimate | None:
+        return row.as_it_was if run.rule == AT_REST else row.at_rest
 
     def undisturbed_interval(row: Speedup) -> Interval | None:
         return row.undisturbed.ratio_interval if row.undisturbed else None
@@ -122,6 +125,7 @@ def speedup_columns(run: Run, case: Case | None = None) -> list[Column[Speedup]]
             brief=True,
             show_brief=lambda x: interval_text(x, "-"),
         ),
+        Column("", by_other_rule, other, ratio),
         Column("blocks", lambda row: row.estimate.blocks if row.estimate else 0, "Blocks"),
         Column("verdict", lambda row: row.verdict.word),
         Column("", lambda row: row, "Verdict", verdict, numeric=False, brief=True, show_brief=brief_verdict),
@@ -150,8 +154,8 @@ def speedup_columns(run: Run, case: Case | None = None) -> list[Column[Speedup]]
         Column("settings", lambda row: row.pair.arm.settings),
         Column("threads", lambda row: run.threads(row.pair.case)),
         Column("rule", lambda row: rule_of(row.pair.case, run.rule)),
-        *estimate_columns("at_rest", lambda row: row.at_rest, "At rest" if other == AT_REST else ""),
-        *estimate_columns("as_it_was", lambda row: row.as_it_was, "As it was" if other == AS_IT_WAS else ""),
+        *estimate_columns("at_rest", lambda row: row.at_rest, ""),
+        *estimate_columns("as_it_was", lambda row: row.as_it_was, ""),
     ]
 
 

@@ -137,7 +137,7 @@ def doubts(run: Run) -> list[str]:
     if changed := changed_by_rest(run):
         lines.append(
             f"{len(changed)} of {counted(len(speedups(run)), 'comparison')} differ by over 2 % between the machine at "
-            "rest and as it was: see the last column of the speedups"
+            "rest and as it was; the speedups show both"
         )
     return lines
 

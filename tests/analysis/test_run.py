@@ -5,8 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from bench.analysis.run import foreign_share, harness_share, idle_share, timed_share
+from bench.analysis.latency import AS_IT_WAS, AT_REST
+from bench.analysis.run import Run, foreign_share, harness_share, idle_share, timed_share
+from bench.analysis.speedups import speedups
 from bench.records import PRODUCT, BlockEnd, Evidence, Failure, Proof, Reference, Roof, Slice
+from bench.run_info import Protocol
 from bench.suite.arms import Case, Pair
 from models.errors import UserError
 from tests.analysis.recorded_run import (
@@ -28,6 +31,31 @@ PAIR = Pair(JIT, EAGER, CASE)
 @pytest.fixture
 def builder(tmp_path):
     return inference_run(tmp_path / "run")
+
+
+def test_a_run_follows_its_own_rule_unless_another_is_named(tmp_path) -> None:
+    """In each block all arms but one are at rest in two of three rounds, in which they differ."""
+    builder = inference_run(tmp_path / "run", noise=0)
+    builder.records = [
+        replace(record, samples_ns=(int(record.samples_ns[0] * (1, 1.1, 1.5)[record.round]),))
+        if isinstance(record, Slice) and record.arm != JIT.id
+        else record
+        for record in builder.records
+    ]
+    old, named = builder.read(), Run(builder.folder, AT_REST)
+    recorded = builder.describe(protocol=Protocol(10**6, rule=AT_REST)).read()
+    assert (old.rule, named.rule, recorded.rule) == (AS_IT_WAS, AT_REST, AT_REST)
+    assert old.rest_share(CASE) == pytest.approx(2 / 3)
+    assert set(old.log_ratios(PAIR).values()) == {math.log(2.2)}
+    for ratios in (named.log_ratios(PAIR), recorded.log_ratios(PAIR), old.log_ratios(PAIR, AT_REST)):
+        assert list(map(math.exp, ratios.values())) == pytest.approx([2 + 0.2 * 2 / 3] * BLOCKS)
+
+
+def test_training_has_no_latencies_at_rest(tmp_path) -> None:
+    run = Run(training_run(tmp_path / "run").write(), AT_REST)
+    assert run.rest_share(TRAINING_CASE) is None
+    assert speedups(run)[0].at_rest is None
+    assert speedups(run)[0].estimate
 
 
 def in_one_round(turn) -> bool:

@@ -8,6 +8,8 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from bench.analysis.latency import AS_IT_WAS, AT_REST
+from bench.analysis.run import Run
 from bench.analysis.speedups import speedups
 from bench.records import Check, Failure
 from bench.report.arm_table import arm_columns, arm_rows
@@ -57,6 +59,13 @@ def test_the_verdicts_fit_a_console_of_80_columns(tmp_path) -> None:
     lines = [line for line in stream.getvalue().splitlines() if re.search("ipex channels_last +pytorch", line)]
     assert len(lines) == 2
     assert all(line.rstrip().endswith("FASTER") and len(line) <= 80 for line in lines)
+
+
+@pytest.mark.parametrize(("rule", "other"), [(AT_REST, "As it was"), (AS_IT_WAS, "At rest")])
+def test_the_ratio_by_the_other_rule_stands_beside_the_interval(tmp_path, rule, other) -> None:
+    run = Run(inference_run(tmp_path / "run").write(), rule)
+    titles = [column.title for column in speedup_columns(run, run.cases[0]) if column.title]
+    assert titles[titles.index("Interval") + 1] == other
 
 
 def test_the_console_marks_unmatched_environments(tmp_path) -> None:
