@@ -1,37 +1,49 @@
-"""Compare our latency of an OpenVINO IR with that of OpenVINO's own benchmark_app, alternating on the same IR.
+"""Compare our latency with that of a framework's own tool, alternating on the same model.
 
-The app fills its input once and times inside the runtime. Timed in the same way, both must agree. The latency at our
-own boundary, which includes a new batch in and the logits out, is printed as well. `tox -e benchmark-openvino` runs it.
+OpenVINO's benchmark_app fills its input once and times inside the runtime. Timed in the same way, both must agree. The
+latency at our own boundary, which includes a new batch in and the logits out, is printed as well. PyTorch's
+torch.utils.benchmark times a module in the same process. `tox -e benchmark-openvino` and `benchmark-pytorch` run them.
 """
 
 from __future__ import annotations
 
+import gc
 import math
 import re
 import subprocess
 import sys
 import tempfile
+from itertools import repeat
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backends.openvino import convert, disable_telemetry, read_ir
 from backends.protocol import InferenceSpec
 from backends.registry import open_backend
 from bench.analysis.stats import hodges_lehmann, wilcoxon_interval
 from bench.clock import now_ns
 from bench.machine.facts import usable_cores
+from bench.worker.timing import time_slice
 from models import data
 from models.data import standardise
 from models.weights import checkpoint_path, load_weights
 from models.zoo import CNN_SMALL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 BATCH_SIZES, ROUNDS, SECONDS = (1, 64), 8, 4
+# PyTorch's turns are short: both tools see the same drifts of the machine.
+SHORT_ROUNDS, TURN_NS = 100, 50_000_000
+
+
+def ratio_text(ratios: Sequence[float]) -> str:
+    """Return the centre of log ratios as a ratio, with its exact 95 % interval."""
+    interval = wilcoxon_interval(ratios, 0.95)
+    bounds = f" ({math.exp(interval.low):.3f} to {math.exp(interval.high):.3f})" if interval else ""
+    return f"ratio {math.exp(hodges_lehmann(ratios)):.3f}{bounds}"
 
 
 def app_us(ir: Path, batch_size: int, threads: int) -> float:
@@ -69,9 +81,12 @@ def ours_us(session: Any, batch: Any) -> float:
     return median(latencies)
 
 
-def compare(batch_size: int, folder: Path) -> None:
-    disable_telemetry()
+def compare_openvino(batch_size: int, folder: Path) -> None:
     import openvino as ov
+
+    from backends.openvino import convert, disable_telemetry, read_ir
+
+    disable_telemetry()
 
     threads = usable_cores()
     images = standardise(CNN_SMALL, data.load("synthetic").test_images[:batch_size])
@@ -91,21 +106,56 @@ def compare(batch_size: int, folder: Path) -> None:
         times = {name: turns[name]() for name in sorted(turns, reverse=bool(number % 2))}
         rounds.append((times["app"], times["runtime"], ours_us(session, batch)))
     ratios = [math.log(app / runtime) for app, runtime, _ in rounds]
-    interval = wilcoxon_interval(ratios, 0.95)
-    bounds = f" ({math.exp(interval.low):.3f} to {math.exp(interval.high):.3f})" if interval else ""
     app, runtime, own = (float(np.median(column)) for column in zip(*rounds, strict=True))
     print(
         f"batch {batch_size}, {threads} threads: benchmark_app {app:.1f} us, ours at its boundary {runtime:.1f} us: "
-        f"ratio {math.exp(hodges_lehmann(ratios)):.3f}{bounds}; at our boundary {own:.1f} us",
+        f"{ratio_text(ratios)}; at our boundary {own:.1f} us",
         flush=True,
     )
 
 
-def main() -> None:
+def compare_pytorch(batch_size: int) -> None:
+    import torch
+    from torch.utils.benchmark import Timer
+
+    from backends.pytorch.layers import as_nchw, build_module
+
+    threads = usable_cores()
+    torch.set_num_threads(threads)
+    module = build_module(CNN_SMALL, load_weights(checkpoint_path(CNN_SMALL), CNN_SMALL)).eval()
+    images = standardise(CNN_SMALL, data.load("synthetic").test_images[:batch_size])
+    batch = as_nchw(images, torch.channels_last)
+    timer = Timer("module(batch)", globals={"module": module, "batch": batch}, num_threads=threads)
+
+    def ours() -> float:
+        return median(time_slice(module, repeat(batch), TURN_NS, 5).samples_ns) / 1e3
+
+    def theirs() -> float:
+        return timer.blocked_autorange(min_run_time=TURN_NS / 1e9).median * 1e6
+
+    # As a worker does, because our loop collects garbage before each turn.
+    gc.freeze()
+    with torch.inference_mode():
+        ours(), theirs()
+        # Each round has both orders.
+        rounds = [(ours(), theirs(), theirs(), ours()) for _ in range(SHORT_ROUNDS)]
+    ratios = [math.log(second * third / first / last) / 2 for first, second, third, last in rounds]
+    own, other = median(turns[0] for turns in rounds), median(turns[1] for turns in rounds)
+    print(
+        f"batch {batch_size}, {threads} threads: torch.utils.benchmark {other:.1f} us, ours {own:.1f} us: "
+        f"{ratio_text(ratios)}",
+        flush=True,
+    )
+
+
+def main(stack: str) -> None:
     for batch_size in BATCH_SIZES:
+        if stack == "pytorch":
+            compare_pytorch(batch_size)
+            continue
         with tempfile.TemporaryDirectory() as folder:
-            compare(batch_size, Path(folder))
+            compare_openvino(batch_size, Path(folder))
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1])
