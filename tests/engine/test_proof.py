@@ -199,10 +199,12 @@ def test_arms_start_alone_and_prove_their_work_together(context, tally, start, m
     other = replace(ORACLE, settings="malloc")
     (both,) = context.plan.groups
     plan = replace(context.plan, groups=(replace(both, arms=(ORACLE, other, REPLICA)),))
-    events, barrier = [], Barrier(2, timeout=60)
+    events, barrier = [], Barrier(2, timeout=300)
 
     def recorded(name: str) -> FakeGroup:
         made = group(tally.oracle["cnn-small"])
+        # Predictions are in a file by process; both are written at the same time.
+        made.workers[0].pid += name == "second"
         build, predict_images = made.replies[Build], made.replies[Predict]
 
         def together(request: Predict) -> PredictReply:

@@ -1,11 +1,16 @@
 """Diagnosis: findings that disturb measurements come with advice."""
 
+import os
+import signal
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
+import psutil
 import pytest
 
+from bench.clock import cpu_ns_of
 from bench.machine import counters, diagnosis, facts, resources
 from bench.machine.counters import Counters
 
@@ -85,29 +90,40 @@ def test_doctor_shows_the_machine_and_the_environments(bench, tmp_path) -> None:
     assert "tox -r -e ipex --notest" in done.stdout.replace("\n", " ")
 
 
-BUSY = """
-import hashlib, os, threading
+def test_a_process_that_keeps_a_core_busy_is_named(monkeypatch) -> None:
+    """The clock is the process's own CPU time, and it is stopped while it is read: no other work can matter."""
+    busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
 
-def work():
-    while True:
-        hashlib.sha256(bytes(10_000_000))
+    def spent_ns() -> int:
+        return cpu_ns_of(busy.pid)
 
-for _ in range(os.cpu_count()):
-    threading.Thread(target=work).start()
-"""
+    def run_for(duration_ns: int) -> None:
+        end = spent_ns() + duration_ns
+        busy.send_signal(signal.SIGCONT)
+        while spent_ns() < end:
+            time.sleep(0.001)
+        stop()
 
+    def stop() -> None:
+        busy.send_signal(signal.SIGSTOP)
+        os.waitpid(busy.pid, os.WUNTRACED)
 
-def test_a_process_that_keeps_cores_busy_is_named() -> None:
-    # It uses all cores, so that it does most of the work even if another process is busy as well.
-    busy = subprocess.Popen([sys.executable, "-c", BUSY])
+    stop()
+    process = next(process for process in psutil.process_iter(["name"]) if process.pid == busy.pid)
+    monkeypatch.setattr(psutil, "process_iter", lambda _: [process])
+    monkeypatch.setattr(psutil, "_timer", lambda: spent_ns() / 1e9)
+    monkeypatch.setattr(counters, "counters", lambda _: Counters(0, 0, spent_ns()))
+    monkeypatch.setattr(diagnosis, "now_ns", spent_ns)
+    monkeypatch.setattr(diagnosis, "pause", run_for)
+    monkeypatch.setattr(diagnosis.os, "sched_getaffinity", lambda _: {0, 1})
     try:
-        findings = {finding.what: finding for finding in diagnosis.current_findings()}
+        finding = next(diagnosis.current_findings())
     finally:
         busy.kill()
         busy.wait()
-    finding = findings["Cores busy with other work"]
+    assert finding.what == "Cores busy with other work"
+    assert finding.value == f"50.0%, most of it by {process.info['name']}"
     assert finding.advice
-    assert "most of it by python" in finding.value
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from types import NoneType, UnionType
 from typing import get_args, get_origin, get_type_hints
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.codec import CodecError, decode, encode
@@ -35,8 +35,6 @@ def strategy(hint):
 
 
 @pytest.mark.parametrize("kind", REQUESTS.values(), ids=REQUESTS)
-# No deadline: the first example of a type takes long on a loaded machine.
-@settings(deadline=None)
 @given(data=st.data())
 def test_requests_and_replies_are_equal_after_a_round_trip(kind, data) -> None:
     request = data.draw(strategy(kind))
