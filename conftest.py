@@ -6,9 +6,6 @@ stack, or of the one that BENCH_STACK names.
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,8 +17,10 @@ from hypothesis import HealthCheck, settings
 from models import data
 from models.weights import checkpoint_path, initial_weights, load_weights
 from models.zoo import CNN_SMALL
+from tests.command_line import run_bench
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable
 
     from numpy.typing import NDArray
@@ -33,7 +32,6 @@ settings.register_profile("loaded", deadline=None, suppress_health_check=[Health
 settings.load_profile("loaded")
 
 ROOT = Path(__file__).parent
-TOYS = ROOT / "tests" / "toys"
 SMALL = """\
 name = "small"
 summary = "two arms that work"
@@ -66,26 +64,8 @@ def images() -> NDArray[np.float32]:
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Return a function that runs the command line in an empty folder, with the toy stacks installed."""
+    """Return a function that runs the command line in an empty folder, as `run_bench` does."""
     return lambda *arguments, **variables: run_bench(tmp_path, *arguments, **variables)
-
-
-def run_bench(cwd: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run `python -m bench` with the toy stacks installed; return its status and output.
-
-    Runs on synthetic data share a cache of the tests, so that they neither use nor fill the user's.
-    """
-    if "synthetic" in arguments:
-        variables = {"XDG_CACHE_HOME": str(cwd.parent / "cache")} | variables
-    return subprocess.run(  # noqa: S603 - our own interpreter
-        [sys.executable, "-m", "bench", *arguments],
-        cwd=cwd,
-        env=os.environ | {"BENCH_BACKENDS": str(TOYS), "PYTHONWARNINGS": "error"} | variables,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
 
 
 def use_few_test_images(patched: pytest.MonkeyPatch, count: int = 500) -> None:

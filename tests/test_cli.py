@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import re
 import shutil
 import signal
@@ -19,7 +18,8 @@ from bench.analysis.run import Run
 from bench.journal import read_journal
 from bench.records import End, Slice
 from bench.suite.schedule import PRESETS
-from conftest import SMALL, TOYS, run_bench
+from conftest import SMALL
+from tests.command_line import HANG_S, environment_of, run_bench
 
 SUITE = """\
 name = "toys"
@@ -218,10 +218,10 @@ def test_an_interrupt_leaves_a_complete_journal_a_report_and_no_worker(tmp_path,
     command = [sys.executable, "-m", "bench", "run", "--suite", "./toys.toml", "--preset", "standard", "--data",
                "synthetic", "--name", "r"]  # fmt: skip
     process = subprocess.Popen(
-        command, cwd=tmp_path, env=os.environ | {"BENCH_BACKENDS": str(TOYS)}, stdout=subprocess.PIPE, text=True
+        command, cwd=tmp_path, env=environment_of(tmp_path, command), stdout=subprocess.PIPE, text=True
     )
     journal = tmp_path / "results" / "r" / "journal.jsonl"
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + HANG_S
     while not (journal.exists() and f'"kind":"{moment}"' in journal.read_text()) and time.monotonic() < deadline:
         time.sleep(0.05)
     children = psutil.Process(process.pid).children(recursive=True)
@@ -229,7 +229,7 @@ def test_an_interrupt_leaves_a_complete_journal_a_report_and_no_worker(tmp_path,
     time.sleep(0.1)
     # An impatient user sends a second one.
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=300)
+    output, _ = process.communicate(timeout=HANG_S)
     assert process.returncode == 1
     assert "the run was interrupted" in output
     assert isinstance(read_journal(journal.parent)[-1], End)
@@ -324,7 +324,7 @@ def test_a_closed_pipe_does_not_end_the_run(tmp_path) -> None:
     options = ["--preset", "smoke", "--data", "synthetic", "--name", "r", "--stack", "toy"]
     command = [sys.executable, "-m", "bench", "run", "--suite", "./toys.toml", *options]
     with subprocess.Popen(
-        command, cwd=tmp_path, env=os.environ | {"BENCH_BACKENDS": str(TOYS)}, stdout=subprocess.PIPE
+        command, cwd=tmp_path, env=environment_of(tmp_path, command), stdout=subprocess.PIPE
     ) as process:
         process.stdout.readline()
         process.stdout.close()

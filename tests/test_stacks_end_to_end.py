@@ -6,7 +6,7 @@ import pytest
 
 from backends.registry import stacks
 from bench.suite.environments import MissingEnvironmentError, environment_of
-from conftest import run_bench
+from tests.command_line import run_bench
 
 SUITE = """\
 name = "pair"

@@ -7,7 +7,7 @@ import pytest
 from bench.analysis.run import Run
 from bench.records import TrainedEpoch
 from bench.run_info import read_run
-from conftest import run_bench
+from tests.command_line import run_bench
 
 SUITE = """\
 name = "school"

@@ -1,0 +1,62 @@
+"""Run the command line in processes of their own.
+
+Most of a short call would be imports. So a server imports what the command line needs, once, and forks for each call.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import runpy
+import subprocess
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+TOYS = Path(__file__).parent / "toys"
+# Only a call that hangs takes so long, whatever else the machine does.
+HANG_S = 1800
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["tests.preloaded"])
+
+
+def run_bench(cwd: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Do what `python -m bench` does, with the toy stacks installed; return its status and output."""
+    environment = environment_of(cwd, arguments) | {"PYTHONWARNINGS": "error"} | variables
+    with tempfile.TemporaryDirectory() as folder:
+        out, err = Path(folder, "out"), Path(folder, "err")
+        process = SERVER.Process(target=_call, args=(cwd, arguments, environment, out, err))
+        process.start()
+        process.join(HANG_S)
+        if process.exitcode is None:
+            process.kill()
+            raise TimeoutError(f"bench {' '.join(arguments)}: {out.read_text()}{err.read_text()}")
+        return subprocess.CompletedProcess(arguments, process.exitcode, out.read_text(), err.read_text())
+
+
+def environment_of(cwd: Path, arguments: Sequence[str]) -> dict[str, str]:
+    """Return the variables of a call of the command line in a test's folder, with the toy stacks installed.
+
+    Runs on synthetic data share a cache of the tests, so that they neither use nor fill the user's.
+    """
+    # Each process of xdist has a folder of its own, below that of all of them.
+    shared = cwd.parents["PYTEST_XDIST_WORKER" in os.environ]
+    cache = {"XDG_CACHE_HOME": str(shared / "cache")} if "synthetic" in arguments else {}
+    return os.environ | {"BENCH_BACKENDS": str(TOYS)} | cache
+
+
+def _call(cwd: Path, arguments: tuple[str, ...], environment: dict[str, str], out: Path, err: Path) -> None:
+    for descriptor, path in ((1, out), (2, err)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(environment)
+    # The interpreter reads PYTHONWARNINGS only when it starts.
+    warnings.simplefilter("error")
+    sys.argv[1:] = arguments
+    runpy.run_module("bench", run_name="__main__", alter_sys=True)
