@@ -6,12 +6,14 @@ stack, or of the one that BENCH_STACK names.
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from _pytest.nodeid import NodeId
 from hypothesis import HealthCheck, settings
 
 from models import data
@@ -43,6 +45,18 @@ arms = ["oracle/numpy", "toy/good"]
 baselines = ["oracle/numpy"]
 primary = ["toy/good"]
 """
+
+
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+    """Let xdist keep in one process what shares a measured run, and runs that need much memory."""
+    for item in items:
+        if {"measured", "swept"} & set(item.fixturenames):
+            item.add_marker(pytest.mark.xdist_group(item.module.__name__))
+        elif item.get_closest_marker("stacks"):
+            item.add_marker(pytest.mark.xdist_group("stacks"))
+        # The version 3.8 of xdist appends a test's group to an attribute that pytest 9 no longer has.
+        if "PYTEST_XDIST_WORKER" in os.environ and (group := item.get_closest_marker("xdist_group")):
+            item._id = NodeId.parse(f"{item.nodeid}@{group.args[0]}")
 
 
 @pytest.fixture(scope="session")

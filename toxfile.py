@@ -43,7 +43,7 @@ def tox_add_env_config(env_conf: EnvConfigSet, state: State) -> None:
     if env_conf.name not in stacks:
         return
     if len(stacks) < len(selected):
-        env_conf.loaders.insert(0, MemoryLoader(commands=["python -m pytest tests/contract"]))
+        env_conf.loaders.insert(0, MemoryLoader(commands=["python -m pytest -n 2 --dist loadgroup tests/contract"]))
     elif env_conf.name == stacks[-1]:
         measure = f"python -m bench run --environments {','.join(stacks)}"
         posargs = state.conf.pos_args(None) or ()

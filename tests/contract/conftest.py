@@ -11,8 +11,8 @@ from backends.protocol import InferenceSpec
 from backends.registry import convert, open_backend, stacks
 from bench.engine.workers import Unsupported, Worker
 from bench.machine.facts import usable_cores
-from bench.suite.arms import DEFAULT_SETTINGS
-from bench.suite.variables import environment_variables
+from bench.suite.arms import Arm
+from bench.suite.variables import arm_variables, restart_variables
 from bench.worker.messages import Build, Convert, Predict
 from models import synthetic
 from models.weights import checkpoint_path, initial_weights, load_weights, save_weights
@@ -43,13 +43,19 @@ IN_PROCESS = [
     if (stack, precision) == (OWN_STACK, "fp32")
     if not stacks()[stack].variants[variant].settings and (stack, variant) not in ALONE
 ]
-TIMEOUT_S = 300
+# Only a worker that hangs takes so long, whatever else the machine does.
+TIMEOUT_S = 1800
+# Tests that import the framework into their own process share one.
+in_process = pytest.mark.xdist_group("in process")
 
 
 def pytest_generate_tests(metafunc):
-    """Run a test for each variant, each session or each stack that trains in this environment."""
+    """Run a test for each variant, each session or each stack that trains in this environment.
+
+    xdist keeps all tests of a variant, and of a stack's training, in one process.
+    """
     if "variant" in metafunc.fixturenames:
-        metafunc.parametrize("variant", INFERENCE, indirect=True, ids=map("-".join, INFERENCE), scope="module")
+        parametrize_groups(metafunc, "variant", {"-".join(variant): variant for variant in INFERENCE})
     elif "session" in metafunc.fixturenames:
         sessions = [(*variant, batch_size) for variant in IN_PROCESS for batch_size in (1, 64)]
         ids = ["-".join(map(str, session)) for session in sessions]
@@ -57,12 +63,17 @@ def pytest_generate_tests(metafunc):
     elif "own_stack" in metafunc.fixturenames:
         metafunc.parametrize("own_stack", [OWN_STACK])
     elif "trained" in metafunc.fixturenames and metafunc.module.__name__.endswith("test_training"):
-        names = [stack.name for stack in HERE if stack.trainings]
-        metafunc.parametrize("trained", names, indirect=True, scope="module")
+        parametrize_groups(metafunc, "trained", {stack.name: stack.name for stack in HERE if stack.trainings})
     elif "other_training" in metafunc.fixturenames:
         metafunc.parametrize("other_training", OTHER_TRAININGS, ids=map("-".join, OTHER_TRAININGS))
     elif "trainer" in metafunc.fixturenames:
         metafunc.parametrize("trainer", [stack.name for stack in HERE if stack.trainings])
+
+
+def parametrize_groups(metafunc, fixture, values):
+    """Parametrize a fixture with values by name; the tests of each are a group."""
+    parameters = [pytest.param(value, id=name, marks=pytest.mark.xdist_group(name)) for name, value in values.items()]
+    metafunc.parametrize(fixture, parameters, indirect=True, scope="module")
 
 
 def nontrivial_weights(network):
@@ -84,15 +95,16 @@ def nontrivial_weights(network):
 class RunningVariant:
     """One variant at one precision, in a running worker."""
 
-    def __init__(self, folder: Path, stack: str, name: str, precision: str) -> None:
+    def __init__(self, folder: Path, caches: Path, stack: str, name: str, precision: str) -> None:
         self.stack, self.name, self.precision, self.folder = stack, name, precision, folder
         self.images, _ = synthetic.draw(64, stream=5)
         self.weights = {model: nontrivial_weights(network) for model, network in NETWORKS.items()}
         np.save(folder / "images.npy", self.images)
         for model, weights in self.weights.items():
             save_weights(folder / f"{model}.safetensors", weights, {})
-        own = stacks()[stack].variants[name].settings
-        self.variables = environment_variables(DEFAULT_SETTINGS, usable_cores()) | own
+        arm = Arm(stack, name, precision)
+        self.variables = arm_variables(arm, usable_cores(), caches) | restart_variables()
+        self.built: set[str] = set()
         self.worker = self.start()
 
     def start(self) -> Worker:
@@ -116,8 +128,13 @@ class RunningVariant:
         return str(folder)
 
     def build(self, model: str, batch_size: int) -> str:
-        """Build a session and return the name of its case; skip a variant that by default runs at another precision."""
+        """Build a session, unless it is there, and return the name of its case.
+
+        Skips a variant that by default runs at another precision.
+        """
         case, images = f"{model}-{batch_size}", str(self.folder / "images.npy")
+        if case in self.built:
+            return case
         weights = str(self.folder / f"{model}.safetensors")
         request = Build(
             case=case, stack=self.stack, variant=self.name, model=model, precision=self.precision,
@@ -130,6 +147,7 @@ class RunningVariant:
             if self.name != "default":
                 raise
             pytest.skip(str(error))
+        self.built.add(case)
         return case
 
     def predict(self, case: str, images: int = 64) -> np.ndarray:
@@ -138,9 +156,22 @@ class RunningVariant:
         return np.load(file, allow_pickle=False)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def caches(tmp_path_factory):
+    """Let all processes, those of xdist as well, share the compilers' caches; return their folder."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "caches"
+    with pytest.MonkeyPatch.context() as patched:
+        for name in {name for stack in HERE for name in stack.cache_variables}:
+            patched.setenv(name, str(folder / name.lower()))
+        for name, value in restart_variables().items():
+            patched.setenv(name, value)
+        yield folder
+
+
 @pytest.fixture(scope="module")
-def variant(request, tmp_path_factory):
-    running = RunningVariant(tmp_path_factory.mktemp("variant"), *request.param)
+def variant(request, caches, tmp_path_factory):
+    running = RunningVariant(tmp_path_factory.mktemp("variant"), caches, *request.param)
     yield running
     running.worker.stop()
 

@@ -11,7 +11,7 @@ from models import oracle
 from models.data import standardise
 from models.recipes import Recipe
 from models.zoo import CNN_SMALL, NETWORKS
-from tests.contract.conftest import HERE
+from tests.contract.conftest import HERE, TIMEOUT_S, in_process
 
 # The larger networks have one batch size, of 3: it divides neither the number of images nor any vector width.
 BUILDS = [("cnn-small", 1), ("cnn-small", 64), ("cnn-bn", 3), ("cnn-vgg", 3)]
@@ -40,17 +40,18 @@ def test_logits_agree_with_the_oracle(variant, model, batch_size) -> None:
 
 def test_precision_threads_and_kernels_are_read_back(variant) -> None:
     for batch_size in (1, 64):
-        proof = variant.worker.request(Prove(variant.build("cnn-small", batch_size)), 60)
+        proof = variant.worker.request(Prove(variant.build("cnn-small", batch_size)), TIMEOUT_S)
         assert (proof.precision, proof.threads) == (variant.precision, usable_cores())
         assert proof.kernels
         assert all(proof.versions.values())
 
 
 def test_the_files_to_deploy_have_a_plausible_size(variant) -> None:
-    saved = variant.worker.request(Save(variant.build("cnn-small", 1)), 60).saved_bytes
+    saved = variant.worker.request(Save(variant.build("cnn-small", 1)), TIMEOUT_S).saved_bytes
     assert CNN_SMALL.parameters < saved < 8 * CNN_SMALL.parameters
 
 
+@in_process
 def test_an_unknown_variant_or_precision_is_refused(own_stack, trained) -> None:
     backend = open_backend(own_stack, usable_cores())
     calibration = np.zeros((1, 28, 28, 1), np.float32)
@@ -59,6 +60,7 @@ def test_an_unknown_variant_or_precision_is_refused(own_stack, trained) -> None:
             backend.inference(InferenceSpec(CNN_SMALL, trained, variant, precision, 1, calibration))
 
 
+@in_process
 def test_a_training_on_a_stack_that_cannot_train_is_refused() -> None:
     recipe = Recipe("r", "", "cnn-small", 1, 1, "sgd", 0.1)
     for stack in HERE:
@@ -67,6 +69,7 @@ def test_a_training_on_a_stack_that_cannot_train_is_refused() -> None:
                 open_training(stack.name, 1, TrainingSpec(CNN_SMALL, {}, "train", "fp32", recipe, 0))
 
 
+@in_process
 def test_benchmark(session, images, benchmark) -> None:
     """Time a variant's step with pytest-benchmark, when benchmarks are enabled."""
     batch = session.prepare(images[: session.batch_size])

@@ -11,18 +11,18 @@ import pytest
 from bench.engine.workers import WorkerError
 from bench.worker.messages import Prove
 from models.zoo import CNN_SMALL
-from tests.contract.conftest import HERE, RunningVariant
+from tests.contract.conftest import HERE, TIMEOUT_S, RunningVariant
 
 pytestmark = pytest.mark.skipif(all(stack.name != "openvino" for stack in HERE), reason="another environment")
 
 
 @pytest.fixture
-def start(tmp_path):
+def start(tmp_path, caches):
     """Return a function that starts a variant; all are stopped at the end."""
     started = []
 
     def start(variant, precision="fp32"):
-        started.append(RunningVariant(tmp_path, "openvino", variant, precision))
+        started.append(RunningVariant(tmp_path, caches, "openvino", variant, precision))
         return started[-1]
 
     yield start
@@ -58,7 +58,7 @@ def test_the_error_says_that_the_ir_is_missing(start) -> None:
 
 def test_an_int8_ir_has_a_quarter_of_the_size_and_runs_in_int8(start) -> None:
     running = start("latency", "int8")
-    proof = running.worker.request(Prove(running.build("cnn-small", 64)), 60)
+    proof = running.worker.request(Prove(running.build("cnn-small", 64)), TIMEOUT_S)
     assert [kernel for kernel in proof.kernels if kernel.startswith("Convolution") and kernel.endswith("u8")]
     assert (running.folder / "converted-cnn-small" / "model.bin").stat().st_size < 1.2 * CNN_SMALL.parameters
 

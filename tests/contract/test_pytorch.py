@@ -2,7 +2,10 @@
 
 import pytest
 
+from tests.contract.conftest import in_process
 
+
+@in_process
 @pytest.mark.parametrize(
     ("memory_format", "strides"), [("contiguous_format", (784, 784, 28, 1)), ("channels_last", (784, 1, 28, 1))]
 )
