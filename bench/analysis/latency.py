@@ -26,8 +26,9 @@ AS_IT_WAS: Rule = "as-it-was"
 WINDOW_NS = 10_000_000
 # A window is at rest up to this factor above the arm's fast windows: less than two speeds of a machine differ by.
 FAST_QUANTILE, REST_FACTOR = 0.1, 1.12
-# From this share on, every arm meets the machine at rest in each block.
-MIN_REST_SHARE = 0.5
+# From this share on, every arm meets the machine at rest in each block. A higher one would compare slow moments more
+# often, and arms lose different shares of their speed then.
+MIN_REST_SHARE = 0.25
 
 
 def find_rule(name: str) -> Rule:

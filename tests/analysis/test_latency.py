@@ -57,7 +57,7 @@ def test_without_rest_slices_of_the_same_round_are_compared() -> None:
         "slow": {number: [200.0 * speed] for number, speed in rounds.items()},
         "fast": {number: [100.0 * speed] for number, speed in rounds.items()},
     })  # fmt: skip
-    assert block.rest_share < 0.5
+    assert block.rest_share < 0.25
     assert block.log_ratio("fast", "slow", ALL_ROUNDS) == pytest.approx(math.log(2))
     assert block.latency_ns("slow", ALL_ROUNDS) == pytest.approx(200 * 1.2**4)
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     Ratio = Callable[[str, str], float]
 
 PROTOCOLS = ((3, 0.2), (24, 0.05))
-RESTS, STATES_S = (0.9, 0.6, 0.3), (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 5, 60)
+RESTS, STATES_S = (0.9, 0.6, 0.3, 0.1), (0.001, 0.01, 0.1, 1, 60)
 BLOCKS, RUNS = 10, 40
 
 
