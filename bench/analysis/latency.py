@@ -24,7 +24,7 @@ AT_REST: Rule = "at-rest"
 AS_IT_WAS: Rule = "as-it-was"
 # Long enough to average over the shortest states of the machine, and shorter than most others.
 WINDOW_NS = 10_000_000
-# A window is at rest up to this factor above the arm's fast windows: less than two speeds of a machine differ by.
+# A window is at rest up to this factor above the arm's fast windows. Two speeds of a machine differ by more.
 FAST_QUANTILE, REST_FACTOR = 0.1, 1.12
 # From this share on, every arm meets the machine at rest in each block. A higher one would compare slow moments more
 # often, and arms lose different shares of their speed then.

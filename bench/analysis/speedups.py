@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 from bench.analysis import gates
 from bench.analysis.gates import EQUIVALENCE, FAILED, SKIPPED, WITHHELD, Estimate, Verdict
 from bench.analysis.latency import AS_IT_WAS, AT_REST
+from bench.analysis.run import rule_of
 from bench.analysis.stats import Interval, holm
 from bench.analysis.training import training_faults
 from bench.suite.arms import LATENCY, TRAINING, Arm, Case, Pair
@@ -62,7 +63,10 @@ def speedups(run: Run) -> tuple[Speedup, ...]:
 
 
 def _rows(run: Run) -> list[Speedup]:
-    estimates = [run.estimate(pair) for pair in run.pairs]
+    as_it_was = [run.estimate(pair, AS_IT_WAS) for pair in run.pairs]
+    at_rest = [run.estimate(pair, AT_REST) if pair.case.scenario == LATENCY else None for pair in run.pairs]
+    by_rule = zip(run.pairs, at_rest, as_it_was, strict=True)
+    estimates = [rest if rule_of(pair.case, run.rule) == AT_REST else was for pair, rest, was in by_rule]
     candidates = [index for index, pair in enumerate(run.pairs) if pair.candidate]
     p_values = [
         1.0 if (estimate := estimates[index]) is None or estimate.p_value is None else estimate.p_value
@@ -85,8 +89,8 @@ def _rows(run: Run) -> list[Speedup]:
             pair=pair,
             verdict=_verdict(run, pair, estimate),
             estimate=estimate,
-            at_rest=run.estimate(pair, AT_REST) if pair.case.scenario == LATENCY else None,
-            as_it_was=run.estimate(pair, AS_IT_WAS),
+            at_rest=at_rest[index],
+            as_it_was=as_it_was[index],
             undisturbed=run.estimate(pair, disturbed=False) if run.disturbed_rounds else estimate,
             matched=run.matched(pair),
             primary=index in primary,

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from bench.analysis.attribution import attributions
 from bench.analysis.costs import tradeoffs
 from bench.analysis.latency import AS_IT_WAS, AT_REST
-from bench.analysis.run import rule_of
 from bench.analysis.scaling import BATCH_SIZE, sweeps
 from bench.analysis.speedups import speedups
 from bench.analysis.training import trained_arms
@@ -29,6 +28,7 @@ from bench.report.text import (
     warnings,
 )
 from bench.report.trust import checks, machine, method, versions, what_ran
+from bench.suite.arms import LATENCY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -114,7 +114,7 @@ def _speedups(run: Run) -> Section:
 
 
 def _rule_sentence(run: Run) -> str:
-    if all(rule_of(case, AT_REST) == AS_IT_WAS for case in run.cases):
+    if not any(case.scenario == LATENCY for case in run.cases):
         return ""
     if run.rule == AT_REST:
         return """Speedups compare the arms while the machine is at rest, which is its fastest speed. The column As it

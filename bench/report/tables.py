@@ -11,7 +11,7 @@ from bench.analysis.stats import Interval
 from bench.analysis.training import GOALS
 from bench.report.document import Cell, Column
 from bench.report.text import interval_text, number, number2, number4, percent, ratio
-from bench.suite.arms import TRAINING
+from bench.suite.arms import LATENCY, TRAINING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,7 +67,7 @@ def estimate_columns(prefix: str, estimate: Callable[[T], Estimate | None], titl
 def speedup_columns(run: Run, case: Case | None = None) -> list[Column[Speedup]]:
     """Return the columns of speedups.csv; their titles are those of a case's table."""
     other = ""
-    if case and rule_of(case, AT_REST) == AT_REST:
+    if case and case.scenario == LATENCY:
         other = "As it was" if run.rule == AT_REST else "At rest"
     unit, divisor = ("Epoch, s", 1e9) if case and case.scenario == TRAINING else ("Latency, µs", 1e3)
 

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from bench.analysis import gates
 from bench.analysis.latency import AT_REST, MIN_REST_SHARE, REST_FACTOR, WINDOW_NS
-from bench.analysis.run import foreign_share, harness_share, idle_share, rule_of, timed_share
+from bench.analysis.run import foreign_share, harness_share, idle_share, timed_share
 from bench.analysis.speedups import speedups
 from bench.analysis.training import trained_arms
 from bench.console import duration
 from bench.records import Evidence
 from bench.report.document import Bullets, Code, Column, Paragraph, Section, table, text_table
 from bench.report.text import counted, interval_text, number, number2, percent
-from bench.suite.arms import TRAINING
+from bench.suite.arms import LATENCY, TRAINING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -158,9 +158,11 @@ def method(run: Run) -> Section:
         ]
         ratio = """slices' latencies (for the latency scenario the mean of a slice's samples without the fastest and
             the slowest tenth, for throughput the time per batch of all workers together)"""
+    as_it_was = ""
+    if any(case.scenario == LATENCY for case in run.cases):
+        as_it_was = " as the machine was"
         if run.rule == AT_REST:
             items += [AT_REST_METHOD]
-    as_it_was = " as the machine was" if any(rule_of(case, AT_REST) == AT_REST for case in run.cases) else ""
     confidence = run.preset.confidence
     level = f"at {confidence:.2%}".replace("%", " %") if confidence else "(none with this preset)"
     settings: list[str | Code] = [
