@@ -81,8 +81,8 @@ def core_sets(case: Case, cores: Sequence[int]) -> list[tuple[int, ...]]:
     """
     usable, count = sorted(os.sched_getaffinity(0)), len(cores)
     sets = [tuple(usable[start : start + count]) for start in range(0, len(usable) - count + 1, count)]
-    can_move = case.scenario == THROUGHPUT or (case.scenario == LATENCY and count <= MOST_MOVABLE_THREADS)
-    return sets[: facts.usable_cores()] if can_move and len(sets) > 1 else [tuple(cores)]
+    movable = case.scenario == THROUGHPUT or (case.scenario == LATENCY and count <= MOST_MOVABLE_THREADS)
+    return sets[: facts.usable_cores()] if movable and len(sets) > 1 else [tuple(cores)]
 
 
 def move_group(group: WorkerGroup, before: Sequence[int], after: Sequence[int]) -> None:
