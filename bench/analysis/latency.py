@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import chain, pairwise
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -17,18 +17,21 @@ from bench.analysis.stats import quantile
 from models.errors import unknown
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Mapping, Sequence
+    from collections.abc import Collection, Container, Mapping, Sequence
+
+    # Means in ns, by arm and round.
+    Windows: TypeAlias = Mapping[str, Mapping[int, Sequence[float]]]
 
 Rule: TypeAlias = Literal["at-rest", "as-it-was"]
 AT_REST: Rule = "at-rest"
 AS_IT_WAS: Rule = "as-it-was"
-# Long enough to average over the shortest states of the machine, and shorter than most others.
-WINDOW_NS = 10_000_000
+# Longer than most calls, so that windows of all arms are alike, and shorter than most states of the machine.
+WINDOW_NS = 5_000_000
 # A window is at rest up to this factor above the arm's fast windows. Two speeds of a machine differ by more.
 FAST_QUANTILE, REST_FACTOR = 0.1, 1.12
-# From this share on, every arm meets the machine at rest in each block. A higher one would compare slow moments more
-# often, and arms lose different shares of their speed then.
-MIN_REST_SHARE = 0.25
+# From this share on, every arm meets the machine at rest in a block. From the share of blocks that do, a run tells how
+# fast the arms are at rest.
+MIN_REST_SHARE, MIN_REST_BLOCKS = 0.25, 0.5
 
 
 def find_rule(name: str) -> Rule:
@@ -50,18 +53,18 @@ def windows(samples_ns: Sequence[int]) -> list[float]:
 
 @dataclass(frozen=True)
 class BlockLatencies:
-    """The latencies of all arms in a block, in ns: the windows of each slice by arm and round."""
+    """The windows of all arms in a block, and by arm the time up to which a window is at rest, in ns."""
 
-    windows: Mapping[str, Mapping[int, Sequence[float]]]
+    windows: Windows
+    limits_ns: Mapping[str, float]
 
     @cached_property
     def rest_share(self) -> float:
-        """Return the share of windows at rest: the median over arms, as an arm may scatter by itself."""
+        """Return the share of windows at rest: the median over arms, as an arm may be slow by itself."""
         shares = []
-        for rounds in self.windows.values():
-            values = _merged(rounds)
-            limit = REST_FACTOR * quantile(values, FAST_QUANTILE)
-            shares.append(sum(value <= limit for value in values) / len(values))
+        for arm, rounds in self.windows.items():
+            values = _sorted(rounds)
+            shares.append(sum(value <= self.limits_ns[arm] for value in values) / len(values))
         return median(shares)
 
     @property
@@ -69,22 +72,29 @@ class BlockLatencies:
         return self.rest_share >= MIN_REST_SHARE
 
     def latency_ns(self, arm: str, rounds: Container[int]) -> float:
-        """Return an arm's median latency while the machine was at rest; if it rarely was, the median over rounds."""
+        """Return the median of the share of an arm's windows in which the machine was at rest."""
         chosen = {number: values for number, values in self.windows[arm].items() if number in rounds}
-        if self.is_at_rest:
-            return quantile(_merged(chosen), self.rest_share / 2)
-        return median(map(median, chosen.values()))
+        return quantile(_sorted(chosen), self.rest_share / 2)
 
     def log_ratio(self, arm: str, baseline: str, rounds: Container[int]) -> float:
-        """Return log(latency of the baseline / latency of the arm) from rounds in which both were measured.
-
-        If the machine was rarely at rest, slices that are close in time are compared, as they share its speed.
-        """
-        if self.is_at_rest:
-            return math.log(self.latency_ns(baseline, rounds) / self.latency_ns(arm, rounds))
-        ours, theirs = self.windows[arm], self.windows[baseline]
-        return median(math.log(median(theirs[number]) / median(ours[number])) for number in ours if number in rounds)
+        """Return log(latency of the baseline / latency of the arm)."""
+        return math.log(self.latency_ns(baseline, rounds) / self.latency_ns(arm, rounds))
 
 
-def _merged(rounds: Mapping[int, Sequence[float]]) -> list[float]:
-    return sorted(value for values in rounds.values() for value in values)
+def blocks_of_case(by_block: Mapping[int, Windows]) -> dict[int, BlockLatencies]:
+    """Return the blocks of a case. The machine at rest is the fastest that it was in all of them."""
+    arms = dict.fromkeys(chain.from_iterable(by_block.values()))
+    limits = {}
+    for arm in arms:
+        values = chain.from_iterable(_sorted(block[arm]) for block in by_block.values() if arm in block)
+        limits[arm] = REST_FACTOR * quantile(sorted(values), FAST_QUANTILE)
+    return {number: BlockLatencies(block, limits) for number, block in by_block.items()}
+
+
+def mostly_at_rest(blocks: Collection[BlockLatencies]) -> bool:
+    """Return whether the machine was at rest in so many blocks that the others can be left out."""
+    return sum(block.is_at_rest for block in blocks) >= max(1, MIN_REST_BLOCKS * len(blocks))
+
+
+def _sorted(rounds: Mapping[int, Sequence[float]]) -> list[float]:
+    return sorted(chain.from_iterable(rounds.values()))

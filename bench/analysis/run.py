@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from bench.analysis import gates
 from bench.analysis.gates import Estimate, estimate_of
-from bench.analysis.latency import AS_IT_WAS, BlockLatencies, find_rule, windows
+from bench.analysis.latency import AS_IT_WAS, BlockLatencies, blocks_of_case, find_rule, mostly_at_rest, windows
 from bench.analysis.stats import percentile, trimmed_mean
 from bench.journal import JOURNAL, read_journal
 from bench.records import (
@@ -37,7 +37,7 @@ from bench.suite.schedule import PRESETS
 from models.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from bench.analysis.latency import Rule
@@ -266,29 +266,47 @@ class Run:
         }
 
     @cached_property
-    def _blocks(self) -> dict[tuple[str, int], BlockLatencies]:
-        """Return the latencies of all arms by case and block."""
-        slices = defaultdict[tuple[str, int], dict[str, dict[int, list[float]]]](lambda: defaultdict(dict))
+    def _windows(self) -> dict[str, dict[int, BlockLatencies]]:
+        """Return the windows of all arms by case and block; only cases of latency have any."""
+        cases = defaultdict[str, dict[int, dict[str, dict[int, list[float]]]]](
+            lambda: defaultdict(lambda: defaultdict(dict))
+        )
         for turns in self.turns.values():
             for turn in turns:
                 if isinstance(turn, Slice) and self._cases[turn.case].scenario == LATENCY:
-                    slices[turn.case, turn.block][turn.arm][turn.round] = windows(turn.samples_ns)
-        return {place: BlockLatencies(by_arm) for place, by_arm in slices.items()}
+                    cases[turn.case][turn.block][turn.arm][turn.round] = windows(turn.samples_ns)
+        return {case: blocks_of_case(blocks) for case, blocks in cases.items()}
+
+    def blocks_at_rest(self, case: Case) -> dict[int, bool]:
+        """Return by block whether the machine was at rest; empty without latencies of single calls."""
+        return {number: block.is_at_rest for number, block in self._windows.get(case.id, {}).items()}
 
     def rest_share(self, case: Case) -> float | None:
         """Return the share of windows in which the machine was at rest, as a mean over blocks."""
-        shares = [block.rest_share for (name, _), block in self._blocks.items() if name == case.id]
-        return fmean(shares) if shares else None
+        blocks = self._windows.get(case.id, {})
+        return fmean(block.rest_share for block in blocks.values()) if blocks else None
+
+    def rule_of(self, case: Case, rule: Rule | None = None) -> Rule:
+        """Return the rule, the run's if none is named; AS_IT_WAS for a case in which the machine was seldom at rest."""
+        return rule or self.rule if mostly_at_rest(self._windows.get(case.id, {}).values()) else AS_IT_WAS
 
     @cached_property
     def _block_latencies_ns(self) -> dict[tuple[str, str], dict[int, float]]:
         return {key: self._by_block(*key, latencies) for key, latencies in self._latencies.items()}
 
     def _by_block(self, arm: str, case: str, latencies: dict[tuple[int, int], float]) -> dict[int, float]:
-        if rule_of(self._cases[case], self.rule) == AS_IT_WAS:
+        if self.rule_of(self._cases[case]) == AS_IT_WAS:
             return _medians(latencies)
-        rounds = _rounds_by_block(latencies)
-        return {block: self._blocks[case, block].latency_ns(arm, numbers) for block, numbers in rounds.items()}
+        return {number: block.latency_ns(arm, rounds) for number, block, rounds in self._rest(case, latencies)}
+
+    def _rest(self, case: str, places: Iterable[tuple[int, int]]) -> Iterator[tuple[int, BlockLatencies, set[int]]]:
+        """Yield number, windows and rounds of the blocks of these (block, round) in which the machine was at rest."""
+        rounds = defaultdict[int, set[int]](set)
+        for block, number in places:
+            rounds[block].add(number)
+        for block, numbers in rounds.items():
+            if (latencies := self._windows[case][block]).is_at_rest:
+                yield block, latencies, numbers
 
     def block_latencies_ns(self, arm: Arm, case: Case) -> dict[int, float]:
         """Return the time per batch or epoch by block."""
@@ -310,11 +328,11 @@ class Run:
         rounds = sorted(arm.keys() & baseline.keys())
         if not disturbed:
             rounds = [place for place in rounds if (pair.case.id, *place) not in self.disturbed_rounds]
-        if rule_of(pair.case, rule or self.rule) == AS_IT_WAS:
+        if self.rule_of(pair.case, rule) == AS_IT_WAS:
             return _medians({place: math.log(baseline[place] / arm[place]) for place in rounds})
         return {
-            block: self._blocks[pair.case.id, block].log_ratio(pair.arm.id, pair.baseline.id, numbers)
-            for block, numbers in _rounds_by_block(rounds).items()
+            number: block.log_ratio(pair.arm.id, pair.baseline.id, numbers)
+            for number, block, numbers in self._rest(pair.case.id, rounds)
         }
 
     def estimate(self, pair: Pair, rule: Rule | None = None, *, disturbed: bool = True) -> Estimate | None:
@@ -345,11 +363,6 @@ class Run:
             return None
         mismatches = self.info.mismatches
         return not (mismatches.get(f"{one} {other}") or mismatches.get(f"{other} {one}"))
-
-
-def rule_of(case: Case, rule: Rule) -> Rule:
-    """Return the rule for a case: without latencies of single calls it is AS_IT_WAS."""
-    return rule if case.scenario == LATENCY else AS_IT_WAS
 
 
 def idle_share(run: Run) -> float | None:
@@ -388,13 +401,6 @@ def foreign_share(run: Run) -> float | None:
     ]
     used = [turn.conditions.foreign_ns for _, turn in turns if turn.conditions.foreign_ns is not None]
     return max(0, sum(used)) / sum(watched_ns(turn) * threads for threads, turn in turns) if used else None
-
-
-def _rounds_by_block(places: Iterable[tuple[int, int]]) -> dict[int, set[int]]:
-    rounds = defaultdict[int, set[int]](set)
-    for block, number in places:
-        rounds[block].add(number)
-    return rounds
 
 
 def _medians(by_round: dict[tuple[int, int], float]) -> dict[int, float]:

@@ -10,10 +10,9 @@ from weakref import WeakKeyDictionary
 from bench.analysis import gates
 from bench.analysis.gates import EQUIVALENCE, FAILED, SKIPPED, WITHHELD, Estimate, Verdict
 from bench.analysis.latency import AS_IT_WAS, AT_REST
-from bench.analysis.run import rule_of
 from bench.analysis.stats import Interval, holm
 from bench.analysis.training import training_faults
-from bench.suite.arms import LATENCY, TRAINING, Arm, Case, Pair
+from bench.suite.arms import TRAINING, Arm, Case, Pair
 
 if TYPE_CHECKING:
     from bench.analysis.run import Run
@@ -64,9 +63,11 @@ def speedups(run: Run) -> tuple[Speedup, ...]:
 
 def _rows(run: Run) -> list[Speedup]:
     as_it_was = [run.estimate(pair, AS_IT_WAS) for pair in run.pairs]
-    at_rest = [run.estimate(pair, AT_REST) if pair.case.scenario == LATENCY else None for pair in run.pairs]
+    at_rest = [
+        run.estimate(pair, AT_REST) if run.rule_of(pair.case, AT_REST) == AT_REST else None for pair in run.pairs
+    ]
     by_rule = zip(run.pairs, at_rest, as_it_was, strict=True)
-    estimates = [rest if rule_of(pair.case, run.rule) == AT_REST else was for pair, rest, was in by_rule]
+    estimates = [rest if run.rule_of(pair.case) == AT_REST else was for pair, rest, was in by_rule]
     candidates = [index for index, pair in enumerate(run.pairs) if pair.candidate]
     p_values = [
         1.0 if (estimate := estimates[index]) is None or estimate.p_value is None else estimate.p_value

@@ -118,7 +118,7 @@ def _rule_sentence(run: Run) -> str:
         return ""
     if run.rule == AT_REST:
         return """Speedups compare the arms while the machine is at rest, which is its fastest speed. The column As it
-            was counts all of its speeds."""
+            was counts all of its speeds, and all blocks."""
     return """Speedups compare the arms on the machine as it was, at all of its speeds. The column At rest compares
         them at its fastest speed."""
 

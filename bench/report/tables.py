@@ -6,7 +6,6 @@ import math
 from typing import TYPE_CHECKING, TypeVar
 
 from bench.analysis.latency import AT_REST
-from bench.analysis.run import rule_of
 from bench.analysis.stats import Interval
 from bench.analysis.training import GOALS
 from bench.report.document import Cell, Column
@@ -68,7 +67,7 @@ def speedup_columns(run: Run, case: Case | None = None) -> list[Column[Speedup]]
     """Return the columns of speedups.csv; their titles are those of a case's table."""
     other = ""
     if case and case.scenario == LATENCY:
-        other = "As it was" if run.rule == AT_REST else "At rest"
+        other = "As it was" if run.rule_of(case) == AT_REST else "At rest"
     unit, divisor = ("Epoch, s", 1e9) if case and case.scenario == TRAINING else ("Latency, µs", 1e3)
 
     def times(row: Speedup) -> str:
@@ -85,7 +84,7 @@ def speedup_columns(run: Run, case: Case | None = None) -> list[Column[Speedup]]
         return Cell(row.verdict.word + (", unmatched" if row.matched is False else ""), row.verdict.word)
 
     def by_other_rule(row: Speedup) -> Estimate | None:
-        return row.as_it_was if run.rule == AT_REST else row.at_rest
+        return row.as_it_was if run.rule_of(row.pair.case) == AT_REST else row.at_rest
 
     def undisturbed_interval(row: Speedup) -> Interval | None:
         return row.undisturbed.ratio_interval if row.undisturbed else None
@@ -153,7 +152,7 @@ def speedup_columns(run: Run, case: Case | None = None) -> list[Column[Speedup]]
         Column("ci_high_without_marked_rounds", lambda row: high(undisturbed_interval(row))),
         Column("settings", lambda row: row.pair.arm.settings),
         Column("threads", lambda row: run.threads(row.pair.case)),
-        Column("rule", lambda row: rule_of(row.pair.case, run.rule)),
+        Column("rule", lambda row: run.rule_of(row.pair.case)),
         *estimate_columns("at_rest", lambda row: row.at_rest, ""),
         *estimate_columns("as_it_was", lambda row: row.as_it_was, ""),
     ]

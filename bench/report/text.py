@@ -134,6 +134,12 @@ def doubts(run: Run) -> list[str]:
         f"{row.pair.case.label}: the A/A interval excludes 1; do not trust differences of that size here"
         for row in failed_aa_checks(run)
     ]
+    lines += [
+        f"{case.label}: the machine was at rest in {sum(at_rest.values())} of {counted(len(at_rest), 'block')}, too "
+        "few; the speedups there are those on the machine as it was"
+        for case in run.cases
+        if (at_rest := run.blocks_at_rest(case)) and run.rule_of(case) != run.rule
+    ]
     if changed := changed_by_rest(run):
         lines.append(
             f"{len(changed)} of {counted(len(speedups(run)), 'comparison')} differ by over 2 % between the machine at "

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 AT_REST_METHOD = f"""Latency at rest: the samples of a slice are divided into windows of {WINDOW_NS // 1_000_000} ms or
     one call, of which the mean counts. A window is at rest if it is at most {REST_FACTOR - 1:.0%} slower than the
-    fastest tenth of its arm in the block. The median over arms gives the share of time at rest, the same for all arms
-    of a block. An arm's latency is the median of its fastest windows of that share. If the share is below
-    {MIN_REST_SHARE:.0%}, the ratio is the median over rounds of the ratios of the windows' medians."""
+    fastest tenth of its arm in the run. The median over arms gives the share of time at rest, the same for all arms of
+    a block. An arm's latency is the median of its fastest windows of that share. Blocks with a share below
+    {MIN_REST_SHARE:.0%} are left out. A case in which those are more than half is reported as the machine was."""
 
 
 def checks(run: Run) -> Section:
@@ -81,7 +81,9 @@ def _machine_rows(run: Run) -> Iterator[tuple[str, str, str]]:
     )
     for case in run.cases:
         if (share := run.rest_share(case)) is not None:
-            yield f"Time in which the machine was at rest, {case.label}", percent(share), "about 100 %"
+            at_rest = run.blocks_at_rest(case).values()
+            result = f"{percent(share)}; {sum(at_rest)} of {counted(len(at_rest), 'block')}"
+            yield f"Time in which the machine was at rest, {case.label}", result, "about 100 %; all blocks"
     if (foreign := foreign_share(run)) is not None:
         yield "CPU time of other processes while an arm was measured", percent(foreign), "about 0 % of the arms' cores"
 

@@ -1,6 +1,7 @@
 """From a journal to ratios."""
 
 import math
+from collections import defaultdict
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ from bench.analysis.latency import AS_IT_WAS, AT_REST
 from bench.analysis.run import Run, foreign_share, harness_share, idle_share, timed_share
 from bench.analysis.speedups import speedups
 from bench.records import PRODUCT, BlockEnd, Evidence, Failure, Proof, Reference, Roof, Slice
+from bench.report.text import doubts
 from bench.run_info import Protocol
 from bench.suite.arms import Case, Pair
 from models.errors import UserError
@@ -49,6 +51,27 @@ def test_a_run_follows_its_own_rule_unless_another_is_named(tmp_path) -> None:
     assert set(old.log_ratios(PAIR).values()) == {math.log(2.2)}
     for ratios in (named.log_ratios(PAIR), recorded.log_ratios(PAIR), old.log_ratios(PAIR, AT_REST)):
         assert list(map(math.exp, ratios.values())) == pytest.approx([2 + 0.2 * 2 / 3] * BLOCKS)
+
+
+@pytest.mark.parametrize(("slow", "rule"), [(BLOCKS // 2, AT_REST), (BLOCKS // 2 + 1, AS_IT_WAS)])
+def test_blocks_without_rest_are_left_out_unless_they_are_more_than_half(tmp_path, slow, rule) -> None:
+    builder = inference_run(tmp_path / "run", noise=0)
+    factors = defaultdict(lambda: 1.5, {EAGER.id: 2})
+    builder.records = [
+        replace(record, samples_ns=tuple(int(sample * factors[record.arm]) for sample in record.samples_ns))
+        if isinstance(record, Slice) and record.block <= slow
+        else record
+        for record in builder.records
+    ]
+    run = builder.describe(protocol=Protocol(10**6, rule=AT_REST)).read()
+    assert sum(run.blocks_at_rest(CASE).values()) == BLOCKS - slow
+    assert run.rule_of(CASE) == rule
+    count, warned = (BLOCKS - slow, False) if rule == AT_REST else (BLOCKS, True)
+    assert len(run.log_ratios(PAIR)) == len(run.block_latencies_ns(JIT, CASE)) == count
+    assert (speedups(run)[0].at_rest is None) == warned
+    assert (
+        any("too few; the speedups there are those on the machine as it was" in line for line in doubts(run)) == warned
+    )
 
 
 def test_training_has_no_latencies_at_rest(tmp_path) -> None:
