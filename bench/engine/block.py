@@ -56,8 +56,9 @@ class BlockRunner(ABC):
         self._arms = {arm.id: arm for arm in context.plan.arms}
         # Whether arms have cores of their own while they are built.
         self._apart = False
-        # (arm, case) that may be timed.
+        # (arm, case) that may be timed, and those that have been warmed up where they were built.
         self._ready: set[tuple[str, str]] = set()
+        self._warm: set[tuple[str, str]] = set()
         # The processes that had the last turn; none before the first.
         self._recent: list[int] = []
         # CPU time per wall time of each turn: how many cores it used.
@@ -127,7 +128,7 @@ class BlockRunner(ABC):
         """Return what an arm's workers read back; raises WorkerError."""
 
     def _build_all(self) -> None:
-        """Build as many arms at a time as there are cores; those that have cores of their own are checked there.
+        """Build a few arms at a time; on cores of its own, an arm is checked and warmed up as well.
 
         Start-up times are slower here than alone, and are not stored.
         """
@@ -142,7 +143,8 @@ class BlockRunner(ABC):
         for case, arm_id in product(self.cases, self.block.start):
             if not self._apart:
                 self._attempt(arm_id, case.id, self.check)
-            self._attempt(arm_id, case.id, self.warm_up)
+            if (arm_id, case.id) not in self._warm:
+                self._attempt(arm_id, case.id, self.warm_up)
 
     def _build_arms(self, arm_ids: Sequence[str]) -> dict[str, WorkerError]:
         """Start and build arms; return the errors of those that failed."""
@@ -151,7 +153,7 @@ class BlockRunner(ABC):
         sets = core_sets(self.cases[0], self.cores)
         self._apart = len(sets) > 1
         # A start uses one thread for most of its time.
-        for cores in sets if self._apart else sets * facts.usable_cores():
+        for cores in sets if self._apart else sets * (facts.usable_cores() + 1):
             places.put(cores)
         with threads_for(self.groups, places.qsize()) as pool:
             for arm_id in arm_ids:
@@ -186,6 +188,9 @@ class BlockRunner(ABC):
                     self.prepare(group, arm, case, cores)
                     if self._apart:
                         self.check(arm, case)
+                        if cores == own:
+                            self.warm_up(arm, case)
+                            self._warm.add((arm.id, case.id))
             move_group(group, cores, self.cores)
         finally:
             places.put(own)
@@ -264,7 +269,7 @@ class InferenceBlock(BlockRunner):
         return turn.number >= MIN_ROUNDS and self._spent_ns[turn.case] > MAX_OVERRUN * planned_ns
 
     def prepare(self, group: WorkerGroup, arm: Arm, case: Case, cores: Sequence[int]) -> None:
-        build_sessions(self.context, self.tally, group, arm, case, cores)
+        build_sessions(self.context, self.tally, group, arm, case, cores, reported=False)
 
     def check(self, arm: Arm, case: Case) -> None:
         """Compare outputs with the oracle's and with those of the proof pass."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from backends.registry import stacks
@@ -54,13 +55,22 @@ def start_group(context: RunContext, arm: Arm, case: Case, extra: Mapping[str, s
 
 
 def build_sessions(
-    context: RunContext, tally: Tally, group: WorkerGroup, arm: Arm, case: Case, cores: Sequence[int]
+    context: RunContext,
+    tally: Tally,
+    group: WorkerGroup,
+    arm: Arm,
+    case: Case,
+    cores: Sequence[int],
+    *,
+    reported: bool,
 ) -> BuildReply:
     """Build a session for a case in each worker of a group, on these cores; return the times of the slowest.
 
     Raises WorkerError or Unsupported.
     """
-    requests = [build_request(context, tally, arm, case, place) for place in _places(group, cores)]
+    requests = [
+        replace(build_request(context, tally, arm, case, place), reported=reported) for place in _places(group, cores)
+    ]
     replies = group.request_each(requests, BUILD_TIMEOUT_S)
     return BuildReply(
         import_ns=max(reply.import_ns for reply in replies),

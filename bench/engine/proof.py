@@ -171,7 +171,7 @@ def _start_alone(
     group = start_group(context, arm, case)
     try:
         group.wait_until_ready()
-        started = build_sessions(context, tally, group, arm, case, cores)
+        started = build_sessions(context, tally, group, arm, case, cores, reported=True)
     except BaseException:
         group.stop()
         raise
@@ -201,7 +201,7 @@ def _prove_cases(
             cores = own
         for case in sorted(candidate.cases, key=lambda case: case == largest):
             if case != built:
-                build_sessions(context, tally, group, arm, case, cores)
+                build_sessions(context, tally, group, arm, case, cores, reported=False)
             candidate.logits[case] = _prove_case(context, tally, group, arm, case, in_full=case == largest)
             candidate.cases.remove(case)
             proved.append(case)

@@ -40,7 +40,7 @@ REMEDY = "free space there, or set XDG_CACHE_HOME or TMPDIR to another folder"
 # A planned look also stops for a comparison without a difference, if its half-width on the log scale is at most this.
 PRECISE = 0.01
 # Progress weights of a process start in a block, and of an epoch on all training images: seconds on two cores.
-START_WEIGHT, EPOCH_WEIGHT = 2.2, 7.0
+START_WEIGHT, EPOCH_WEIGHT = 1.6, 7.0
 
 
 def measure_run(plan: Plan, data: DataSet, folder: Path, steps: Steps, origin: Origin) -> str:

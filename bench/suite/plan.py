@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # Untimed iterations at the start of a slice.
 LEAD_IN = 3
-WARM_UP_SLICE_NS = 25_000_000
+WARM_UP_SLICE_NS = 10_000_000
 # A precision is worthwhile on a CPU with any one of these instruction sets; fp32 on every CPU.
 INSTRUCTION_SETS_OF = {
     "fp32": (),

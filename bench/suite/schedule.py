@@ -22,10 +22,10 @@ SHORT_EPOCHS = 2
 class Preset:
     """How long to measure, and which claims that allows.
 
-    Many short slices meet each speed of the machine in every block. Arms that only ladders need take part in
-    `ladder_blocks` of the `blocks`. `confidence` is that of the intervals, None for a preset that claims nothing.
-    `minimum_effect` is the smallest relative difference that is claimed. After the blocks in `looks` the primary
-    comparisons are evaluated; the run stops if all are settled.
+    Processes differ more than the slices of one process, so there are many short blocks. Arms that only ladders need
+    take part in `ladder_blocks` of the `blocks`. `confidence` is that of the intervals, None for a preset that claims
+    nothing. `minimum_effect` is the smallest relative difference that is claimed. After the blocks in `looks` the
+    primary comparisons are evaluated; the run stops if all are settled.
 
     Training has `training_blocks`. The first `seeds` of them run all epochs, the others only SHORT_EPOCHS; an
     epoch has at most `training_images`. An `internal` preset belongs to one command and is not offered.
@@ -66,32 +66,32 @@ PRESETS = {
         ),
         Preset(
             name="quick",
-            summary="10 blocks; a first look, claims no difference under 10 %",
-            blocks=10,
-            ladder_blocks=6,
+            summary="12 blocks; a first look, claims no difference under 10 %",
+            blocks=12,
+            ladder_blocks=8,
             training_blocks=8,
-            rounds=8,
+            rounds=4,
             confidence=0.95,
             minimum_effect=0.10,
             seeds=3,
         ),
         Preset(
             name="selftest",
-            summary="16 blocks, 99.95 % intervals",
-            blocks=16,
-            ladder_blocks=16,
+            summary="22 blocks, 99.95 % intervals",
+            blocks=22,
+            ladder_blocks=22,
             training_blocks=0,
-            rounds=14,
+            rounds=6,
             confidence=0.9995,
             internal=True,
         ),
         Preset(
             name="standard",
-            summary="9 blocks, 95 % intervals",
-            blocks=9,
-            ladder_blocks=6,
+            summary="17 blocks, 95 % intervals",
+            blocks=17,
+            ladder_blocks=8,
             training_blocks=20,
-            rounds=24,
+            rounds=8,
             confidence=0.95,
         ),
         Preset(
@@ -100,7 +100,7 @@ PRESETS = {
             blocks=64,
             ladder_blocks=32,
             training_blocks=64,
-            rounds=24,
+            rounds=8,
             confidence=0.9833,
             looks=(16, 32),
         ),

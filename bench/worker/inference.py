@@ -82,6 +82,9 @@ class InferenceWorker:
         self._cases: dict[str, BuiltCase] = {}
 
     def build(self, request: messages.Build) -> messages.BuildReply:
+        if not request.reported:
+            # Imports make a million objects and hardly any garbage.
+            gc.disable()
         network = NETWORKS[request.model]
         spec = InferenceSpec(
             network=network,
@@ -114,6 +117,7 @@ class InferenceWorker:
         # All that was built stays: without it, the collection before each slice has little to traverse.
         gc.collect()
         gc.freeze()
+        gc.enable()
         return messages.BuildReply(self._opened.import_ns, build_ns, first_call_ns)
 
     def run_slice(self, request: messages.RunSlice) -> messages.SliceReply:

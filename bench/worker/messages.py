@@ -45,7 +45,8 @@ class Build(Request[BuildReply]):
     """Build a session for a case, on these cores (None: on any).
 
     `files` is the folder of converted files that the variant starts from, if it needs any. `delay` is the share of each
-    call's time that is added to it, `wait` the share after which every arm makes its next call.
+    call's time that is added to it, `wait` the share after which every arm makes its next call. If the start is not a
+    `reported` one, garbage is collected only at its end.
     """
 
     case: str
@@ -62,6 +63,7 @@ class Build(Request[BuildReply]):
     files: str | None = None
     delay: float = 0.0
     wait: float = 0.0
+    reported: bool = True
 
 
 @dataclass(frozen=True)

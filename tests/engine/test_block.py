@@ -200,8 +200,16 @@ def test_an_interrupted_block_has_no_end(run, tally) -> None:
     assert not tally.journal.of(BlockEnd)
 
 
-def test_arms_on_cores_of_their_own_are_checked_while_others_are_built(run, monkeypatch) -> None:
+def test_arms_on_cores_of_their_own_are_checked_and_warmed_up_while_others_are_built(run, monkeypatch) -> None:
     monkeypatch.setattr(module, "core_sets", lambda *_: [(0,), (1,)])
+    steps = [name for name, _, _ in run().steps]
+    assert sorted(steps[:12]) == ["check"] * 4 + ["prepare"] * 4 + ["warm up"] * 4
+    assert steps[12:] == ["turn"] * 4 + ["read back"] * 4
+
+
+def test_arms_that_can_not_move_are_warmed_up_on_the_cores_of_the_block(run, monkeypatch) -> None:
+    monkeypatch.setattr(module, "core_sets", lambda *_: [(8,), (9,)])
+    monkeypatch.setattr(module, "can_move", lambda *_: False)
     steps = [name for name, _, _ in run().steps]
     assert sorted(steps[:8]) == ["check"] * 4 + ["prepare"] * 4
     assert steps[8:] == ["warm up"] * 4 + ["turn"] * 4 + ["read back"] * 4
@@ -248,8 +256,10 @@ def reply(samples) -> SliceReply:
 
 
 @pytest.fixture
-def inference(context, tally, groups, tmp_path):
+def inference(context, tally, groups, monkeypatch):
     """Return a function that measures a block of inference, with these labels of the images in the block."""
+    # One arm after the other: the groups have the same process id, and so the same file of logits.
+    monkeypatch.setattr(module, "core_sets", lambda *_: [(0,)])
     tally.oracle["cnn-small"] = np.eye(10)[np.arange(12) % 10]
     for arm, case in ((ORACLE, ONE), (ORACLE, FOUR)):
         tally.labels[arm.id, case.id] = np.arange(12) % 10

@@ -32,14 +32,14 @@ def test_throughput_has_a_single_threaded_worker_per_core(context, arm, case, ex
 def test_the_workers_of_a_group_get_a_core_each_and_the_slowest_counts(context, tally) -> None:
     replies = iter([BuildReply(1, 9, 3), BuildReply(4, 2, 8)])
     group = FakeGroup({Build: lambda _: next(replies)}, workers=2)
-    assert build_sessions(context, tally, group, ORACLE, THROUGHPUT, [3, 5]) == BuildReply(4, 9, 8)
+    assert build_sessions(context, tally, group, ORACLE, THROUGHPUT, [3, 5], reported=False) == BuildReply(4, 9, 8)
     assert [request.cores for request in group.requests] == [(3,), (5,)]
     assert {request.threads for request in group.requests} == {1}
 
 
 def test_a_single_worker_gets_all_cores(context, tally) -> None:
     group = FakeGroup({Build: lambda _: BuildReply(1, 2, 3)})
-    assert build_sessions(context, tally, group, ORACLE, ONE, [3, 5]) == BuildReply(1, 2, 3)
+    assert build_sessions(context, tally, group, ORACLE, ONE, [3, 5], reported=True) == BuildReply(1, 2, 3)
     (request,) = group.requests
     assert request == Build(
         case=ONE.id, stack="oracle", variant="numpy", model="cnn-small", precision="fp32", batch_size=1, threads=1,
