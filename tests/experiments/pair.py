@@ -18,9 +18,11 @@ from bench.machine.facts import usable_cores
 from bench.suite.selftest import equal_suite
 
 # Overheads of a process in a block besides the import of the framework, and of a turn besides its slice.
-BUILD_S, TURN_S = 0.35, 0.02
+BUILD_S, TURN_S = 0.35, 0.018
+# The time in which processes start side by side, as a share of that one after the other.
+TOGETHER = 0.6
 # The time before the first block: seconds, and imports of the framework.
-PROOF_S, PROOF_IMPORTS = 3.0, 4
+PROOF_S, PROOF_IMPORTS = 3.0, 3
 
 
 def import_s() -> float:
@@ -36,7 +38,7 @@ def import_s() -> float:
 def affordable_blocks(budget: float, arms: int) -> int:
     """Return how many blocks fit into a budget in s, at least those that an interval needs."""
     start_s = import_s()
-    block_s = arms * (start_s + BUILD_S + USUAL.rounds * (USUAL.slice_ns / 1e9 + TURN_S))
+    block_s = arms * (TOGETHER * (start_s + BUILD_S) + USUAL.rounds * (USUAL.slice_ns / 1e9 + TURN_S))
     return max(6, int((budget - PROOF_S - (2 + PROOF_IMPORTS) * start_s) / block_s))
 
 

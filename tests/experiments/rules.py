@@ -1,4 +1,4 @@
-"""Compare rules for the ratio of a block, on simulated machines with two speeds and on recorded runs.
+"""Compare rules for the speedup of a run, on simulated machines with two speeds and on recorded runs.
 
     python tests/experiments/rules.py                  # simulated: half-width, and how often the truth is inside
     python tests/experiments/rules.py RUN [RUN ...]    # recorded: half-width of each primary and A/A comparison
@@ -20,70 +20,85 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from bench.analysis.latency import BlockLatencies, windows
+from bench.analysis.latency import FAST_QUANTILE, blocks_of_case, mostly_at_rest, windows
 from bench.analysis.run import Run
 from bench.analysis.stats import hodges_lehmann, quantile, trimmed_mean, wilcoxon_interval
 from bench.suite.arms import LATENCY
-from tests.analysis.two_speeds import CALLS_S, simulated_slices
+from tests.analysis.two_speeds import CALLS_S, FACTORS, simulated_slices
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     # Samples in ns by arm and round.
     Slices = Mapping[str, Mapping[int, Sequence[int]]]
-    Ratio = Callable[[str, str], float]
+    # From arm and baseline to the log ratios of the blocks.
+    Ratios = Callable[[str, str], list[float]]
 
-PROTOCOLS = ((3, 0.2), (24, 0.05))
-RESTS, STATES_S = (0.9, 0.6, 0.3, 0.1), (0.001, 0.01, 0.1, 1, 60)
-BLOCKS, RUNS = 10, 40
+# Blocks, rounds, and seconds of a slice: what fits into ten minutes.
+PROTOCOLS = ((8, 3, 0.2), (9, 24, 0.05), (17, 8, 0.05))
+SHARES, STATES_S, RUNS = (0.05, 0.2, 0.4, 0.7), (0.001, 0.01, 0.1, 1, 60), 40
+# In its other state the machine is slower or faster, by another factor for each arm.
+MACHINES = {"slower": FACTORS, "faster": {"base": 0.7, "same": 0.7, "fast": 0.85, "other": 0.75}}
 
 
-def rules(slices: Slices) -> dict[str, Ratio]:
-    """Return functions of arm and baseline that give the log ratio of a block."""
-    by_arm = {arm: {n: windows(samples) for n, samples in rounds.items()} for arm, rounds in slices.items()}
-    block = BlockLatencies(by_arm)
-    merged = {arm: sorted(value for values in rounds.values() for value in values) for arm, rounds in by_arm.items()}
+def rules(blocks: Sequence[Slices]) -> dict[str, Ratios]:
+    by_arm = [{arm: {n: windows(samples) for n, samples in turns.items()} for arm, turns in b.items()} for b in blocks]
+    alone = [blocks_of_case({0: block})[0] for block in by_arm]
+    together = blocks_of_case(dict(enumerate(by_arm))).values()
 
-    def paired(summary: Callable[[str, int], float]) -> Ratio:
-        def ratio(arm: str, baseline: str) -> float:
-            rounds = slices[arm].keys() & slices[baseline].keys()
-            return median(math.log(summary(baseline, n) / summary(arm, n)) for n in rounds)
+    def as_it_was(arm: str, baseline: str) -> list[float]:
+        return [
+            median(
+                math.log(trimmed_mean(block[baseline][n]) / trimmed_mean(block[arm][n]))
+                for n in block[arm].keys() & block[baseline].keys()
+            )
+            for block in blocks
+            if {arm, baseline} <= block.keys()
+        ]
 
-        return ratio
+    def fastest(block: Mapping[str, Mapping[int, Sequence[float]]], arm: str) -> float:
+        return quantile(sorted(value for values in block[arm].values() for value in values), FAST_QUANTILE)
 
-    def low(share: float) -> Ratio:
-        return lambda arm, baseline: math.log(quantile(merged[baseline], share) / quantile(merged[arm], share))
+    def fastest_tenth(arm: str, baseline: str) -> list[float]:
+        present = [block for block in by_arm if {arm, baseline} <= block.keys()]
+        return [math.log(fastest(block, baseline) / fastest(block, arm)) for block in present]
+
+    def at_rest(arm: str, baseline: str) -> list[float]:
+        present = [block for block in together if block.is_at_rest and {arm, baseline} <= block.windows.keys()]
+        return [block.log_ratio(arm, baseline, block.windows[arm].keys()) for block in present]
+
+    def at_rest_by_block(arm: str, baseline: str) -> list[float]:
+        present = [block for block in alone if {arm, baseline} <= block.windows.keys()]
+        return [block.log_ratio(arm, baseline, block.windows[arm].keys()) for block in present]
 
     return {
-        "as it was": paired(lambda arm, n: trimmed_mean(slices[arm][n])),
-        "rounds, median window": paired(lambda arm, n: median(by_arm[arm][n])),
-        "10 % of windows": low(0.10),
-        "25 % of windows": low(0.25),
-        "median at rest": low(block.rest_share / 2),
-        "at rest": lambda arm, baseline: block.log_ratio(arm, baseline, slices[arm].keys() & slices[baseline].keys()),
+        "as it was": as_it_was,
+        "fastest tenth": fastest_tenth,
+        "at rest, by block": at_rest_by_block,
+        "at rest": at_rest if mostly_at_rest(together) else as_it_was,
     }
 
 
 def simulate() -> None:
+    """Print a row for each machine and rule; the truth is the ratio at the machine's faster speed."""
     random = np.random.default_rng(1)
-    print("half-width, % (coverage, %) by rule; columns: " + ", ".join(f"{n} x {1e3 * s:g} ms" for n, s in PROTOCOLS))
-    for rest, state_s in product(RESTS, STATES_S):
-        found = defaultdict[str, list[str]](list)
-        for rounds, slice_s in PROTOCOLS:
-            times = 2 * state_s * rest, 2 * state_s * (1 - rest)
-            ratios = defaultdict[tuple[str, str, int], list[float]](list)
-            for run, _ in product(range(RUNS), range(BLOCKS)):
-                for rule, ratio in rules(simulated_slices(random, rounds, slice_s, *times)).items():
-                    for arm in list(CALLS_S)[1:]:
-                        ratios[rule, arm, run].append(ratio(arm, "base"))
-            intervals = {place: wilcoxon_interval(values, 0.95) for place, values in ratios.items()}
-            for rule in dict.fromkeys(rule for rule, _, _ in ratios):
-                own = {place: interval for place, interval in intervals.items() if place[0] == rule and interval}
-                width = fmean(interval.half_width for interval in own.values())
-                held = fmean(not own[p].excludes(math.log(CALLS_S["base"] / CALLS_S[p[1]])) for p in own)
-                found[rule].append(f"{100 * width:5.2f} ({100 * held:3.0f})")
-        for rule, texts in found.items():
-            print(f"rest {rest:.0%}, states {state_s:5g} s  {rule:22s} {'  '.join(texts)}", flush=True)
+    print("half-width, % (coverage, %); columns: " + ", ".join(f"{b} x {n} x {1e3 * s:g} ms" for b, n, s in PROTOCOLS))
+    for (kind, factors), share, state_s in product(MACHINES.items(), SHARES, STATES_S):
+        times = 2 * state_s * (1 - share), 2 * state_s * share
+        truths = {arm: CALLS_S[arm] * min(1, factor) for arm, factor in factors.items()}
+        texts = defaultdict[str, list[str]](list)
+        for count, rounds, slice_s in PROTOCOLS:
+            widths, held = defaultdict[str, list[float]](list), defaultdict[str, list[bool]](list)
+            for _ in range(RUNS):
+                blocks = [simulated_slices(random, rounds, slice_s, *times, factors) for _ in range(count)]
+                for (rule, ratios), arm in product(rules(blocks).items(), list(CALLS_S)[1:]):
+                    if interval := wilcoxon_interval(ratios(arm, "base"), 0.95):
+                        widths[rule].append(interval.half_width)
+                        held[rule].append(not interval.excludes(math.log(truths["base"] / truths[arm])))
+            for rule in widths:
+                texts[rule].append(f"{100 * fmean(widths[rule]):5.2f} ({100 * fmean(held[rule]):3.0f})")
+        for rule, columns in texts.items():
+            print(f"{share:3.0%} {kind}, for {state_s:5g} s  {rule:18s} {'  '.join(columns)}", flush=True)
 
 
 def compare_recorded(folder: Path) -> None:
@@ -93,17 +108,14 @@ def compare_recorded(folder: Path) -> None:
         for arm in run.participants(case):
             for turn in run.slices(arm, case):
                 blocks[turn.block][arm.id][turn.round] = turn.samples_ns
-        by_block = [(slices, rules(slices)) for slices in blocks.values()]
         pairs = [pair for pair in run.pairs if pair.case == case and (pair.candidate or pair.arm.replica)]
-        pairs = pairs or [pair for pair in run.pairs if pair.case == case]
-        for pair in pairs:
+        for pair in pairs or [pair for pair in run.pairs if pair.case == case]:
             print(f"{folder}: {case.label}: {pair.arm.label} compared with {pair.baseline.label}")
-            for rule in by_block[0][1]:
-                present = [r[rule] for slices, r in by_block if {pair.arm.id, pair.baseline.id} <= slices.keys()]
-                ratios = [ratio(pair.arm.id, pair.baseline.id) for ratio in present]
-                interval = wilcoxon_interval(ratios, 0.95)
+            for rule, ratios in rules(list(blocks.values())).items():
+                found = ratios(pair.arm.id, pair.baseline.id)
+                interval = wilcoxon_interval(found, 0.95)
                 width = f"{100 * interval.half_width:5.2f}" if interval else "    -"
-                print(f"  {rule:22s} {width}  {math.exp(hodges_lehmann(ratios)):.4f}")
+                print(f"  {rule:18s} {width}  {math.exp(hodges_lehmann(found)):.4f}  {len(found)} blocks")
 
 
 if __name__ == "__main__":
