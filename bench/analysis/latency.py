@@ -7,13 +7,15 @@ virtual machine shows them. docs/measurement.md states both rules, docs/trust.md
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, pairwise
-from statistics import fmean, median
+from statistics import fmean, median_high
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from bench.analysis.stats import quantile
+from bench.suite.arms import REPLICA
 from models.errors import unknown
 
 if TYPE_CHECKING:
@@ -60,12 +62,15 @@ class BlockLatencies:
 
     @cached_property
     def rest_share(self) -> float:
-        """Return the share of windows at rest: the median over arms, as an arm may be slow by itself."""
-        shares = []
-        for arm, rounds in self.windows.items():
-            values = _sorted(rounds)
-            shares.append(sum(value <= self.limits_ns[arm] for value in values) / len(values))
-        return median(shares)
+        """Return the share of windows at rest: the upper median over arms, as an arm may be slow by itself.
+
+        An arm and its replica are one arm.
+        """
+        at_rest = defaultdict[str, list[bool]](list)
+        for arm in self.windows.keys() & self.limits_ns.keys():
+            values = chain.from_iterable(self.windows[arm].values())
+            at_rest[arm.removesuffix(REPLICA)] += (value <= self.limits_ns[arm] for value in values)
+        return median_high(map(fmean, at_rest.values())) if at_rest else 0.0
 
     @property
     def is_at_rest(self) -> bool:
@@ -82,18 +87,26 @@ class BlockLatencies:
 
 
 def blocks_of_case(by_block: Mapping[int, Windows]) -> dict[int, BlockLatencies]:
-    """Return the blocks of a case. The machine at rest is the fastest that it was in all of them."""
+    """Return the blocks of a case. The machine at rest is the fastest that it was in all of them.
+
+    Arms that take part in some blocks only do not tell how fast it was in the others, unless all arms are such.
+    """
     arms = dict.fromkeys(chain.from_iterable(by_block.values()))
+    everywhere = [arm for arm in arms if all(arm in block for block in by_block.values())]
     limits = {}
-    for arm in arms:
+    for arm in everywhere or arms:
         values = chain.from_iterable(_sorted(block[arm]) for block in by_block.values() if arm in block)
         limits[arm] = REST_FACTOR * quantile(sorted(values), FAST_QUANTILE)
     return {number: BlockLatencies(block, limits) for number, block in by_block.items()}
 
 
-def mostly_at_rest(blocks: Collection[BlockLatencies]) -> bool:
-    """Return whether the machine was at rest in so many blocks that the others can be left out."""
-    return sum(block.is_at_rest for block in blocks) >= max(1, MIN_REST_BLOCKS * len(blocks))
+def mostly_at_rest(blocks: Collection[BlockLatencies], needed: int) -> bool:
+    """Return whether the blocks at rest are so many that the others can be left out.
+
+    `needed` is the number of blocks from which a speedup can be claimed.
+    """
+    at_rest = sum(block.is_at_rest for block in blocks)
+    return at_rest >= max(1, MIN_REST_BLOCKS * len(blocks), min(needed, len(blocks)))
 
 
 def _sorted(rounds: Mapping[int, Sequence[float]]) -> list[float]:

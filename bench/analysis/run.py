@@ -10,9 +10,18 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from bench.analysis import gates
 from bench.analysis.gates import Estimate, estimate_of
-from bench.analysis.latency import AS_IT_WAS, BlockLatencies, blocks_of_case, find_rule, mostly_at_rest, windows
+from bench.analysis.latency import (
+    AS_IT_WAS,
+    AT_REST,
+    BlockLatencies,
+    blocks_of_case,
+    find_rule,
+    mostly_at_rest,
+    windows,
+)
 from bench.analysis.stats import percentile, trimmed_mean
 from bench.journal import JOURNAL, read_journal
+from bench.machine.microarchitecture import instructions
 from bench.records import (
     BlockEnd,
     Check,
@@ -194,6 +203,11 @@ class Run:
         others = (self.proof(arm, other) for other in self.cases if other.model == case.model)
         return max((own, *(proof for proof in others if proof)), key=lambda proof: proof.images)
 
+    def instructions(self, arm: Arm, case: Case) -> str | None:
+        """Return which instructions an arm multiplied with, as far as its kernels' names say so."""
+        proof = self.proof(arm, case)
+        return instructions(proof.kernels, arm.precision, self.info.machine.instruction_sets) if proof else None
+
     def parity(self, pair: Pair) -> Parity | None:
         return self._parities.get((pair.arm.id, pair.baseline.id, pair.case.id))
 
@@ -288,16 +302,17 @@ class Run:
 
     def rule_of(self, case: Case, rule: Rule | None = None) -> Rule:
         """Return the rule, the run's if none is named; AS_IT_WAS for a case in which the machine was seldom at rest."""
-        return rule or self.rule if mostly_at_rest(self._windows.get(case.id, {}).values()) else AS_IT_WAS
+        blocks = self._windows.get(case.id, {}).values()
+        return rule or self.rule if mostly_at_rest(blocks, self._needed_blocks) else AS_IT_WAS
 
     @cached_property
-    def _block_latencies_ns(self) -> dict[tuple[str, str], dict[int, float]]:
-        return {key: self._by_block(*key, latencies) for key, latencies in self._latencies.items()}
-
-    def _by_block(self, arm: str, case: str, latencies: dict[tuple[int, int], float]) -> dict[int, float]:
-        if self.rule_of(self._cases[case]) == AS_IT_WAS:
-            return _medians(latencies)
-        return {number: block.latency_ns(arm, rounds) for number, block, rounds in self._rest(case, latencies)}
+    def _needed_blocks(self) -> int:
+        """Return how many blocks an interval needs, and a primary comparison after Holm's correction."""
+        if self.preset.confidence is None:
+            return 1
+        candidates = max(1, sum(pair.candidate for pair in self.pairs))
+        # The smallest p value of n blocks is 2 / 2**n.
+        return math.ceil(1 + math.log2(candidates / (1 - self.preset.confidence)))
 
     def _rest(self, case: str, places: Iterable[tuple[int, int]]) -> Iterator[tuple[int, BlockLatencies, set[int]]]:
         """Yield number, windows and rounds of the blocks of these (block, round) in which the machine was at rest."""
@@ -308,9 +323,15 @@ class Run:
             if (latencies := self._windows[case][block]).is_at_rest:
                 yield block, latencies, numbers
 
-    def block_latencies_ns(self, arm: Arm, case: Case) -> dict[int, float]:
-        """Return the time per batch or epoch by block."""
-        return self._block_latencies_ns.get((arm.id, case.id), {})
+    def block_latencies_ns(self, arm: Arm, case: Case, rule: Rule | None = None) -> dict[int, float]:
+        """Return the time per batch or epoch by block; as it was if no block of the arm was at rest."""
+        latencies = self._latencies.get((arm.id, case.id), {})
+        at_rest = {}
+        if self.rule_of(case, rule) == AT_REST:
+            at_rest = {
+                number: block.latency_ns(arm.id, rounds) for number, block, rounds in self._rest(case.id, latencies)
+            }
+        return at_rest or _medians(latencies)
 
     def typical_latency_ns(self, arm: Arm, case: Case) -> float | None:
         """Return the median over blocks of the blocks' latencies."""
@@ -336,9 +357,16 @@ class Run:
         }
 
     def estimate(self, pair: Pair, rule: Rule | None = None, *, disturbed: bool = True) -> Estimate | None:
-        """Return the speedup of a comparison with its intervals, or None if no block has both arms."""
+        """Return the speedup of a comparison with its intervals, or None if no block has both arms.
+
+        If no rule is named it is the run's, or AS_IT_WAS where only that gives an interval, or an estimate at all.
+        """
         log_ratios = self.log_ratios(pair, rule, disturbed=disturbed)
-        return estimate_of(list(log_ratios.values()), self.preset.confidence) if log_ratios else None
+        found = estimate_of(list(log_ratios.values()), self.preset.confidence) if log_ratios else None
+        if rule is None and self.rule_of(pair.case) == AT_REST and not (found and found.interval):
+            other = self.estimate(pair, AS_IT_WAS, disturbed=disturbed)
+            return other if other and (other.interval or not found) else found
+        return found
 
     def band(self, pair: Pair) -> float | None:
         """Return the largest absolute log ratio inside the interval of the A/A comparison on the same case."""

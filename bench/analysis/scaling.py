@@ -9,10 +9,12 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from bench.analysis.gates import estimate_of
+from bench.analysis.latency import AS_IT_WAS
 from bench.suite.arms import Case, threads_label
 
 if TYPE_CHECKING:
     from bench.analysis.gates import Estimate
+    from bench.analysis.latency import Rule
     from bench.analysis.run import Run
     from bench.suite.arms import Arm
 
@@ -87,10 +89,12 @@ def _sweep(run: Run, over: str, cases: list[Case]) -> Sweep:
 
 
 def _points(run: Run, arm: Arm, cases: list[Case]) -> tuple[Point, ...]:
-    first = _times_per_image_ns(run, arm, cases[0])
+    # One rule for all points, so that their ratios compare alike.
+    rule = AS_IT_WAS if any(run.rule_of(case) == AS_IT_WAS for case in cases) else None
+    first = _times_per_image_ns(run, arm, cases[0], rule)
     points = []
     for case in cases:
-        times = _times_per_image_ns(run, arm, case)
+        times = _times_per_image_ns(run, arm, case, rule)
         if times:
             gains = [math.log(first[block] / times[block]) for block in sorted(first.keys() & times.keys())]
             typical = median(times.values())
@@ -99,7 +103,6 @@ def _points(run: Run, arm: Arm, cases: list[Case]) -> tuple[Point, ...]:
     return tuple(points)
 
 
-def _times_per_image_ns(run: Run, arm: Arm, case: Case) -> dict[int, float]:
-    """Return by block the median over its rounds of the time per image."""
+def _times_per_image_ns(run: Run, arm: Arm, case: Case, rule: Rule | None) -> dict[int, float]:
     images = run.images_per_turn(case)
-    return {block: latency / images for block, latency in run.block_latencies_ns(arm, case).items()}
+    return {block: latency / images for block, latency in run.block_latencies_ns(arm, case, rule).items()}

@@ -15,6 +15,7 @@ from bench.analysis.training import training_faults
 from bench.suite.arms import TRAINING, Arm, Case, Pair
 
 if TYPE_CHECKING:
+    from bench.analysis.latency import Rule
     from bench.analysis.run import Run
 
 
@@ -22,14 +23,15 @@ if TYPE_CHECKING:
 class Speedup:
     """A row of the speedup table.
 
-    `estimate` follows the run's rule. `at_rest` and `as_it_was` are the estimates by both rules, before Holm's
-    correction; `at_rest` is None without latencies of single calls. `undisturbed` leaves out the disturbed rounds.
+    `estimate` follows `rule`. `at_rest` and `as_it_was` are the estimates by both rules, before Holm's correction;
+    `at_rest` is None where the machine was seldom at rest. `undisturbed` leaves out the disturbed rounds.
     `matched` is None if one of the environments is missing.
     `primary` marks an arm's comparison with its fastest baseline.
     """
 
     pair: Pair
     verdict: Verdict
+    rule: Rule
     estimate: Estimate | None
     at_rest: Estimate | None
     as_it_was: Estimate | None
@@ -66,8 +68,11 @@ def _rows(run: Run) -> list[Speedup]:
     at_rest = [
         run.estimate(pair, AT_REST) if run.rule_of(pair.case, AT_REST) == AT_REST else None for pair in run.pairs
     ]
-    by_rule = zip(run.pairs, at_rest, as_it_was, strict=True)
-    estimates = [rest if run.rule_of(pair.case) == AT_REST else was for pair, rest, was in by_rule]
+    estimates = [run.estimate(pair) for pair in run.pairs]
+    rules = [
+        AT_REST if run.rule_of(pair.case) == AT_REST and estimate == rest else AS_IT_WAS
+        for pair, estimate, rest in zip(run.pairs, estimates, at_rest, strict=True)
+    ]
     candidates = [index for index, pair in enumerate(run.pairs) if pair.candidate]
     p_values = [
         1.0 if (estimate := estimates[index]) is None or estimate.p_value is None else estimate.p_value
@@ -89,6 +94,7 @@ def _rows(run: Run) -> list[Speedup]:
         Speedup(
             pair=pair,
             verdict=_verdict(run, pair, estimate),
+            rule=rules[index],
             estimate=estimate,
             at_rest=at_rest[index],
             as_it_was=as_it_was[index],

@@ -35,8 +35,8 @@ CONVERT_TIMEOUT_S = 600
 # Threads that read at the same time: more of them wait for each other when the files are in memory already. The most
 # bytes of one call.
 READERS, READ_BYTES = 4, 1 << 30
-# Sources are read only where no bytecode stands for them.
-READ_AHEAD = (".so", ".pyc", ".h")
+# TorchInductor reads all of torch's sources, to know whether its cache is valid.
+READ_AHEAD = (".so", ".py", ".pyc", ".h")
 IMAGES, CALIBRATION = "test-images.npy", "calibration.npy"
 # As many images as NNCF uses by default.
 CALIBRATION_IMAGES, CALIBRATION_SEED = 300, 0
@@ -90,7 +90,7 @@ def read_ahead(folders: Iterable[Path], scratch: Path) -> None:
 
 
 def _files_to_read(folder: Path) -> dict[tuple[int, int], tuple[int, Path]]:
-    """Return size and path of each library, compiled module and header in a folder, by device and inode."""
+    """Return size and path of each library, module and header in a folder, by device and inode."""
     paths = (
         Path(parent, name)
         for parent, _, names in os.walk(folder)

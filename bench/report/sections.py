@@ -10,6 +10,7 @@ from bench.analysis.latency import AS_IT_WAS, AT_REST
 from bench.analysis.scaling import BATCH_SIZE, sweeps
 from bench.analysis.speedups import speedups
 from bench.analysis.training import trained_arms
+from bench.machine.microarchitecture import cpu_label
 from bench.report.arm_table import COSTS, LIMITS, TIMES, arm_columns
 from bench.report.document import Column, Document, Paragraph, Plot, Section, table
 from bench.report.tables import (
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from bench.suite.arms import Arm, Case
 
 LATENCY_SENTENCE = {
-    AT_REST: "Latency is the median over blocks of the latency at rest.",
+    AT_REST: "Latency is the median over blocks of the latency at rest; as it was, where no block was at rest.",
     AS_IT_WAS: """Latency is the median over blocks and rounds of the slices' trimmed means (a tenth of the calls is cut
         off at each end).""",
 }
@@ -68,7 +69,7 @@ def document(run: Run, arms: Mapping[Case, Sequence[ArmRow]], plots: set[str]) -
     return Document(
         title=f"{info.suite.name}: {info.suite.summary}",
         lead=(
-            f"""{info.machine.cpu}, {info.threads} threads, data {info.data.name}, preset {info.preset}, started
+            f"""{cpu_label(info.machine)}, {info.threads} threads, data {info.data.name}, preset {info.preset}, started
             {info.started}. The results hold for this machine and this run."""
         ),
         warnings=tuple(warnings(run)),
@@ -118,7 +119,8 @@ def _rule_sentence(run: Run) -> str:
         return ""
     if run.rule == AT_REST:
         return """Speedups compare the arms while the machine is at rest, which is its fastest speed. The column As it
-            was counts all of its speeds, and all blocks."""
+            was counts all of its speeds, and all blocks. Where too few blocks for an interval were at rest, a speedup
+            is that of the machine as it was."""
     return """Speedups compare the arms on the machine as it was, at all of its speeds. The column At rest compares
         them at its fastest speed."""
 

@@ -152,7 +152,7 @@ def speedup_columns(run: Run, case: Case | None = None) -> list[Column[Speedup]]
         Column("ci_high_without_marked_rounds", lambda row: high(undisturbed_interval(row))),
         Column("settings", lambda row: row.pair.arm.settings),
         Column("threads", lambda row: run.threads(row.pair.case)),
-        Column("rule", lambda row: run.rule_of(row.pair.case)),
+        Column("rule", lambda row: row.rule),
         *estimate_columns("at_rest", lambda row: row.at_rest, ""),
         *estimate_columns("as_it_was", lambda row: row.as_it_was, ""),
     ]

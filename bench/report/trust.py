@@ -28,7 +28,8 @@ AT_REST_METHOD = f"""Latency at rest: the samples of a slice are divided into wi
     one call, of which the mean counts. A window is at rest if it is at most {REST_FACTOR - 1:.0%} slower than the
     fastest tenth of its arm in the run. The median over arms gives the share of time at rest, the same for all arms of
     a block. An arm's latency is the median of its fastest windows of that share. Blocks with a share below
-    {MIN_REST_SHARE:.0%} are left out. A case in which those are more than half is reported as the machine was."""
+    {MIN_REST_SHARE:.0%} are left out. If those are more than half, or too many to claim a speedup, the case is
+    reported as the machine was."""
 
 
 def checks(run: Run) -> Section:

@@ -87,8 +87,8 @@ PRESETS = {
         ),
         Preset(
             name="standard",
-            summary="17 blocks, 95 % intervals",
-            blocks=17,
+            summary="16 blocks, 95 % intervals",
+            blocks=16,
             ladder_blocks=8,
             training_blocks=20,
             rounds=8,

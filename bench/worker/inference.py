@@ -85,6 +85,16 @@ class InferenceWorker:
         if not request.reported:
             # Imports make a million objects and hardly any garbage.
             gc.disable()
+        try:
+            reply = self._build(request)
+            # All that was built stays: without it, the collection before each slice has little to traverse.
+            gc.collect()
+            gc.freeze()
+        finally:
+            gc.enable()
+        return reply
+
+    def _build(self, request: messages.Build) -> messages.BuildReply:
         network = NETWORKS[request.model]
         spec = InferenceSpec(
             network=network,
@@ -114,10 +124,6 @@ class InferenceWorker:
         batches = [session.prepare(images.starting_at(index * request.batch_size)) for index in range(count)]
         step, pool = delayed(session.step, cycle(batches), request.delay, request.wait)
         self._cases[request.case] = BuiltCase(session, images, step, pool)
-        # All that was built stays: without it, the collection before each slice has little to traverse.
-        gc.collect()
-        gc.freeze()
-        gc.enable()
         return messages.BuildReply(self._opened.import_ns, build_ns, first_call_ns)
 
     def run_slice(self, request: messages.RunSlice) -> messages.SliceReply:

@@ -45,8 +45,8 @@ class Build(Request[BuildReply]):
     """Build a session for a case, on these cores (None: on any).
 
     `files` is the folder of converted files that the variant starts from, if it needs any. `delay` is the share of each
-    call's time that is added to it, `wait` the share after which every arm makes its next call. If the start is not a
-    `reported` one, garbage is collected only at its end.
+    call's time that is added to it, `wait` the share after which every arm makes its next call. If time and memory
+    of the start are not `reported`, garbage is collected only at its end.
     """
 
     case: str
