@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 # Both of its formats: "…,exec,cpu,convolution,brgconv:avx512_core,forward_training,src_f32::…" and, since 3.5,
 # "…,exec,cpu,convolution,brg_conv_fwd:avx512_core,forward_training,src:f32::…".
 EXECUTED = re.compile(r"onednn_verbose.*,exec,cpu,(\w+),([^,]*),[^,]*,src[_:](\w+?):")
-INFORMATION = re.compile(r"onednn_verbose.*info,(?:oneDNN (v[\d.]+)|cpu,(runtime:\w+)|cpu,(isa:[^,]+))")
+INFORMATION = re.compile(r"onednn_verbose.*info,(?:oneDNN (v[\d.]+)|cpu,(runtime:\w+)|cpu,(isa:.+))")
 HEAVY = ("convolution", "inner_product", "matmul", "gemm_api")
 PRECISIONS = {"f32": "fp32", "bf16": "bf16", "u8": "int8", "s8": "int8"}
 

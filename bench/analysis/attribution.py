@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from bench.analysis.gates import Estimate
     from bench.analysis.run import Run
     from bench.analysis.speedups import Speedup
-    from bench.run_info import LadderInfo
+    from bench.run_info import LadderInfo, StepInfo
     from bench.suite.arms import Arm, Case
 
 # A smaller total gain is not divided into parts.
@@ -107,7 +107,7 @@ def _attribution(run: Run, ladder: LadderInfo, case: Case) -> Attribution:
         below, lowest = (rungs[-1].arm, rungs[0].arm) if rungs else (None, None)
         rungs.append(
             Rung(
-                name=" + ".join([*(skipped if rungs else ()), step.name]),
+                name=" + ".join([*(skipped if rungs else ()), _name_of(run, step, arm, case)]),
                 arm=arm,
                 step=run.estimate(Pair(arm, below, case)) if below else None,
                 total=run.estimate(Pair(arm, lowest, case)) if lowest else None,
@@ -118,6 +118,12 @@ def _attribution(run: Run, ladder: LadderInfo, case: Case) -> Attribution:
     planned, measured = {step.arm.partition("/")[0] for step in ladder.steps}, {rung.arm.stack for rung in rungs}
     name = f"{ladder.name}, {rungs[0].arm.stack} only" if len(measured) == 1 < len(planned) else ladder.name
     return Attribution(name, case, tuple(rungs), _extension(run, [rung.arm for rung in rungs], case), tuple(missing))
+
+
+def _name_of(run: Run, step: StepInfo, arm: Arm, case: Case) -> str:
+    """Return a step's name; at a lower precision with the instructions that make it fast."""
+    used = run.instructions(arm, case) if arm.precision != "fp32" else None
+    return f"{step.name} ({used})" if used else step.name
 
 
 def _extension(run: Run, arms: list[Arm], case: Case) -> Speedup | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -89,7 +88,7 @@ def core_sets(case: Case, cores: Sequence[int]) -> list[tuple[int, ...]]:
     Arms that shared cores would be far slower together than one after the other: a thread that spins for another one
     keeps it from running. In training, the threads that make batches are bound anew in each epoch, so none can move.
     """
-    usable, count = sorted(os.sched_getaffinity(0)), len(cores)
+    usable, count = sorted(facts.arm_cores()), len(cores)
     sets = [tuple(usable[start : start + count]) for start in range(0, len(usable) - count + 1, count)]
     movable = case.scenario == THROUGHPUT or (case.scenario == LATENCY and count <= MOST_MOVABLE_THREADS)
     return sets[: facts.usable_cores()] if movable and len(sets) > 1 else [tuple(cores)]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.clock import pause
-from bench.machine.facts import node_of, siblings
+from bench.machine.facts import arm_cores, node_of, siblings
 from bench.machine.resources import control_group_files
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def quiet_cores(count: int, observation_ns: int = CORE_OBSERVATION_NS) -> list[i
 
     SMT siblings are chosen only when every physical core is. Observes the cores unless all of them are needed.
     """
-    usable = sorted(os.sched_getaffinity(0))
+    usable = sorted(arm_cores())
     if count >= len(usable):
         return usable
     before = _ticks()

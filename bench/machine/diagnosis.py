@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from bench.clock import MAX_RESOLUTION_NS, now_ns, pause, timer_resolution_ns
 from bench.machine import counters, facts, resources
+from bench.machine.microarchitecture import cpu_label
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -47,7 +48,7 @@ def disturbances(threads: int) -> list[Finding]:
 def static_findings(threads: int | None = None) -> Iterator[Finding]:
     """Yield what stays the same, for this number of threads, or one per usable core."""
     machine = facts.describe()
-    yield Finding("CPU", f"{machine.cpu} (family {machine.family}, model {machine.model})")
+    yield Finding("CPU", f"{cpu_label(machine)}, family {machine.family}, model {machine.model}")
     yield _instruction_sets(machine.instruction_sets)
     yield from _cores(threads or facts.usable_cores())
     yield _numa(facts.usable_nodes())
@@ -72,6 +73,9 @@ def _cores(threads: int) -> Iterator[Finding]:
     usable, quota, physical = facts.usable_cores(), resources.quota_cores(), facts.physical_cores()
     advice = f"SMT siblings share a core: measure with --threads {physical}" if threads > physical else ""
     yield Finding("Usable cores", f"{usable}, on {physical} physical cores", advice)
+    fast, efficient = facts.cores_by_kind()
+    if fast and efficient:
+        yield Finding("Kinds of cores", f"{len(fast)} fast and {len(efficient)} efficient ones; arms run on fast ones")
     if quota is not None:
         advice = "a fraction of a core gets throttled: set the quota to whole cores" if quota != int(quota) else ""
         yield Finding("CPU quota of the control group", f"{quota:g} cores", advice)
@@ -115,7 +119,7 @@ def current_findings(observation_ns: int = OBSERVATION_NS) -> Iterator[Finding]:
     for process in processes:
         # The first call of a process starts its interval.
         _cpu_percent(process)
-    cores = sorted(os.sched_getaffinity(0))
+    cores = sorted(facts.arm_cores())
     before, start = counters.counters(cores), now_ns()
     pause(observation_ns)
     after, observed_ns = counters.counters(cores), now_ns() - start

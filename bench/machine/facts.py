@@ -13,6 +13,8 @@ from bench.machine.resources import allowed_nice, quota_cores
 
 CPU, NODES = Path("/sys/devices/system/cpu"), Path("/sys/devices/system/node")
 CLOCK_SOURCE = Path("/sys/devices/system/clocksource/clocksource0/current_clocksource")
+# The cores of a hybrid CPU, by kind.
+FAST_CORES, EFFICIENT_CORES = Path("/sys/devices/cpu_core/cpus"), Path("/sys/devices/cpu_atom/cpus")
 HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 # The instruction sets that the optimised kernels dispatch on, by their flags in /proc/cpuinfo.
 INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8")
@@ -109,15 +111,27 @@ def instruction_sets() -> list[str]:
     return [name for name in INSTRUCTION_SETS if name in flags]
 
 
+def cores_by_kind() -> tuple[set[int], set[int]]:
+    """Return the fast and the efficient cores of a hybrid CPU; both are empty on other CPUs."""
+    fast, efficient = (set(_cores_in(_text(file) or "")) for file in (FAST_CORES, EFFICIENT_CORES))
+    return fast, efficient
+
+
+def arm_cores() -> set[int]:
+    """Return the cores that arms may use: this process's, on a hybrid CPU only the fast ones if there are any."""
+    allowed, (fast, _) = os.sched_getaffinity(0), cores_by_kind()
+    return allowed & fast or allowed
+
+
 def usable_cores() -> int:
-    """Return how many cores this process may use: its affinity mask, or the CPU quota of its control group if less."""
-    mask, quota = len(os.sched_getaffinity(0)), quota_cores()
+    """Return how many cores arms may use at a time: those allowed, or the CPU quota of the control group if less."""
+    mask, quota = len(arm_cores()), quota_cores()
     return mask if quota is None else max(1, min(mask, int(quota)))
 
 
 def physical_cores() -> int:
     """Return the number of physical cores behind the logical ones that this process may use."""
-    return len({tuple(siblings(core)) for core in os.sched_getaffinity(0)})
+    return len({tuple(siblings(core)) for core in arm_cores()})
 
 
 def threads_per_core() -> int:
@@ -136,7 +150,7 @@ def node_of(core: int) -> int:
 
 def usable_nodes() -> int:
     """Return the number of memory nodes whose cores this process may use."""
-    return len({node_of(core) for core in os.sched_getaffinity(0)})
+    return len({node_of(core) for core in arm_cores()})
 
 
 def _cores_in(text: str) -> list[int]:

@@ -183,6 +183,13 @@ def arm_columns(run: Run, case: Case | None = None) -> list[Column[ArmRow]]:
         Column("oracle_agreement", lambda row: row.proof.agreement if row.proof else None),
         Column("threads", lambda row: run.threads(row.case)),
         Column("threads_read_back", lambda row: row.proof.threads if row.proof else None),
+        Column(
+            "instructions",
+            lambda row: run.instructions(row.arm, row.case) or "",
+            latency_title("Instructions"),
+            numeric=False,
+            group=TIMES,
+        ),
         Column("precision_read_back", lambda row: row.proof.precision if row.proof else None),
         Column("blocks_without_steady_state", unsteady_blocks),
         Column("data", lambda _: run.data),

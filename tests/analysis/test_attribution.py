@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from bench.analysis.attribution import attributions
+from bench.records import Proof
 from bench.suite.arms import Arm
 from tests.analysis.recorded_run import CASE, COMPILE, EAGER, JIT, inference_run, ladder_info
 
@@ -63,3 +64,15 @@ def test_without_a_gain_there_is_no_share(tmp_path) -> None:
     builder = inference_run(tmp_path / "run", eager=1e5, aa=1e5, compiled=1e5, jit=1e5)
     (ladder,) = attributions(builder.describe(ladders=(ladder_info("flat", LADDER),)).read())
     assert ladder.share is None
+
+
+def test_a_step_to_a_lower_precision_names_the_instructions(builder) -> None:
+    bf16 = replace(JIT, precision="bf16")
+    builder.add_arm(bf16, like=JIT)
+    builder.records = [
+        replace(record, kernels=("inner_product brgemm:avx10_1_512_amx bf16",)) if isinstance(record, Proof) else record
+        for record in builder.records
+    ]
+    run = builder.describe(ladders=(ladder_info("ladder", [("extension", JIT), ("bf16", bf16)]),)).read()
+    (ladder,) = attributions(run)
+    assert [rung.name for rung in ladder.rungs] == ["extension", "bf16 (AMX)"]

@@ -17,6 +17,7 @@ onednn_verbose,exec,cpu,gemm_api,,undef,src_f32::blocked:ab:f0 wei_f32::blocked:
 LINES_3_7 = """\
 onednn_verbose,v1,info,oneDNN v3.7.1 (commit 8d263e6)
 onednn_verbose,v1,info,cpu,runtime:OpenMP,nthr:2
+onednn_verbose,v1,info,cpu,isa:Intel AVX-512 with float16, Intel DL Boost and bfloat16 support and Intel AMX support
 onednn_verbose,v1,primitive,exec,cpu,convolution,brg_conv_fwd:avx512_core_vnni,forward_inference,src:u8::blocked:acdb,x
 onednn_verbose,v1,primitive,exec,cpu,matmul,brg_matmul:avx512_core_bf16,undef,src:bf16::blocked:ab::f0 wei:bf16,,,,0.1
 onednn_verbose,v1,primitive,exec,cpu,eltwise,jit:avx512_core,forward_inference,data:f32,,,,0.1
@@ -37,11 +38,16 @@ def test_different_precisions_are_joined() -> None:
 
 
 @pytest.mark.parametrize(
-    ("lines", "version", "runtime"), [(LINES_3_2, "v3.2.1", "threadpool"), (LINES_3_7, "v3.7.1", "OpenMP")]
+    ("lines", "version", "runtime", "isa"),
+    [
+        (LINES_3_2, "v3.2.1", "threadpool", "Intel DL Boost and bfloat16 support"),
+        (LINES_3_7, "v3.7.1", "OpenMP", "float16, Intel DL Boost and bfloat16 support and Intel AMX support"),
+    ],
 )
-def test_the_header_contains_version_and_runtime(lines, version, runtime) -> None:
-    information = onednn.information(lines)
-    assert (information["onednn"], information["onednn runtime"]) == (version, runtime)
+def test_the_header_contains_version_runtime_and_instruction_set(lines, version, runtime, isa) -> None:
+    assert onednn.information(lines) == {
+        "onednn": version, "onednn runtime": runtime, "onednn isa": f"Intel AVX-512 with {isa}",
+    }  # fmt: skip
 
 
 def test_output_from_c_is_captured_until_the_end_of_the_block(capfd) -> None:

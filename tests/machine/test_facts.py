@@ -46,3 +46,21 @@ def test_physical_cores_are_counted_among_the_usable_ones(tmp_path, monkeypatch,
     monkeypatch.setattr(facts, "CPU", tmp_path)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: mask)
     assert facts.physical_cores() == count
+
+
+@pytest.mark.parametrize(
+    ("files", "mask", "allowed"),
+    [
+        ({}, {0, 1}, {0, 1}),
+        ({"core": "0-3", "atom": "4-7"}, {2, 3, 4, 5}, {2, 3}),
+        ({"core": "0-3", "atom": "4-7"}, {6, 7}, {6, 7}),
+    ],
+)
+def test_arms_use_one_kind_of_core(tmp_path, monkeypatch, files, mask, allowed) -> None:
+    for kind, text in files.items():
+        (tmp_path / kind).write_text(text + "\n")
+    monkeypatch.setattr(facts, "FAST_CORES", tmp_path / "core")
+    monkeypatch.setattr(facts, "EFFICIENT_CORES", tmp_path / "atom")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: mask)
+    assert facts.arm_cores() == allowed
+    assert facts.cores_by_kind()[0] == ({0, 1, 2, 3} if files else set())
