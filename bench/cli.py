@@ -65,6 +65,10 @@ def run(
     threads: Annotated[
         str | None, typer.Option(metavar="N[,N...]", help="Numbers of threads; default: one for each usable core")
     ] = None,
+    isa: Annotated[
+        str | None,
+        typer.Option(metavar="NAME[,NAME...]", help="Settings to measure bf16 and int8 with as well: no-amx"),
+    ] = None,
     data: DataOption = "auto",
     seed: Annotated[int | None, typer.Option(help="The seed of the schedule; default: random, and stored")] = None,
     results: ResultsOption = RESULTS,
@@ -86,6 +90,7 @@ def run(
         batch_sizes=_numbers("--batch-size", batch_size),
         precisions=_names("--precision", precision),
         threads=tuple(dict.fromkeys(map(_thread_count, _numbers("--threads", threads)))),
+        limits=_names("--isa", isa),
         data=data,
         seed=None if seed == RANDOM_SEED else seed,
         results=results,

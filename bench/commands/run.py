@@ -36,6 +36,7 @@ class RunOptions:
     batch_sizes: tuple[int, ...] = ()
     precisions: tuple[str, ...] = ()
     threads: tuple[int, ...] = ()
+    limits: tuple[str, ...] = ()
     data: str = "auto"
     seed: int | None = None
     results: Path = Path("results")
@@ -60,6 +61,7 @@ def plan_run(options: RunOptions) -> Plan:
         chosen_stacks=options.stacks,
         environments=options.environments,
         threads=threads if len(threads) > 1 else (),
+        limits=options.limits,
     )
     seed = secrets.randbelow(MAX_SEED) if options.seed is None else options.seed
     plan = make_plan(suite, options.preset, seed, max(threads))

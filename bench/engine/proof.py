@@ -28,6 +28,7 @@ from bench.machine.counters import quiet_cores
 from bench.records import Conversion, Parity, Proof, Reference, Start
 from bench.suite.environments import HARNESS
 from bench.suite.plan import planned_pairs
+from bench.suite.variables import ISA_LIMITS
 from bench.worker.messages import Predict, Prove, Save
 from models import oracle
 from models.data import CLASSES, standardise
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from bench.suite.arms import Arm, Case
     from bench.suite.plan import Plan
     from bench.suite.schedule import Group
+    from bench.suite.variables import IsaLimit
     from bench.worker.messages import ProofReply
     from models.data import DataSet
     from models.spec import Network
@@ -201,7 +203,7 @@ def _prove_cases(
             cores = own
         for case in sorted(candidate.cases, key=lambda case: case == largest):
             if case != built:
-                build_sessions(context, tally, group, arm, case, cores, reported=False)
+                build_sessions(context, tally, group, arm, case, cores, reported=True)
             candidate.logits[case] = _prove_case(context, tally, group, arm, case, in_full=case == largest)
             candidate.cases.remove(case)
             proved.append(case)
@@ -312,7 +314,17 @@ def combined_proof(replies: Sequence[ProofReply], arm: Arm, threads: int) -> Pro
         ):
             if actual != expected:
                 raise WorkerError(f"proof failed: {what} read back as {actual}, asked for {expected}")
+        if limit := ISA_LIMITS.get(arm.settings):
+            _require_limit(limit, arm.settings, reply.kernels)
     return replace(replies[0], memory_bytes=sum(reply.memory_bytes for reply in replies))
+
+
+def _require_limit(limit: IsaLimit, settings: str, kernels: Sequence[str]) -> None:
+    """Raise WorkerError unless the kernels' names show that they kept to a limit of the instruction sets."""
+    if broken := [kernel for kernel in kernels if limit.forbidden in kernel.lower()]:
+        raise WorkerError(f"proof failed: {broken[0]} ran, which settings {settings} forbid")
+    if not any("avx" in kernel.lower() for kernel in kernels):
+        raise WorkerError(f"proof failed: no kernel's name shows that settings {settings} were in effect")
 
 
 def compare(ours: NDArray[Any], theirs: NDArray[Any]) -> tuple[float, float]:

@@ -12,6 +12,7 @@ from bench.suite.arms import TRAINING, Pair
 from bench.suite.environments import Environment, MissingEnvironmentError, environment_of
 from bench.suite.schedule import Block, Group, Preset, draw_schedule
 from bench.suite.suite import TRAINING_IMAGES, baselines_of, has_precision, takes_part
+from bench.suite.variables import ISA_LIMITS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -108,6 +109,9 @@ def obstacle(arm: Arm, missing: Mapping[str, str], instruction_sets: Sequence[st
     for needed in (INSTRUCTION_SETS_OF[arm.precision], stacks()[arm.stack].needs):
         if needed and not set(needed) & set(instruction_sets):
             return f"this CPU has none of {', '.join(needed)}"
+    limit = ISA_LIMITS.get(arm.settings)
+    if limit and limit.without not in instruction_sets:
+        return f"this CPU has no {limit.without}, which settings {arm.settings} would leave unused"
     return None
 
 

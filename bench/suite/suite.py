@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from backends.protocol import PRECISIONS
 from backends.registry import stacks
-from bench.suite.arms import ANY_PRECISION, DEFAULT_SETTINGS, LATENCY, TRAINING, Arm, Case, Ladder, matches
+from bench.suite.arms import ANY_PRECISION, DEFAULT_SETTINGS, LATENCY, TRAINING, Arm, Case, Ladder, Step, matches
 from bench.suite.environments import environment_names, find_stack
+from bench.suite.variables import ISA_LIMITS
 from models.data import SHAPES, TRAIN_LABELS
 from models.errors import UserError, unknown
 from models.recipes.parse import MAX_BATCH_SIZE
@@ -144,15 +145,18 @@ def narrow(
     chosen_stacks: Sequence[str] = (),
     environments: Sequence[str] = (),
     threads: Sequence[int] = (),
+    limits: Sequence[str] = (),
 ) -> Suite:
     """Replace the models, batch sizes, precisions and threads that are given, and keep the arms of the chosen stacks.
 
+    `limits` are settings that limit the instruction sets: the arms to which they apply are measured under them as well.
     Raises UserError for an unknown name, or when no arm is left.
     """
     known = {
         "model": (models, tuple(NETWORKS)),
         "precision": (precisions, PRECISIONS),
         "environment": (environments, environment_names()),
+        "instruction set": (limits, tuple(ISA_LIMITS)),
     }
     for kind, (names, allowed) in known.items():
         if odd := [name for name in names if name not in allowed]:
@@ -166,6 +170,9 @@ def narrow(
     if not patterns:
         present = ", ".join(dict.fromkeys(pattern.precision for pattern in of_stacks))
         raise UserError(f"suite {suite.name} has no arm at {', '.join(precisions)}; its arms have {present}")
+    suite = replace(suite, precisions=tuple(dict.fromkeys(precisions)) or suite.precisions)
+    for settings in dict.fromkeys(limits):
+        suite, patterns = _with_limit(suite, patterns, settings)
     return replace(
         suite,
         arm_patterns=patterns,
@@ -173,9 +180,33 @@ def narrow(
         primary=tuple(pattern for pattern in suite.primary if pattern in patterns),
         models=tuple(dict.fromkeys(models)) or suite.models,
         batch_sizes=tuple(dict.fromkeys(batch_sizes)) or suite.batch_sizes,
-        precisions=tuple(dict.fromkeys(precisions)) or suite.precisions,
         threads=tuple(dict.fromkeys(threads)),
     )
+
+
+def _with_limit(suite: Suite, patterns: tuple[Arm, ...], settings: str) -> tuple[Suite, tuple[Arm, ...]]:
+    """Add the arms under a limit to the patterns, and before the first of them in each ladder a step with its limit."""
+    limit = ISA_LIMITS[settings]
+
+    usual = [pattern for pattern in patterns if pattern.settings == DEFAULT_SETTINGS]
+    limited = [
+        replace(pattern, settings=settings, precision=precision)
+        for pattern, precision in product(usual, limit.precisions)
+        if pattern.precision == precision or (pattern.precision == ANY_PRECISION and precision in suite.precisions)
+    ]
+    added = [arm for arm in limited if has_precision(arm)]
+    if not added:
+        raise UserError(f"--isa {settings}: suite {suite.name} has no arm at {' or '.join(limit.precisions)}")
+    ladders = []
+    for ladder in suite.ladders:
+        steps = list(ladder.steps)
+        for place, step in enumerate(ladder.steps):
+            arm = replace(step.arm, settings=settings)
+            if step.arm.settings == DEFAULT_SETTINGS and arm in added:
+                steps.insert(place, Step(f"{step.name} {limit.phrase}", arm))
+                break
+        ladders.append(replace(ladder, steps=tuple(steps)))
+    return replace(suite, ladders=tuple(ladders)), (*patterns, *added)
 
 
 def _arms_of(suite: Suite, chosen_stacks: Sequence[str], environments: Sequence[str]) -> list[Arm]:

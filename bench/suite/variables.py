@@ -25,6 +25,21 @@ class Settings:
     summary: str
     variables: dict[str, str]
     preload: str | None = None
+    limit: IsaLimit | None = None
+
+
+@dataclass(frozen=True)
+class IsaLimit:
+    """A limit of the instruction sets that kernels may use.
+
+    It applies to arms at these `precisions`, on CPUs with the instruction set `without`. `phrase` names it in a ladder.
+    No kernel may have the text `forbidden` in its name.
+    """
+
+    precisions: tuple[str, ...]
+    without: str
+    phrase: str
+    forbidden: str
 
 
 # Freed activations stay mapped; else the allocator returns them to the kernel, and each call faults them in again.
@@ -46,8 +61,19 @@ SETTINGS = {
             ALLOCATOR | INTEL_BINDING,
             INTEL_OPENMP,
         ),
+        Settings(
+            "no-amx",
+            "bound, with kernels limited to AVX-512",
+            # The two name the instruction sets differently: in the second one, fp16 is above AMX.
+            ALLOCATOR | BINDING | {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_FP16", "ATEN_CPU_CAPABILITY": "avx512_bf16"},
+            limit=IsaLimit(("bf16", "int8"), "amx_tile", "without AMX", "amx"),
+        ),
     )
 }
+
+
+# The settings that `--isa` takes.
+ISA_LIMITS = {name: settings.limit for name, settings in SETTINGS.items() if settings.limit}
 
 
 def environment_variables(settings: str, threads: int) -> dict[str, str]:

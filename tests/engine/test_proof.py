@@ -97,6 +97,16 @@ def test_any_worker_that_ran_something_else_fails_the_proof(context, reply, reas
         read_back(context, FakeGroup({Prove: lambda _: next(replies)}, workers=2), ORACLE, ONE)
 
 
+def test_a_kernel_that_the_settings_forbid_fails_the_proof() -> None:
+    limited, reply = replace(ORACLE, settings="no-amx"), replace(PROOF, kernels=("conv avx512", "conv avx512_AMX"))
+    assert combined_proof([reply], ORACLE, 1) == reply
+    with pytest.raises(WorkerError, match="proof failed: conv avx512_AMX ran, which settings no-amx forbid"):
+        combined_proof([reply], limited, 1)
+    with pytest.raises(WorkerError, match="no kernel's name shows that settings no-amx were in effect"):
+        combined_proof([PROOF], limited, 1)
+    assert combined_proof([replace(PROOF, kernels=("conv avx512",))], limited, 1)
+
+
 def test_predictions_are_read_and_their_files_removed(context) -> None:
     logits = np.arange(120, dtype=np.float32).reshape(12, 10)
     outputs = predict(context, FakeGroup({Predict: write_logits(logits)}, workers=2), ONE, 5)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from bench.suite.arms import ANY_PRECISION, Arm
+from bench.suite.arms import ANY_PRECISION, Arm, Ladder, Step
 from bench.suite.suite import Suite, baselines_of, narrow
 from models.errors import UserError
 
@@ -77,3 +77,35 @@ def test_a_suite_that_names_precisions_has_no_arm_at_others() -> None:
     named = replace(SUITE, arm_patterns=(Arm("pytorch", "eager"),))
     with pytest.raises(UserError, match="suite mine has no arm at bf16; its arms have fp32"):
         narrow(named, precisions=["bf16"])
+
+
+def test_a_limit_adds_the_arms_to_which_it_applies_and_a_step_before_the_first() -> None:
+    bf16, int8 = (Arm("openvino", "latency", precision) for precision in ("bf16", "int8"))
+    steps = tuple(Step(arm.precision, arm) for arm in (Arm("openvino", "latency"), bf16, int8))
+    suite = replace(SUITE, arm_patterns=(*SUITE.arm_patterns, bf16, int8), ladders=(Ladder("openvino", steps),))
+    limited = narrow(suite, limits=["no-amx"])
+    assert set(limited.arms) - set(suite.arms) == {replace(arm, settings="no-amx") for arm in (bf16, int8)}
+    (ladder,) = limited.ladders
+    assert [step.name for step in ladder.steps] == ["fp32", "bf16 without AMX", "bf16", "int8"]
+    assert ladder.steps[1].arm == replace(bf16, settings="no-amx")
+
+
+@pytest.mark.parametrize(("precisions", "limited"), [(["bf16"], ["pytorch/eager/bf16", "ipex/jit/bf16"]), ([], [])])
+def test_a_limit_applies_to_open_patterns_at_the_precisions_that_are_measured(precisions, limited) -> None:
+    suite = replace(SUITE, arm_patterns=(EAGER, JIT, Arm("openvino", "latency", "int8")))
+    if precisions:
+        suite = replace(suite, arm_patterns=(EAGER, JIT))
+    arms = narrow(suite, precisions=precisions, limits=["no-amx"]).arms
+    assert [arm.id for arm in arms if arm.settings == "no-amx"] == (
+        [f"{name}+no-amx" for name in limited] or ["openvino/latency/int8+no-amx"]
+    )
+
+
+def test_a_limit_without_an_arm_is_an_error() -> None:
+    with pytest.raises(UserError, match="--isa no-amx: suite mine has no arm at bf16 or int8"):
+        narrow(SUITE, limits=["no-amx"])
+
+
+def test_an_unknown_limit_is_an_error() -> None:
+    with pytest.raises(UserError, match="unknown instruction set 'sse'; allowed: no-amx"):
+        narrow(SUITE, limits=["sse"])
