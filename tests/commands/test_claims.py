@@ -103,7 +103,7 @@ def test_only_missing_runs_and_trainings_are_measured(measured, tmp_path) -> Non
     there["runs"].add("claims-training")
     there["trainings"] |= {"vgg", "bn"}
     claims._measure_missing(PRESETS["quick"], tmp_path, "auto", Console(quiet=True))
-    assert record == ["claims-inference", "adam", "small"]
+    assert record == ["claims-inference", "claims-vendors", "adam", "small"]
 
 
 def test_an_interrupted_run_ends_the_measuring(measured, tmp_path, monkeypatch) -> None:
