@@ -187,6 +187,7 @@ def arm_columns(run: Run, case: Case | None = None) -> list[Column[ArmRow]]:
             "instructions",
             lambda row: run.instructions(row.arm, row.case) or "",
             latency_title("Instructions"),
+            lambda name: name or "not named",
             numeric=False,
             group=TIMES,
         ),
