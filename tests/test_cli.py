@@ -118,7 +118,9 @@ def test_the_speedups_have_the_columns_of_the_contract_and_verdicts(measured) ->
     assert verdicts["wrong"] in ("WITHHELD", "FAILED")
     assert float(speedups["good"]["max_abs_logit_diff"]) == 0
     assert speedups["good"]["data"] == "synthetic"
-    assert speedups["good"]["blocks"] == "2"
+    # Under load one of the two may not be at rest.
+    assert speedups["good"]["blocks"] in ("1", "2")
+    assert rows(measured[0], "arms.csv")["good"]["blocks"] == "2"
 
 
 def test_speedups_compare_equal_precisions_and_settings_only(measured) -> None:
@@ -244,7 +246,7 @@ def test_an_interrupt_leaves_a_complete_journal_a_report_and_no_worker(tmp_path,
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["run", "--suite", "speed"], "unknown suite 'speed'; allowed: claims-inference, claims-training, inference"),
+        (["run", "--suite", "speed"], "unknown suite 'speed'; allowed: claims-inference, claims-training"),
         (["run", "--stack", "jax"], "unknown stack 'jax'; allowed: pupil, pytorch, tensorflow, ipex"),
         (["run", "--model", "resnet"], "unknown model 'resnet'; allowed: cnn-small"),
         (["run", "--preset", "fast"], "unknown preset 'fast'; allowed: smoke, quick, standard, publish"),
