@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -17,7 +21,6 @@ from backends.pytorch.layers import as_nchw, build_module
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from backends.pytorch.framework import Framework
 
@@ -29,8 +32,8 @@ Build: TypeAlias = Callable[[Any, Any, str], Any]
 class InferenceBuilder:
     """How a variant is built, and by which operators it is recognised.
 
-    `evidence` holds prefixes of operator names by precision; the profile must contain one of them. `memory_format` is
-    that of weights and inputs.
+    `evidence` holds prefixes of the names of operators and of oneDNN's primitives by precision; one of them must run.
+    `memory_format` is that of weights and inputs.
     """
 
     variant: Variant
@@ -57,14 +60,45 @@ def compiled(module: Any, example: Any, precision: str) -> Any:
     return compile_frozen(channels_last(module, example, precision), "inductor")
 
 
-def compile_frozen(module: Any, backend: str) -> Any:
-    """Compile for one batch size with frozen weights; a graph break or a compiler failure is an error."""
+def wrapped_in_cpp(module: Any, example: Any, precision: str) -> Any:
+    return compile_frozen(channels_last(module, example, precision), "inductor", {"cpp_wrapper": True})
+
+
+def compile_frozen(module: Any, backend: str, options: dict[str, bool] | None = None) -> Any:
+    """Compile for one batch size with frozen weights; a graph break or a compiler failure is an error.
+
+    `options` are settings of TorchInductor for this module.
+    """
     import torch
     import torch._inductor.config
 
     # Freezing requires gradients to be off, as they are in inference mode.
     torch._inductor.config.freezing = True
-    return torch.compile(module, backend=backend, dynamic=False, fullgraph=True)
+    return torch.compile(module, backend=backend, dynamic=False, fullgraph=True, options=options)
+
+
+def ahead_of_time(module: Any, example: Any, precision: str) -> Any:
+    """Compile to a package that runs without Python, and load it; a package that exists is loaded again."""
+    import torch
+    import torch._inductor
+
+    weights = hashlib.sha256(str(module).encode())
+    for tensor in module.state_dict().values():
+        weights.update(tensor.numpy().tobytes())
+    package = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]) / f"{weights.hexdigest()}-{precision}-{len(example)}.pt2"
+    if not package.exists():
+        package.parent.mkdir(parents=True, exist_ok=True)
+        # Other workers of the arm may compile the same package.
+        own = package.with_stem(f"{package.stem}-{os.getpid()}")
+        # Tensors of inference mode can't be exported.
+        with torch.inference_mode(mode=False), torch.no_grad():
+            exported = torch.export.export(channels_last(module, example, precision), (example.clone(),))
+            options = {"freezing": True}
+            torch._inductor.aoti_compile_and_package(exported, package_path=str(own), inductor_configs=options)
+        own.replace(package)
+    loaded = torch._inductor.aoti_load_package(str(package))
+    loaded.package = package
+    return loaded
 
 
 # The TorchScript executor specialises the graph during its first runs.
@@ -86,6 +120,8 @@ def trace_and_freeze(module: Any, example: Any) -> Any:
 # For one image with few channels stock PyTorch uses its own convolution instead of oneDNN's.
 CONVOLUTIONS = {"fp32": ("aten::mkldnn_convolution", "aten::thnn_conv2d"), "bf16": ("aten::mkldnn_convolution",)}
 FUSED = {"fp32": ("mkldnn::_convolution_pointwise",), "bf16": ("mkldnn::_convolution_pointwise",)}
+# C++ calls oneDNN without an operator that the profiler sees.
+COMPILED_CALLS = {"fp32": ("convolution ",), "bf16": ("convolution ",)}
 INFERENCE_BUILDERS = {
     "eager": InferenceBuilder(
         Variant("The module in NCHW and inference mode: the common idiom", FLOATS),
@@ -99,12 +135,22 @@ INFERENCE_BUILDERS = {
     "jit": InferenceBuilder(Variant("Traced and frozen with TorchScript, channels-last", FLOATS), jit, CONVOLUTIONS),
     "compile": InferenceBuilder(
         Variant(
-            "Compiled with TorchInductor, channels-last, weights frozen: the strongest stock variant",
+            "Compiled with TorchInductor, channels-last, weights frozen",
             (*FLOATS, "int8"),
             compiles=True,
         ),
         compiled,
         FUSED | {"int8": ("onednn::qconv",)},
+    ),
+    "cpp-wrapper": InferenceBuilder(
+        Variant("Compiled like `compile`, with the kernels called from C++ (cpp_wrapper)", FLOATS, compiles=True),
+        wrapped_in_cpp,
+        COMPILED_CALLS,
+    ),
+    "aot": InferenceBuilder(
+        Variant("Exported, and compiled ahead of time to a package (AOTInductor)", FLOATS, compiles=True),
+        ahead_of_time,
+        COMPILED_CALLS,
     ),
 }
 
@@ -145,12 +191,13 @@ class TorchSession:
         import torch
 
         operators, lines, logits = profile(lambda: self.step(batch))
-        require_evidence(operators, self._builder.evidence[self._spec.precision])
         kernels = onednn.kernels(lines)
+        names = (*operators, *sorted(map(str, kernels)))
+        require_evidence(names, self._builder.evidence[self._spec.precision])
         return Proof(
             self._effective_precision(onednn.precision(kernels), logits),
             torch.get_num_threads(),
-            (*operators, *sorted(map(str, kernels))),
+            names,
             self._framework.versions() | onednn.information(lines),
         )
 
@@ -169,10 +216,12 @@ class TorchSession:
         return "+".join(sorted(dtypes)) + (f" with {reduced}" if reduced else "")
 
     def save(self, folder: Path) -> None:
-        """Write the scripted module if there is one, otherwise a state dict."""
+        """Write the package or the scripted module if there is one, otherwise a state dict."""
         import torch
 
-        if isinstance(self.step, torch.jit.ScriptModule):
+        if package := getattr(self.step, "package", None):
+            shutil.copy(package, folder)
+        elif isinstance(self.step, torch.jit.ScriptModule):
             torch.jit.save(self.step, folder / "model.pt")
         else:
             module = build_module(self._spec.network, self._spec.weights)
