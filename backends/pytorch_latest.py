@@ -12,11 +12,12 @@ from backends.pytorch.training import TRAINING_BUILDERS
 
 __all__ = ["STACK", "open_backend", "read_model", "write_model"]
 
-# Quantisation has moved out of the framework into a package of its own.
+# Quantisation has moved out of the framework into a package of its own. TorchScript is deprecated. The C++ wrapper is
+# part of what ahead-of-time compilation does.
 BUILDERS = {
     name: replace(builder, variant=replace(builder.variant, precisions=FLOATS))
     for name, builder in INFERENCE_BUILDERS.items()
-    if name != "jit"
+    if name not in ("jit", "cpp-wrapper")
 }
 
 STACK = replace(
