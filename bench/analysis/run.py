@@ -76,6 +76,8 @@ class Run:
             case: [arm for arm in self.arms if arm.id in ids]
             for case, ids in ((case, set(arms)) for case, arms in self.info.lineups.items())
         }
+        # By arm, case and rule; a report needs them many times.
+        self._block_latencies_ns: dict[tuple[str, str, Rule], dict[int, float]] = {}
         self._all_turns: list[Turn] = [*self.of(Slice), *self.of(TrainedEpoch)]
         if damage := self._damage():
             raise UserError(f"{folder / JOURNAL}: damaged: {damage}")
@@ -325,13 +327,14 @@ class Run:
 
     def block_latencies_ns(self, arm: Arm, case: Case, rule: Rule | None = None) -> dict[int, float]:
         """Return the time per batch or epoch by block; as it was if no block of the arm was at rest."""
-        latencies = self._latencies.get((arm.id, case.id), {})
-        at_rest = {}
-        if self.rule_of(case, rule) == AT_REST:
-            at_rest = {
-                number: block.latency_ns(arm.id, rounds) for number, block, rounds in self._rest(case.id, latencies)
-            }
-        return at_rest or _medians(latencies)
+        key = arm.id, case.id, self.rule_of(case, rule)
+        if key not in self._block_latencies_ns:
+            latencies, at_rest = self._latencies.get((arm.id, case.id), {}), {}
+            if key[-1] == AT_REST:
+                blocks = self._rest(case.id, latencies)
+                at_rest = {number: block.latency_ns(arm.id, rounds) for number, block, rounds in blocks}
+            self._block_latencies_ns[key] = at_rest or _medians(latencies)
+        return self._block_latencies_ns[key]
 
     def typical_latency_ns(self, arm: Arm, case: Case) -> float | None:
         """Return the median over blocks of the blocks' latencies."""
