@@ -47,7 +47,9 @@ def environment_of(cwd: Path, arguments: Sequence[str]) -> dict[str, str]:
     # Each process of xdist has a folder of its own, below that of all of them.
     shared = cwd.parents["PYTEST_XDIST_WORKER" in os.environ]
     cache = {"XDG_CACHE_HOME": str(shared / "cache")} if "synthetic" in arguments else {}
-    return os.environ | {"BENCH_BACKENDS": str(TOYS)} | cache
+    # Runs of other processes of xdist are no disturbance that a test is about.
+    lock = {"BENCH_LOCK": str(cwd / "lock")}
+    return os.environ | {"BENCH_BACKENDS": str(TOYS)} | lock | cache
 
 
 def _call(cwd: Path, arguments: tuple[str, ...], environment: dict[str, str], out: Path, err: Path) -> None:

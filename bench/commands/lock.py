@@ -1,0 +1,67 @@
+"""One measurement at a time on a machine."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from models.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# A folder in memory that all users may write to, and that a restart of the machine empties.
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - the same place for all users is the point
+LOCK_VARIABLE, LOCK = "BENCH_LOCK", "cnn-stack-bench.lock"
+MOST_BYTES = 4096
+
+
+def lock_path() -> Path:
+    """Return the file that a measurement locks: the same for all users of the machine, unless BENCH_LOCK names one."""
+    shared = SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK) else Path(tempfile.gettempdir())
+    return Path(os.environ.get(LOCK_VARIABLE) or shared / LOCK)
+
+
+@contextmanager
+def only_measurement(folder: Path) -> Iterator[None]:
+    """Keep other measurements from starting; the kernel ends this when the process ends, however it does.
+
+    Raises UserError if another one, which may be another user's, is under way.
+    """
+    path = lock_path()
+    try:
+        descriptor = _open(path)
+    except OSError as error:
+        raise UserError(
+            f"{path}: can't be locked ({error.strerror}); name another file with {LOCK_VARIABLE}"
+        ) from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = ascii(os.pread(descriptor, MOST_BYTES, 0).decode(errors="replace"))[1:-1] or "a process"
+            raise UserError(
+                f"another measurement is under way on this machine ({holder}); two would disturb each other; wait for "
+                f"its end. For machines that are divided, {LOCK_VARIABLE} names a lock file for each part"
+            ) from error
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"process {os.getpid()}, {folder.absolute()}".encode(), 0)
+        yield
+        os.ftruncate(descriptor, 0)
+    finally:
+        os.close(descriptor)
+
+
+def _open(path: Path) -> int:
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+    with suppress(FileNotFoundError):
+        # Without O_CREAT: in a folder that all may write to, Linux refuses to create a file that another user has made.
+        return os.open(path, flags)
+    descriptor = os.open(path, flags | os.O_CREAT, 0o666)
+    # The umask would keep other users from opening it.
+    os.fchmod(descriptor, 0o666)
+    return descriptor

@@ -1,0 +1,76 @@
+import multiprocessing
+import os
+import signal
+import time
+
+import pytest
+
+from bench.commands.lock import lock_path, only_measurement
+from models.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def lock(tmp_path, monkeypatch):
+    monkeypatch.setenv("BENCH_LOCK", str(tmp_path / "lock"))
+    return tmp_path / "lock"
+
+
+def hold(folder, entered) -> None:
+    with only_measurement(folder):
+        entered.set()
+        time.sleep(600)
+
+
+@pytest.fixture
+def other(tmp_path):
+    """Return a process that measures into results/other."""
+    context = multiprocessing.get_context("fork")
+    entered = context.Event()
+    process = context.Process(target=hold, args=(tmp_path / "results" / "other", entered))
+    process.start()
+    assert entered.wait(60)
+    yield process
+    process.kill()
+    process.join()
+
+
+def test_a_second_measurement_is_refused_and_names_the_first(other, tmp_path) -> None:
+    pattern = rf"another measurement is under way.*process {other.pid}, .*results/other"
+    with pytest.raises(UserError, match=pattern), only_measurement(tmp_path / "mine"):
+        pass
+
+
+def test_a_killed_measurement_leaves_the_machine_free(other, tmp_path) -> None:
+    os.kill(other.pid, signal.SIGKILL)
+    other.join()
+    with only_measurement(tmp_path / "mine"):
+        pass
+
+
+def test_an_ended_measurement_leaves_the_machine_free(tmp_path, lock) -> None:
+    for _ in range(2):
+        with only_measurement(tmp_path / "mine"):
+            assert "mine" in lock.read_text()
+        assert not lock.read_text()
+
+
+def test_a_link_is_not_followed(tmp_path, lock) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    lock.symlink_to(victim)
+    with pytest.raises(UserError, match="can't be locked"), only_measurement(tmp_path / "mine"):
+        pass
+    assert victim.read_text() == "precious"
+
+
+def test_what_the_other_one_says_is_shown_without_control_characters(other, tmp_path, lock) -> None:
+    lock.write_text("a\x1b[31mb")
+    with pytest.raises(UserError, match=r"\(a\\x1b\[31mb\)"), only_measurement(tmp_path / "mine"):
+        pass
+
+
+def test_all_users_of_a_machine_share_the_lock(monkeypatch) -> None:
+    monkeypatch.delenv("BENCH_LOCK")
+    before = lock_path()
+    monkeypatch.setenv("HOME", "/elsewhere")
+    assert lock_path() == before
