@@ -73,6 +73,10 @@ def run(
     seed: Annotated[int | None, typer.Option(help="The seed of the schedule; default: random, and stored")] = None,
     results: ResultsOption = RESULTS,
     name: RunNameOption = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Go on with an unfinished run of this name; repeat its other options"),
+    ] = None,
 ) -> None:
     """Measure a suite, and write a report with the speedups."""
     from bench.commands.run import RunOptions, run_suite
@@ -95,6 +99,7 @@ def run(
         seed=None if seed == RANDOM_SEED else seed,
         results=results,
         name=name or None,
+        resume=resume or None,
     )
     raise typer.Exit(run_suite(options, _console()))
 
@@ -111,6 +116,25 @@ def report(
     from bench.commands.run import report_run
 
     raise typer.Exit(report_run(folder, find_rule(rule) if rule else None, _console()))
+
+
+@app.command()
+def verify(folder: Annotated[Path, typer.Argument(help="The folder of a run")] = RESULTS / "latest") -> None:
+    """Check that a run's description and journal are as they were written."""
+    from bench.commands.integrity import verify_run
+
+    raise typer.Exit(verify_run(folder, _console()))
+
+
+@app.command()
+def withdraw(
+    folder: Annotated[Path, typer.Argument(help="The folder of a run")],
+    why: Annotated[str, typer.Option(help="The reason, for the readers of the report")],
+) -> None:
+    """Mark a run as withdrawn: its report stays, struck out, and claims nothing."""
+    from bench.commands.integrity import withdraw_run
+
+    raise typer.Exit(withdraw_run(folder, why, _console()))
 
 
 @app.command("list")

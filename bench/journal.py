@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 from threading import Lock
 from typing import TYPE_CHECKING, Self
 
 from bench.codec import CodecError
-from bench.records import Record, from_line, to_line
+from bench.records import LINK, Record, from_line, to_line
 from models.errors import UserError
 from models.files import atomic_write
 
@@ -17,10 +19,31 @@ if TYPE_CHECKING:
 JOURNAL = "journal.jsonl"
 
 
+# The description of a run, from which the links of its journal start.
+RUN = "run.json"
+LINK_DIGITS = 32
+LINKED_LINE = re.compile(rf'(.*),"{LINK}":"([0-9a-f]{{{LINK_DIGITS}}})"}}')
+
+
 class Journal:
-    def __init__(self, path: Path) -> None:
-        self._path, self._lock = path, Lock()
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o644)
+    """The journal that a run writes. Each line ends with a link: a digest of run.json and all lines so far."""
+
+    def __init__(self, folder: Path, *, resumed: bool = False) -> None:
+        """Create the journal, or open that of an earlier start without the line that was never finished.
+
+        Raises FileExistsError if there is one already, or FileNotFoundError if there is none to go on with.
+        """
+        self._path, self._lock = folder / JOURNAL, Lock()
+        self._descriptor = os.open(
+            self._path, os.O_RDWR | os.O_APPEND | (0 if resumed else os.O_CREAT | os.O_EXCL), 0o644
+        )
+        self._link = first_link(folder)
+        with self._path.open(encoding="utf-8", newline="\n") as lines:
+            for line in lines:
+                if not line.endswith("\n"):
+                    os.ftruncate(self._descriptor, os.fstat(self._descriptor).st_size - len(line.encode()))
+                elif linked := LINKED_LINE.fullmatch(line[:-1]):
+                    self._link = linked[2]
 
     def __enter__(self) -> Self:
         return self
@@ -33,8 +56,10 @@ class Journal:
 
         Raises UserError if the disk refuses it; the journal is then cut back to its last complete line.
         """
-        line = to_line(record).encode() + b"\n"
+        text = to_line(record)
         with self._lock:
+            link = next_link(self._link, text)
+            line = f'{text[:-1]},"{LINK}":"{link}"}}\n'.encode()
             size = os.fstat(self._descriptor).st_size
             try:
                 written = 0
@@ -46,6 +71,43 @@ class Journal:
                 if isinstance(error, OSError):
                     raise disk_error(self._path, error, measured=size > 0) from error
                 raise
+            self._link = link
+
+
+def first_link(folder: Path) -> str:
+    """Return the link that the first line of a journal continues: the digest of its run.json, if there is one."""
+    path = folder / RUN
+    return next_link("", path.read_text(encoding="utf-8")) if path.exists() else ""
+
+
+def next_link(link: str, text: str) -> str:
+    return hashlib.sha256(f"{link}{text}".encode()).hexdigest()[:LINK_DIGITS]
+
+
+def broken_link(folder: Path) -> str | None:
+    """Return where a run's files were changed after they were written, or None if they were not.
+
+    Raises UserError if the journal can't be read, or was written without links.
+    """
+    path, link = folder / JOURNAL, first_link(folder)
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: can't be read ({error})") from error
+    linked = [LINKED_LINE.fullmatch(line) for line in lines]
+    if not any(linked):
+        raise UserError(f"{path}: has no links between its records; later changes of it can't be detected")
+    for number, match in enumerate(linked, 1):
+        if match is None:
+            return f"{path}, line {number}: has no link"
+        link = next_link(link, match[1] + "}")
+        if link != match[2]:
+            return (
+                f"{path}, line {number}: it was changed, or lines before it are missing"
+                if number > 1
+                else (f"{path}: {RUN} or the first line was changed")
+            )
+    return None
 
 
 def disk_error(path: Path, error: OSError, *, measured: bool = True) -> UserError:

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import TypeAlias, get_args
+from typing import TYPE_CHECKING, TypeAlias, get_args
 
 from bench.codec import FLAT, CodecError, decode, encode, read_json
 from bench.worker.messages import EpochReply, batch_interval_ns
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 PRODUCT, TRAFFIC = "product", "traffic"
+# The status of a run that did not end by itself.
+INTERRUPTED = "interrupted"
+# The key of a line that ties it to all lines before it.
+LINK = "link"
 
 
 @dataclass(frozen=True)
@@ -212,6 +219,14 @@ class BlockEnd:
 
 
 @dataclass(frozen=True)
+class Resume:
+    """A run goes on after it was interrupted or killed: `spent_ns` is how long it had measured until then."""
+
+    started: str
+    spent_ns: int
+
+
+@dataclass(frozen=True)
 class Failure:
     """An arm, or one of its blocks, that could not be measured; `skipped` if the stack can't do it at all."""
 
@@ -250,7 +265,10 @@ class Roof:
 
 @dataclass(frozen=True)
 class End:
-    """How the run ended: `complete`, `settled` (stopped by a planned look) or `interrupted`."""
+    """How the run ended: `complete`, `settled` (stopped by a planned look) or `interrupted`.
+
+    `wall_ns` includes what was measured before a Resume.
+    """
 
     status: str
     wall_ns: int
@@ -267,6 +285,7 @@ Record: TypeAlias = (
     | Slice
     | TrainedEpoch
     | BlockEnd
+    | Resume
     | Failure
     | Overhead
     | Roof
@@ -286,6 +305,8 @@ def from_line(line: str) -> Record:
     Raises CodecError if the line is not JSON, or has an unknown kind, or other fields or types than its kind.
     """
     content = read_json(line)
+    if isinstance(content, dict):
+        content.pop(LINK, None)
     name = content.pop("kind", None) if isinstance(content, dict) else None
     if not isinstance(name, str) or name not in KINDS:
         raise CodecError(f"is not a record; the kinds are {', '.join(KINDS)}")
@@ -293,3 +314,14 @@ def from_line(line: str) -> Record:
         return decode(KINDS[name], content)
     except CodecError as error:
         raise error.inside(name) from None
+
+
+def in_force(records: Iterable[Record]) -> list[Record]:
+    """Return the records that count: when a run goes on, it measures the block that it had not finished again."""
+    kept: list[Record] = []
+    for record in records:
+        if isinstance(record, Resume):
+            finished = max((index + 1 for index, other in enumerate(kept) if isinstance(other, BlockEnd)), default=0)
+            kept[finished:] = [other for other in kept[finished:] if isinstance(other, Resume)]
+        kept.append(record)
+    return kept

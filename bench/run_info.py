@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from backends.protocol import PRECISIONS
 from bench.codec import CodecError, decode, encode, read_json
-from bench.journal import write_atomically
+from bench.journal import RUN, write_atomically
 from bench.machine.facts import Machine
 from bench.suite.arms import LATENCY, THROUGHPUT, TRAINING, Arm, Case
 from bench.suite.schedule import PRESETS, Block
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SCHEMA = 2
-RUN = "run.json"
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ import psutil
 import pytest
 
 from bench.analysis.run import Run
-from bench.journal import read_journal
-from bench.records import End, Slice
+from bench.journal import broken_link, read_journal
+from bench.records import End, Resume, Slice
 from bench.suite.schedule import PRESETS
 from conftest import SMALL
 from tests.command_line import HANG_S, environment_of, run_bench
@@ -233,7 +233,7 @@ def test_an_interrupt_leaves_a_complete_journal_a_report_and_no_worker(tmp_path,
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=HANG_S)
     assert process.returncode == 1
-    assert "the run was interrupted" in output
+    assert "the run did not end" in output
     assert isinstance(read_journal(journal.parent)[-1], End)
     assert Run(journal.parent).end.status == "interrupted"
     assert (journal.parent / "report.html").exists()
@@ -241,6 +241,38 @@ def test_an_interrupt_leaves_a_complete_journal_a_report_and_no_worker(tmp_path,
     # A killed process ends soon, not at once.
     _, left = psutil.wait_procs(children, timeout=60)
     assert not [child for child in left if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_a_killed_run_goes_on(tmp_path) -> None:
+    (tmp_path / "toys.toml").write_text(SMALL)
+    arguments = ["run", "--suite", "./toys.toml", "--preset", "smoke", "--data", "synthetic"]
+    command = [sys.executable, "-m", "bench", *arguments]
+    process = subprocess.Popen([*command, "--name", "r"], cwd=tmp_path, env=environment_of(tmp_path, command))
+    journal = tmp_path / "results" / "r" / "journal.jsonl"
+    deadline = time.monotonic() + HANG_S
+    while not (journal.exists() and '"kind":"blockend"' in journal.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.kill()
+    process.wait(HANG_S)
+    before = [record for record in read_journal(journal.parent) if isinstance(record, Slice)]
+    shown = run_bench(tmp_path, *arguments, "--batch-size", "32", "--resume", "r")
+    assert (shown.returncode, "can't go on: cases would not be the same; repeat" in shown.stderr) == (2, True)
+    shown = run_bench(tmp_path, *arguments, "--resume", "r")
+    assert shown.returncode == 0, shown.stderr
+    run = Run(journal.parent)
+    assert [(turn.block, turn.case, turn.round, turn.arm) for turn in run.of(Slice)] == [
+        (block.number, turn.case, turn.number, arm)
+        for block in run.info.schedule
+        for turn in block.rounds
+        for arm in turn.order
+    ]
+    kept = [turn for turn in before if turn.block == 1]
+    assert run.of(Slice)[: len(kept)] == kept
+    assert len(run.of(Resume)) == 1
+    assert "Starts after an interruption" in (journal.parent / "report.md").read_text()
+    assert broken_link(journal.parent) is None
+    for resume in (["--resume", "r"], ["--resume", "other"], ["--resume", "r", "--name", "s"]):
+        assert run_bench(tmp_path, *arguments, *resume).returncode == 2
 
 
 @pytest.mark.parametrize(

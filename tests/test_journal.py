@@ -1,10 +1,11 @@
 import errno
 import os
+import re
 
 import pytest
 
 from bench import journal as journal_module
-from bench.journal import Journal, read_journal, write_atomically, write_pages
+from bench.journal import RUN, Journal, broken_link, read_journal, write_atomically, write_pages
 from bench.records import End, Failure, Overhead, to_line
 from models.errors import UserError
 
@@ -12,7 +13,7 @@ FAILURE = Failure("toy/good", "c", 3, "died | at\n once", skipped=False)
 
 
 def test_records_survive_the_journal(tmp_path) -> None:
-    with Journal(tmp_path / "journal.jsonl") as journal:
+    with Journal(tmp_path) as journal:
         journal.append(FAILURE)
         journal.append(Overhead((1, 2, 3)))
     assert read_journal(tmp_path) == [FAILURE, Overhead((1, 2, 3))]
@@ -45,7 +46,7 @@ def test_the_error_names_a_line_that_is_not_a_record(tmp_path, line) -> None:
 @pytest.mark.parametrize("written", [0, 10])
 def test_a_full_disk_leaves_whole_lines_and_one_clear_error(tmp_path, monkeypatch, written) -> None:
     real = os.write
-    with Journal(tmp_path / "journal.jsonl") as journal:
+    with Journal(tmp_path) as journal:
         journal.append(FAILURE)
 
         def full(descriptor, content):
@@ -60,7 +61,8 @@ def test_a_full_disk_leaves_whole_lines_and_one_clear_error(tmp_path, monkeypatc
         with pytest.raises(UserError, match=r"journal\.jsonl: No space left on device; .*free space"):
             journal.append(End("complete", 1))
         monkeypatch.undo()
-    assert (tmp_path / "journal.jsonl").read_text() == to_line(FAILURE) + "\n"
+    assert read_journal(tmp_path) == [FAILURE]
+    assert (tmp_path / "journal.jsonl").read_text().endswith("}\n")
 
 
 def test_an_interrupt_leaves_no_half_line(tmp_path, monkeypatch) -> None:
@@ -70,7 +72,7 @@ def test_an_interrupt_leaves_no_half_line(tmp_path, monkeypatch) -> None:
         real(descriptor, content[:10])
         raise KeyboardInterrupt
 
-    with Journal(tmp_path / "journal.jsonl") as journal:
+    with Journal(tmp_path) as journal:
         journal.append(FAILURE)
         monkeypatch.setattr(journal_module.os, "write", interrupted)
         with pytest.raises(KeyboardInterrupt):
@@ -80,8 +82,8 @@ def test_an_interrupt_leaves_no_half_line(tmp_path, monkeypatch) -> None:
 
 
 def test_a_journal_is_never_overwritten(tmp_path) -> None:
-    with Journal(tmp_path / "journal.jsonl"), pytest.raises(FileExistsError):
-        Journal(tmp_path / "journal.jsonl")
+    with Journal(tmp_path), pytest.raises(FileExistsError):
+        Journal(tmp_path)
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\n"])
@@ -109,3 +111,60 @@ def test_the_plots_of_a_report_have_a_folder_of_their_own(tmp_path) -> None:
     write_pages(tmp_path, {"report.md": "text"}, {"speedups.svg": "<svg/>"})
     assert (tmp_path / "report.md").read_text() == "text"
     assert (tmp_path / "plots" / "speedups.svg").read_text() == "<svg/>"
+
+
+def written(folder, count: int = 4) -> list[str]:
+    (folder / RUN).write_text("{}")
+    with Journal(folder) as journal:
+        for number in range(count):
+            journal.append(Failure("a", "c", number, "why"))
+    return (folder / "journal.jsonl").read_text().splitlines(keepends=True)
+
+
+def test_nothing_is_broken_in_a_journal_as_it_was_written(tmp_path) -> None:
+    written(tmp_path)
+    assert broken_link(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        (lambda lines: [*lines[:2], lines[2].replace("why", "hwy"), *lines[3:]], "line 3"),
+        (lambda lines: lines[:1] + lines[2:], "line 2"),
+        (lambda lines: [lines[1], lines[0], *lines[2:]], r"run\.json or the first line"),
+        (lambda lines: lines[1:], r"run\.json or the first line"),
+        (lambda lines: [*lines, to_line(FAILURE) + "\n"], "line 5: has no link"),
+        (lambda lines: [*lines, lines[-1]], "line 5"),
+        (lambda lines: [line.replace('"a"', '"b"') for line in lines], r"run\.json or the first line"),
+    ],
+    ids=["a value", "a line less", "two in another order", "no first line", "a line more", "a line twice", "all"],
+)
+def test_a_change_of_a_journal_shows(tmp_path, change, where) -> None:
+    lines = written(tmp_path)
+    (tmp_path / "journal.jsonl").write_text("".join(change(lines)))
+    assert (broken := broken_link(tmp_path))
+    assert re.search(where, broken)
+
+
+def test_a_change_of_the_description_shows(tmp_path) -> None:
+    written(tmp_path)
+    (tmp_path / RUN).write_text('{"seed":1}')
+    assert (broken := broken_link(tmp_path))
+    assert "run.json or the first line was changed" in broken
+
+
+def test_a_journal_without_links_can_not_be_checked(tmp_path) -> None:
+    (tmp_path / "journal.jsonl").write_text(to_line(FAILURE) + "\n")
+    with pytest.raises(UserError, match="has no links"):
+        broken_link(tmp_path)
+
+
+@pytest.mark.parametrize("torn", ["", '{"kind":"fail', '{"kind":"f\u00e4il'])
+def test_a_resumed_journal_continues_its_links(tmp_path, torn) -> None:
+    written(tmp_path, 2)
+    with (tmp_path / "journal.jsonl").open("a", encoding="utf-8") as journal_file:
+        journal_file.write(torn)
+    with Journal(tmp_path, resumed=True) as journal:
+        journal.append(FAILURE)
+    assert read_journal(tmp_path)[2:] == [FAILURE]
+    assert broken_link(tmp_path) is None

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.codec import encode
-from bench.run_info import RUN, PairInfo, TrainingInfo, read_run, write_run
+from bench.journal import RUN
+from bench.run_info import PairInfo, TrainingInfo, read_run, write_run
 from bench.suite.arms import Arm, Case
 from models.errors import UserError
 from models.recipes.parse import load_recipe

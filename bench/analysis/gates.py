@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from bench.suite.schedule import Preset
 
 FASTER, SLOWER, EQUIVALENT, UNRESOLVED, WITHHELD = "FASTER", "SLOWER", "EQUIVALENT", "UNRESOLVED", "WITHHELD"
-FAILED, SKIPPED = "FAILED", "SKIPPED"
+FAILED, SKIPPED, WITHDRAWN = "FAILED", "SKIPPED", "WITHDRAWN"
 
 # fp32 compared with the oracle and with the baseline.
 MAX_LOGIT_DIFF = 1e-3

@@ -38,11 +38,13 @@ from bench.records import (
     Start,
     TrainedEpoch,
     Turn,
+    in_force,
     watched_ns,
 )
 from bench.run_info import read_run
 from bench.suite.arms import LATENCY, TRAINING, Arm, Case, Pair
 from bench.suite.schedule import PRESETS
+from bench.withdrawal import read_withdrawal
 from models.errors import UserError
 
 if TYPE_CHECKING:
@@ -67,7 +69,8 @@ class Run:
         self.folder = folder
         self.info = read_run(folder)
         self.rule = rule or find_rule(self.info.protocol.rule or AS_IT_WAS)
-        self.records = read_journal(folder)
+        self.records = in_force(read_journal(folder))
+        self.withdrawal = read_withdrawal(folder)
         self.arms, self.cases = self.info.arms, self.info.cases
         self.preset = PRESETS[self.info.preset]
         self.data = self.info.data.name

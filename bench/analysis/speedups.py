@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from weakref import WeakKeyDictionary
 
 from bench.analysis import gates
-from bench.analysis.gates import EQUIVALENCE, FAILED, SKIPPED, WITHHELD, Estimate, Verdict
+from bench.analysis.gates import EQUIVALENCE, FAILED, SKIPPED, WITHDRAWN, WITHHELD, Estimate, Verdict
 from bench.analysis.latency import AS_IT_WAS, AT_REST
 from bench.analysis.stats import Interval, holm
 from bench.analysis.training import training_faults
@@ -107,6 +107,8 @@ def _rows(run: Run) -> list[Speedup]:
 
 
 def _verdict(run: Run, pair: Pair, estimate: Estimate | None) -> Verdict:
+    if run.withdrawal:
+        return Verdict(WITHDRAWN, run.withdrawal.why)
     for arm in (pair.arm, pair.baseline):
         status = arm_status(run, arm, pair.case)
         if status.word != "measured":
@@ -135,7 +137,7 @@ def pair_faults(run: Run, arm: Arm, baseline: Arm, case: Case) -> list[str]:
     """Return why a comparison of two arms must be withheld, whether or not the run has a row for it."""
     for row in speedups(run):
         if (row.pair.arm, row.pair.baseline, row.pair.case) == (arm, baseline, case):
-            return [row.verdict.reason] if row.verdict.word == WITHHELD else []
+            return [row.verdict.reason] if row.verdict.word in (WITHHELD, WITHDRAWN) else []
     return [*arm_faults(run, arm, case), *arm_faults(run, baseline, case)]
 
 

@@ -20,11 +20,11 @@ from bench.analysis.run import Run
 from bench.commands.run import RunOptions, run_suite
 from bench.commands.train import TrainOptions, train_model
 from bench.console import say
-from bench.journal import write_atomically
+from bench.journal import RUN, write_atomically
 from bench.machine.facts import usable_cores
 from bench.report.document import Cell, Column, Paragraph, Section, table
 from bench.report.writers import print_table, section_to_markdown, to_csv
-from bench.run_info import RUN, read_run
+from bench.run_info import read_run
 from bench.suite.environments import is_installed
 from bench.suite.parse import load_suite
 from bench.training.history import TRAINING_FILE, is_complete, kept_epoch, read_history, read_training

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from bench.journal import JOURNAL
-from bench.run_info import RUN
+from bench.journal import JOURNAL, RUN, read_journal
+from bench.records import INTERRUPTED, End
 from models.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,10 +20,10 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 LATEST = "latest"
 
 
-def require_name(name: str) -> None:
+def require_name(name: str, option: str = "--name") -> None:
     """Raise UserError unless the name can be that of a folder below `results`."""
     if not NAME.fullmatch(name) or name == LATEST:
-        raise UserError(f"--name {name}: allowed: letters, digits, '.', '_' and '-', at most 100, not '{LATEST}'")
+        raise UserError(f"{option} {name}: allowed: letters, digits, '.', '_' and '-', at most 100, not '{LATEST}'")
 
 
 def default_run_name(suite: str) -> str:
@@ -54,6 +54,18 @@ def run_folder(results: Path, name: str) -> Iterator[Path]:
         if not journal.exists() or not journal.stat().st_size:
             shutil.rmtree(folder)
         raise
+
+
+def unfinished_run(results: Path, name: str) -> Path:
+    """Return the folder of a run to go on with; raises UserError if there is none, or if it has ended by itself."""
+    require_name(name, "--resume")
+    folder = results / name
+    if not (folder / RUN).exists() or not (folder / JOURNAL).exists():
+        raise UserError(f"{folder}: no run to go on with; --resume takes the name of a folder in --results")
+    last = next(reversed(read_journal(folder)), None)
+    if isinstance(last, End) and last.status != INTERRUPTED:
+        raise UserError(f"{folder}: is {last.status}; there is nothing to go on with")
+    return folder
 
 
 def link_latest(folder: Path) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import secrets
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.commands.folders import default_run_name, link_latest, run_folder
+from bench.commands.folders import default_run_name, link_latest, run_folder, unfinished_run
 from bench.commands.origin import origin_of_now
+from bench.journal import read_journal
 from bench.machine.facts import usable_cores
+from bench.records import in_force
+from bench.run_info import read_run
 from bench.suite.plan import Plan, make_plan
 from bench.suite.schedule import MAX_SEED
 from bench.suite.suite import Suite, narrow, takes_part
@@ -41,13 +45,17 @@ class RunOptions:
     seed: int | None = None
     results: Path = Path("results")
     name: str | None = None
+    # The name of a run to go on with.
+    resume: str | None = None
 
 
 def run_suite(options: RunOptions, console: Console) -> int:
     """Measure and report; return 1 if something failed or a gate tripped, else 0."""
+    if options.name and options.resume:
+        raise UserError("--name and --resume: give one of them; --resume takes the name of the unfinished run")
     plan = plan_run(options)
-    name = options.name or default_run_name(plan.suite.name)
-    return measure(plan, options.data, options.results, name, console)
+    name = options.resume or options.name or default_run_name(plan.suite.name)
+    return measure(plan, options.data, options.results, name, console, resumed=options.resume is not None)
 
 
 def plan_run(options: RunOptions) -> Plan:
@@ -63,7 +71,11 @@ def plan_run(options: RunOptions) -> Plan:
         threads=threads if len(threads) > 1 else (),
         limits=options.limits,
     )
-    seed = secrets.randbelow(MAX_SEED) if options.seed is None else options.seed
+    seed = options.seed
+    if options.resume is not None:
+        seed = read_run(unfinished_run(options.results, options.resume)).seed
+    elif seed is None:
+        seed = secrets.randbelow(MAX_SEED)
     plan = make_plan(suite, options.preset, seed, max(threads))
     if not plan.environments:
         raise UserError("no stack can be measured: " + "; ".join(plan.missing.values()))
@@ -74,8 +86,21 @@ def plan_run(options: RunOptions) -> Plan:
     return plan
 
 
-def measure(plan: Plan, source: str, results: Path, name: str, console: Console, *, is_latest: bool = True) -> int:
-    """Measure into a new folder and report; return the exit status. `is_latest` lets results/latest point to it."""
+def measure(
+    plan: Plan,
+    source: str,
+    results: Path,
+    name: str,
+    console: Console,
+    *,
+    is_latest: bool = True,
+    resumed: bool = False,
+) -> int:
+    """Measure into a new folder, or go on in that of an unfinished run, and report; return the exit status.
+
+    `is_latest` lets results/latest point to it.
+    """
+    from bench.commands.lock import only_measurement
     from bench.console import steps
     from bench.engine.cache import require_writable
     from bench.engine.run import first_interrupt_only, measure_run, total_weights
@@ -84,13 +109,17 @@ def measure(plan: Plan, source: str, results: Path, name: str, console: Console,
     from models.data import load
 
     with first_interrupt_only():
-        with run_folder(results, name) as folder:
+        with (
+            only_measurement(results / name),
+            nullcontext(unfinished_run(results, name)) if resumed else run_folder(results, name) as folder,
+        ):
+            earlier = in_force(read_journal(folder)) if resumed else []
             require_writable()
             data = load(source)
             advice = tuple(finding.line for finding in disturbances(plan.threads))
             opening(plan, data, advice, console)
-            with steps(console, total_weights(plan)) as progress:
-                status = measure_run(plan, data, folder, progress, origin_of_now(advice))
+            with steps(console, total_weights(plan, earlier)) as progress:
+                status = measure_run(plan, data, folder, progress, origin_of_now(advice), earlier if resumed else None)
         if status in COMPLETE and is_latest:
             link_latest(folder)
         tripped = write_report(folder, console)

@@ -63,15 +63,21 @@ ORACLE_WEIGHT, PROOF_WEIGHT, COMPILE_WEIGHT = 20.0, 4.0, 20.0
 
 
 def compute_references(context: RunContext, tally: Tally, steps: Steps) -> None:
-    """Compute the NumPy oracle's logits of all test images for each model, unless they are in the cache."""
-    for name, model in context.models.items():
-        network, data = NETWORKS[name], context.data
-        key = cache.key(spec=network.digest, weights=digest(model.weights), images=data.digest)
-        folder = cache.entry("oracle", key, partial(_compute_oracle, network, model, data)).folder
-        tally.oracle[name] = np.load(folder / LOGITS, allow_pickle=False)
+    """Store the labels that the NumPy oracle gives the test images, for each model."""
+    for name in context.models:
+        tally.oracle[name] = oracle_logits(context, name)
         labels = "".join(map(str, tally.oracle[name].argmax(axis=1)))
-        tally.journal.append(Reference(name, labels, truth="".join(map(str, data.test_labels))))
+        tally.journal.append(Reference(name, labels, truth="".join(map(str, context.data.test_labels))))
         steps.step(ORACLE_WEIGHT, f"{name}: reference predictions of the test images", "reference")
+
+
+def oracle_logits(context: RunContext, name: str) -> NDArray[np.float64]:
+    """Return the oracle's logits of all test images for a model, from the cache if they are there."""
+    network, model, data = NETWORKS[name], context.models[name], context.data
+    key = cache.key(spec=network.digest, weights=digest(model.weights), images=data.digest)
+    folder = cache.entry("oracle", key, partial(_compute_oracle, network, model, data)).folder
+    logits: NDArray[np.float64] = np.load(folder / LOGITS, allow_pickle=False)
+    return logits
 
 
 def _compute_oracle(network: Network, model: RunModel, data: DataSet, folder: Path) -> dict[str, Any]:

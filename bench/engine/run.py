@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import tempfile
 from contextlib import contextmanager
@@ -16,22 +17,32 @@ from bench.engine.context import RunContext, Tally, load_models
 from bench.engine.describe import describe_run
 from bench.engine.files import lay_out_images
 from bench.engine.limits import LIMIT_WEIGHT, measure_limits, measure_overhead
-from bench.engine.proof import ORACLE_WEIGHT, compute_references, inference_groups, proof_weight, prove_arms
+from bench.engine.proof import (
+    ORACLE_WEIGHT,
+    compute_references,
+    inference_groups,
+    oracle_logits,
+    proof_weight,
+    prove_arms,
+)
+from bench.engine.resume import difference, finished_blocks, is_finished, restore, spent_ns
 from bench.engine.training_block import TrainingBlock
-from bench.journal import JOURNAL, Journal
+from bench.journal import Journal
 from bench.machine import resources
-from bench.records import End, Failure
-from bench.run_info import write_run
+from bench.records import INTERRUPTED, End, Failure, Resume
+from bench.run_info import read_run, write_run
 from bench.suite.suite import TRAINING_IMAGES, takes_part
 from models.data import split
 from models.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from bench.analysis.speedups import Speedup
     from bench.console import Steps
     from bench.engine.describe import Origin
+    from bench.engine.resume import Finished
+    from bench.records import Record
     from bench.suite.plan import Plan
     from bench.suite.schedule import Block
     from models.data import DataSet
@@ -43,11 +54,15 @@ PRECISE = 0.01
 START_WEIGHT, EPOCH_WEIGHT = 1.6, 7.0
 
 
-def measure_run(plan: Plan, data: DataSet, folder: Path, steps: Steps, origin: Origin) -> str:
+def measure_run(
+    plan: Plan, data: DataSet, folder: Path, steps: Steps, origin: Origin, earlier: Sequence[Record] | None = None
+) -> str:
     """Measure all of `plan` into `folder`; return how the run ended: complete, settled or interrupted.
 
-    Raises UserError when the disk refuses; all records until then are complete.
+    `earlier` are the records of a run to go on with, None for a new one. Raises UserError when the disk refuses, or
+    when they belong to another run; all records until then are complete.
     """
+    resumed = earlier is not None
     begin = now_ns()
     resources.allow_many_files()
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
@@ -59,21 +74,35 @@ def measure_run(plan: Plan, data: DataSet, folder: Path, steps: Steps, origin: O
             models = load_models(plan.suite.inference_models, scratch)
         except OSError as error:
             raise UserError(f"{scratch}: {error}; free space there, or name another folder with TMPDIR") from error
-        write_run(folder, describe_run(plan, data, models, origin))
-        (folder / "logs").mkdir()
-        with Journal(folder / JOURNAL) as journal:
+        info = describe_run(plan, data, models, origin)
+        if resumed and (field := difference(read_run(folder), info)):
+            raise UserError(
+                f"{folder}: can't go on: {field} would not be the same; repeat the options of its command, "
+                f"{shlex.join(read_run(folder).command)!a}, or start a new run"
+            )
+        if not resumed:
+            write_run(folder, info)
+        (folder / "logs").mkdir(exist_ok=True)
+        with Journal(folder, resumed=resumed) as journal:
+            if earlier is not None:
+                journal.append(Resume(origin.started, spent_ns(earlier)))
             try:
-                status = _measure(RunContext(plan, data, folder, scratch, models), Tally(journal), steps)
+                status = _measure(RunContext(plan, data, folder, scratch, models), Tally(journal), steps, earlier or ())
             except KeyboardInterrupt:
-                status = "interrupted"
+                status = INTERRUPTED
             except OSError as error:
                 raise UserError(f"{error.filename or scratch}: {error.strerror}; {REMEDY}") from error
-            journal.append(End(status, now_ns() - begin))
+            journal.append(End(status, now_ns() - begin + spent_ns(earlier or ())))
     return status
 
 
-def _measure(context: RunContext, tally: Tally, steps: Steps) -> str:
-    plan = context.plan
+def _measure(context: RunContext, tally: Tally, steps: Steps, earlier: Sequence[Record]) -> str:
+    """Measure what the `earlier` records do not have: all of it, unless they have a finished block."""
+    plan, finished = context.plan, finished_blocks(earlier)
+    if finished:
+        tally.oracle |= {name: oracle_logits(context, name) for name in context.models}
+        restore(tally, earlier)
+        return measure_blocks(context, tally, steps, finished)
     for arm, case in product(plan.suite.measured, plan.suite.cases):
         if arm in plan.obstacles and takes_part(arm, case):
             tally.journal.append(Failure(arm.id, case.id, None, plan.obstacles[arm], skipped=True))
@@ -85,16 +114,24 @@ def _measure(context: RunContext, tally: Tally, steps: Steps) -> str:
     return measure_blocks(context, tally, steps)
 
 
-def measure_blocks(context: RunContext, tally: Tally, steps: Steps) -> str:
-    """Measure the scheduled blocks until a planned look settles the run; return how they ended."""
-    schedule, preset = context.plan.schedule, context.plan.preset
-    for index, block in enumerate(schedule):
-        runner = (TrainingBlock if _trains(context.plan, block) else InferenceBlock)(context, tally, block)
-        runner.measure()
-        count, group = context.plan.blocks_of(runner.cases[0]), ", ".join(runner.cases[0].group)
-        steps.step(_block_weight(context.plan, block), f"block {block.number} of {count}: {group}", "block")
-        is_last_of_number = index + 1 == len(schedule) or schedule[index + 1].number != block.number
-        if is_last_of_number and block.number in preset.looks and is_settled(context.folder):
+def measure_blocks(context: RunContext, tally: Tally, steps: Steps, finished: Finished = frozenset()) -> str:
+    """Measure the scheduled blocks that are not finished, until a planned look settles the run.
+
+    Return how the run ended: complete or settled.
+    """
+    plan = context.plan
+    for index, block in enumerate(plan.schedule):
+        following = plan.schedule[index + 1 : index + 2]
+        if not is_finished(block, finished):
+            runner = (TrainingBlock if _trains(plan, block) else InferenceBlock)(context, tally, block)
+            runner.measure()
+            count, group = plan.blocks_of(runner.cases[0]), ", ".join(runner.cases[0].group)
+            steps.step(_block_weight(plan, block), f"block {block.number} of {count}: {group}", "block")
+        elif any(is_finished(other, finished) for other in following):
+            # A look that came before the following block has not settled the run.
+            continue
+        is_last_of_number = not any(other.number == block.number for other in following)
+        if is_last_of_number and block.number in plan.preset.looks and is_settled(context.folder):
             return "settled"
     return "complete"
 
@@ -114,8 +151,10 @@ def _row_is_settled(row: Speedup) -> bool:
     return row.estimate.interval.excludes(0) or row.estimate.interval.half_width <= PRECISE
 
 
-def total_weights(plan: Plan) -> dict[str, float]:
-    """Return the weights of all steps of a run by kind."""
+def total_weights(plan: Plan, earlier: Sequence[Record] = ()) -> dict[str, float]:
+    """Return the weights of the steps of a run by kind, as far as the `earlier` records do not have them."""
+    if finished := finished_blocks(earlier):
+        return {"block": sum(_block_weight(plan, block) for block in plan.schedule if not is_finished(block, finished))}
     models = plan.suite.inference_models
     proven = [arm for group in inference_groups(plan) for arm in group.arms if arm == arm.original]
     return {

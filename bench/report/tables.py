@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, TypeVar
 
+from bench.analysis.gates import WITHDRAWN
 from bench.analysis.latency import AT_REST
 from bench.analysis.stats import Interval
 from bench.analysis.training import GOALS
@@ -159,6 +160,8 @@ def speedup_columns(run: Run, case: Case | None = None) -> list[Column[Speedup]]
 
 
 def speedup_emphasis(row: Speedup) -> str:
+    if row.verdict.word == WITHDRAWN:
+        return "withdrawn"
     return "primary" if row.primary else "replica" if row.pair.arm.replica else ""
 
 

@@ -93,6 +93,8 @@ def headline(run: Run, row: Speedup) -> str:
             return f"{arm} is slower than {baseline}: {size} ({where})."
         case gates.EQUIVALENT:
             return f"{arm} is as fast as {baseline} to within 2 %: {size} ({where})."
+        case gates.WITHDRAWN:
+            return f"{arm} compared with {baseline}: withdrawn ({where})."
         case gates.WITHHELD:
             return f"{arm} compared with {baseline}: withheld; {row.verdict.reason} ({where})."
         case word:
@@ -116,7 +118,8 @@ def attribution_sentence(ladder: Attribution) -> str:
 
 def warnings(run: Run) -> list[str]:
     """Return the warnings at the top of a report."""
-    lines = [SYNTHETIC_WARNING] if run.data == "synthetic" else []
+    lines = [f"WITHDRAWN on {run.withdrawal.date}: {run.withdrawal.why}"] if run.withdrawal else []
+    lines += [SYNTHETIC_WARNING] if run.data == "synthetic" else []
     lines += [UNTRAINED_WARNING.format(name) for name, model in run.info.models.items() if not model.trained]
     lines += [f"{name} was not measured: {reason}" for name, reason in run.info.missing.items()]
     for environments, packages in run.info.mismatches.items():
@@ -158,5 +161,8 @@ def problems(run: Run) -> list[str]:
         f"{row.pair.arm.label} compared with {row.pair.baseline.label}: {row.verdict.reason}" for row in withheld(run)
     ]
     if run.end is None or run.end.status == "interrupted":
-        lines.append("the run was interrupted: this is the report of what was measured until then")
+        lines.append(
+            "the run did not end: this is the report of what was measured until then; the same command with "
+            f"--resume {run.folder.resolve().name} goes on"
+        )
     return lines

@@ -11,10 +11,12 @@ from bench.analysis.run import foreign_share, harness_share, idle_share, timed_s
 from bench.analysis.speedups import speedups
 from bench.analysis.training import trained_arms
 from bench.console import duration
-from bench.records import Evidence
+from bench.journal import broken_link
+from bench.records import Evidence, Resume
 from bench.report.document import Bullets, Code, Column, Paragraph, Section, table, text_table
 from bench.report.text import counted, interval_text, number, number2, percent
 from bench.suite.arms import LATENCY, TRAINING
+from models.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -69,8 +71,18 @@ def _check_rows(run: Run) -> Iterator[tuple[str, str, str]]:
     if warm_ups:
         unsteady = sum(not check.steady for check in warm_ups)
         yield "Processes that were timed before they reached a steady state", f"{unsteady} of {len(warm_ups)}", "0"
+    yield "Changes of run.json or the journal after they were written", _changes(run), "none"
+    if resumed := len(run.of(Resume)):
+        yield "Starts after an interruption", str(resumed), "0; the block that was under way was measured again"
     end = f"{run.end.status} after {duration(run.end.wall_ns / 1e9)}" if run.end else "killed"
     yield "How the run ended", end, "complete"
+
+
+def _changes(run: Run) -> str:
+    try:
+        return broken_link(run.folder) or "none"
+    except UserError:
+        return "not recorded"
 
 
 def _machine_rows(run: Run) -> Iterator[tuple[str, str, str]]:

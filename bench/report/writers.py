@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 CONSOLE_STYLES = {
     "FASTER": "bold green", "SLOWER": "bold red", "EQUIVALENT": "bold blue", "WITHHELD": "bold magenta",
     "PASS": "bold green", "FAIL": "bold red", "ok": "green", "!": "bold yellow", "reproduced": "green",
-    "not reproduced": "red", "primary": "bold", "replica": "dim", "": "",
+    "not reproduced": "red", "primary": "bold", "replica": "dim", "withdrawn": "strike dim", "": "",
 }  # fmt: skip
 
 
@@ -72,6 +72,8 @@ def markdown_table(table: Table) -> str:
     for row in table.rows:
         first, *others = [escape(f"{cell.text}: {cell.note}" if cell.note else cell.text) for cell in row.cells]
         cells = [f"**{first}**" if row.emphasis == "primary" else first, *others]
+        if row.emphasis == "withdrawn":
+            cells = [f"~~{cell}~~" if cell else "" for cell in cells]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

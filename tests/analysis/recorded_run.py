@@ -105,7 +105,7 @@ class RecordedRunBuilder:
         self.folder.mkdir(exist_ok=True)
         write_run(self.folder, self.info)
         (self.folder / JOURNAL).unlink(missing_ok=True)
-        with Journal(self.folder / JOURNAL) as journal:
+        with Journal(self.folder) as journal:
             for record in (*self.records, End("complete", 1)):
                 journal.append(record)
         return self.folder

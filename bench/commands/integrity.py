@@ -1,0 +1,52 @@
+"""`bench verify` and `bench withdraw`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from bench.analysis.run import Run
+from bench.console import say
+from bench.journal import broken_link
+from bench.report.arm_table import arm_rows
+from bench.report.run_report import csv_files, write_report
+from bench.withdrawal import WITHDRAWAL, Withdrawal, write_withdrawal
+from models.errors import UserError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.console import Console
+
+MOST_CHARACTERS = 500
+
+
+def verify_run(folder: Path, console: Console) -> int:
+    """Show whether a run's description and journal are as they were written; return 1 if not, else 0."""
+    run = Run(folder)
+    if broken := broken_link(folder):
+        say(console, broken, "bold red")
+        return 1
+    say(console, f"{folder}: as it was written: {len(run.records):,} records, each linked to run.json and those before")
+    end = run.end.status if run.end else "killed; the records after its last one, if there were any, are lost"
+    say(console, f"how it ended: {end}")
+    for name, text in csv_files(run, arm_rows(run)).items():
+        path = folder / name
+        if path.exists() and path.read_bytes() != text.encode():
+            say(
+                console,
+                f"{path}: is not what this version derives from the journal; `bench report` replaces it",
+                "yellow",
+            )
+    return 0
+
+
+def withdraw_run(folder: Path, why: str, console: Console) -> int:
+    """Mark a run as withdrawn, and write its report again; return its status."""
+    run, reason = Run(folder), " ".join(why.split())
+    if not reason or len(reason) > MOST_CHARACTERS or not reason.isprintable():
+        raise UserError(f"--why: allowed: 1 to {MOST_CHARACTERS} printable characters, for the readers of the report")
+    if run.withdrawal:
+        raise UserError(f"{folder / WITHDRAWAL}: was withdrawn on {run.withdrawal.date}: {run.withdrawal.why}")
+    write_withdrawal(folder, Withdrawal(f"{datetime.now(UTC):%Y-%m-%d}", reason))
+    return write_report(folder, console)

@@ -1,0 +1,74 @@
+import re
+
+import pytest
+
+from bench.journal import JOURNAL, RUN
+from tests.analysis.recorded_run import inference_run
+
+
+@pytest.fixture
+def run(tmp_path):
+    return inference_run(tmp_path / "run").write()
+
+
+def test_a_run_as_it_was_written_is_verified(bench, run) -> None:
+    shown = bench("verify", "run")
+    assert shown.returncode == 0, shown.stderr
+    assert re.search(r"run: as it was written: [\d,]+ records", shown.stdout)
+    assert "how it ended: complete" in shown.stdout
+
+
+def test_verify_names_the_line_that_was_changed(bench, run) -> None:
+    lines = (run / JOURNAL).read_text().splitlines(keepends=True)
+    number = next(index for index, line in enumerate(lines) if '"kind":"slice"' in line)
+    lines[number] = lines[number].replace('"load":0', '"load":1')
+    (run / JOURNAL).write_text("".join(lines))
+    shown = bench("verify", "run")
+    assert shown.returncode == 1
+    assert f"journal.jsonl, line {number + 1}: it was changed" in " ".join(shown.stdout.split())
+    bench("report", "run")
+    assert f"line {number + 1}: it was changed" in (run / "report.md").read_text()
+
+
+def test_verify_names_tables_that_were_changed(bench, run) -> None:
+    bench("report", "run")
+    assert "derives" not in bench("verify", "run").stdout
+    table = run / "speedups.csv"
+    table.write_text(table.read_text().replace("2", "9"))
+    assert "speedups.csv: is not what this version derives" in " ".join(bench("verify", "run").stdout.split())
+
+
+def test_verify_of_something_else_is_one_line(bench, tmp_path, run) -> None:
+    (run / JOURNAL).write_text("")
+    shown = bench("verify", "run")
+    assert shown.returncode == 2
+    assert "has no links" in shown.stderr
+    assert bench("verify", "nothing").stderr.startswith(f"bench: nothing/{RUN}: not there")
+
+
+def test_a_withdrawn_run_stays_and_claims_nothing(bench, run) -> None:
+    bench("report", "run")
+    assert "FASTER" in (run / "speedups.csv").read_text()
+    shown = bench("withdraw", "run", "--why", "the fan <b>failed</b>")
+    assert shown.returncode == 0, shown.stderr
+    assert "FASTER" not in (run / "speedups.csv").read_text()
+    markdown, page = (run / "report.md").read_text(), (run / "report.html").read_text()
+    assert re.search(r"WITHDRAWN on \d{4}-\d\d-\d\d: the fan", markdown)
+    assert "~~" in markdown
+    assert 'class="withdrawn"' in page
+    assert "<b>failed" not in page
+    again = bench("withdraw", "run", "--why", "again")
+    assert (again.returncode, "was withdrawn on" in again.stderr) == (2, True)
+    assert bench("verify", "run").returncode == 0
+
+
+@pytest.mark.parametrize("why", ["", " ", "x" * 501, "a\x1b[31m"])
+def test_a_withdrawal_needs_a_reason_that_can_be_shown(bench, run, why) -> None:
+    shown = bench("withdraw", "run", "--why", why)
+    assert (shown.returncode, "--why: allowed: 1 to 500 printable characters" in shown.stderr) == (2, True)
+
+
+def test_a_damaged_withdrawal_is_one_line(bench, run) -> None:
+    (run / "withdrawn.json").write_text('{"date": 1}')
+    shown = bench("report", "run")
+    assert (shown.returncode, "withdrawn.json: can't be read" in shown.stderr) == (2, True)

@@ -1,0 +1,110 @@
+import re
+from dataclasses import replace
+
+import pytest
+
+from bench.analysis.run import Run
+from bench.engine.context import Tally
+from bench.engine.resume import difference, finished_blocks, is_finished, restore, spent_ns
+from bench.journal import read_journal
+from bench.records import BlockEnd, End, Failure, Resume, Slice, in_force
+from bench.suite.schedule import Block
+from tests.analysis.recorded_run import JIT, inference_run
+
+BLOCK = Block(1, ("c", "d"), (), ())
+
+
+def resumed_at(records: list, cut: int) -> list:
+    """Return the records of a run that was killed after `cut` of them and that then went on."""
+    done = max((index + 1 for index, record in enumerate(records[:cut]) if isinstance(record, BlockEnd)), default=0)
+    return [*records[:cut], Resume("2026-01-01", 1), *records[done:]]
+
+
+@pytest.fixture
+def records(tmp_path) -> list:
+    """Return the records of a run whose blocks are closed by their ends."""
+    run = inference_run(tmp_path / "run", preset="smoke")
+    run.write()
+    plain = [record for record in read_journal(tmp_path / "run") if not isinstance(record, BlockEnd | End)]
+    closed = []
+    for number, record in enumerate(plain):
+        closed.append(record)
+        following = plain[number + 1] if number + 1 < len(plain) else None
+        block = getattr(record, "block", None)
+        if block and getattr(following, "block", None) != block:
+            closed.append(BlockEnd(block, ("all",), 4, 1, 1, 2))
+    return [*closed, End("complete", 9)]
+
+
+def test_a_resumed_run_counts_each_record_once_wherever_it_was_killed(records) -> None:
+    for cut in range(len(records)):
+        kept = in_force(resumed_at(records, cut))
+        assert [record for record in kept if not isinstance(record, Resume)] == records
+        assert sum(isinstance(record, Resume) for record in kept) == 1
+
+
+def test_every_resumption_is_kept(records) -> None:
+    begun = [*records[:3], Resume("1", 1), *records[:2], Resume("2", 1), *records]
+    assert [record for record in in_force(begun) if isinstance(record, Resume)] == [Resume("1", 1), Resume("2", 1)]
+
+
+def test_time_is_spent_once() -> None:
+    block = BlockEnd(1, ("c",), 4, 1, 1, 2)
+    assert spent_ns([]) == 0
+    assert spent_ns([block, block]) == 8
+    assert spent_ns([block, End("interrupted", 20)]) == 20
+    assert spent_ns([block, Resume("", 6)]) == 6
+
+
+def test_a_finished_block_is_known_by_number_and_cases() -> None:
+    finished = finished_blocks([BlockEnd(1, ("c", "d"), 4, 1, 1, 2)])
+    assert is_finished(BLOCK, finished)
+    assert not is_finished(replace(BLOCK, number=2), finished)
+    assert not is_finished(replace(BLOCK, cases=("c",)), finished)
+
+
+def test_a_tally_knows_what_the_records_say(records) -> None:
+    tally, case = Tally(journal=None), next(record.case for record in records if isinstance(record, Slice))  # type: ignore[arg-type]
+    failures = [
+        Failure(JIT.id, case, 2, "died"),
+        Failure("a/b", case, None, "no"),
+        Failure("c/d", case, None, "", True),
+    ]
+    restore(tally, [*records, *failures])
+    assert tally.labels[JIT.id, case].dtype == "int64"
+    assert tally.memory_bytes[JIT.id] > 0
+    assert tally.failed_blocks[JIT.id, case] == 1
+    assert tally.unsupported == {("c/d", case)}
+    restore(tally, [Failure(JIT.id, case, None, "proof failed")])
+    assert (JIT.id, case) not in tally.labels
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"seed": 4}, "seed"),
+        ({"threads": 9}, "threads"),
+        ({"git_commit": "other"}, "git_commit"),
+        ({"schedule": (BLOCK,)}, "schedule"),
+        ({"command": ("x",), "started": "later", "advice": ("new",)}, None),
+    ],
+)
+def test_a_run_goes_on_only_as_it_began(tmp_path, change, name) -> None:
+    info = inference_run(tmp_path / "run").info
+    assert difference(info, replace(info, **change)) == name
+
+
+def test_a_run_goes_on_only_on_the_same_machine(tmp_path) -> None:
+    info = inference_run(tmp_path / "run").info
+    assert difference(info, replace(info, machine=replace(info.machine, load=7.0))) is None
+    assert difference(info, replace(info, machine=replace(info.machine, cpu="another"))) == "machine"
+
+
+def test_the_report_says_how_to_go_on(tmp_path) -> None:
+    from bench.report.text import problems
+
+    run = inference_run(tmp_path / "run")
+    run.write()
+    journal = tmp_path / "run" / "journal.jsonl"
+    journal.write_text("".join(journal.read_text().splitlines(keepends=True)[:-1]))
+    assert re.search("--resume run goes on", problems(Run(tmp_path / "run"))[-1])
