@@ -20,6 +20,8 @@ FLAT = {"flat": True}
 
 # Larger integers would overflow where they become floats.
 MIN_INT, MAX_INT = -(2**63), 2**63 - 1
+# The longest text that a report shows.
+MOST_CHARACTERS = 2000
 
 
 class CodecError(ValueError):
@@ -36,14 +38,37 @@ class CodecError(ValueError):
 
 
 def read_json(text: str) -> Any:
-    """Return the value in a JSON text.
+    """Return the value in a JSON text that anybody may have written, with texts that are safe to show.
 
-    Raises CodecError for other texts, also for those that only Python reads: NaN, infinities and repeated keys.
+    Control characters, and others that change how a text around them is shown, are escaped; what is longer than
+    MOST_CHARACTERS is cut, unless it consists of digits. Raises CodecError for texts that are not JSON, also for those
+    that only Python reads: NaN, infinities and repeated keys.
     """
     try:
-        return _STRICT_JSON.decode(text)
+        value = _STRICT_JSON.decode(text)
+        # Most lines of a journal have neither an escape nor a long text.
+        return value if "\\" not in text and text.isprintable() and len(text) <= MOST_CHARACTERS else _safe(value)
     except (ValueError, RecursionError) as error:
         raise CodecError(f"is not JSON ({error})") from error
+
+
+def _safe(value: Any) -> Any:
+    if isinstance(value, str):
+        return _safe_text(value)
+    if isinstance(value, dict):
+        return {_safe_text(key): _safe(item) for key, item in value.items()}
+    # Samples are long lists of numbers.
+    if isinstance(value, list) and not set(map(type, value)) <= {int}:
+        return [_safe(item) for item in value]
+    return value
+
+
+def _safe_text(text: str) -> str:
+    if len(text) > MOST_CHARACTERS and not (text.isascii() and text.isdigit()):
+        text = f"{text[:MOST_CHARACTERS]}... ({len(text):,} characters)"
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() or char in "\n\t" else ascii(char)[1:-1] for char in text)
 
 
 def _number(text: str) -> float:

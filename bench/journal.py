@@ -139,13 +139,14 @@ def read_journal(folder: Path) -> list[Record]:
     """Read every complete line; raises UserError that names the first line that is not a record."""
     path, records = folder / JOURNAL, list[Record]()
     try:
-        with path.open(encoding="utf-8", newline="\n") as lines:
-            for line in lines:
-                # A run that was killed while it wrote leaves a last line without an end.
-                if line.endswith("\n"):
-                    records.append(from_line(line))
+        # Some editors begin a file with a byte order mark.
+        with path.open(encoding="utf-8-sig", newline="\n") as lines:
+            for number, line in enumerate(lines, 1):  # noqa: B007 - the error names it
+                # A run that was killed while it wrote leaves a last line without an end. Editors leave empty lines.
+                if line.endswith("\n") and line.strip():
+                    records.append(from_line(line[:-1]))
     except CodecError as error:
-        raise UserError(f"{path}, line {len(records) + 1}: {error}") from error
+        raise UserError(f"{path}, line {number}: {error}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: can't be read ({error})") from error
     return records

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 PRODUCT, TRAFFIC = "product", "traffic"
-# The status of a run that did not end by itself.
-INTERRUPTED = "interrupted"
+# How a run ends by itself: all is measured, or a planned look has stopped it; and how it ends otherwise.
+COMPLETE, SETTLED, INTERRUPTED = "complete", "settled", "interrupted"
 # The key of a line that ties it to all lines before it.
 LINK = "link"
 
@@ -265,7 +265,7 @@ class Roof:
 
 @dataclass(frozen=True)
 class End:
-    """How the run ended: `complete`, `settled` (stopped by a planned look) or `interrupted`.
+    """How the run ended: COMPLETE, SETTLED or INTERRUPTED.
 
     `wall_ns` includes what was measured before a Resume.
     """

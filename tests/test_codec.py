@@ -7,9 +7,11 @@ from hypothesis import strategies as st
 
 from bench.codec import FLAT, CodecError, decode, encode, read_json
 
+# Texts that read_json returns as they are.
+texts = st.text(st.characters(exclude_categories=["C", "Z"]) | st.sampled_from(" \n\t"), max_size=5)
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
     max_leaves=10,
 )
 
@@ -46,15 +48,15 @@ CONTENT = {
 
 values = st.builds(
     Outer,
-    name=st.text(),
+    name=texts,
     share=st.floats(allow_nan=False, allow_infinity=False),
     ready=st.booleans(),
     counts=st.lists(st.integers(-(2**63), 2**63 - 1)).map(tuple),
-    names=st.lists(st.text()).map(tuple),
-    pair=st.tuples(st.text(), st.integers(0, 9)),
-    by_name=st.dictionaries(st.text(), st.builds(Inner, st.integers(0, 9), st.text())),
+    names=st.lists(texts).map(tuple),
+    pair=st.tuples(texts, st.integers(0, 9)),
+    by_name=st.dictionaries(texts, st.builds(Inner, st.integers(0, 9), texts)),
     maybe=st.none() | st.builds(Inner, st.integers(0, 9)),
-    flat=st.builds(Inner, st.integers(0, 9), st.text()),
+    flat=st.builds(Inner, st.integers(0, 9), texts),
     items=st.lists(st.builds(Inner, st.integers(0, 9))).map(tuple),
     levels=st.lists(st.floats(allow_nan=False, allow_infinity=False)).map(tuple),
 )
@@ -176,3 +178,23 @@ def test_a_type_that_json_does_not_have_is_a_mistake_of_the_program() -> None:
 
     with pytest.raises(TypeError, match="can't be read from JSON"):
         decode(Odd, {"value": []})
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a\x1b[31mb", r"a\x1b[31mb"),
+        ("a\x00\x7f\x9b", r"a\x00\x7f\x9b"),
+        ("right\u202eleft", r"right\u202eleft"),
+        ("two\nlines\t|", "two\nlines\t|"),
+        ("Größe µs ≤", "Größe µs ≤"),
+        ("x" * 2001, "x" * 2000 + "... (2,001 characters)"),
+        ("7" * 10_000, "7" * 10_000),
+    ],
+    ids=["colour", "control characters", "direction", "line", "letters", "long", "labels"],
+)
+@pytest.mark.parametrize("in_ascii", [True, False])
+def test_texts_of_others_are_safe_to_show(text, shown, in_ascii) -> None:
+    written = json.dumps({"key": [text]}, ensure_ascii=in_ascii)
+    assert read_json(written) == {"key": [shown]}
+    assert list(read_json(json.dumps({text: 1}))) == [shown]

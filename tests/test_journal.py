@@ -24,6 +24,12 @@ def test_a_line_that_was_never_finished_is_left_out(tmp_path) -> None:
     assert read_journal(tmp_path) == [FAILURE]
 
 
+def test_what_editors_leave_is_no_damage(tmp_path) -> None:
+    line = to_line(FAILURE)
+    (tmp_path / "journal.jsonl").write_text(f"\ufeff{line}\n\n{line}\n \n", encoding="utf-8")
+    assert read_journal(tmp_path) == [FAILURE, FAILURE]
+
+
 @pytest.mark.parametrize(
     "line",
     [

@@ -23,6 +23,9 @@ from bench.analysis.stats import percentile, trimmed_mean
 from bench.journal import JOURNAL, read_journal
 from bench.machine.microarchitecture import instructions
 from bench.records import (
+    COMPLETE,
+    INTERRUPTED,
+    SETTLED,
     BlockEnd,
     Check,
     Conversion,
@@ -58,6 +61,10 @@ _T = TypeVar("_T")
 _R = TypeVar("_R", bound=Check | Start | Failure | Slice | TrainedEpoch)
 
 
+# No run has as many blocks, or rounds in a block.
+MOST = 10**6
+
+
 class Run:
     """A recorded run. Its dictionaries have the ids of arm and case as keys, unless they say otherwise."""
 
@@ -82,11 +89,11 @@ class Run:
         # By arm, case and rule; a report needs them many times.
         self._block_latencies_ns: dict[tuple[str, str, Rule], dict[int, float]] = {}
         self._all_turns: list[Turn] = [*self.of(Slice), *self.of(TrainedEpoch)]
-        if damage := self._damage():
+        if damage := self._impossible_turn() or self._impossible_record():
             raise UserError(f"{folder / JOURNAL}: damaged: {damage}")
 
-    def _damage(self) -> str | None:
-        """Return a description of the first record that no run could have written, or None."""
+    def _impossible_turn(self) -> str | None:
+        """Return a description of the first turn that no run could have stored, or None."""
         participants = {(arm.id, case) for case, arms in self._participants.items() for arm in arms}
         places = set()
         for turn in self._all_turns:
@@ -96,8 +103,18 @@ class Run:
             places.add(place)
             if (turn.arm, turn.case) not in participants or not _is_possible(turn, self._cases[turn.case]):
                 return f"the turn of {turn.arm} in block {turn.block} on {turn.case} is impossible"
+        return None
+
+    def _impossible_record(self) -> str | None:
+        """Return a description of the first other record that no run could have stored, or None."""
+        for end in self.of(End):
+            if end is not self.records[-1] or end.status not in (COMPLETE, SETTLED, INTERRUPTED) or end.wall_ns < 0:
+                return f"the end {end.status!r} is impossible"
+        if any(not overhead.samples_ns or min(overhead.samples_ns) < 0 for overhead in self.of(Overhead)):
+            return "the overhead has no samples, or impossible ones"
         for roof in self.roofs:
-            if len(roof.counts) != len(roof.walls_ns) or min(roof.walls_ns, default=0) <= 0:
+            counted = len(roof.counts) == len(roof.walls_ns) > 0 and min(roof.counts) >= 0 < max(roof.counts)
+            if not counted or min(roof.walls_ns) <= 0 or roof.work <= 0:
                 return f"the limit '{roof.what}' of {roof.size} is impossible"
         images = {reference.model: len(reference.labels) for reference in self.of(Reference)}
         for reference in self.of(Reference):
@@ -465,4 +482,6 @@ def _is_possible(turn: Turn, case: Case) -> bool:
         counted = len(turn.counts) == len(turn.walls_ns) and sum(turn.counts) == len(turn.samples_ns) > 0
         positive = counted and min(turn.counts) >= 0 and min(*turn.samples_ns, *turn.walls_ns) > 0
         possible = case.scenario != TRAINING and positive
-    return possible and watched_ns(turn) > 0
+    conditions = turn.conditions
+    counters = conditions.idle_cpu_ns, conditions.harness_cpu_ns, conditions.steal_ns, conditions.throttled_ns
+    return possible and watched_ns(turn) > 0 and min(counters) >= 0 <= turn.round < MOST and 0 < turn.block < MOST

@@ -12,7 +12,7 @@ from bench.commands.folders import default_run_name, link_latest, run_folder, un
 from bench.commands.origin import origin_of_now
 from bench.journal import read_journal
 from bench.machine.facts import usable_cores
-from bench.records import in_force
+from bench.records import INTERRUPTED, in_force
 from bench.run_info import read_run
 from bench.suite.plan import Plan, make_plan
 from bench.suite.schedule import MAX_SEED
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from bench.analysis.latency import Rule
     from bench.suite.schedule import Preset
-
-COMPLETE = ("complete", "settled")
 
 
 @dataclass(frozen=True)
@@ -120,10 +118,10 @@ def measure(
             opening(plan, data, advice, console)
             with steps(console, total_weights(plan, earlier)) as progress:
                 status = measure_run(plan, data, folder, progress, origin_of_now(advice), earlier if resumed else None)
-        if status in COMPLETE and is_latest:
+        if status != INTERRUPTED and is_latest:
             link_latest(folder)
         tripped = write_report(folder, console)
-    return 1 if tripped or status not in COMPLETE else 0
+    return 1 if tripped or status == INTERRUPTED else 0
 
 
 def report_run(folder: Path, rule: Rule | None, console: Console) -> int:

@@ -29,7 +29,7 @@ from bench.engine.resume import difference, finished_blocks, is_finished, restor
 from bench.engine.training_block import TrainingBlock
 from bench.journal import Journal
 from bench.machine import resources
-from bench.records import INTERRUPTED, End, Failure, Resume
+from bench.records import COMPLETE, INTERRUPTED, SETTLED, End, Failure, Resume
 from bench.run_info import read_run, write_run
 from bench.suite.suite import TRAINING_IMAGES, takes_part
 from models.data import split
@@ -132,8 +132,8 @@ def measure_blocks(context: RunContext, tally: Tally, steps: Steps, finished: Fi
             continue
         is_last_of_number = not any(other.number == block.number for other in following)
         if is_last_of_number and block.number in plan.preset.looks and is_settled(context.folder):
-            return "settled"
-    return "complete"
+            return SETTLED
+    return COMPLETE
 
 
 def is_settled(folder: Path) -> bool:

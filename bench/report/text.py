@@ -14,6 +14,7 @@ from bench.analysis.speedups import (
     speedups,
     withheld,
 )
+from bench.records import INTERRUPTED
 from models.data import SYNTHETIC_WARNING
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ def problems(run: Run) -> list[str]:
     lines += [
         f"{row.pair.arm.label} compared with {row.pair.baseline.label}: {row.verdict.reason}" for row in withheld(run)
     ]
-    if run.end is None or run.end.status == "interrupted":
+    if run.end is None or run.end.status == INTERRUPTED:
         lines.append(
             "the run did not end: this is the report of what was measured until then; the same command with "
             f"--resume {run.folder.resolve().name} goes on"

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+# What makes spreadsheets take a text for a formula.
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+
 HERE = Path(__file__).parent
 CONSOLE_STYLES = {
     "FASTER": "bold green", "SLOWER": "bold red", "EQUIVALENT": "bold blue", "WITHHELD": "bold magenta",
@@ -31,8 +34,13 @@ def to_csv(rows: Sequence[T], columns: Sequence[Column[T]]) -> str:
 
     if not rows:
         return ""
-    content = {column.key: [column.value(row) for row in rows] for column in columns if column.key}
+    content = {column.key: [_defused(column.value(row)) for row in rows] for column in columns if column.key}
     return pd.DataFrame(content).to_csv(index=False, float_format="%.6g")
+
+
+def _defused(value: object) -> object:
+    """Return a value whose text no spreadsheet runs as a formula."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
 
 
 def to_markdown(document: Document) -> str:

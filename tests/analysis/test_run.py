@@ -9,7 +9,7 @@ import pytest
 from bench.analysis.latency import AS_IT_WAS, AT_REST
 from bench.analysis.run import Run, foreign_share, harness_share, idle_share, timed_share
 from bench.analysis.speedups import speedups
-from bench.records import PRODUCT, BlockEnd, Evidence, Failure, Proof, Reference, Roof, Slice
+from bench.records import PRODUCT, BlockEnd, End, Evidence, Failure, Overhead, Proof, Reference, Roof, Slice
 from bench.report.text import doubts
 from bench.run_info import Protocol
 from bench.suite.arms import Case, Pair
@@ -173,6 +173,10 @@ IMPOSSIBLE = [
     {"counts": (-1, 2), "walls_ns": (1, 1)},
     {"walls_ns": ()},
     {"watched_ns": -1},
+    {"steal_ns": -1},
+    {"idle_cpu_ns": -1},
+    {"round": 10**6},
+    {"block": 0},
     {"arm": "jax/jit"},
     {"case": "cnn-small/latency/b2"},
     {"round": 1},
@@ -209,10 +213,25 @@ def test_labels_that_are_not_one_for_each_image_are_refused(builder, kind, chang
         builder.change(kind, lambda record: True, **change).read()
 
 
-@pytest.mark.parametrize(("counts", "walls_ns"), [((), ()), ((1,), ()), ((1,), (0,))])
+@pytest.mark.parametrize(("counts", "walls_ns"), [((), ()), ((1,), ()), ((1,), (0,)), ((0,), (1,)), ((-1, 2), (1, 1))])
 def test_a_limit_of_the_machine_that_no_run_writes_is_refused(builder, counts, walls_ns) -> None:
     builder.records.append(Roof(PRODUCT, "pytorch", "fp32", 1, 64, 1, counts, walls_ns))
     with pytest.raises(UserError, match="damaged: the limit 'product' of 64"):
+        builder.read()
+
+
+@pytest.mark.parametrize("samples", [(), (-1,)])
+def test_an_overhead_that_no_run_writes_is_refused(builder, samples) -> None:
+    builder.records.append(Overhead(samples))
+    with pytest.raises(UserError, match="damaged: the overhead"):
+        builder.read()
+
+
+@pytest.mark.parametrize("end", [End("zork", 1), End("complete", -1), End("complete", 1)], ids=str)
+def test_an_end_that_no_run_writes_is_refused(builder, end) -> None:
+    # The builder appends a proper one.
+    builder.records.append(end)
+    with pytest.raises(UserError, match="damaged: the end"):
         builder.read()
 
 
