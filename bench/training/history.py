@@ -106,8 +106,15 @@ def history_to_json(history: Sequence[Epoch], indent: int | None = None) -> str:
 
 
 def history_from_json(text: str) -> list[Epoch]:
-    """Return the epochs in a JSON text; raises CodecError."""
-    return list(decode(tuple[Epoch, ...], read_json(text)))
+    """Return the epochs in a JSON text; raises CodecError, also for epochs that no training has."""
+    history = list(decode(tuple[Epoch, ...], read_json(text)))
+    for index, epoch in enumerate(history):
+        counts = epoch.epoch, epoch.result.images, epoch.result.wall_ns
+        losses = epoch.result.loss, epoch.test_loss, epoch.validation_loss or 0.0
+        accuracies = epoch.test_accuracy, epoch.validation_accuracy or 0.0
+        if min(counts) < 1 or min(losses) < 0 or not 0 <= min(accuracies) <= max(accuracies) <= 1:
+            raise CodecError("is not an epoch that a training can have", str(index))
+    return history
 
 
 def validation_losses(history: Sequence[Epoch]) -> list[float]:

@@ -54,6 +54,25 @@ def test_files_of_a_training_are_read_back_as_written(tmp_path) -> None:
     assert read_history(tmp_path) == history(3.0, 1.0)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"epoch": 0},
+        {"test_accuracy": 1.1},
+        {"test_accuracy": -0.1},
+        {"validation_accuracy": 2.0},
+        {"test_loss": -1.0},
+        {"result": replace(EPOCH.result, wall_ns=0)},
+        {"result": replace(EPOCH.result, images=0)},
+    ],
+    ids=str,
+)
+def test_epochs_that_no_training_has_are_refused(tmp_path, change) -> None:
+    write_history(tmp_path, [EPOCH, replace(EPOCH, **change)])
+    with pytest.raises(UserError, match=r"history\.json: damaged \(1 is not an epoch"):
+        read_history(tmp_path)
+
+
 def test_the_files_are_flat(tmp_path) -> None:
     """Tools read these keys, in this order."""
     write_training(tmp_path, RECORD)
