@@ -102,6 +102,7 @@ def measure(
     from bench.console import steps
     from bench.engine.cache import require_writable
     from bench.engine.run import first_interrupt_only, measure_run, total_weights
+    from bench.engine.workers import timeout_factor
     from bench.machine.diagnosis import disturbances
     from bench.report.run_report import opening, write_report
     from models.data import load
@@ -113,6 +114,7 @@ def measure(
         ):
             earlier = in_force(read_journal(folder)) if resumed else []
             require_writable()
+            timeout_factor()
             data = load(source)
             advice = tuple(finding.line for finding in disturbances(plan.threads))
             opening(plan, data, advice, console)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from bench.clock import cpu_ns_of, now_ns, pause
 from bench.codec import CodecError, decode
 from bench.machine.resources import raise_priority
 from bench.worker.messages import Request, request_line
+from models.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,11 +26,24 @@ R = TypeVar("R")
 
 START_TIMEOUT_S, EXIT_TIMEOUT_S = 120, 5
 LOG_TAIL_BYTES = 4096
+# Multiplies all timeouts on machines for which they are too short.
+TIMEOUT_VARIABLE, MOST_TIMEOUT_FACTOR = "BENCH_TIMEOUT_FACTOR", 1000.0
+# A reply holds at most the samples of a slice; a file of a worker, its log included, at most a model.
+MOST_REPLY_BYTES, MOST_FILE_BYTES = 1 << 26, 1 << 32
 # From the request to a group until its workers start to time: long enough for all of them to have received it.
 START_TOGETHER_NS = 20_000_000
 SETTLE_STEP_NS, SETTLE_LIMIT_NS, SETTLED_SHARE = 1_000_000, 500_000_000, 0.05
 # All that a worker inherits; the other variables that it sees are set explicitly, and recorded.
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "USER", "BENCH_BACKENDS", "LD_LIBRARY_PATH")
+
+
+def timeout_factor() -> float:
+    """Return what all timeouts are multiplied by; raises UserError if the variable is no sensible number."""
+    text = os.environ.get(TIMEOUT_VARIABLE, "1")
+    with suppress(ValueError):
+        if 0 < (factor := float(text)) <= MOST_TIMEOUT_FACTOR:
+            return factor
+    raise UserError(f"{TIMEOUT_VARIABLE}={text}: allowed: a number above 0, up to {MOST_TIMEOUT_FACTOR:g}")
 
 
 class WorkerError(Exception):
@@ -76,6 +91,9 @@ class Worker:
                 os.close(incoming)
                 os.close(outgoing)
         self.pid = self._process.pid
+        with suppress(ProcessLookupError):
+            # What prints without end must not fill the disk. Python gets an OSError instead of a signal.
+            resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (MOST_FILE_BYTES, MOST_FILE_BYTES))
         if urgent:
             # Raised before the process has threads, as they inherit it.
             raise_priority(self.pid)
@@ -88,7 +106,7 @@ class Worker:
 
     def wait_until_ready(self) -> Self:
         """Wait for the worker's first line; raises WorkerError."""
-        if self._receive(START_TIMEOUT_S).get("ready") != self.pid:
+        if self._receive(START_TIMEOUT_S, "start").get("ready") != self.pid:
             raise WorkerError("did not announce itself")
         return self
 
@@ -101,7 +119,7 @@ class Worker:
 
     def receive(self, request: Request[R], timeout_s: float) -> R:
         """Return the reply to a request that was sent; raises WorkerError or Unsupported."""
-        content = self._receive(timeout_s)
+        content = self._receive(timeout_s, type(request).__name__)
         if "unsupported" in content:
             raise Unsupported(content["unsupported"])
         if "error" in content:
@@ -132,8 +150,8 @@ class Worker:
         while self._pipes:
             os.close(self._pipes.pop())
 
-    def _receive(self, timeout_s: float) -> dict[str, Any]:
-        line = self._read_line(timeout_s)
+    def _receive(self, timeout_s: float, what: str) -> dict[str, Any]:
+        line = self._read_line(timeout_s * timeout_factor(), what)
         try:
             content = json.loads(line)
         except ValueError:
@@ -142,18 +160,22 @@ class Worker:
             raise WorkerError(f"sent an invalid reply: {line[:60]!r}")
         return content
 
-    def _read_line(self, timeout_s: float) -> bytes:
+    def _read_line(self, timeout_s: float, what: str) -> bytes:
         deadline = now_ns() + int(timeout_s * 1e9)
         # Sleeping in poll, the orchestrator uses no CPU while a worker is measured.
         poll = select.poll()
         poll.register(self._replies, select.POLLIN)
         while b"\n" not in self._buffer:
             if not poll.poll(max(0, deadline - now_ns()) / 1e6):
-                raise WorkerError(f"did not reply within {timeout_s:g} s")
+                raise WorkerError(
+                    f"did not reply within {timeout_s:g} s ({what}); {TIMEOUT_VARIABLE}=4 would wait four times as long"
+                )
             chunk = os.read(self._replies, 1 << 20)
             if not chunk:
                 raise WorkerError(self._exit_reason())
             self._buffer += chunk
+            if len(self._buffer) > MOST_REPLY_BYTES:
+                raise WorkerError(f"sent more than {MOST_REPLY_BYTES:,} bytes without an end of line")
         line, self._buffer = self._buffer.split(b"\n", 1)
         return line
 

@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,9 +11,10 @@ import pytest
 
 from bench.clock import cpu_ns_of, now_ns, pause
 from bench.engine import workers as module
-from bench.engine.workers import Unsupported, Worker, WorkerError, WorkerGroup
+from bench.engine.workers import Unsupported, Worker, WorkerError, WorkerGroup, timeout_factor
 from bench.machine import resources
 from bench.worker.messages import Build, Move, Predict, PredictReply, Prove, RunSlice, Save
+from models.errors import UserError
 from models.weights import checkpoint_path
 from models.zoo import CNN_SMALL
 
@@ -125,6 +127,31 @@ def test_a_worker_that_hangs_is_killed_after_the_timeout(start, build) -> None:
         worker.request(build("hangs"), 0.5)
     worker.stop()
     assert not psutil.pid_exists(worker.pid)
+
+
+def test_all_timeouts_can_be_made_longer(start, build, monkeypatch) -> None:
+    worker = start()
+    monkeypatch.setenv("BENCH_TIMEOUT_FACTOR", "0.01")
+    with pytest.raises(WorkerError, match=r"did not reply within 0\.6 s \(Build\); BENCH_TIMEOUT_FACTOR=4"):
+        worker.request(build("hangs"), 60)
+
+
+@pytest.mark.parametrize("factor", ["0", "-1", "x", "", "nan", "inf", "1001"])
+def test_a_factor_of_the_timeouts_is_a_sensible_number(factor, monkeypatch) -> None:
+    monkeypatch.setenv("BENCH_TIMEOUT_FACTOR", factor)
+    with pytest.raises(UserError, match=r"BENCH_TIMEOUT_FACTOR=.*: allowed: a number above 0, up to 1000"):
+        timeout_factor()
+
+
+def test_a_reply_without_end_is_an_error(start, build, monkeypatch) -> None:
+    monkeypatch.setattr(module, "MOST_REPLY_BYTES", 10)
+    with pytest.raises(WorkerError, match="sent more than 10 bytes without an end of line"):
+        start().request(build("good"), 60)
+
+
+def test_the_files_of_a_worker_are_limited(start) -> None:
+    limits = Path(f"/proc/{start().pid}/limits").read_text()
+    assert re.search(rf"Max file size +{module.MOST_FILE_BYTES} +{module.MOST_FILE_BYTES}", limits)
 
 
 @pytest.mark.parametrize(("variant", "reply"), [("rubbish", r"b'rubbish'"), ("brief", r"lacks .*build_ns.*")])
