@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.codec import encode
-from bench.report import training_plots
+from bench.report import without_personal_settings
 from bench.report.document import Column, Document, Paragraph, Plot, Section, table
 from bench.report.text import number, number4, percent
 from bench.report.writers import to_csv, to_html, to_markdown
@@ -33,7 +33,10 @@ def render_evaluation(
 
     `record` and `history` are those of the training, None and empty for a file of another origin.
     """
-    drawn = training_plots.evaluation_plots(model, evaluations, history)
+    with without_personal_settings():
+        from bench.report.training_plots import evaluation_plots
+
+    drawn = evaluation_plots(model, evaluations, history)
     page = _document(model, evaluations, history, record, data)
     texts = _csv_files(evaluations, history, data)
     return texts | {"report.md": to_markdown(page), "report.html": to_html(page, drawn)}, drawn

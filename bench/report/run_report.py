@@ -12,6 +12,7 @@ from bench.analysis.speedups import speedups
 from bench.analysis.training import trained_arms
 from bench.console import say
 from bench.journal import write_pages
+from bench.report import without_personal_settings
 from bench.report.arm_table import arm_columns, arm_rows
 from bench.report.document import brief_table
 from bench.report.sections import document
@@ -47,7 +48,8 @@ def write_report(folder: Path, console: Console, rule: Rule | None = None) -> in
     Everything is rendered before anything is written: a run that can't be read leaves its folder as it was.
     """
     # Late: the orchestrator does not load Matplotlib while it measures.
-    from bench.report.plots import run_plots
+    with without_personal_settings():
+        from bench.report.plots import run_plots
 
     run = Run(folder, rule)
     arms, drawn = arm_rows(run), run_plots(run)
