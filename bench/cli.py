@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import signal
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -12,6 +15,8 @@ from typer.exceptions import TyperException
 from models.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from bench.commands.train import TrainOptions
     from bench.console import BrokenPipeSafeConsole
 
@@ -75,6 +80,7 @@ def run(
     name: RunNameOption = None,
 ) -> None:
     """Measure a suite, and write a report with the speedups."""
+    console = _console("reading options, data and machine")
     from bench.commands.run import RunOptions, run_suite
     from bench.suite.parse import load_suite
     from bench.suite.schedule import MAX_SEED, find_preset
@@ -96,7 +102,7 @@ def run(
         results=results,
         name=name or None,
     )
-    raise typer.Exit(run_suite(options, _console()))
+    raise typer.Exit(run_suite(options, console))
 
 
 @app.command()
@@ -107,10 +113,11 @@ def report(
     ] = None,
 ) -> None:
     """Write the report of an earlier run again, from its journal."""
+    console = _console("reading the run")
     from bench.analysis.latency import find_rule
     from bench.commands.run import report_run
 
-    raise typer.Exit(report_run(folder, find_rule(rule) if rule else None, _console()))
+    raise typer.Exit(report_run(folder, find_rule(rule) if rule else None, console))
 
 
 @app.command("list")
@@ -145,10 +152,11 @@ def train(
     changes: ChangesOption = None,
 ) -> None:
     """Train a model, or continue an interrupted training, and write its learning curves and evaluation."""
+    console = _console("reading options, data and machine")
     from bench.commands.train import train_model
 
     options = _train_options(recipe, stack, variant, precision, epochs, seed, threads, data, results, name, changes)
-    train_model(options, Path(output) if output else None, _console())
+    train_model(options, Path(output) if output else None, console)
 
 
 @app.command()
@@ -167,10 +175,11 @@ def tune(
     changes: ChangesOption = None,
 ) -> None:
     """Search batch size, learning rate and rho on held-out training images, or continue an interrupted search."""
+    console = _console("reading options, data and machine")
     from bench.commands.train import tune_recipe
 
     options = _train_options(recipe, stack, variant, precision, epochs, seed, threads, data, results, name, changes)
-    tune_recipe(options, trials, _console())
+    tune_recipe(options, trials, console)
 
 
 @app.command()
@@ -188,12 +197,11 @@ def evaluate(
     ] = None,
 ) -> None:
     """Evaluate a trained model on the test images, on vanilla and Intel-optimised stacks."""
+    console = _console("reading options, data and machine")
     from bench.commands.model_files import evaluate_model, inference_arm
 
     chosen = tuple(map(inference_arm, _names("--arms", arms)))
-    status = evaluate_model(
-        file, model or None, chosen, data, _thread_count(threads), results, name or None, _console()
-    )
+    status = evaluate_model(file, model or None, chosen, data, _thread_count(threads), results, name or None, console)
     raise typer.Exit(status)
 
 
@@ -229,10 +237,11 @@ def claims(
     results: ResultsOption = RESULTS,
 ) -> None:
     """Compare published claims with measurements: reproduced, not reproduced, or why not testable here."""
+    console = _console("reading options, data and machine")
     from bench.commands.claims import compare_claims
     from bench.suite.schedule import find_preset
 
-    raise typer.Exit(compare_claims(None if only_read else find_preset(preset), results, data, _console()))
+    raise typer.Exit(compare_claims(None if only_read else find_preset(preset), results, data, console))
 
 
 @app.command()
@@ -244,23 +253,29 @@ def selftest(
     name: RunNameOption = None,
 ) -> None:
     """Test the harness on this machine: identical arms must be equal, and known slowdowns must be detected."""
+    console = _console("reading options, data and machine")
     from bench.commands.selftest import run_selftest
 
-    raise typer.Exit(run_selftest(stack or None, results, name or None, _console()))
+    raise typer.Exit(run_selftest(stack or None, results, name or None, console))
 
 
 @app.command()
 def doctor() -> None:
     """Show what this machine is, what disturbs measurements on it, and what to do about that."""
+    console = _console("observing the machine")
     from bench.commands.doctor import examine_machine
 
-    examine_machine(_console())
+    examine_machine(console)
 
 
-def _console() -> BrokenPipeSafeConsole:
-    from bench.console import BrokenPipeSafeConsole
+def _console(first_line: str = "") -> BrokenPipeSafeConsole:
+    """Return the console; who watches it sees the first line at once, as imports take a second."""
+    from bench.console import BrokenPipeSafeConsole, is_watched, say
 
-    return BrokenPipeSafeConsole()
+    console = BrokenPipeSafeConsole()
+    if first_line and is_watched(console):
+        say(console, first_line, "dim")
+    return console
 
 
 def _names(option: str, text: str | None) -> tuple[str, ...]:
@@ -326,14 +341,44 @@ def _train_options(
 
 
 def fail(message: str, status: int = 2) -> NoReturn:
-    sys.stderr.write(f"bench: {' '.join(message.split())}\n")
+    line = f"bench: {' '.join(message.split())}"
+    if sys.stderr.isatty():
+        from bench.console import wrapped
+
+        line = wrapped(line, shutil.get_terminal_size().columns)
+    sys.stderr.write(f"{line}\n")
     sys.exit(status)
+
+
+@contextmanager
+def first_interrupt_only() -> Iterator[None]:
+    """Turn the first SIGINT, SIGTERM or SIGHUP into KeyboardInterrupt, and ignore those that follow it.
+
+    A second Ctrl-C, or the copy of the first one that tox sends, must not cut short what ends a command early: stopping
+    the workers, removing temporary files and writing the report. Under nohup, SIGHUP stays ignored.
+    """
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        numbers.append(signal.SIGHUP)
+
+    def interrupt(*_: object) -> None:
+        for number in numbers:
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def main() -> None:
     """Run the command line; exit 2 with one line if the user's input is wrong."""
     try:
-        status = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+        with first_interrupt_only():
+            status = app(sys.argv[1:] or ["--help"], standalone_mode=False)
     except UserError as error:
         fail(str(error))
     except TyperException as error:

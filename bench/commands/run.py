@@ -76,24 +76,24 @@ def plan_run(options: RunOptions) -> Plan:
 
 def measure(plan: Plan, source: str, results: Path, name: str, console: Console, *, is_latest: bool = True) -> int:
     """Measure into a new folder and report; return the exit status. `is_latest` lets results/latest point to it."""
-    from bench.console import steps
+    from bench.console import say, steps
     from bench.engine.cache import require_writable
-    from bench.engine.run import first_interrupt_only, measure_run, total_weights
+    from bench.engine.run import measure_run, total_weights
     from bench.machine.diagnosis import disturbances
     from bench.report.run_report import opening, write_report
     from models.data import load
 
-    with first_interrupt_only():
-        with run_folder(results, name) as folder:
-            require_writable()
-            data = load(source)
-            advice = tuple(finding.line for finding in disturbances(plan.threads))
-            opening(plan, data, advice, console)
-            with steps(console, total_weights(plan)) as progress:
-                status = measure_run(plan, data, folder, progress, origin_of_now(advice))
-        if status in COMPLETE and is_latest:
-            link_latest(folder)
-        tripped = write_report(folder, console)
+    with run_folder(results, name) as folder:
+        require_writable()
+        data = load(source)
+        advice = tuple(finding.line for finding in disturbances(plan.threads))
+        opening(plan, data, advice, console)
+        with steps(console, total_weights(plan)) as progress:
+            status = measure_run(plan, data, folder, progress, origin_of_now(advice))
+    if status in COMPLETE and is_latest:
+        link_latest(folder)
+    say(console, "writing the report")
+    tripped = write_report(folder, console)
     return 1 if tripped or status not in COMPLETE else 0
 
 
