@@ -43,6 +43,10 @@ ThreadsOption = Annotated[int | None, typer.Option(help="The number of threads; 
 ModelOption = Annotated[str | None, typer.Option("--model", help="The model, if the file does not name it")]
 ModelFileArgument = Annotated[Path, typer.Argument(help="A .safetensors file, or the folder of a training")]
 PresetOption = Annotated[str, typer.Option(help="smoke, quick, standard or publish")]
+EnvOption = Annotated[
+    list[str] | None,
+    typer.Option("--env", metavar="NAME=VALUE", help="Hand an environment variable to all arms; may be repeated"),
+]
 # Options of `train` and `tune`.
 RecipeOption = Annotated[str, typer.Option(help="The name of a recipe, or the path of a recipe file")]
 TrainStackOption = Annotated[str, typer.Option("--stack", help="The stack to train on")]
@@ -74,6 +78,7 @@ def run(
         str | None,
         typer.Option(metavar="NAME[,NAME...]", help="Settings to measure bf16 and int8 with as well: no-amx"),
     ] = None,
+    env: EnvOption = None,
     data: DataOption = "auto",
     seed: Annotated[int | None, typer.Option(help="The seed of the schedule; default: random, and stored")] = None,
     results: ResultsOption = RESULTS,
@@ -84,6 +89,7 @@ def run(
     from bench.commands.run import RunOptions, run_suite
     from bench.suite.parse import load_suite
     from bench.suite.schedule import MAX_SEED, find_preset
+    from bench.suite.user_variables import user_variables
 
     if seed is not None and not RANDOM_SEED <= seed <= MAX_SEED:
         raise UserError(f"--seed {seed}: allowed: 0 to {MAX_SEED}, or {RANDOM_SEED} for a random one")
@@ -101,6 +107,7 @@ def run(
         seed=None if seed == RANDOM_SEED else seed,
         results=results,
         name=name or None,
+        variables=user_variables(env or ()),
     )
     raise typer.Exit(run_suite(options, console))
 
@@ -249,14 +256,16 @@ def selftest(
     stack: Annotated[
         str | None, typer.Option(help="The stack to compare with itself; default: the first vanilla one")
     ] = None,
+    env: EnvOption = None,
     results: ResultsOption = RESULTS,
     name: RunNameOption = None,
 ) -> None:
     """Test the harness on this machine: identical arms must be equal, and known slowdowns must be detected."""
     console = _console("reading options, data and machine")
     from bench.commands.selftest import run_selftest
+    from bench.suite.user_variables import user_variables
 
-    raise typer.Exit(run_selftest(stack or None, results, name or None, console))
+    raise typer.Exit(run_selftest(stack or None, results, name or None, console, user_variables(env or ())))
 
 
 @app.command()

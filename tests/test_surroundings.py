@@ -1,6 +1,7 @@
 """Files and variables of the user that are not meant for the harness change nothing."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -76,3 +77,29 @@ def test_a_report_is_written_whatever_the_settings_of_plots(tmp_path) -> None:
     done = python(tmp_path, "-m", "bench", "report", "r", MPLBACKEND="no-such-backend")
     assert done.stderr == ""
     assert (tmp_path / "r" / "plots" / "speedups.svg").exists()
+
+
+def test_variables_of_the_user_are_said_and_stored(tmp_path) -> None:
+    (tmp_path / "toys.toml").write_text(SMALL)
+    options = ("--suite", "./toys.toml", "--preset", "smoke", "--data", "synthetic", "--name", "r", "--stack", "toy")
+    variables = {name: "" for name in os.environ if name.startswith("OPENBLAS")} | {"CXX": "c++", "XLA_FLAGS": "--x=y"}
+    done = python(tmp_path, "-m", "bench", "run", *options, "--env", "ODD=1", **variables)
+    assert done.returncode == 0, done.stderr
+    report = (tmp_path / "results" / "r" / "report.md").read_text().replace("\\", "")
+    for text in (done.stdout, report):
+        assert "Environment variables set for all arms with --env: ODD=1" in text
+        assert "Environment variables handed on to all arms: CXX=c++" in text
+        assert "Environment variables not handed on: " in text
+    assert "All arms ran with ODD=1." in report
+    stored = json.loads((tmp_path / "results" / "r" / "run.json").read_text())["variables"]
+    assert (stored["given"], stored["kept"]) == ({"ODD": "1"}, {"CXX": "c++"})
+    assert "XLA_FLAGS" in stored["dropped"]
+    assert "--x=y" not in (tmp_path / "results" / "r" / "run.json").read_text()
+
+
+def test_the_doctor_says_what_arms_run_without(tmp_path) -> None:
+    done = python(tmp_path, "-m", "bench", "doctor", CXX="c++", LD_LIBRARY_PATH="/opt/odd", COLUMNS="300")
+    assert done.returncode == 0, done.stderr
+    assert "handed on to all arms: CXX=c++; not handed on: " in done.stdout
+    assert "LD_LIBRARY_PATH" in done.stdout
+    assert "--env NAME=VALUE sets one for all arms alike" in done.stdout

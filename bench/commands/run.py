@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from bench.machine.facts import usable_cores
 from bench.suite.plan import Plan, make_plan
 from bench.suite.schedule import MAX_SEED
 from bench.suite.suite import Suite, narrow, takes_part
+from bench.suite.user_variables import UserVariables
 from models.errors import UserError
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class RunOptions:
     seed: int | None = None
     results: Path = Path("results")
     name: str | None = None
+    variables: UserVariables = field(default_factory=UserVariables)
 
 
 def run_suite(options: RunOptions, console: Console) -> int:
@@ -64,7 +66,7 @@ def plan_run(options: RunOptions) -> Plan:
         limits=options.limits,
     )
     seed = secrets.randbelow(MAX_SEED) if options.seed is None else options.seed
-    plan = make_plan(suite, options.preset, seed, max(threads))
+    plan = make_plan(suite, options.preset, seed, max(threads), options.variables)
     if not plan.environments:
         raise UserError("no stack can be measured: " + "; ".join(plan.missing.values()))
     if not any(takes_part(arm, case) for arm in suite.measured for case in suite.cases):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from bench.clock import cpu_ns_of, now_ns, pause
 from bench.codec import CodecError, decode
 from bench.machine.resources import raise_priority
+from bench.suite.user_variables import INHERITED
 from bench.worker.messages import Request, request_line
 
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ LOG_TAIL_BYTES = 4096
 # From the request to a group until its workers start to time: long enough for all of them to have received it.
 START_TOGETHER_NS = 20_000_000
 SETTLE_STEP_NS, SETTLE_LIMIT_NS, SETTLED_SHARE = 1_000_000, 500_000_000, 0.05
-# All that a worker inherits; the other variables that it sees are set explicitly, and recorded.
-INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "USER", "BENCH_BACKENDS", "LD_LIBRARY_PATH")
 
 
 class WorkerError(Exception):

@@ -13,7 +13,7 @@ from bench.analysis.training import trained_arms
 from bench.console import duration
 from bench.records import Evidence
 from bench.report.document import Bullets, Code, Column, Paragraph, Section, table, text_table
-from bench.report.text import counted, interval_text, number, number2, percent
+from bench.report.text import counted, interval_text, number, number2, percent, variable_lines
 from bench.suite.arms import LATENCY, TRAINING
 
 if TYPE_CHECKING:
@@ -185,6 +185,8 @@ def method(run: Run) -> Section:
         of 1. UNRESOLVED: neither. WITHHELD: a gate tripped, that is, a condition for any claim is not met.""",
         tuple(settings),
     ]
+    if info.variables:
+        items += [f"{line}." for line in variable_lines(info.variables)]
     if info.machine.nice is not None:
         items.append(f"Measured processes and their sessions ran at nice {info.machine.nice}, the same for all arms.")
     commit = (", commit ", Code(info.git_commit)) if info.git_commit else ()

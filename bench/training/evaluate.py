@@ -151,7 +151,7 @@ def _predict(model: ModelFile, arm: Arm, images: int, threads: int, scratch: Pat
     files = None
     if needs_conversion(arm):
         source = Source(model.network.name, model.network.digest, digest(model.weights), weights, scratch / CALIBRATION)
-        files = str(convert(arm, environment, source, threads, log, scratch).folder)
+        files = str(convert(arm, environment, source, threads, log, scratch, {}).folder)
     build = Build(
         case=case.id,
         stack=arm.stack,
