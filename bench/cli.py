@@ -152,6 +152,7 @@ def train(
     epochs: Annotated[int | None, typer.Option(help="The number of epochs; default: the recipe's")] = None,
     seed: Annotated[int, typer.Option(help="The seed of initial weights, image order and augmentation")] = 0,
     threads: ThreadsOption = None,
+    env: EnvOption = None,
     data: DataOption = "auto",
     results: ResultsOption = RESULTS,
     name: TrainNameOption = None,
@@ -162,7 +163,9 @@ def train(
     console = _console("reading options, data and machine")
     from bench.commands.train import train_model
 
-    options = _train_options(recipe, stack, variant, precision, epochs, seed, threads, data, results, name, changes)
+    options = _train_options(
+        recipe, stack, variant, precision, epochs, seed, threads, env, data, results, name, changes
+    )
     train_model(options, Path(output) if output else None, console)
 
 
@@ -176,6 +179,7 @@ def tune(
     epochs: Annotated[int, typer.Option(help="The number of epochs of each trial")] = 3,
     seed: Annotated[int, typer.Option(help="The seed of the search, and of each trial's training")] = 0,
     threads: ThreadsOption = None,
+    env: EnvOption = None,
     data: DataOption = "auto",
     results: ResultsOption = RESULTS,
     name: TrainNameOption = None,
@@ -185,7 +189,9 @@ def tune(
     console = _console("reading options, data and machine")
     from bench.commands.train import tune_recipe
 
-    options = _train_options(recipe, stack, variant, precision, epochs, seed, threads, data, results, name, changes)
+    options = _train_options(
+        recipe, stack, variant, precision, epochs, seed, threads, env, data, results, name, changes
+    )
     tune_recipe(options, trials, console)
 
 
@@ -197,6 +203,7 @@ def evaluate(
     ] = None,
     model: ModelOption = None,
     threads: ThreadsOption = None,
+    env: EnvOption = None,
     data: DataOption = "auto",
     results: ResultsOption = RESULTS,
     name: Annotated[
@@ -205,11 +212,20 @@ def evaluate(
 ) -> None:
     """Evaluate a trained model on the test images, on vanilla and Intel-optimised stacks."""
     console = _console("reading options, data and machine")
-    from bench.commands.model_files import evaluate_model, inference_arm
+    from bench.commands.model_files import EvaluateOptions, evaluate_model, inference_arm
+    from bench.suite.user_variables import user_variables
 
-    chosen = tuple(map(inference_arm, _names("--arms", arms)))
-    status = evaluate_model(file, model or None, chosen, data, _thread_count(threads), results, name or None, console)
-    raise typer.Exit(status)
+    options = EvaluateOptions(
+        path=file,
+        threads=_thread_count(threads),
+        variables=user_variables(env or ()),
+        model=model or None,
+        arms=tuple(map(inference_arm, _names("--arms", arms))),
+        data=data,
+        results=results,
+        name=name or None,
+    )
+    raise typer.Exit(evaluate_model(options, console))
 
 
 @app.command()
@@ -320,6 +336,7 @@ def _train_options(
     epochs: int | None,
     seed: int,
     threads: int | None,
+    env: list[str] | None,
     data: str,
     results: Path,
     name: str | None,
@@ -328,6 +345,7 @@ def _train_options(
     from bench.commands.train import TrainOptions
     from bench.suite.environments import find_stack
     from bench.suite.schedule import MAX_SEED
+    from bench.suite.user_variables import user_variables
     from models.recipes.parse import load_recipe
 
     if epochs is not None and epochs < 0:
@@ -346,6 +364,7 @@ def _train_options(
         results=results,
         name=name or None,
         changes=changes or "",
+        variables=user_variables(env or ()),
     )
 
 

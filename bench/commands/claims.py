@@ -153,9 +153,8 @@ def _measure_missing(preset: Preset, results: Path, source: str, console: Consol
     for suite in needed(CLAIMS, Ratio):
         if suite not in present:
             say(console, f"measuring suite {suite}, preset {preset.name}", "bold")
-            run_suite(
-                RunOptions(load_suite(suite), preset, data=source, results=results, variables=user_variables()), console
-            )
+            options = RunOptions(load_suite(suite), preset, data=source, results=results, variables=user_variables())
+            run_suite(options, console)
             # It was interrupted, or the preset claims nothing.
             if suite not in newest_runs(results):
                 return
@@ -163,8 +162,12 @@ def _measure_missing(preset: Preset, results: Path, source: str, console: Consol
         if name not in trained:
             stack = _trainer(name)
             say(console, f"training recipe {name} on {stack.name}", "bold")
-            options = TrainOptions(load_recipe(name), stack, usable_cores(), data=source, results=results)
-            train_model(options, None, console)
+            recipe, variables = load_recipe(name), user_variables()
+            train_model(
+                TrainOptions(recipe, stack, usable_cores(), data=source, results=results, variables=variables),
+                None,
+                console,
+            )
 
 
 def _trainer(recipe: str) -> Stack:
