@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
 from functools import cache
 from typing import TYPE_CHECKING, cast
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
     from backends.protocol import Backend, InferenceSpec, Multiplier, StackModule, Trainer, Training, TrainingSpec
     from models.spec import Network
     from models.weights import Weights
+
+if os.environ.get("BENCH_BACKENDS"):
+    # Absolute, because workers run in another folder; os.path, because pathlib would load more modules into them.
+    os.environ["BENCH_BACKENDS"] = os.path.abspath(os.environ["BENCH_BACKENDS"])  # noqa: PTH100
+    backends.__path__.append(os.environ["BENCH_BACKENDS"])
 
 
 @cache

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import signal
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -12,6 +15,8 @@ from typer.exceptions import TyperException
 from models.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from bench.commands.train import TrainOptions
     from bench.console import BrokenPipeSafeConsole
 
@@ -38,6 +43,10 @@ ThreadsOption = Annotated[int | None, typer.Option(help="The number of threads; 
 ModelOption = Annotated[str | None, typer.Option("--model", help="The model, if the file does not name it")]
 ModelFileArgument = Annotated[Path, typer.Argument(help="A .safetensors file, or the folder of a training")]
 PresetOption = Annotated[str, typer.Option(help="smoke, quick, standard or publish")]
+EnvOption = Annotated[
+    list[str] | None,
+    typer.Option("--env", metavar="NAME=VALUE", help="Hand an environment variable to all arms; may be repeated"),
+]
 # Options of `train` and `tune`.
 RecipeOption = Annotated[str, typer.Option(help="The name of a recipe, or the path of a recipe file")]
 TrainStackOption = Annotated[str, typer.Option("--stack", help="The stack to train on")]
@@ -69,6 +78,7 @@ def run(
         str | None,
         typer.Option(metavar="NAME[,NAME...]", help="Settings to measure bf16 and int8 with as well: no-amx"),
     ] = None,
+    env: EnvOption = None,
     data: DataOption = "auto",
     seed: Annotated[int | None, typer.Option(help="The seed of the schedule; default: random, and stored")] = None,
     results: ResultsOption = RESULTS,
@@ -79,9 +89,11 @@ def run(
     ] = None,
 ) -> None:
     """Measure a suite, and write a report with the speedups."""
+    console = _console("reading options, data and machine")
     from bench.commands.run import RunOptions, run_suite
     from bench.suite.parse import load_suite
     from bench.suite.schedule import MAX_SEED, find_preset
+    from bench.suite.user_variables import user_variables
 
     if seed is not None and not RANDOM_SEED <= seed <= MAX_SEED:
         raise UserError(f"--seed {seed}: allowed: 0 to {MAX_SEED}, or {RANDOM_SEED} for a random one")
@@ -100,8 +112,9 @@ def run(
         results=results,
         name=name or None,
         resume=resume or None,
+        variables=user_variables(env or ()),
     )
-    raise typer.Exit(run_suite(options, _console()))
+    raise typer.Exit(run_suite(options, console))
 
 
 @app.command()
@@ -112,10 +125,11 @@ def report(
     ] = None,
 ) -> None:
     """Write the report of an earlier run again, from its journal."""
+    console = _console("reading the run")
     from bench.analysis.latency import find_rule
     from bench.commands.run import report_run
 
-    raise typer.Exit(report_run(folder, find_rule(rule) if rule else None, _console()))
+    raise typer.Exit(report_run(folder, find_rule(rule) if rule else None, console))
 
 
 @app.command()
@@ -162,6 +176,7 @@ def train(
     epochs: Annotated[int | None, typer.Option(help="The number of epochs; default: the recipe's")] = None,
     seed: Annotated[int, typer.Option(help="The seed of initial weights, image order and augmentation")] = 0,
     threads: ThreadsOption = None,
+    env: EnvOption = None,
     data: DataOption = "auto",
     results: ResultsOption = RESULTS,
     name: TrainNameOption = None,
@@ -169,10 +184,13 @@ def train(
     changes: ChangesOption = None,
 ) -> None:
     """Train a model, or continue an interrupted training, and write its learning curves and evaluation."""
+    console = _console("reading options, data and machine")
     from bench.commands.train import train_model
 
-    options = _train_options(recipe, stack, variant, precision, epochs, seed, threads, data, results, name, changes)
-    train_model(options, Path(output) if output else None, _console())
+    options = _train_options(
+        recipe, stack, variant, precision, epochs, seed, threads, env, data, results, name, changes
+    )
+    train_model(options, Path(output) if output else None, console)
 
 
 @app.command()
@@ -185,16 +203,20 @@ def tune(
     epochs: Annotated[int, typer.Option(help="The number of epochs of each trial")] = 3,
     seed: Annotated[int, typer.Option(help="The seed of the search, and of each trial's training")] = 0,
     threads: ThreadsOption = None,
+    env: EnvOption = None,
     data: DataOption = "auto",
     results: ResultsOption = RESULTS,
     name: TrainNameOption = None,
     changes: ChangesOption = None,
 ) -> None:
     """Search batch size, learning rate and rho on held-out training images, or continue an interrupted search."""
+    console = _console("reading options, data and machine")
     from bench.commands.train import tune_recipe
 
-    options = _train_options(recipe, stack, variant, precision, epochs, seed, threads, data, results, name, changes)
-    tune_recipe(options, trials, _console())
+    options = _train_options(
+        recipe, stack, variant, precision, epochs, seed, threads, env, data, results, name, changes
+    )
+    tune_recipe(options, trials, console)
 
 
 @app.command()
@@ -205,6 +227,7 @@ def evaluate(
     ] = None,
     model: ModelOption = None,
     threads: ThreadsOption = None,
+    env: EnvOption = None,
     data: DataOption = "auto",
     results: ResultsOption = RESULTS,
     name: Annotated[
@@ -212,13 +235,21 @@ def evaluate(
     ] = None,
 ) -> None:
     """Evaluate a trained model on the test images, on vanilla and Intel-optimised stacks."""
-    from bench.commands.model_files import evaluate_model, inference_arm
+    console = _console("reading options, data and machine")
+    from bench.commands.model_files import EvaluateOptions, evaluate_model, inference_arm
+    from bench.suite.user_variables import user_variables
 
-    chosen = tuple(map(inference_arm, _names("--arms", arms)))
-    status = evaluate_model(
-        file, model or None, chosen, data, _thread_count(threads), results, name or None, _console()
+    options = EvaluateOptions(
+        path=file,
+        threads=_thread_count(threads),
+        variables=user_variables(env or ()),
+        model=model or None,
+        arms=tuple(map(inference_arm, _names("--arms", arms))),
+        data=data,
+        results=results,
+        name=name or None,
     )
-    raise typer.Exit(status)
+    raise typer.Exit(evaluate_model(options, console))
 
 
 @app.command()
@@ -253,10 +284,11 @@ def claims(
     results: ResultsOption = RESULTS,
 ) -> None:
     """Compare published claims with measurements: reproduced, not reproduced, or why not testable here."""
+    console = _console("reading options, data and machine")
     from bench.commands.claims import compare_claims
     from bench.suite.schedule import find_preset
 
-    raise typer.Exit(compare_claims(None if only_read else find_preset(preset), results, data, _console()))
+    raise typer.Exit(compare_claims(None if only_read else find_preset(preset), results, data, console))
 
 
 @app.command()
@@ -264,27 +296,35 @@ def selftest(
     stack: Annotated[
         str | None, typer.Option(help="The stack to compare with itself; default: the first vanilla one")
     ] = None,
+    env: EnvOption = None,
     results: ResultsOption = RESULTS,
     name: RunNameOption = None,
 ) -> None:
     """Test the harness on this machine: identical arms must be equal, and known slowdowns must be detected."""
+    console = _console("reading options, data and machine")
     from bench.commands.selftest import run_selftest
+    from bench.suite.user_variables import user_variables
 
-    raise typer.Exit(run_selftest(stack or None, results, name or None, _console()))
+    raise typer.Exit(run_selftest(stack or None, results, name or None, console, user_variables(env or ())))
 
 
 @app.command()
 def doctor() -> None:
     """Show what this machine is, what disturbs measurements on it, and what to do about that."""
+    console = _console("observing the machine")
     from bench.commands.doctor import examine_machine
 
-    examine_machine(_console())
+    examine_machine(console)
 
 
-def _console() -> BrokenPipeSafeConsole:
-    from bench.console import BrokenPipeSafeConsole
+def _console(first_line: str = "") -> BrokenPipeSafeConsole:
+    """Return the console; who watches it sees the first line at once, as imports take a second."""
+    from bench.console import BrokenPipeSafeConsole, is_watched, say
 
-    return BrokenPipeSafeConsole()
+    console = BrokenPipeSafeConsole()
+    if first_line and is_watched(console):
+        say(console, first_line, "dim")
+    return console
 
 
 def _names(option: str, text: str | None) -> tuple[str, ...]:
@@ -320,6 +360,7 @@ def _train_options(
     epochs: int | None,
     seed: int,
     threads: int | None,
+    env: list[str] | None,
     data: str,
     results: Path,
     name: str | None,
@@ -328,6 +369,7 @@ def _train_options(
     from bench.commands.train import TrainOptions
     from bench.suite.environments import find_stack
     from bench.suite.schedule import MAX_SEED
+    from bench.suite.user_variables import user_variables
     from models.recipes.parse import load_recipe
 
     if epochs is not None and epochs < 0:
@@ -346,18 +388,49 @@ def _train_options(
         results=results,
         name=name or None,
         changes=changes or "",
+        variables=user_variables(env or ()),
     )
 
 
 def fail(message: str, status: int = 2) -> NoReturn:
-    sys.stderr.write(f"bench: {' '.join(message.split())}\n")
+    line = f"bench: {' '.join(message.split())}"
+    if sys.stderr.isatty():
+        from bench.console import wrapped
+
+        line = wrapped(line, shutil.get_terminal_size().columns)
+    sys.stderr.write(f"{line}\n")
     sys.exit(status)
+
+
+@contextmanager
+def first_interrupt_only() -> Iterator[None]:
+    """Turn the first SIGINT, SIGTERM or SIGHUP into KeyboardInterrupt, and ignore those that follow it.
+
+    A second Ctrl-C, or the copy of the first one that tox sends, must not cut short what ends a command early: stopping
+    the workers, removing temporary files and writing the report. Under nohup, SIGHUP stays ignored.
+    """
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        numbers.append(signal.SIGHUP)
+
+    def interrupt(*_: object) -> None:
+        for number in numbers:
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def main() -> None:
     """Run the command line; exit 2 with one line if the user's input is wrong."""
     try:
-        status = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+        with first_interrupt_only():
+            status = app(sys.argv[1:] or ["--help"], standalone_mode=False)
     except UserError as error:
         fail(str(error))
     except TyperException as error:

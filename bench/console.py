@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,8 @@ WARNING = "yellow"
 MAX_COUNT = 90
 # The fraction of the work after which the remaining time is estimated.
 MIN_DONE = 0.05
+# Sums of weights are rounded.
+NEARLY_ALL = 1 - 1e-9
 
 
 class BrokenPipeSafeConsole(Console):
@@ -33,9 +36,25 @@ class BrokenPipeSafeConsole(Console):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def is_watched(console: Console) -> bool:
+    """Return whether progress can be drawn: on a terminal that can move its cursor, not in CI.
+
+    Where colours are forced, Rich takes a file or a pipe for a terminal.
+    """
+    in_ci = os.environ.get("CI", "").lower() not in ("", "0", "false")
+    return console.is_interactive and console.file.isatty() and not in_ci
+
+
 def say(console: Console, text: str, style: str | None = None) -> None:
-    """Print a line as it is: no markup, highlighting or wrapping."""
+    """Print a line as it is, without markup or highlighting; a terminal's lines end between words."""
+    if console.file.isatty():
+        text = wrapped(text, console.width)
     console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def wrapped(text: str, width: int) -> str:
+    """Return text in lines of this width; a word that is longer, such as a path, stays whole."""
+    return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
 
 
 class Steps:
@@ -55,7 +74,8 @@ class Steps:
         self._ended[kind].append(((now - self._ended_ns) / 1e9, weight))
         self._ended_ns = now
         done = sum(weight for steps in self._ended.values() for _, weight in steps)
-        left = f"about {duration(self._seconds_left())} left" if done > MIN_DONE * self._total else ""
+        estimated = MIN_DONE * self._total < done < NEARLY_ALL * self._total
+        left = f"about {duration(max(1.0, self._seconds_left()))} left" if estimated else ""
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=done, description=what, left=left)
             self._bar.refresh()
@@ -77,8 +97,8 @@ def _seconds_per_weight(steps: Sequence[tuple[float, float]]) -> float:
 
 @contextmanager
 def steps(console: Console, totals: Mapping[str, float]) -> Iterator[Steps]:
-    """Show the progress of work with these weights of its kinds: a bar on a terminal, else lines."""
-    if not console.is_terminal:
+    """Show the progress of work with these weights of its kinds: a bar for somebody who watches, else lines."""
+    if not is_watched(console):
         yield Steps(console, totals, None)
         return
     columns = (

@@ -12,6 +12,7 @@ from bench.journal import RUN, write_atomically
 from bench.machine.facts import Machine
 from bench.suite.arms import LATENCY, THROUGHPUT, TRAINING, Arm, Case
 from bench.suite.schedule import PRESETS, Block
+from bench.suite.user_variables import UserVariables
 from models.errors import UserError
 from models.recipes import Recipe
 
@@ -143,7 +144,8 @@ class RunInfo:
 
     `lineups` are, by case, the ids of the arms that were to take part, including those that were skipped. `settings`
     are the environment variables by the name of the settings. `missing` is, by stack, why it can't be measured.
-    `mismatches` are, by pair of environments, the packages whose versions differ.
+    `mismatches` are, by pair of environments, the packages whose versions differ. `variables` are those of the user,
+    None in runs that did not record them.
     """
 
     schema: int
@@ -171,6 +173,7 @@ class RunInfo:
     data: DataInfo
     models: dict[str, ModelInfo]
     advice: tuple[str, ...] = ()
+    variables: UserVariables | None = None
 
 
 def write_run(folder: Path, info: RunInfo) -> None:

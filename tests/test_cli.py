@@ -2,12 +2,15 @@
 
 import csv
 import json
+import os
+import pty
 import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from io import StringIO
 from pathlib import Path
 from statistics import median
 
@@ -15,6 +18,7 @@ import psutil
 import pytest
 
 from bench.analysis.run import Run
+from bench.cli import fail, first_interrupt_only
 from bench.journal import broken_link, read_journal
 from bench.records import End, Resume, Slice
 from bench.suite.schedule import PRESETS
@@ -405,3 +409,56 @@ def test_a_model_is_shown_layer_by_layer(bench) -> None:
     shown = bench("models", "cnn-small").stdout
     assert re.search(r"conv2d2 +│ Conv2d +│ +\(N, 14, 14, 32\) │ +4,640 ", shown)
     assert "Total parameters: 206,922, 206,922 of them trainable" in shown
+
+
+@pytest.mark.parametrize("command", [
+    ["run"], ["train", "--recipe", "adam"], ["tune", "--recipe", "adam"], ["evaluate", "x"], ["selftest"], ["claims"],
+    ["doctor"], ["report"],
+])  # fmt: skip
+def test_the_first_line_on_a_terminal_appears_before_slow_imports(tmp_path, command) -> None:
+    code = f"import sys; sys.modules['numpy'] = None; sys.argv[1:] = {command}; from bench.cli import main; main()"
+    ours, theirs = pty.openpty()
+    variables = {name: value for name, value in os.environ.items() if name != "CI"} | {"TERM": "xterm"}
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=tmp_path, env=variables, stdout=theirs, stderr=subprocess.DEVNULL
+    ) as process:
+        os.close(theirs)
+        assert re.search(rb"(reading|observing) \w+", os.read(ours, 1000))
+    os.close(ours)
+    assert process.returncode == 1
+
+
+def test_the_line_of_an_error_ends_between_words_on_a_terminal(monkeypatch) -> None:
+    class Terminal(StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("COLUMNS", "80")
+    for stream, count in ((StringIO(), 1), (Terminal(), 3)):
+        monkeypatch.setattr(sys, "stderr", stream)
+        with pytest.raises(SystemExit):
+            fail("word " * 40)
+        lines = stream.getvalue().splitlines()
+        assert len(lines) == count
+        assert " ".join(lines) == "bench: " + " ".join(["word"] * 40)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_only_the_first_interrupt_counts(number) -> None:
+    before = signal.getsignal(number)
+    with first_interrupt_only():
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), number)
+    assert signal.getsignal(number) is before
+
+
+def test_a_command_under_nohup_does_not_end_with_its_terminal() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with first_interrupt_only():
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -4,6 +4,7 @@ import configparser
 import os
 import subprocess
 import sys
+from fnmatch import fnmatch
 
 import pytest
 
@@ -12,12 +13,17 @@ from conftest import ROOT
 
 def commands(*arguments: str) -> dict[str, str]:
     """Return the commands of each environment that `tox` with these arguments would run."""
+    return configured("commands", *arguments)
+
+
+def configured(key: str, *arguments: str) -> dict[str, str]:
+    """Return a setting of each environment that `tox` with these arguments would use."""
     keep = {name: value for name, value in os.environ.items() if not name.startswith("TOX")}
-    call = [sys.executable, "-m", "tox", "config", "-k", "commands", "--colored", "no", *arguments]
+    call = [sys.executable, "-m", "tox", "config", "-k", key, "--colored", "no", *arguments]
     done = subprocess.run(call, cwd=ROOT, env=keep, capture_output=True, text=True, check=True)
     parser = configparser.ConfigParser(interpolation=None)
     parser.read_string(done.stdout)
-    return {name.removeprefix("testenv:"): " ".join(parser[name]["commands"].split()) for name in parser.sections()}
+    return {name.removeprefix("testenv:"): " ".join(parser[name][key].split()) for name in parser.sections()}
 
 
 @pytest.mark.parametrize(
@@ -46,3 +52,14 @@ def test_with_the_tests_every_stack_environment_runs_its_contract_tests_instead(
     for name in ("vanilla", "ipex", "itex", "openvino", "latest"):
         assert found[name] == "python -m pytest -n 2 --dist loadgroup tests/contract"
     assert "mypy" in found["tests"]
+
+
+def test_variables_for_the_harness_the_network_and_the_compiler_are_passed_on() -> None:
+    """Patterns match upper and lower case alike."""
+    patterns = configured("pass_env", "-e", "vanilla")["vanilla"].split()
+    for name in (
+        "BENCH_BACKENDS", "BENCH_STACK", "FASHION_MNIST_DIR", "UV_TORCH_BACKEND", "XDG_CACHE_HOME", "TMPDIR", "CXX",
+        "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE",
+        "CURL_CA_BUNDLE", "CI", "NO_COLOR", "FORCE_COLOR",
+    ):  # fmt: skip
+        assert any(fnmatch(name.lower(), pattern.lower()) for pattern in patterns), name

@@ -47,6 +47,7 @@ from bench.records import (
 from bench.run_info import read_run
 from bench.suite.arms import LATENCY, TRAINING, Arm, Case, Pair
 from bench.suite.schedule import PRESETS
+from bench.suite.user_variables import usable_instruction_sets
 from bench.withdrawal import read_withdrawal
 from models.errors import UserError
 
@@ -228,7 +229,10 @@ class Run:
     def instructions(self, arm: Arm, case: Case) -> str | None:
         """Return which instructions an arm multiplied with, as far as its kernels' names say so."""
         proof = self.proof(arm, case)
-        return instructions(proof.kernels, arm.precision, self.info.machine.instruction_sets) if proof else None
+        usable = self.info.machine.instruction_sets
+        if self.info.variables:
+            usable = usable_instruction_sets(usable, self.info.variables.given)
+        return instructions(proof.kernels, arm.precision, usable) if proof else None
 
     def parity(self, pair: Pair) -> Parity | None:
         return self._parities.get((pair.arm.id, pair.baseline.id, pair.case.id))

@@ -27,6 +27,7 @@ from bench.report.writers import print_table, section_to_markdown, to_csv
 from bench.run_info import read_run
 from bench.suite.environments import is_installed
 from bench.suite.parse import load_suite
+from bench.suite.user_variables import user_variables
 from bench.training.history import TRAINING_FILE, is_complete, kept_epoch, read_history, read_training
 from models.errors import UserError
 from models.recipes.parse import load_recipe, recipe_names
@@ -152,7 +153,8 @@ def _measure_missing(preset: Preset, results: Path, source: str, console: Consol
     for suite in needed(CLAIMS, Ratio):
         if suite not in present:
             say(console, f"measuring suite {suite}, preset {preset.name}", "bold")
-            run_suite(RunOptions(load_suite(suite), preset, data=source, results=results), console)
+            options = RunOptions(load_suite(suite), preset, data=source, results=results, variables=user_variables())
+            run_suite(options, console)
             # It was interrupted, or the preset claims nothing.
             if suite not in newest_runs(results):
                 return
@@ -160,8 +162,12 @@ def _measure_missing(preset: Preset, results: Path, source: str, console: Consol
         if name not in trained:
             stack = _trainer(name)
             say(console, f"training recipe {name} on {stack.name}", "bold")
-            options = TrainOptions(load_recipe(name), stack, usable_cores(), data=source, results=results)
-            train_model(options, None, console)
+            recipe, variables = load_recipe(name), user_variables()
+            train_model(
+                TrainOptions(recipe, stack, usable_cores(), data=source, results=results, variables=variables),
+                None,
+                console,
+            )
 
 
 def _trainer(recipe: str) -> Stack:

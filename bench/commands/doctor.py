@@ -8,8 +8,10 @@ from backends.registry import stacks
 from bench.console import WARNING, say
 from bench.machine.diagnosis import Finding, current_findings, static_findings
 from bench.report.document import Cell, Column, table
+from bench.report.text import variable_facts
 from bench.report.writers import print_table
 from bench.suite.environments import MissingEnvironmentError, environment_of
+from bench.suite.user_variables import UserVariables, user_variables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,11 +26,16 @@ FINDING_COLUMNS: tuple[Column[Finding], ...] = (
 
 
 def examine_machine(console: Console) -> None:
-    findings = [*static_findings(), *current_findings(), *stack_findings()]
+    findings = [*static_findings(), *current_findings(), variables_finding(user_variables()), *stack_findings()]
     print_table(table(findings, FINDING_COLUMNS, title="This machine"), console)
     for finding in findings:
         if finding.advice:
             say(console, finding.line, WARNING)
+
+
+def variables_finding(variables: UserVariables) -> Finding:
+    advice = "--env NAME=VALUE sets one for all arms alike" if variables.dropped else ""
+    return Finding("Environment variables", "; ".join(variable_facts(variables)) or "none that change results", advice)
 
 
 def stack_findings() -> Iterator[Finding]:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.commands.folders import shared_folder
 from bench.console import WARNING, say
 from bench.journal import write_pages
+from bench.machine.facts import instruction_sets
 from bench.report.document import table
+from bench.report.run_report import say_variables
 from bench.report.writers import print_table
 from bench.suite.arms import Arm
 from bench.suite.environments import find_stack
+from bench.suite.plan import obstacle
 from bench.training.evaluate import default_arms, evaluate_arms
 from bench.training.history import TRAINING_FILE, read_history, read_training
 from bench.training.model_file import export_model, import_model, open_model
@@ -19,40 +24,50 @@ from models.errors import UserError, unknown
 from models.zoo import NETWORKS
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from rich.console import Console
 
+    from bench.suite.user_variables import UserVariables
     from bench.training.evaluate import Evaluation
     from bench.training.model_file import ModelFile
     from models.data import DataSet
 
 
-def evaluate_model(
-    path: Path,
-    model_name: str | None,
-    arms: tuple[Arm, ...],
-    source: str,
-    threads: int,
-    results: Path,
-    name: str | None,
-    console: Console,
-) -> int:
-    """Evaluate a model on several arms, by default on every installed stack; return 1 if an arm failed."""
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """What to evaluate; no arms mean every installed stack. `model` is the model's name if the file has none."""
+
+    path: Path
+    threads: int
+    variables: UserVariables
+    model: str | None = None
+    arms: tuple[Arm, ...] = ()
+    data: str = "auto"
+    results: Path = Path("results")
+    name: str | None = None
+
+
+def evaluate_model(options: EvaluateOptions, console: Console) -> int:
+    """Evaluate a model on several arms; return 1 if an arm failed."""
     from bench.report.evaluation import macro_columns
     from models.data import load
 
-    model = open_model(path, model_name)
-    chosen = list(arms) or default_arms()
+    path, variables = options.path, options.variables
+    for arm in options.arms:
+        if reason := obstacle(arm, {}, instruction_sets(), variables.given):
+            raise UserError(f"--arms {arm.id}: {reason}")
+    model = open_model(path, options.model)
+    chosen = list(options.arms) or default_arms()
     if not chosen:
         raise UserError("no stack is installed to evaluate on; make an environment: tox -e vanilla --notest")
-    data = load(source)
-    folder = path if path.is_dir() else shared_folder(results, name or f"evaluate-{path.stem}", TRAINING_FILE)
-    evaluations = report_model(model, chosen, data, threads, folder)
+    data = load(options.data)
+    say_variables(variables, console)
+    name = options.name or f"evaluate-{path.stem}"
+    folder = path if path.is_dir() else shared_folder(options.results, name, TRAINING_FILE)
+    evaluations = report_model(model, chosen, data, options.threads, folder, variables)
     if data.name == "synthetic":
         say(console, SYNTHETIC_WARNING, "bold yellow")
     evaluated = [evaluation for evaluation in evaluations if evaluation.logits is not None]
-    print_table(table(evaluated, macro_columns()), console)
+    print_table(table(evaluated, macro_columns(variables)), console)
     say_failures(evaluations, console)
     say(console, f"report: {folder / 'report.html'}")
     return 0 if len(evaluated) == len(evaluations) else 1
@@ -78,15 +93,17 @@ def inference_arm(text: str) -> Arm:
     return Arm(stack.name, variant, precision or "fp32")
 
 
-def report_model(model: ModelFile, arms: list[Arm], data: DataSet, threads: int, folder: Path) -> list[Evaluation]:
+def report_model(
+    model: ModelFile, arms: list[Arm], data: DataSet, threads: int, folder: Path, variables: UserVariables
+) -> list[Evaluation]:
     """Evaluate a model, and write the report into a folder, with the learning curves if it is that of a training."""
     from bench.report import evaluation as report
 
     # Damaged files are an error before the evaluation, which takes minutes.
     record = read_training(folder) if (folder / TRAINING_FILE).exists() else None
     history = read_history(folder)
-    evaluations = evaluate_arms(model, arms, data, threads)
-    write_pages(folder, *report.render_evaluation(model, evaluations, history, record, data.name))
+    evaluations = evaluate_arms(model, arms, data, threads, variables.given)
+    write_pages(folder, *report.render_evaluation(model, evaluations, history, record, data.name, variables))
     return evaluations
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from bench.run_info import read_run
 from bench.suite.plan import Plan, make_plan
 from bench.suite.schedule import MAX_SEED
 from bench.suite.suite import Suite, narrow, takes_part
+from bench.suite.user_variables import UserVariables
 from models.errors import UserError
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class RunOptions:
     name: str | None = None
     # The name of a run to go on with.
     resume: str | None = None
+    variables: UserVariables = field(default_factory=UserVariables)
 
 
 def run_suite(options: RunOptions, console: Console) -> int:
@@ -74,7 +76,7 @@ def plan_run(options: RunOptions) -> Plan:
         seed = read_run(unfinished_run(options.results, options.resume)).seed
     elif seed is None:
         seed = secrets.randbelow(MAX_SEED)
-    plan = make_plan(suite, options.preset, seed, max(threads))
+    plan = make_plan(suite, options.preset, seed, max(threads), options.variables)
     if not plan.environments:
         raise UserError("no stack can be measured: " + "; ".join(plan.missing.values()))
     if not any(takes_part(arm, case) for arm in suite.measured for case in suite.cases):
@@ -99,30 +101,30 @@ def measure(
     `is_latest` lets results/latest point to it.
     """
     from bench.commands.lock import only_measurement
-    from bench.console import steps
+    from bench.console import say, steps
     from bench.engine.cache import require_writable
-    from bench.engine.run import first_interrupt_only, measure_run, total_weights
+    from bench.engine.run import measure_run, total_weights
     from bench.engine.workers import timeout_factor
     from bench.machine.diagnosis import disturbances
     from bench.report.run_report import opening, write_report
     from models.data import load
 
-    with first_interrupt_only():
-        with (
-            only_measurement(results / name),
-            nullcontext(unfinished_run(results, name)) if resumed else run_folder(results, name) as folder,
-        ):
-            earlier = in_force(read_journal(folder)) if resumed else []
-            require_writable()
-            timeout_factor()
-            data = load(source)
-            advice = tuple(finding.line for finding in disturbances(plan.threads))
-            opening(plan, data, advice, console)
-            with steps(console, total_weights(plan, earlier)) as progress:
-                status = measure_run(plan, data, folder, progress, origin_of_now(advice), earlier if resumed else None)
-        if status != INTERRUPTED and is_latest:
-            link_latest(folder)
-        tripped = write_report(folder, console)
+    with (
+        only_measurement(results / name),
+        nullcontext(unfinished_run(results, name)) if resumed else run_folder(results, name) as folder,
+    ):
+        earlier = in_force(read_journal(folder)) if resumed else []
+        require_writable()
+        timeout_factor()
+        data = load(source)
+        advice = tuple(finding.line for finding in disturbances(plan.threads))
+        opening(plan, data, advice, console)
+        with steps(console, total_weights(plan, earlier)) as progress:
+            status = measure_run(plan, data, folder, progress, origin_of_now(advice), earlier if resumed else None)
+    if status != INTERRUPTED and is_latest:
+        link_latest(folder)
+    say(console, "writing the report")
+    tripped = write_report(folder, console)
     return 1 if tripped or status == INTERRUPTED else 0
 
 

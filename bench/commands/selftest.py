@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from bench.analysis.selftest import Trial
+    from bench.suite.user_variables import UserVariables
 
 SELFTEST_FILE, PRESET = "selftest.json", "selftest"
 TRIAL_COLUMNS: tuple[Column[Trial], ...] = (
@@ -35,7 +36,7 @@ TRIAL_COLUMNS: tuple[Column[Trial], ...] = (
 )
 
 
-def run_selftest(stack: str | None, results: Path, name: str | None, console: Console) -> int:
+def run_selftest(stack: str | None, results: Path, name: str | None, console: Console, variables: UserVariables) -> int:
     """Measure known differences; print and store PASS or FAIL for each trial; return 1 if something failed."""
     from bench.analysis.run import Run
     from bench.analysis.selftest import trials
@@ -47,7 +48,7 @@ def run_selftest(stack: str | None, results: Path, name: str | None, console: Co
     environment_of(find_stack(stack))
     threads = tuple(dict.fromkeys((1, usable_cores())))
     suite = make_suite(default_arm(stack), threads)
-    plan = make_plan(suite, PRESETS[PRESET], secrets.randbelow(MAX_SEED), max(threads))
+    plan = make_plan(suite, PRESETS[PRESET], secrets.randbelow(MAX_SEED), max(threads), variables)
     name = name or default_run_name(suite.name)
     status = measure(plan, "synthetic", results, name, console, is_latest=False)
     folder = results / name

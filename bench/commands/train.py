@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,11 @@ from bench.commands.origin import origin_of_now
 from bench.console import say
 from bench.journal import write_atomically
 from bench.machine import facts
+from bench.report import without_personal_settings
+from bench.report.run_report import say_variables
 from bench.suite.arms import Arm
+from bench.suite.plan import obstacle
+from bench.suite.user_variables import UserVariables
 from bench.training.history import MODEL_FILE, TRAINING_SCHEMA, TrainingRecord, is_complete
 from bench.training.model_file import open_model
 from bench.training.train import Job, train_job
@@ -50,6 +54,7 @@ class TrainOptions:
     results: Path = Path("results")
     name: str | None = None
     changes: str = ""
+    variables: UserVariables = field(default_factory=UserVariables)
 
 
 def train_model(options: TrainOptions, output: Path | None, console: Console) -> None:
@@ -59,9 +64,16 @@ def train_model(options: TrainOptions, output: Path | None, console: Console) ->
     job = make_job(options)
     folder = shared_folder(options.results, options.name or default_name("train", options))
     was_complete = is_complete(folder)
+    say_variables(options.variables, console)
     origin = origin_of_now()
     record = TrainingRecord(
-        TRAINING_SCHEMA, origin.command, origin.started, origin.git_commit, facts.describe(), job.info
+        TRAINING_SCHEMA,
+        origin.command,
+        origin.started,
+        origin.git_commit,
+        facts.describe(),
+        job.info,
+        options.variables,
     )
     history = train_job(job, folder, record, console)
     model = open_model(folder)
@@ -70,7 +82,7 @@ def train_model(options: TrainOptions, output: Path | None, console: Console) ->
             shutil.copyfile(model.path, partial)
     if not (folder / HTML).exists() and job.stack.default_variant:
         arm = Arm(job.stack.name, job.stack.default_variant)
-        say_failures(report_model(model, [arm], job.data, job.threads, folder), console)
+        say_failures(report_model(model, [arm], job.data, job.threads, folder, options.variables), console)
     trained = "was trained before" if was_complete else "trained"
     accuracy = f"test accuracy {float(model.metadata['test_accuracy']):.2%} on {job.data.name}"
     say(console, f"{folder / MODEL_FILE}: {trained}, {len(history)} epochs, {accuracy}")
@@ -84,9 +96,11 @@ def tune_recipe(options: TrainOptions, trials: int, console: Console) -> None:
         raise UserError(f"--trials {trials}: allowed: 1 to {MAX_TRIALS}")
     job = make_job(options)
     folder = shared_folder(options.results, options.name or default_name("tune", options))
+    say_variables(options.variables, console)
     trained = search.search_settings(job, trials, folder, console)
     # Late: the orchestrator does not load Matplotlib while it trains.
-    from bench.report.training_plots import trials_plot
+    with without_personal_settings():
+        from bench.report.training_plots import trials_plot
 
     write_atomically(folder / PLOT, trials_plot(trained))
     settings = ", ".join(f"{name} {value:.4g}" for name, value in search.best_trial(trained).settings.items())
@@ -106,9 +120,20 @@ def make_job(options: TrainOptions) -> Job:
         raise unknown(f"training of {stack.name}", variant, trainings)
     if options.precision not in trainings[variant].precisions:
         raise unknown(f"precision of {stack.name}/{variant}", options.precision, trainings[variant].precisions)
-    epochs = options.epochs or options.recipe.epochs
-    data = load(options.data)
-    return Job(options.recipe, stack, variant, options.precision, epochs, options.seed, options.threads, data)
+    arm, given = Arm(stack.name, variant, options.precision), options.variables.given
+    if reason := obstacle(arm, {}, facts.instruction_sets(), given):
+        raise UserError(f"{arm.label}: {reason}; choose another --precision or --stack")
+    return Job(
+        recipe=options.recipe,
+        stack=stack,
+        variant=variant,
+        precision=options.precision,
+        epochs=options.epochs or options.recipe.epochs,
+        seed=options.seed,
+        threads=options.threads,
+        data=load(options.data),
+        env=given,
+    )
 
 
 def default_name(command: str, options: TrainOptions) -> str:

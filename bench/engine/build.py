@@ -44,11 +44,12 @@ def start_group(context: RunContext, arm: Arm, case: Case, extra: Mapping[str, s
     """
     environment = context.plan.environments[arm.stack]
     count, threads = workers_and_threads(context, arm, case)
+    given = context.plan.variables.given
     try:
-        preload = preload_variables(arm.settings, environment.folder)
+        preload = preload_variables(arm.settings, environment.folder, given)
     except FileNotFoundError as error:
         raise Unsupported(str(error)) from error
-    variables = preload | dict(extra or {}) | arm_variables(arm, threads, context.caches(arm, case))
+    variables = dict(extra or {}) | arm_variables(arm, threads, context.caches(arm, case), given) | preload
     log = context.log(arm.slug)
     return WorkerGroup([lambda: Worker(environment.python, variables, log, context.scratch, urgent=True)] * count)
 
@@ -137,5 +138,6 @@ def converted_files(context: RunContext, tally: Tally, arm: Arm, case: Case) -> 
         weights, spec = digest(model.weights), NETWORKS[case.model].digest
         source = Source(case.model, spec, weights, model.file, context.calibration)
         environment, log = context.plan.environments[arm.stack], context.log(f"{arm.stack}-convert")
-        tally.converted[key] = convert(arm, environment, source, context.plan.threads, log, context.scratch)
+        threads, given = context.plan.threads, context.plan.variables.given
+        tally.converted[key] = convert(arm, environment, source, threads, log, context.scratch, given)
     return tally.converted[key]

@@ -103,6 +103,7 @@ def describe_run(plan: Plan, data: DataSet, models: Mapping[str, RunModel], orig
         data=DataInfo(data.name, data.digest),
         models={name: _model_info(name, model) for name, model in models.items()},
         advice=origin.advice,
+        variables=plan.variables,
     )
 
 

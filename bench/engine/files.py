@@ -23,7 +23,7 @@ from bench.suite.variables import environment_variables
 from bench.worker.messages import Convert
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
 
@@ -127,9 +127,18 @@ def conversion_key(arm: Arm, model: str) -> tuple[str, ...]:
     return arm.stack, stacks()[arm.stack].variants[arm.variant].conversion or "", _file_precision(arm), model
 
 
-def convert(arm: Arm, environment: Environment, source: Source, threads: int, log: Path, scratch: Path) -> Converted:
-    """Return an arm's converted files, from the cache if weights, images, code and package versions are the same.
+def convert(
+    arm: Arm,
+    environment: Environment,
+    source: Source,
+    threads: int,
+    log: Path,
+    scratch: Path,
+    given: Mapping[str, str],
+) -> Converted:
+    """Return an arm's converted files, from the cache if all that they depend on is the same.
 
+    They depend on weights, images, code, package versions, and the variables that the user has `given`.
     Raises WorkerError when the conversion fails, OSError when the disk refuses.
     """
     stack, precision = stacks()[arm.stack], _file_precision(arm)
@@ -139,8 +148,9 @@ def convert(arm: Arm, environment: Environment, source: Source, threads: int, lo
         weights=source.weights,
         images=hashlib.sha256(source.calibration.read_bytes()).hexdigest() if precision == "int8" else "",
         versions={name: environment.packages.get(name) for name in stack.packages},
+        **({"given": dict(given)} if given else {}),
     )
-    variables = environment_variables(DEFAULT_SETTINGS, threads)
+    variables = environment_variables(DEFAULT_SETTINGS, threads, given)
 
     def make(folder: Path) -> dict[str, Any]:
         request = Convert(

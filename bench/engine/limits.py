@@ -47,7 +47,8 @@ LIMIT_WEIGHT = 15.0
 def measure_overhead(context: RunContext, tally: Tally) -> None:
     """Time the null backend, which does nothing, as every arm is timed."""
     null, case, threads = Arm("null", "constant"), context.plan.suite.cases[0], context.plan.threads
-    environment, variables = environment_of(stacks()["null"]), environment_variables(null.settings, threads)
+    environment = environment_of(stacks()["null"])
+    variables = environment_variables(null.settings, threads, context.plan.variables.given)
     build = replace(build_request(context, tally, null, case, None), threads=threads, wait=0.0)
     work = RunSlice(case.id, budget_ns=OVERHEAD_NS, lead_in=OVERHEAD_LEAD_IN)
     try:
@@ -101,7 +102,8 @@ def _measure_traffic(context: RunContext, tally: Tally, threads: int) -> None:
 
 
 def _start_group(context: RunContext, environment: Environment, threads: int, workers: int) -> WorkerGroup:
-    variables, log = environment_variables(DEFAULT_SETTINGS, threads), context.log("limits")
+    variables = environment_variables(DEFAULT_SETTINGS, threads, context.plan.variables.given)
+    log = context.log("limits")
     starts = [lambda: Worker(environment.python, variables, log, context.scratch, urgent=True)] * workers
     return WorkerGroup(starts)
 

@@ -28,6 +28,7 @@ from bench.machine.counters import quiet_cores
 from bench.records import Conversion, Parity, Proof, Reference, Start
 from bench.suite.environments import HARNESS
 from bench.suite.plan import planned_pairs
+from bench.suite.user_variables import limit_fault
 from bench.suite.variables import ISA_LIMITS
 from bench.worker.messages import Predict, Prove, Save
 from models import oracle
@@ -255,11 +256,9 @@ def _prove_case(
     )
     tally.journal.append(proof)
     complete = len(truth) == len(context.data.test_labels)
-    fault = (
-        gates.parity_fault(arm.precision, difference, agreement, "oracle")
-        or gates.reduction_fault(arm.precision, difference)
-        or (gates.leak_fault(context.data.name, proof.accuracy) if complete else None)
-    )
+    fault = output_fault(arm.precision, difference, agreement)
+    if complete:
+        fault = fault or gates.leak_fault(context.data.name, proof.accuracy)
     if fault:
         raise WorkerError(f"proof failed: {fault}")
     if complete:
@@ -305,13 +304,14 @@ def predict(context: RunContext, group: WorkerGroup, case: Case, images: int) ->
 def read_back(context: RunContext, group: WorkerGroup, arm: Arm, case: Case) -> ProofReply:
     """Return what a group reads back of a session; raises WorkerError as `combined_proof` does."""
     replies = group.request(Prove(case.id), PREDICT_TIMEOUT_S)
-    return combined_proof(replies, arm, workers_and_threads(context, arm, case)[1])
+    return combined_proof(replies, arm, workers_and_threads(context, arm, case)[1], context.plan.variables.given)
 
 
-def combined_proof(replies: Sequence[ProofReply], arm: Arm, threads: int) -> ProofReply:
+def combined_proof(replies: Sequence[ProofReply], arm: Arm, threads: int, given: Mapping[str, str]) -> ProofReply:
     """Return the first worker's proof with the memory of all workers.
 
-    Raises WorkerError when a worker ran at another precision, or with another number of threads, than was asked for.
+    Raises WorkerError when a worker ran at another precision, with another number of threads, or with more instruction
+    sets than was asked for, by settings or by the variables that the user has `given`.
     """
     for reply in replies:
         for what, actual, expected in (
@@ -322,6 +322,8 @@ def combined_proof(replies: Sequence[ProofReply], arm: Arm, threads: int) -> Pro
                 raise WorkerError(f"proof failed: {what} read back as {actual}, asked for {expected}")
         if limit := ISA_LIMITS.get(arm.settings):
             _require_limit(limit, arm.settings, reply.kernels)
+        if fault := limit_fault(given, reply.kernels, reply.versions):
+            raise WorkerError(f"proof failed: {fault}")
     return replace(replies[0], memory_bytes=sum(reply.memory_bytes for reply in replies))
 
 
@@ -331,6 +333,12 @@ def _require_limit(limit: IsaLimit, settings: str, kernels: Sequence[str]) -> No
         raise WorkerError(f"proof failed: {broken[0]} ran, which settings {settings} forbid")
     if not any("avx" in kernel.lower() for kernel in kernels):
         raise WorkerError(f"proof failed: no kernel's name shows that settings {settings} were in effect")
+
+
+def output_fault(precision: str, difference: float, agreement: float) -> str | None:
+    """Return why outputs that differ from the oracle's by this much are not those of this precision, or None."""
+    parity_fault = gates.parity_fault(precision, difference, agreement, "oracle")
+    return parity_fault or gates.reduction_fault(precision, difference)
 
 
 def compare(ours: NDArray[Any], theirs: NDArray[Any]) -> tuple[float, float]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import shlex
-import signal
 import tempfile
-from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,7 +34,7 @@ from models.data import split
 from models.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from bench.analysis.speedups import Speedup
     from bench.console import Steps
@@ -175,25 +173,3 @@ def _trains(plan: Plan, block: Block) -> bool:
     return any(
         group.epochs is not None for group in plan.groups if {case.id for case in group.cases} & set(block.cases)
     )
-
-
-@contextmanager
-def first_interrupt_only() -> Iterator[None]:
-    """Turn the first SIGINT or SIGTERM into KeyboardInterrupt, and ignore those that follow it.
-
-    A second Ctrl-C, or the copy of the first one that tox sends, must not cut short what ends a run early: stopping the
-    workers and writing the report.
-    """
-    numbers = (signal.SIGINT, signal.SIGTERM)
-
-    def interrupt(*_: object) -> None:
-        for number in numbers:
-            signal.signal(number, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, interrupt) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

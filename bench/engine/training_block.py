@@ -91,7 +91,8 @@ class TrainingBlock(BlockRunner):
 
     def read_back(self, arm: Arm, case: Case) -> ProofReply:
         replies = self.groups[arm.id].request(ProveTraining(), PREDICT_TIMEOUT_S)
-        proof = combined_proof(replies, arm, self.context.plan.threads_of(case))
+        plan = self.context.plan
+        proof = combined_proof(replies, arm, plan.threads_of(case), plan.variables.given)
         self.tally.add_memory(arm, proof.memory_bytes)
         return proof
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from bench.clock import cpu_ns_of, now_ns, pause
 from bench.codec import CodecError, decode
 from bench.machine.resources import raise_priority
+from bench.suite.user_variables import INHERITED
 from bench.worker.messages import Request, request_line
 from models.errors import UserError
 
@@ -33,8 +34,6 @@ MOST_REPLY_BYTES, MOST_FILE_BYTES = 1 << 26, 1 << 32
 # From the request to a group until its workers start to time: long enough for all of them to have received it.
 START_TOGETHER_NS = 20_000_000
 SETTLE_STEP_NS, SETTLE_LIMIT_NS, SETTLED_SHARE = 1_000_000, 500_000_000, 0.05
-# All that a worker inherits; the other variables that it sees are set explicitly, and recorded.
-INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "USER", "BENCH_BACKENDS", "LD_LIBRARY_PATH")
 
 
 def timeout_factor() -> float:

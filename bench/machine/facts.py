@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import platform
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 from bench.machine.resources import allowed_nice, quota_cores
 
 CPU, NODES = Path("/sys/devices/system/cpu"), Path("/sys/devices/system/node")
+CPU_INFO = Path("/proc/cpuinfo")
 CLOCK_SOURCE = Path("/sys/devices/system/clocksource/clocksource0/current_clocksource")
 # The cores of a hybrid CPU, by kind.
 FAST_CORES, EFFICIENT_CORES = Path("/sys/devices/cpu_core/cpus"), Path("/sys/devices/cpu_atom/cpus")
@@ -56,14 +55,14 @@ def describe() -> Machine:
 
     cpu = _cpu_info()
     return Machine(
-        cpu=cpu.get("brand_raw", platform.processor()),
+        cpu=cpu.get("model name") or platform.processor() or "unknown",
         cores=os.cpu_count() or 1,
         usable_cores=usable_cores(),
-        vendor=cpu.get("vendor_id_raw", "unknown"),
-        family=cpu.get("family"),
-        model=cpu.get("model"),
+        vendor=cpu.get("vendor_id") or "unknown",
+        family=_number(cpu.get("cpu family")),
+        model=_number(cpu.get("model")),
         instruction_sets=tuple(instruction_sets()),
-        virtual="hypervisor" in cpu.get("flags", ()),
+        virtual="hypervisor" in cpu.get("flags", "").split(),
         quota_cores=quota_cores(),
         memory_bytes=psutil.virtual_memory().total,
         threads_per_core=threads_per_core(),
@@ -81,12 +80,15 @@ def describe() -> Machine:
     )
 
 
-@cache
-def _cpu_info() -> dict[str, Any]:
-    import cpuinfo
+def _cpu_info() -> dict[str, str]:
+    """Return what the kernel says about the first core."""
+    first_core = CPU_INFO.read_text().partition("\n\n")[0]
+    fields = (line.partition(":") for line in first_core.splitlines())
+    return {name.strip(): value.strip() for name, _, value in fields}
 
-    # Cached, because it starts a process.
-    return dict(cpuinfo.get_cpu_info())
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text and text.isdecimal() else None
 
 
 def _text(path: Path) -> str | None:
@@ -106,8 +108,7 @@ def frequency_hz() -> int | None:
 
 def instruction_sets() -> list[str]:
     """Return which of INSTRUCTION_SETS the first core has."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    flags = next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), [])
+    flags = _cpu_info().get("flags", "").split()
     return [name for name in INSTRUCTION_SETS if name in flags]
 
 

@@ -8,16 +8,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.codec import encode
-from bench.report import training_plots
+from bench.machine.facts import instruction_sets
+from bench.machine.microarchitecture import instructions
+from bench.report import without_personal_settings
 from bench.report.document import Column, Document, Paragraph, Plot, Section, table
-from bench.report.text import number, number4, percent
+from bench.report.text import number, number4, percent, variable_lines
 from bench.report.writers import to_csv, to_html, to_markdown
+from bench.suite.user_variables import usable_instruction_sets
 from models.data import CLASSES, SYNTHETIC_WARNING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from bench.report.document import Element
+    from bench.suite.user_variables import UserVariables
     from bench.training.evaluate import Evaluation
     from bench.training.history import Epoch, TrainingRecord
     from bench.training.model_file import ModelFile
@@ -27,24 +31,38 @@ Figures = dict[str, Any]
 
 
 def render_evaluation(
-    model: ModelFile, evaluations: list[Evaluation], history: list[Epoch], record: TrainingRecord | None, data: str
+    model: ModelFile,
+    evaluations: list[Evaluation],
+    history: list[Epoch],
+    record: TrainingRecord | None,
+    data: str,
+    variables: UserVariables,
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Return the texts and the plots of an evaluation by file name.
 
-    `record` and `history` are those of the training, None and empty for a file of another origin.
+    `record` and `history` are those of the training, None and empty for a file of another origin. `variables` are those
+    of the user at the evaluation.
     """
-    drawn = training_plots.evaluation_plots(model, evaluations, history)
-    page = _document(model, evaluations, history, record, data)
+    with without_personal_settings():
+        from bench.report.training_plots import evaluation_plots
+
+    drawn = evaluation_plots(model, evaluations, history)
+    page = _document(model, evaluations, history, record, data, variables)
     texts = _csv_files(evaluations, history, data)
     return texts | {"report.md": to_markdown(page), "report.html": to_html(page, drawn)}, drawn
 
 
 def _document(
-    model: ModelFile, evaluations: list[Evaluation], history: list[Epoch], record: TrainingRecord | None, data: str
+    model: ModelFile,
+    evaluations: list[Evaluation],
+    history: list[Epoch],
+    record: TrainingRecord | None,
+    data: str,
+    variables: UserVariables,
 ) -> Document:
     network = model.network
     sections = [
-        _comparison([evaluation for evaluation in evaluations if evaluation.logits is not None]),
+        _comparison([evaluation for evaluation in evaluations if evaluation.logits is not None], variables),
         _training(history, record),
         Section("Architecture", (Plot("architecture", f"Layers of {network.name}"),)),
     ]
@@ -77,21 +95,28 @@ FIGURES = (
 SUPPORT: Column[Figures] = Column("support", lambda row: row["support"], "Support")
 
 
-def macro_columns(prefix: str = "") -> list[Column[Evaluation]]:
+def macro_columns(variables: UserVariables, prefix: str = "") -> list[Column[Evaluation]]:
     """Return the columns that compare arms by their macro averages, with a prefix to their titles."""
+    usable_sets = usable_instruction_sets(instruction_sets(), variables.given)
 
     def macro(column: Column[Figures]) -> Column[Evaluation]:
         title = f"{prefix}{column.title}"
         return Column("", lambda evaluation: column.value(evaluation.macro_average), title, column.show)
 
+    def ran(evaluation: Evaluation) -> str:
+        if (proof := evaluation.proof) is None:
+            return ""
+        return ", ".join(filter(None, (proof.precision, instructions(proof.kernels, proof.precision, usable_sets))))
+
     return [
         Column("", lambda evaluation: evaluation.arm.label, "Arm", numeric=False),
+        Column("", ran, "Read back", numeric=False),
         Column("", lambda evaluation: evaluation.accuracy, "Accuracy", percent),
         *map(macro, FIGURES),
     ]
 
 
-def _comparison(evaluations: list[Evaluation]) -> Section | None:
+def _comparison(evaluations: list[Evaluation], variables: UserVariables) -> Section | None:
     if not evaluations:
         return None
     class_columns: list[Column[Figures]] = [
@@ -103,11 +128,13 @@ def _comparison(evaluations: list[Evaluation]) -> Section | None:
     classes = [
         Section(evaluation.arm.label, (table(evaluation.classification, class_columns),)) for evaluation in evaluations
     ]
-    comparison = table(evaluations, macro_columns("Macro "))
+    comparison = table(evaluations, macro_columns(variables, "Macro "))
     return Section(
         "With and without optimisation",
         (
             comparison,
+            Paragraph("Each arm has proved its outputs, its precision and its number of threads."),
+            *(Paragraph(f"{line}.") for line in variable_lines(variables)),
             Plot("classes", "F1 and IoU of each class"),
             *classes,
             Plot("confusion", "Confusion matrices"),
@@ -179,6 +206,7 @@ def _csv_files(evaluations: list[Evaluation], history: list[Epoch], data: str) -
                 *(of_arm(column.key, column.value) for column in (*FIGURES, SUPPORT)),
                 Column("accuracy", lambda row: row[0].accuracy),
                 Column("data", lambda _: data),
+                Column("precision_read_back", lambda row: row[0].proof.precision if row[0].proof else None),
             ],
         ),
         "confusion.csv": to_csv(

@@ -12,6 +12,7 @@ from bench.analysis.speedups import speedups
 from bench.analysis.training import trained_arms
 from bench.console import say
 from bench.journal import write_pages
+from bench.report import without_personal_settings
 from bench.report.arm_table import arm_columns, arm_rows
 from bench.report.document import brief_table
 from bench.report.sections import document
@@ -23,7 +24,7 @@ from bench.report.tables import (
     tradeoff_columns,
     trained_columns,
 )
-from bench.report.text import attribution_sentence, case_title, doubts, headline, problems, version_list
+from bench.report.text import attribution_sentence, case_title, doubts, headline, problems, variable_lines, version_list
 from bench.report.writers import print_table, to_csv, to_html, to_markdown
 from bench.suite.environments import version_differences
 from models.data import SYNTHETIC_WARNING
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from bench.report.arm_table import ArmRow
     from bench.suite.arms import Case
     from bench.suite.plan import Plan
+    from bench.suite.user_variables import UserVariables
     from models.data import DataSet
 
 
@@ -47,7 +49,8 @@ def write_report(folder: Path, console: Console, rule: Rule | None = None) -> in
     Everything is rendered before anything is written: a run that can't be read leaves its folder as it was.
     """
     # Late: the orchestrator does not load Matplotlib while it measures.
-    from bench.report.plots import run_plots
+    with without_personal_settings():
+        from bench.report.plots import run_plots
 
     run = Run(folder, rule)
     arms, drawn = arm_rows(run), run_plots(run)
@@ -67,6 +70,7 @@ def opening(plan: Plan, data: DataSet, advice: Sequence[str], console: Console) 
         say(console, SYNTHETIC_WARNING, "bold yellow")
     for line in advice:
         say(console, line, "yellow")
+    say_variables(plan.variables, console)
     for name, reason in plan.missing.items():
         say(console, f"{name} is not measured: {reason}", "yellow")
     for one, other in plan.environment_pairs:
@@ -76,6 +80,13 @@ def opening(plan: Plan, data: DataSet, advice: Sequence[str], console: Console) 
         else:
             shared = len(one.packages.keys() & other.packages.keys())
             say(console, f"{names} are matched: their {shared} shared packages have equal versions")
+
+
+def say_variables(variables: UserVariables, console: Console) -> None:
+    for line in variable_lines(variables):
+        say(console, line)
+    if variables.dropped:
+        say(console, "--env NAME=VALUE sets one for all arms alike")
 
 
 def closing(run: Run, console: Console) -> None:

@@ -22,6 +22,7 @@ from bench.report.tables import (
     trained_columns,
 )
 from bench.report.text import (
+    assigned,
     attribution_sentence,
     case_title,
     headline,
@@ -70,12 +71,17 @@ def document(run: Run, arms: Mapping[Case, Sequence[ArmRow]], plots: set[str]) -
         title=f"{info.suite.name}: {info.suite.summary}",
         lead=(
             f"""{cpu_label(info.machine)}, {info.threads} threads, data {info.data.name}, preset {info.preset}, started
-            {info.started}. The results hold for this machine and this run."""
+            {info.started}.{_given_sentence(run)} The results hold for this machine and this run."""
         ),
         warnings=tuple(warnings(run)),
         headlines=tuple(primary or [NO_HEADLINE]),
         sections=tuple(_with_drawn_plots(section, plots) for section in sections if section),
     )
+
+
+def _given_sentence(run: Run) -> str:
+    given = run.info.variables.given if run.info.variables else {}
+    return f" All arms ran with {assigned(given)}." if given else ""
 
 
 def _with_drawn_plots(section: Section, plots: set[str]) -> Section:

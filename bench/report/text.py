@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from bench.analysis.speedups import Speedup
     from bench.analysis.stats import Interval
     from bench.suite.arms import Case
+    from bench.suite.user_variables import UserVariables
 
 # Smaller numbers are written with an exponent.
 SMALL_NUMBER = 1e-3
@@ -73,6 +74,24 @@ def ratio(estimate: Estimate | None) -> str:
 def case_title(run: Run, case: Case) -> str:
     """Return the title of a case's tables, which says so if the data is synthetic."""
     return case.label + (" [SYNTHETIC DATA]" if run.data == "synthetic" else "")
+
+
+def variable_facts(variables: UserVariables) -> list[str]:
+    """Return what has become of the user's environment variables, as ends of sentences."""
+    facts = {
+        "set for all arms with --env": assigned(variables.given),
+        "handed on to all arms": assigned(variables.kept),
+        "not handed on": ", ".join(variables.dropped),
+    }
+    return [f"{what}: {names}" for what, names in facts.items() if names]
+
+
+def variable_lines(variables: UserVariables) -> list[str]:
+    return [f"Environment variables {fact}" for fact in variable_facts(variables)]
+
+
+def assigned(values: Mapping[str, str]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in values.items())
 
 
 def headline(run: Run, row: Speedup) -> str:

@@ -14,7 +14,7 @@ from bench.console import duration
 from bench.journal import broken_link
 from bench.records import Evidence, Resume
 from bench.report.document import Bullets, Code, Column, Paragraph, Section, table, text_table
-from bench.report.text import counted, interval_text, number, number2, percent
+from bench.report.text import counted, interval_text, number, number2, percent, variable_lines
 from bench.suite.arms import LATENCY, TRAINING
 from models.errors import UserError
 
@@ -197,6 +197,8 @@ def method(run: Run) -> Section:
         of 1. UNRESOLVED: neither. WITHHELD: a gate tripped, that is, a condition for any claim is not met.""",
         tuple(settings),
     ]
+    if info.variables:
+        items += [f"{line}." for line in variable_lines(info.variables)]
     if info.machine.nice is not None:
         items.append(f"Measured processes and their sessions ran at nice {info.machine.nice}, the same for all arms.")
     commit = (", commit ", Code(info.git_commit)) if info.git_commit else ()

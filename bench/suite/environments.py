@@ -57,7 +57,8 @@ class MissingEnvironmentError(UserError):
 def environments_dir() -> Path:
     """Return the folder of the environments: `.tox` of this checkout or, without one, of the current folder."""
     if folder := os.environ.get(ENVIRONMENTS_DIR):
-        return Path(folder)
+        # Absolute, because workers run in another folder.
+        return Path(folder).absolute()
     checkout = Path(__file__).parents[2] / ".tox"
     return checkout if checkout.is_dir() else Path.cwd() / ".tox"
 

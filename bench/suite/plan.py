@@ -12,7 +12,9 @@ from bench.suite.arms import TRAINING, Pair
 from bench.suite.environments import Environment, MissingEnvironmentError, environment_of
 from bench.suite.schedule import Block, Group, Preset, draw_schedule
 from bench.suite.suite import TRAINING_IMAGES, baselines_of, has_precision, takes_part
-from bench.suite.variables import ISA_LIMITS
+from bench.suite.user_variables import ONEDNN_ISA, UserVariables, usable_instruction_sets
+from bench.suite.variables import ISA_LIMITS, SETTINGS
+from models.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from bench.suite.arms import Arm, Case
     from bench.suite.suite import Suite
 
+NO_VARIABLES = UserVariables()
 # Untimed iterations at the start of a slice.
 LEAD_IN = 3
 WARM_UP_SLICE_NS = 10_000_000
@@ -36,7 +39,8 @@ class Plan:
     """All that is fixed before the first measurement.
 
     `missing` is why a stack can't be measured, by stack, `obstacles` why an arm of the suite can't be, by arm; `arms`
-    are the others. `threads` is the number of threads of cases that have none of their own.
+    are the others. `threads` is the number of threads of cases that have none of their own. `instruction_sets` are
+    those of the CPU that kernels may use under the user's `variables`.
     """
 
     suite: Suite
@@ -50,6 +54,7 @@ class Plan:
     arms: tuple[Arm, ...]
     groups: tuple[Group, ...]
     schedule: tuple[Block, ...]
+    variables: UserVariables
 
     def threads_of(self, case: Case) -> int:
         """Return the number of threads of an arm on a case, over all of its processes."""
@@ -72,8 +77,14 @@ class Plan:
         return min(images or TRAINING_IMAGES for images in (self.suite.images, self.preset.training_images))
 
 
-def make_plan(suite: Suite, preset: Preset, seed: int, threads: int) -> Plan:
-    """Find the environments of the suite's stacks, and draw the schedule of all arms that can be measured here."""
+def make_plan(suite: Suite, preset: Preset, seed: int, threads: int, variables: UserVariables = NO_VARIABLES) -> Plan:
+    """Find the environments of the suite's stacks, and draw the schedule of all arms that can be measured here.
+
+    Raises UserError if the user's variables contradict those of an arm.
+    """
+    for arm in suite.measured:
+        if both := sorted(SETTINGS[arm.settings].variables.keys() & variables.given.keys()):
+            raise UserError(f"--env {both[0]}: settings {arm.settings} set it; leave out one of the two")
     environments: dict[str, Environment] = {}
     missing: dict[str, str] = {}
     for stack in dict.fromkeys(pattern.stack for pattern in suite.arm_patterns):
@@ -81,8 +92,8 @@ def make_plan(suite: Suite, preset: Preset, seed: int, threads: int) -> Plan:
             environments[stack] = environment_of(stacks()[stack])
         except MissingEnvironmentError as error:
             missing[stack] = str(error)
-    available = tuple(instruction_sets())
-    reasons = {arm: obstacle(arm, missing, available) for arm in suite.measured}
+    present = tuple(instruction_sets())
+    reasons = {arm: obstacle(arm, missing, present, variables.given) for arm in suite.measured}
     arms = tuple(arm for arm, reason in reasons.items() if reason is None)
     groups = group_cases(suite, arms)
     return Plan(
@@ -92,16 +103,22 @@ def make_plan(suite: Suite, preset: Preset, seed: int, threads: int) -> Plan:
         threads=threads,
         environments=environments,
         missing=missing,
-        instruction_sets=available,
+        instruction_sets=usable_instruction_sets(present, variables.given),
         obstacles={arm: reason for arm, reason in reasons.items() if reason is not None},
         arms=arms,
         groups=groups,
         schedule=draw_schedule(groups, preset, seed),
+        variables=variables,
     )
 
 
-def obstacle(arm: Arm, missing: Mapping[str, str], instruction_sets: Sequence[str]) -> str | None:
-    """Return why an arm can't be measured on a CPU with these instruction sets, or None."""
+def obstacle(
+    arm: Arm, missing: Mapping[str, str], instruction_sets: Sequence[str], given: Mapping[str, str]
+) -> str | None:
+    """Return why an arm can't be measured on a CPU with these instruction sets, or None.
+
+    The variables that the user has `given` may limit the instruction sets of kernels.
+    """
     if arm.stack in missing:
         return missing[arm.stack]
     if not has_precision(arm):
@@ -109,6 +126,8 @@ def obstacle(arm: Arm, missing: Mapping[str, str], instruction_sets: Sequence[st
     for needed in (INSTRUCTION_SETS_OF[arm.precision], stacks()[arm.stack].needs):
         if needed and not set(needed) & set(instruction_sets):
             return f"this CPU has none of {', '.join(needed)}"
+    if not runs_here(arm.precision, usable_instruction_sets(instruction_sets, given)):
+        return f"{ONEDNN_ISA}={given[ONEDNN_ISA]} allows none of {', '.join(INSTRUCTION_SETS_OF[arm.precision])}"
     limit = ISA_LIMITS.get(arm.settings)
     if limit and limit.without not in instruction_sets:
         return f"this CPU has no {limit.without}, which settings {arm.settings} would leave unused"

@@ -9,6 +9,7 @@ from backends.registry import stacks
 from bench.suite.arms import DEFAULT_SETTINGS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from bench.suite.arms import Arm
@@ -76,8 +77,11 @@ SETTINGS = {
 ISA_LIMITS = {name: settings.limit for name, settings in SETTINGS.items() if settings.limit}
 
 
-def environment_variables(settings: str, threads: int) -> dict[str, str]:
-    """Return the variables of these settings, of the number of threads, and those that all stacks need."""
+def environment_variables(settings: str, threads: int, given: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the variables of these settings, of the number of threads, and those that all stacks need.
+
+    `given` are those that the user hands to all workers.
+    """
     common = {
         "OMP_NUM_THREADS": str(threads),
         "OMP_DYNAMIC": "FALSE",
@@ -86,25 +90,28 @@ def environment_variables(settings: str, threads: int) -> dict[str, str]:
         "PYTHONNOUSERSITE": "1",
     }
     of_stacks = {name: value for stack in stacks().values() for name, value in stack.settings.items()}
-    return common | SETTINGS[settings].variables | of_stacks
+    return common | SETTINGS[settings].variables | of_stacks | dict(given or {})
 
 
-def arm_variables(arm: Arm, threads: int, caches: Path) -> dict[str, str]:
+def arm_variables(arm: Arm, threads: int, caches: Path, given: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return the variables of the arm's settings and variant; compiled code is cached in folders below `caches`."""
     stack = stacks()[arm.stack]
     folders = {name: str(caches / name.lower()) for name in stack.cache_variables}
-    return environment_variables(arm.settings, threads) | stack.variants[arm.variant].settings | folders
+    return environment_variables(arm.settings, threads, given) | stack.variants[arm.variant].settings | folders
 
 
-def preload_variables(settings: str, environment: Path) -> dict[str, str]:
-    """Return LD_PRELOAD for settings that preload a library; raises FileNotFoundError if the environment lacks it."""
+def preload_variables(settings: str, environment: Path, given: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return LD_PRELOAD for settings that preload a library, with the libraries that are `given`.
+
+    Raises FileNotFoundError if the environment lacks the library.
+    """
     preload = SETTINGS[settings].preload
     if preload is None:
         return {}
     library = environment / preload
     if not library.is_file():
         raise FileNotFoundError(f"settings {settings} need {preload}, which is not in this environment")
-    return {"LD_PRELOAD": str(library)}
+    return {"LD_PRELOAD": ":".join(filter(None, (str(library), (given or {}).get("LD_PRELOAD"))))}
 
 
 def restart_variables() -> dict[str, str]:

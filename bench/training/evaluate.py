@@ -11,36 +11,50 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backends.registry import stacks
+from bench.analysis import gates
 from bench.engine.files import CALIBRATION, IMAGES, Source, convert, lay_out_images, needs_conversion
+from bench.engine.proof import combined_proof, compare, output_fault
 from bench.engine.workers import Worker, WorkerError
+from bench.machine.facts import instruction_sets
 from bench.suite.arms import LATENCY, Arm, Case
 from bench.suite.environments import MissingEnvironmentError, environment_of, is_installed
+from bench.suite.plan import obstacle
 from bench.suite.variables import arm_variables
-from bench.worker.messages import Build, Predict
-from models.data import CLASSES
+from bench.worker.messages import Build, Predict, Prove
+from models import oracle
+from models.data import CLASSES, standardise
 from models.errors import UserError
 from models.weights import digest
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from bench.training.model_file import ModelFile
+    from bench.worker.messages import ProofReply
     from models.data import DataSet
 
 EVALUATION_BATCH_SIZE = 100
 EVALUATION_TIMEOUT_S = 1800
 # How many points of each ROC curve are stored.
 ROC_POINTS = 200
+# Larger logits have proportionally larger rounding errors; ours are smaller.
+LARGE_LOGIT = 100.0
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """An arm's logits of the test images, or the reason why it has none, with scikit-learn's metrics of them."""
+    """An arm's logits of the test images, or the reason why it has none, with scikit-learn's metrics of them.
+
+    `proof` is what was read back of the process that computed them.
+    """
 
     arm: Arm
     logits: NDArray[np.float64] | None
     truth: NDArray[np.int64]
     reason: str = ""
+    proof: ProofReply | None = None
 
     @cached_property
     def labels(self) -> NDArray[np.int64]:
@@ -128,30 +142,51 @@ def default_arms() -> list[Arm]:
     ]
 
 
-def evaluate_arms(model: ModelFile, arms: list[Arm], data: DataSet, threads: int) -> list[Evaluation]:
-    """Evaluate each arm; an arm that can't be evaluated has the reason."""
+def evaluate_arms(
+    model: ModelFile, arms: list[Arm], data: DataSet, threads: int, given: Mapping[str, str]
+) -> list[Evaluation]:
+    """Evaluate each arm, with the variables that the user has `given`; an arm that can't be evaluated has the reason.
+
+    Each process proves its outputs, precision and threads as in a run.
+    """
     truth = data.test_labels.astype(np.int64)
+    images = standardise(model.network, data.test_images[: gates.CHECK_IMAGES])
+    reference = oracle.logits(model.network, model.weights, images)
     evaluations = []
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         lay_out_images(data, Path(name))
         for arm in arms:
             try:
-                evaluation = Evaluation(arm, _predict(model, arm, len(truth), threads, Path(name)), truth)
+                logits, proof = _predict(model, arm, len(truth), threads, Path(name), given)
+                _require_outputs(arm, logits[: len(reference)], reference)
+                evaluation = Evaluation(arm, logits, truth, proof=proof)
             except (WorkerError, MissingEnvironmentError) as error:
                 evaluation = Evaluation(arm, None, truth, str(error))
             evaluations.append(evaluation)
     return evaluations
 
 
-def _predict(model: ModelFile, arm: Arm, images: int, threads: int, scratch: Path) -> NDArray[np.float64]:
-    """Return an arm's logits of the test images; raises WorkerError or MissingEnvironmentError."""
+def _require_outputs(arm: Arm, logits: NDArray[np.float64], reference: NDArray[np.float64]) -> None:
+    """Raise WorkerError unless logits are those of the network, at the arm's precision."""
+    difference, agreement = compare(logits, reference)
+    scale = max(1.0, float(np.abs(reference).max()) / LARGE_LOGIT)
+    if fault := output_fault(arm.precision, difference / scale, agreement):
+        raise WorkerError(f"proof failed: {fault}")
+
+
+def _predict(
+    model: ModelFile, arm: Arm, images: int, threads: int, scratch: Path, given: Mapping[str, str]
+) -> tuple[NDArray[np.float64], ProofReply]:
+    """Return an arm's logits of the test images and its proof; raises WorkerError or MissingEnvironmentError."""
+    if reason := obstacle(arm, {}, instruction_sets(), given):
+        raise WorkerError(reason)
     environment = environment_of(stacks()[arm.stack])
     case = Case(model.network.name, LATENCY, EVALUATION_BATCH_SIZE)
     file, log, weights = scratch / "logits.npy", scratch / f"{arm.slug}.log", model.path.absolute()
     files = None
     if needs_conversion(arm):
         source = Source(model.network.name, model.network.digest, digest(model.weights), weights, scratch / CALIBRATION)
-        files = str(convert(arm, environment, source, threads, log, scratch).folder)
+        files = str(convert(arm, environment, source, threads, log, scratch, given).folder)
     build = Build(
         case=case.id,
         stack=arm.stack,
@@ -166,10 +201,11 @@ def _predict(model: ModelFile, arm: Arm, images: int, threads: int, scratch: Pat
         calibration=str(scratch / CALIBRATION),
         files=files,
     )
-    with Worker(environment.python, arm_variables(arm, threads, scratch), log, scratch) as worker:
+    with Worker(environment.python, arm_variables(arm, threads, scratch, given), log, scratch) as worker:
         worker.wait_until_ready().request(build, EVALUATION_TIMEOUT_S)
         worker.request(Predict(case.id, images, str(file)), EVALUATION_TIMEOUT_S)
+        reply = worker.request(Prove(case.id), EVALUATION_TIMEOUT_S)
     logits: NDArray[np.float64] = np.load(file, allow_pickle=False).astype(np.float64)
     if not np.isfinite(logits).all():
         raise WorkerError("its logits are not all finite numbers")
-    return logits
+    return logits, combined_proof([reply], arm, threads, given)

@@ -12,7 +12,8 @@ from bench.codec import FLAT, CodecError, decode, encode, read_json
 from bench.journal import write_atomically
 from bench.machine.facts import Machine
 from bench.run_info import DataInfo
-from bench.worker.messages import EpochReply
+from bench.suite.user_variables import UserVariables
+from bench.worker.messages import EpochReply, ProofReply
 from models.errors import UserError
 from models.recipes import Recipe
 
@@ -22,7 +23,10 @@ TRAINING_FILE, HISTORY_FILE, MODEL_FILE = "training.json", "history.json", "mode
 
 @dataclass(frozen=True)
 class JobInfo:
-    """What must be the same when an interrupted training is continued; `network` is a digest."""
+    """What must be the same when an interrupted training is continued.
+
+    `network` is a digest, `env` holds the variables that the user hands to the process.
+    """
 
     recipe: Recipe
     network: str
@@ -33,16 +37,21 @@ class JobInfo:
     seed: int
     threads: int
     data: DataInfo
+    env: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class TrainingRecord:
+    """How a training was started, and what its process read back; the fields with a default are newer."""
+
     schema: int
     command: tuple[str, ...]
     started: str
     git_commit: str | None
     machine: Machine
     job: JobInfo = field(metadata=FLAT)
+    variables: UserVariables | None = None
+    proof: ProofReply | None = None
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from bench.codec import CodecError
 from bench.console import duration, steps
 from bench.engine.build import BUILD_TIMEOUT_S, EPOCH_TIMEOUT_S
+from bench.engine.proof import PREDICT_TIMEOUT_S, combined_proof
 from bench.engine.workers import Worker, WorkerError
 from bench.run_info import DataInfo
 from bench.suite.arms import Arm
@@ -32,7 +33,7 @@ from bench.training.history import (
     write_history,
     write_training,
 )
-from bench.worker.messages import Evaluate, OpenTraining, RestoreOptimizer, RunEpoch, SaveCheckpoint
+from bench.worker.messages import Evaluate, OpenTraining, ProveTraining, RestoreOptimizer, RunEpoch, SaveCheckpoint
 from models.data import split
 from models.errors import UserError
 from models.learning_rate import learning_rates
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from backends.protocol import Stack
     from bench.suite.environments import Environment
     from bench.training.history import TrainingRecord
+    from bench.worker.messages import ProofReply
     from models.data import DataSet
     from models.recipes import Recipe
     from models.spec import Network
@@ -56,6 +58,8 @@ CHECKPOINT_FILE = "checkpoint.safetensors"
 
 @dataclass(frozen=True)
 class Job:
+    """A training; `env` are the variables that the user hands to its process."""
+
     recipe: Recipe
     stack: Stack
     variant: str
@@ -64,6 +68,11 @@ class Job:
     seed: int
     threads: int
     data: DataSet
+    env: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def arm(self) -> Arm:
+        return Arm(self.stack.name, self.variant, self.precision)
 
     @property
     def network(self) -> Network:
@@ -81,6 +90,7 @@ class Job:
             seed=self.seed,
             threads=self.threads,
             data=DataInfo(self.data.name, self.data.digest),
+            env=self.env,
         )
 
 
@@ -96,10 +106,12 @@ def train_job(job: Job, folder: Path, record: TrainingRecord, console: Console) 
         if not history:
             raise UserError(f"{folder}: holds a {MODEL_FILE} but no training; choose another --name")
         return history
-    if not history:
-        write_training(folder, record)
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
         try:
+            split(job.data, job.recipe.validation).lay_out(Path(scratch))
+            proof = prove_training(job, environment, Path(scratch))
+            if not history:
+                write_training(folder, replace(record, proof=proof))
             with start_worker(job, environment, Path(scratch)) as worker:
                 _train_epochs(job, folder, Path(scratch), worker.wait_until_ready(), history, console)
         except WorkerError as error:
@@ -132,8 +144,20 @@ def _finished_epochs(job: Job, folder: Path) -> list[Epoch]:
 
 def start_worker(job: Job, environment: Environment, scratch: Path) -> Worker:
     """Start a worker that trains; its compile caches lie below `scratch`."""
-    settings = arm_variables(Arm(job.stack.name, job.variant), job.threads, scratch)
+    settings = arm_variables(job.arm, job.threads, scratch, job.env)
     return Worker(environment.python, settings, scratch / "worker.log", scratch)
+
+
+def prove_training(job: Job, environment: Environment, scratch: Path) -> ProofReply:
+    """Return what a process reads back of this training; raises WorkerError unless it is what was asked for.
+
+    The process is one of its own, because a training can't be continued after its proof.
+    """
+    with start_worker(job, environment, scratch) as worker:
+        weights = initial_weights(job.network, job.seed, job.recipe.initial)
+        open_training(worker.wait_until_ready(), job, weights, scratch)
+        replies = [worker.request(ProveTraining(), PREDICT_TIMEOUT_S)]
+    return combined_proof(replies, job.arm, job.threads, job.env)
 
 
 def open_training(worker: Worker, job: Job, weights: Weights, scratch: Path) -> None:
@@ -164,8 +188,6 @@ def _train_epochs(
     job: Job, folder: Path, scratch: Path, worker: Worker, history: list[Epoch], console: Console
 ) -> None:
     """Append the remaining epochs to `history`, each after its checkpoint is written."""
-    splits = split(job.data, job.recipe.validation)
-    splits.lay_out(scratch)
     if history:
         arrays = load_arrays(folder / CHECKPOINT_FILE)
         open_training(worker, job, _part(arrays, "weights"), scratch)
@@ -174,7 +196,8 @@ def _train_epochs(
         worker.request(RestoreOptimizer(str(state)), BUILD_TIMEOUT_S)
     else:
         open_training(worker, job, initial_weights(job.network, job.seed, job.recipe.initial), scratch)
-    batches = ceil(len(splits.train[1]) / job.recipe.batch_size)
+    images = len(split(job.data, job.recipe.validation).train[1])
+    batches = ceil(images / job.recipe.batch_size)
     with steps(console, {"": job.epochs - len(history)}) as progress:
         while not is_over(job.recipe, job.epochs, history):
             rates = learning_rates(job.recipe, job.epochs, batches, len(history), validation_losses(history))

@@ -17,7 +17,7 @@ from bench.engine.build import EPOCH_TIMEOUT_S
 from bench.engine.workers import WorkerError
 from bench.journal import write_atomically
 from bench.suite.environments import environment_of
-from bench.training.train import EVALUATE_TIMEOUT_S, Job, evaluation_of, open_training, start_worker
+from bench.training.train import EVALUATE_TIMEOUT_S, Job, evaluation_of, open_training, prove_training, start_worker
 from bench.worker.messages import RunEpoch
 from models.data import split
 from models.errors import UserError
@@ -78,6 +78,11 @@ def search_settings(job: Job, trials: int, folder: Path, console: Console) -> li
         splits = split(job.data, job.recipe.validation or HELD_OUT)
         # The validation images take the place of the test images, so that no trial can see those.
         replace(splits, test=splits.validation).lay_out(scratch)
+        if left:
+            try:
+                prove_training(job, environment_of(job.stack), scratch)
+            except WorkerError as error:
+                raise UserError(f"search of {job.recipe.name} on {job.stack.name} failed: {error}") from error
         for _ in range(left):
             trial = study.ask(search_space(job.recipe))
             _run_trial(job, study, trial, scratch)
@@ -104,7 +109,9 @@ def _open_study(job: Job, folder: Path) -> Study:
     from optuna.trial import TrialState
     from sqlalchemy.exc import SQLAlchemyError
 
-    identity = json.dumps(encode(job.info), sort_keys=True)
+    # Without variables of the user, searches of older versions have the same identity.
+    content = {name: value for name, value in encode(job.info).items() if name != "env" or value}
+    identity = json.dumps(content, sort_keys=True)
     storage = f"sqlite:///{(folder / STUDY).absolute()}"
     try:
         study = optuna.create_study(

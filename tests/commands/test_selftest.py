@@ -9,6 +9,7 @@ from rich.console import Console
 from bench.commands import selftest as commands
 from bench.suite import selftest as suites
 from bench.suite.schedule import PRESETS
+from bench.suite.user_variables import UserVariables
 from conftest import use_few_test_images
 
 
@@ -26,7 +27,7 @@ def test_the_command_prints_every_trial_and_stores_it(tmp_path, monkeypatch) -> 
     monkeypatch.setattr(suites, "SLOWDOWNS", (0.02, 9.0))
     use_few_test_images(monkeypatch)
     console = Console(record=True, width=200, file=StringIO())
-    assert commands.run_selftest("oracle", tmp_path / "results", "s", console) == 1
+    assert commands.run_selftest("oracle", tmp_path / "results", "s", console, UserVariables()) == 1
     folder = tmp_path / "results" / "s"
     stored = json.loads((folder / "selftest.json").read_text())
     assert stored["machine"]["cores"] >= 1

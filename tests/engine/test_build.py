@@ -7,7 +7,8 @@ from bench.engine import build as module
 from bench.engine.build import build_sessions, can_move, core_sets, move_group, start_group, workers_and_threads
 from bench.engine.workers import Unsupported, WorkerError
 from bench.suite.arms import Arm, Case
-from bench.suite.variables import restart_variables
+from bench.suite.user_variables import UserVariables
+from bench.suite.variables import SETTINGS, restart_variables
 from bench.worker.messages import Build, BuildReply, Move, MoveReply
 from tests.engine.conftest import ONE, ORACLE, FakeGroup
 
@@ -98,6 +99,17 @@ def test_a_group_starts_with_its_variables_log_and_priority(context, tmp_path, m
     assert variables["OMP_NUM_THREADS"] == "1"
     assert restart_variables().items() <= variables.items()
     assert (log, cwd, urgent) == (context.folder / "logs" / "oracle-numpy.log", context.scratch, True)
+
+
+def test_a_group_gets_the_users_variables_and_all_libraries_that_are_to_be_preloaded(context, monkeypatch) -> None:
+    started = []
+    monkeypatch.setattr(module, "Worker", lambda _, variables, *__, **___: started.append(variables))
+    monkeypatch.setattr("bench.suite.variables.SETTINGS", {"bound": replace(SETTINGS["bound"], preload="bin/python")})
+    given = {"A": "b", "LD_PRELOAD": "/lib/own.so"}
+    plan = replace(context.plan, variables=UserVariables(given))
+    start_group(replace(context, plan=plan), ORACLE, ONE, restart_variables())
+    python = plan.environments["oracle"].folder / "bin/python"
+    assert (started[0]["A"], started[0]["LD_PRELOAD"]) == ("b", f"{python}:/lib/own.so")
 
 
 def test_settings_whose_library_is_not_installed_are_unsupported(context, tmp_path) -> None:

@@ -9,6 +9,7 @@ from bench.suite.environments import HARNESS, Environment
 from bench.suite.parse import load_suite
 from bench.suite.plan import make_plan
 from bench.suite.schedule import PRESETS
+from bench.suite.user_variables import UserVariables
 from bench.suite.variables import environment_variables, restart_variables
 from models.zoo import CNN_SMALL
 from tests.engine.conftest import FOUR, ONE, ORACLE, REPLICA, SUITE
@@ -72,6 +73,13 @@ def test_variables_that_depend_on_the_number_of_threads_have_all_values(few_imag
         "OMP_NUM_THREADS": "1 or 2", "OPENBLAS_NUM_THREADS": "1 or 2",
     }  # fmt: skip
     assert info.restart_settings == restart_variables()
+
+
+def test_the_users_variables_are_stored(context) -> None:
+    variables = UserVariables({"A": "b"}, {"CXX": "g++"}, ("OMP_NUM_THREADS",))
+    info = describe_run(replace(context.plan, variables=variables), context.data, {}, ORIGIN)
+    assert info.variables == variables
+    assert "A" not in info.settings["bound"]
 
 
 def test_environments_are_described_once_with_the_packages_that_differ(context, tmp_path) -> None:

@@ -43,10 +43,10 @@ def conversions(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "Worker", FakeWorker)
     (tmp_path / "calibration").write_bytes(b"images")
 
-    def run(arm, weights="digest", file="weights", packages=VERSIONS):
+    def run(arm, weights="digest", file="weights", packages=VERSIONS, **given):
         source = Source("cnn-small", "spec", weights, tmp_path / file, tmp_path / "calibration")
         environment = Environment("openvino", tmp_path / "bin" / "python", "3.11", packages)
-        return convert(arm, environment, source, 2, tmp_path / "log", tmp_path)
+        return convert(arm, environment, source, 2, tmp_path / "log", tmp_path, given)
 
     return run, requests
 
@@ -82,8 +82,8 @@ def test_a_conversion_runs_twice_and_the_second_time_counts(conversions) -> None
     assert len(requests) == 2
 
 
-@pytest.mark.parametrize("change", [{"weights": "other"}, {"packages": VERSIONS | {"openvino": "2"}}])
-def test_other_weights_or_versions_are_another_entry(conversions, change) -> None:
+@pytest.mark.parametrize("change", [{"weights": "other"}, {"packages": VERSIONS | {"openvino": "2"}}, {"ODD": "other"}])
+def test_other_weights_versions_or_variables_are_another_entry(conversions, change) -> None:
     run, _ = conversions
     assert run(LATENCY).folder != run(LATENCY, **change).folder
 

@@ -81,7 +81,7 @@ def test_references_are_stored_and_then_read_from_the_cache(context, tally, monk
 
 def test_a_proof_of_several_workers_is_that_of_the_first_with_the_memory_of_all() -> None:
     replies = [PROOF, replace(PROOF, kernels=("other",), memory_bytes=7)]
-    assert combined_proof(replies, ORACLE, 1) == replace(PROOF, memory_bytes=12)
+    assert combined_proof(replies, ORACLE, 1, {}) == replace(PROOF, memory_bytes=12)
 
 
 @pytest.mark.parametrize(
@@ -99,12 +99,19 @@ def test_any_worker_that_ran_something_else_fails_the_proof(context, reply, reas
 
 def test_a_kernel_that_the_settings_forbid_fails_the_proof() -> None:
     limited, reply = replace(ORACLE, settings="no-amx"), replace(PROOF, kernels=("conv avx512", "conv avx512_AMX"))
-    assert combined_proof([reply], ORACLE, 1) == reply
+    assert combined_proof([reply], ORACLE, 1, {}) == reply
     with pytest.raises(WorkerError, match="proof failed: conv avx512_AMX ran, which settings no-amx forbid"):
-        combined_proof([reply], limited, 1)
+        combined_proof([reply], limited, 1, {})
     with pytest.raises(WorkerError, match="no kernel's name shows that settings no-amx were in effect"):
-        combined_proof([PROOF], limited, 1)
-    assert combined_proof([replace(PROOF, kernels=("conv avx512",))], limited, 1)
+        combined_proof([PROOF], limited, 1, {})
+    assert combined_proof([replace(PROOF, kernels=("conv avx512",))], limited, 1, {})
+
+
+def test_a_kernel_that_the_user_forbids_fails_the_proof() -> None:
+    reply, given = replace(PROOF, kernels=("conv avx512_core",)), {"ONEDNN_MAX_CPU_ISA": "AVX2"}
+    with pytest.raises(WorkerError, match="proof failed: conv avx512_core ran, which ONEDNN_MAX_CPU_ISA=AVX2 forbids"):
+        combined_proof([PROOF, reply], ORACLE, 1, given)
+    assert combined_proof([reply], ORACLE, 1, {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"})
 
 
 def test_predictions_are_read_and_their_files_removed(context) -> None:

@@ -1,12 +1,10 @@
-import os
-import signal
 from collections import Counter
 
 import pytest
 
 from bench.engine import run as module
 from bench.engine.describe import Origin
-from bench.engine.run import first_interrupt_only, is_settled, measure_run, total_weights
+from bench.engine.run import is_settled, measure_run, total_weights
 from bench.journal import read_journal
 from bench.records import (
     BlockEnd,
@@ -123,12 +121,3 @@ def test_a_full_disk_is_an_error_for_the_user_with_a_remedy(tmp_path, few_images
         UserError, match=r"cache/file: No space left on device; free space there, or set XDG_CACHE_HOME"
     ):
         measure_run(make_plan(SUITE, PRESET, seed=1, threads=1), few_images, tmp_path, CountedSteps(), ORIGIN)
-
-
-def test_only_the_first_interrupt_counts() -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    with first_interrupt_only():
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGTERM)
-        os.kill(os.getpid(), signal.SIGINT)
-    assert signal.getsignal(signal.SIGTERM) is before

@@ -175,10 +175,13 @@ def test_a_missing_interpreter_is_an_error(tmp_path) -> None:
         Worker(tmp_path / "python", {}, tmp_path / "log", tmp_path)
 
 
-def test_a_worker_inherits_only_the_variables_that_are_allowed(start, monkeypatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "17")
-    environment = Path(f"/proc/{start().pid}/environ").read_bytes()
-    assert b"OMP_NUM_THREADS" not in environment
+@pytest.mark.parametrize("name", ["OMP_NUM_THREADS", "LD_LIBRARY_PATH", "XLA_FLAGS", "ONEDNN_MAX_CPU_ISA"])
+def test_a_worker_inherits_only_the_variables_that_are_allowed(start, monkeypatch, name) -> None:
+    monkeypatch.setenv(name, "17")
+    monkeypatch.setenv("CXX", "clang++")
+    environment = Path(f"/proc/{start().pid}/environ").read_bytes().split(b"\0")
+    assert b"CXX=clang++" in environment
+    assert not [variable for variable in environment if variable.startswith(name.encode())]
 
 
 def test_a_worker_leads_its_own_process_group_and_sleeps_while_idle(built) -> None:

@@ -14,6 +14,19 @@ def test_the_machine_is_described() -> None:
     assert described.memory_bytes > 1e8
 
 
+def test_the_cpu_is_described_by_what_the_kernel_says_of_its_first_core(tmp_path, monkeypatch) -> None:
+    text = "processor\t: 0\nvendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t\t: 143\nmodel name\t: A: B\n"
+    file = tmp_path / "cpuinfo"
+    monkeypatch.setattr(facts, "CPU_INFO", file)
+    file.write_text(f"{text}flags\t\t: sse hypervisor amx_tile avx2\n\n{text}flags\t\t: avx512f\n\n")
+    cpu = facts.describe()
+    assert (cpu.cpu, cpu.vendor, cpu.family, cpu.model) == ("A: B", "GenuineIntel", 6, 143)
+    assert (cpu.virtual, cpu.instruction_sets) == (True, ("avx2", "amx_tile"))
+    file.write_text("Processor\t: ARMv7\n")
+    cpu = facts.describe()
+    assert (cpu.vendor, cpu.family, cpu.model, cpu.instruction_sets) == ("unknown", None, None, ())
+
+
 @pytest.mark.parametrize(("siblings", "count"), [("0", 1), ("0,64", 2), ("0-1", 2), ("0-3", 4)])
 def test_the_threads_per_core_are_counted(tmp_path, monkeypatch, siblings, count) -> None:
     (tmp_path / "cpu0/topology").mkdir(parents=True)

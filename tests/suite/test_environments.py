@@ -36,6 +36,12 @@ def environments(tmp_path, monkeypatch):
     module._environment.cache_clear()
 
 
+def test_the_folder_of_the_environments_may_be_relative(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(module.ENVIRONMENTS_DIR, "some/where")
+    assert module.environments_dir() == tmp_path / "some" / "where"
+
+
 def test_a_missing_environment_is_named_with_the_command_that_makes_it(environments) -> None:
     with pytest.raises(
         MissingEnvironmentError, match="environment ipex does not exist or is damaged; make it: tox -r -e ipex --notest"

@@ -11,6 +11,8 @@ from bench.suite.parse import load_suite
 from bench.suite.plan import compared_arms, group_cases, make_plan, obstacle, planned_pairs
 from bench.suite.schedule import PRESETS, Block, Group, Round, draw_schedule
 from bench.suite.suite import Suite
+from bench.suite.user_variables import UserVariables
+from models.errors import UserError
 
 CASES = tuple(Case("cnn-small", "latency", size) for size in (1, 64))
 ARMS = (Arm("oracle", "numpy"), Arm("oracle", "numpy", replica=True), Arm("toy", "good"))
@@ -162,24 +164,24 @@ def plan(monkeypatch):
 def test_a_precision_that_a_stack_lacks_is_one_arm_with_its_reason() -> None:
     arm = Arm("tensorflow", "graph", "int8")
     assert arm in SUITE.measured
-    assert obstacle(arm, {}, ("avx2", "avx512_vnni")) == "tensorflow has no int8"
+    assert obstacle(arm, {}, ("avx2", "avx512_vnni"), {}) == "tensorflow has no int8"
     # Another variant of the stack has int8.
     assert Arm("pytorch", "eager", "int8") not in SUITE.measured
 
 
 def test_an_instruction_set_that_the_cpu_lacks_is_a_reason() -> None:
     bf16 = Arm("pytorch", "compile", "bf16")
-    assert obstacle(bf16, {}, ("avx2",)) == "this CPU has none of avx512_bf16, amx_bf16"
-    assert obstacle(Arm("openvino", "latency"), {}, ("avx512_vnni",)) == "this CPU has none of avx2"
-    assert obstacle(Arm("openvino", "latency", "bf16"), {}, ("avx2", "amx_bf16")) is None
+    assert obstacle(bf16, {}, ("avx2",), {}) == "this CPU has none of avx512_bf16, amx_bf16"
+    assert obstacle(Arm("openvino", "latency"), {}, ("avx512_vnni",), {}) == "this CPU has none of avx2"
+    assert obstacle(Arm("openvino", "latency", "bf16"), {}, ("avx2", "amx_bf16"), {}) is None
 
 
 def test_an_instruction_set_that_the_cpu_lacks_can_not_be_left_unused() -> None:
     without_amx = Arm("ipex", "jit", "bf16", "no-amx")
-    assert obstacle(without_amx, {}, ("avx2", "avx512_bf16")) == (
+    assert obstacle(without_amx, {}, ("avx2", "avx512_bf16"), {}) == (
         "this CPU has no amx_tile, which settings no-amx would leave unused"
     )
-    assert obstacle(without_amx, {}, ("avx2", "avx512_bf16", "amx_tile")) is None
+    assert obstacle(without_amx, {}, ("avx2", "avx512_bf16", "amx_tile"), {}) is None
 
 
 def test_an_arm_is_either_measured_or_has_an_obstacle(plan) -> None:
@@ -214,3 +216,22 @@ def test_pairs_have_equal_precision_and_settings_and_the_primary_one_is_in_fp32(
     assert baselines == {"pytorch/compile/int8"}
     baselines = {pair.baseline.id for pair in pairs if pair.arm == Arm("openvino", "throughput")}
     assert baselines == {"pytorch/eager", "pytorch/compile", "tensorflow/graph"}
+
+
+def test_a_limit_that_the_user_gives_is_an_obstacle_for_the_precisions_that_need_more() -> None:
+    sets, given = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16"), {"ONEDNN_MAX_CPU_ISA": "AVX2"}
+    bf16 = Arm("pytorch", "compile", "bf16")
+    assert obstacle(bf16, {}, sets, {}) is None
+    assert obstacle(bf16, {}, sets, given) == "ONEDNN_MAX_CPU_ISA=AVX2 allows none of avx512_bf16, amx_bf16"
+    assert obstacle(bf16, {}, ("avx2",), given) == "this CPU has none of avx512_bf16, amx_bf16"
+    assert obstacle(Arm("ipex", "jit"), {}, sets, {"ONEDNN_MAX_CPU_ISA": "SSE41"}) is None
+
+
+def test_a_variable_that_an_arms_settings_set_can_not_be_given(plan) -> None:
+    plan("avx2")
+    limited = replace(SUITE, arm_patterns=(*SUITE.arm_patterns, Arm("openvino", "latency", "bf16", "no-amx")))
+    variables = UserVariables({"ONEDNN_MAX_CPU_ISA": "AVX2"})
+    with pytest.raises(UserError, match="--env ONEDNN_MAX_CPU_ISA: settings no-amx set it; leave out one of the two"):
+        make_plan(limited, PRESETS["smoke"], 1, 2, variables)
+    made = make_plan(SUITE, PRESETS["smoke"], 1, 2, variables)
+    assert (made.variables, made.instruction_sets) == (variables, ("avx2",))

@@ -49,6 +49,7 @@ STACK = Stack(
         "train-again": Variant("Add up the inputs, as a second training", trains=True),
         "train-diverges": Variant("End with a loss of NaN", trains=True),
         "train-dies": Variant("Exit in the third epoch", trains=True),
+        "train-reduced": Variant("Read back another precision than requested", trains=True),
     },
     default_variant="good",
     default_training="train",
@@ -146,7 +147,8 @@ class ToyTraining:
         self.steps = state["steps"].copy()
 
     def prove(self, images: F32, labels: np.ndarray) -> Proof:
-        return Proof("fp32", int(os.environ["OPENBLAS_NUM_THREADS"]), ("toy_kernel",), {"numpy": np.__version__})
+        precision = "bf16" if self.variant == "train-reduced" else "fp32"
+        return Proof(precision, int(os.environ["OPENBLAS_NUM_THREADS"]), ("toy_kernel",), {"numpy": np.__version__})
 
 
 class ToyBackend:

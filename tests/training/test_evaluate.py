@@ -1,6 +1,7 @@
 """Metrics of an evaluation, compared with values by hand, and the command that writes them."""
 
 import csv
+import re
 
 import numpy as np
 import pytest
@@ -72,7 +73,42 @@ def test_arms_are_reported_together_and_a_failed_one_with_its_reason(bench, tmp_
     )
 
 
+def test_an_arm_proves_its_outputs_precision_and_threads_as_in_a_run(bench, tmp_path) -> None:
+    names = ("good", "bf16", "unproven", "wrong", "exact/int8", "rounded/int8")
+    done = bench(*EVALUATE, "--arms", ",".join(f"toy/{name}" for name in names), "--name", "e")
+    assert done.returncode == 1, done.stderr
+    for reason in (
+        "toy bf16 is not evaluated: proof failed: precision read back as bf16, asked for fp32",
+        "toy unproven is not evaluated: proof failed: nothing special ran",
+        "toy wrong is not evaluated: proof failed: logits differ from the oracle's by 0.01",
+        "toy exact int8 is not evaluated: proof failed: logits equal those of fp32",
+    ):
+        assert reason in done.stdout
+    with (tmp_path / "results" / "e" / "classification.csv").open() as stream:
+        read_back = {row["variant"]: row["precision_read_back"] for row in csv.DictReader(stream)}
+    assert read_back == {"good": "fp32", "rounded": "int8"}
+
+
+def test_a_precision_that_the_cpu_lacks_is_refused_before_anything_is_evaluated(bench, tmp_path) -> None:
+    limit = ("--env", "ONEDNN_MAX_CPU_ISA=AVX")
+    done = bench(*EVALUATE, "--arms", "toy/good,toy/rounded/int8", "--name", "e", *limit)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert "--arms toy/rounded/int8: " in done.stderr
+    assert "none of avx512_vnni, avx_vnni, amx_int8" in done.stderr
+    assert not (tmp_path / "results").exists()
+
+
+def test_the_users_variables_are_said(bench, tmp_path) -> None:
+    done = bench(*EVALUATE, "--arms", "toy/good", "--name", "e", "--env", "ODD=1", CXX="cc", KMP_AFFINITY="none")
+    assert done.returncode == 0, done.stderr
+    for text in (done.stdout, (tmp_path / "results" / "e" / "report.md").read_text().replace("\\", "")):
+        assert "Environment variables set for all arms with --env: ODD=1" in text
+        assert "Environment variables handed on to all arms: CXX=cc" in text
+        assert re.search(r"Environment variables not handed on: .*KMP_AFFINITY", text)
+
+
 @pytest.mark.parametrize(("arguments", "reason"), [
+    (["--env", "OMP_NUM_THREADS=1"], "--env OMP_NUM_THREADS: the harness sets the number of threads; use --threads"),
     (["--arms", "jax/good"], "unknown stack 'jax'"),
     (["--arms", "toy/best"], "unknown variant of toy 'best'; allowed: good"),
     (["--arms", "toy/train"], "unknown variant of toy 'train'"),

@@ -79,7 +79,7 @@ def test_the_files_are_flat(tmp_path) -> None:
     write_history(tmp_path, history(1.0))
     assert list(json.loads((tmp_path / "training.json").read_text())) == [
         "schema", "command", "started", "git_commit", "machine", "recipe", "network", "stack", "variant", "precision",
-        "epochs", "seed", "threads", "data",
+        "epochs", "seed", "threads", "data", "env", "variables", "proof",
     ]  # fmt: skip
     assert list(json.loads((tmp_path / "history.json").read_text())[0]) == [
         "epoch", "learning_rate", "images", "loss", "wall_ns", "cpu_ns", "wait_ns", "digest", "memory_bytes",

@@ -81,6 +81,14 @@ def test_a_first_trial_that_diverges_does_not_end_the_search(own) -> None:
     assert len(trials(folder)) == 2
 
 
+def test_a_search_whose_training_reads_back_another_precision_is_refused(own) -> None:
+    tune, folder = own
+    done = tune("--trials", "1", "--variant", "train-reduced")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "proof failed: precision read back as bf16, asked for fp32" in done.stderr
+    assert not (folder / "trials.csv").exists()
+
+
 def test_another_search_in_the_same_folder_is_refused(own) -> None:
     tune, folder = own
     tune("--trials", "1")
