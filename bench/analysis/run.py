@@ -257,7 +257,7 @@ class Run:
             key, conditions = (turn.case, turn.block, turn.round), turn.conditions
             # Runs that did not record the watched time counted the steal of all cores.
             cores = machine.cores if conditions.watched_ns is None else threads[turn.case]
-            taken[key] += conditions.steal_ns / cores + conditions.throttled_ns / machine.usable_cores
+            taken[key] += (conditions.steal_ns or 0) / cores + (conditions.throttled_ns or 0) / machine.usable_cores
             others[key] += (conditions.foreign_ns or 0) / threads[turn.case]
             watched[key] += watched_ns(turn)
         return {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -85,7 +86,8 @@ def read_ahead(folders: Iterable[Path], scratch: Path) -> None:
         found = {identity: file for files in pool.map(_files_to_read, folders) for identity, file in files.items()}
         files = sorted(found.values())
         sums = accumulate(size for size, _ in files)
-        left = resources.memory_available_bytes() // 2
+        available = resources.memory_available_bytes()
+        left = sys.maxsize if available is None else available // 2
         list(pool.map(_read, (path for (_, path), total in zip(files, sums, strict=True) if total <= left)))
 
 

@@ -81,7 +81,7 @@ def make_plan(suite: Suite, preset: Preset, seed: int, threads: int) -> Plan:
             environments[stack] = environment_of(stacks()[stack])
         except MissingEnvironmentError as error:
             missing[stack] = str(error)
-    available = tuple(instruction_sets())
+    available = instruction_sets()
     reasons = {arm: obstacle(arm, missing, available) for arm in suite.measured}
     arms = tuple(arm for arm, reason in reasons.items() if reason is None)
     groups = group_cases(suite, arms)
@@ -92,7 +92,7 @@ def make_plan(suite: Suite, preset: Preset, seed: int, threads: int) -> Plan:
         threads=threads,
         environments=environments,
         missing=missing,
-        instruction_sets=available,
+        instruction_sets=tuple(available or ()),
         obstacles={arm: reason for arm, reason in reasons.items() if reason is not None},
         arms=arms,
         groups=groups,
@@ -100,12 +100,17 @@ def make_plan(suite: Suite, preset: Preset, seed: int, threads: int) -> Plan:
     )
 
 
-def obstacle(arm: Arm, missing: Mapping[str, str], instruction_sets: Sequence[str]) -> str | None:
-    """Return why an arm can't be measured on a CPU with these instruction sets, or None."""
+def obstacle(arm: Arm, missing: Mapping[str, str], instruction_sets: Sequence[str] | None) -> str | None:
+    """Return why an arm can't be measured on a CPU with these instruction sets, or None.
+
+    Where the sets are unknown (None), every arm is tried: it has to prove what it ran anyway.
+    """
     if arm.stack in missing:
         return missing[arm.stack]
     if not has_precision(arm):
         return f"{arm.stack} has no {arm.precision}"
+    if instruction_sets is None:
+        return None
     for needed in (INSTRUCTION_SETS_OF[arm.precision], stacks()[arm.stack].needs):
         if needed and not set(needed) & set(instruction_sets):
             return f"this CPU has none of {', '.join(needed)}"
