@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from bench.commands.folders import shared_folder
 from bench.commands.model_files import report_model, say_failures
 from bench.commands.origin import origin_of_now
-from bench.console import say
+from bench.console import WARNING, say
 from bench.journal import write_atomically
 from bench.machine import facts
+from bench.report.document import drawn_by
 from bench.suite.arms import Arm
 from bench.training.history import MODEL_FILE, TRAINING_SCHEMA, TrainingRecord, is_complete
 from bench.training.model_file import open_model
@@ -22,9 +23,13 @@ from models.errors import UserError, unknown
 from models.files import atomic_write
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
 
     from backends.protocol import Stack
+    from bench.report.document import Drawn
+    from bench.training.tune import Trained
     from models.recipes import Recipe
 
 MAX_TRIALS = 10_000
@@ -85,13 +90,22 @@ def tune_recipe(options: TrainOptions, trials: int, console: Console) -> None:
     job = make_job(options)
     folder = shared_folder(options.results, options.name or default_name("tune", options))
     trained = search.search_settings(job, trials, folder, console)
-    # Late: the orchestrator does not load Matplotlib while it trains.
-    from bench.report.training_plots import trials_plot
-
-    write_atomically(folder / PLOT, trials_plot(trained))
+    drawn = drawn_by(lambda: _plots(trained))
+    for name, svg in drawn.svgs.items():
+        write_atomically(folder / name, svg)
+    for line in drawn.warnings:
+        say(console, line, WARNING)
     settings = ", ".join(f"{name} {value:.4g}" for name, value in search.best_trial(trained).settings.items())
     recipe = folder / search.BEST
     say(console, f"best: {settings}: {recipe}; train it: bench train --recipe {recipe}")
+
+
+def _plots(trained: Sequence[Trained]) -> Drawn:
+    # Late: the orchestrator does not load Matplotlib while it trains.
+    from bench.report.plot_style import draw_all
+    from bench.report.training_plots import trials_plot
+
+    return draw_all({PLOT: lambda: trials_plot(trained)})
 
 
 def make_job(options: TrainOptions) -> Job:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.codec import encode
-from bench.report import training_plots
-from bench.report.document import Column, Document, Paragraph, Plot, Section, table
+from bench.report.document import Column, Document, Drawn, Paragraph, Plot, Section, drawn_by, table, with_drawn_plots
 from bench.report.text import number, number4, percent
 from bench.report.writers import to_csv, to_html, to_markdown
 from models.data import CLASSES, SYNTHETIC_WARNING
@@ -33,14 +32,25 @@ def render_evaluation(
 
     `record` and `history` are those of the training, None and empty for a file of another origin.
     """
-    drawn = training_plots.evaluation_plots(model, evaluations, history)
-    page = _document(model, evaluations, history, record, data)
+    drawn = drawn_by(lambda: _plots(model, evaluations, history))
+    page = _document(model, evaluations, history, record, data, drawn)
     texts = _csv_files(evaluations, history, data)
-    return texts | {"report.md": to_markdown(page), "report.html": to_html(page, drawn)}, drawn
+    return texts | {"report.md": to_markdown(page), "report.html": to_html(page, drawn.svgs)}, drawn.svgs
+
+
+def _plots(model: ModelFile, evaluations: list[Evaluation], history: list[Epoch]) -> Drawn:
+    from bench.report.training_plots import evaluation_plots
+
+    return evaluation_plots(model, evaluations, history)
 
 
 def _document(
-    model: ModelFile, evaluations: list[Evaluation], history: list[Epoch], record: TrainingRecord | None, data: str
+    model: ModelFile,
+    evaluations: list[Evaluation],
+    history: list[Epoch],
+    record: TrainingRecord | None,
+    data: str,
+    drawn: Drawn,
 ) -> Document:
     network = model.network
     sections = [
@@ -57,9 +67,9 @@ def _document(
     return Document(
         title=network.name + (f", recipe {record.job.recipe.name}" if record else ""),
         lead=f"{network.summary}; {network.parameters:,} parameters. File: {model.path.name}.",
-        warnings=tuple(warnings),
+        warnings=(*warnings, *drawn.warnings),
         headlines=(),
-        sections=tuple(section for section in sections if section),
+        sections=tuple(with_drawn_plots(section, drawn) for section in sections if section),
     )
 
 
