@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 # Where the package intel-openmp installs it in an environment.
 INTEL_OPENMP = "lib/libiomp5.so"
+# What separates libraries in LD_PRELOAD: ld.so(8).
+SEPARATORS = re.compile(r"[\s:]")
 
 
 @dataclass(frozen=True)
@@ -96,14 +99,25 @@ def arm_variables(arm: Arm, threads: int, caches: Path) -> dict[str, str]:
     return environment_variables(arm.settings, threads) | stack.variants[arm.variant].settings | folders
 
 
-def preload_variables(settings: str, environment: Path) -> dict[str, str]:
-    """Return LD_PRELOAD for settings that preload a library; raises FileNotFoundError if the environment lacks it."""
+def preload_variables(settings: str, environment: Path, links: Path) -> dict[str, str]:
+    """Return LD_PRELOAD for settings that preload a library.
+
+    A path that LD_PRELOAD can't hold is replaced by that of a link in the folder `links`. Raises FileNotFoundError if
+    the environment lacks the library, and ValueError if LD_PRELOAD can't hold the link either.
+    """
     preload = SETTINGS[settings].preload
     if preload is None:
         return {}
     library = environment / preload
     if not library.is_file():
         raise FileNotFoundError(f"settings {settings} need {preload}, which is not in this environment")
+    if SEPARATORS.search(str(library)):
+        target, library = library, links / environment.name / library.name
+        library.parent.mkdir(exist_ok=True)
+        if not library.is_symlink():
+            library.symlink_to(target)
+    if SEPARATORS.search(str(library)):
+        raise ValueError(f"LD_PRELOAD can't hold the blank or colon in {library}: set TMPDIR to another folder")
     return {"LD_PRELOAD": str(library)}
 
 
