@@ -19,7 +19,6 @@ from backends.registry import stacks
 from bench.engine import cache
 from bench.engine.workers import Worker
 from bench.machine import resources
-from bench.suite.arms import DEFAULT_SETTINGS
 from bench.suite.variables import environment_variables
 from bench.worker.messages import Convert
 
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from bench.suite.environments import Environment
     from models.data import DataSet
 
-CONVERT_TIMEOUT_S = 600
+CONVERT_TIMEOUT_S, CONVERSION_SETTINGS = 600, "malloc"
 # Threads that read at the same time: more of them wait for each other when the files are in memory already. The most
 # bytes of one call.
 READERS, READ_BYTES = 4, 1 << 30
@@ -142,7 +141,8 @@ def convert(arm: Arm, environment: Environment, source: Source, threads: int, lo
         images=hashlib.sha256(source.calibration.read_bytes()).hexdigest() if precision == "int8" else "",
         versions={name: environment.packages.get(name) for name in stack.packages},
     )
-    variables = environment_variables(DEFAULT_SETTINGS, threads)
+    # Not bound: with OMP_PROC_BIND, importing PyTorch leaves one core to the threads that other libraries start.
+    variables = environment_variables(CONVERSION_SETTINGS, threads)
 
     def make(folder: Path) -> dict[str, Any]:
         request = Convert(
