@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 from typer.exceptions import TyperException
 
-from models.errors import UserError
+from models.errors import UserError, remedy_of
 
 if TYPE_CHECKING:
     from bench.commands.train import TrainOptions
@@ -339,7 +339,7 @@ def main() -> None:
     except TyperException as error:
         fail(f"{getattr(error, 'format_message', error.__str__)()}; see `bench --help`, or `bench COMMAND --help`")
     except OSError as error:
-        fail(f"{error.filename or 'writing'}: {error.strerror or error}; free space or name another folder")
+        fail(f"{error.filename or 'writing'}: {error.strerror or error}; {remedy_of(error)}, or name another folder")
     if status == SHELL_INTERRUPTED:
         fail("interrupted; finished work is kept, and the same command continues a training or a search", 1)
     sys.exit(status)

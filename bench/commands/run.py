@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.commands.folders import default_run_name, link_latest, run_folder
+from bench.commands.folders import default_run_name, kept_records, link_latest, run_folder
 from bench.commands.origin import origin_of_now
 from bench.machine.facts import usable_cores
 from bench.suite.plan import Plan, make_plan
@@ -84,16 +84,18 @@ def measure(plan: Plan, source: str, results: Path, name: str, console: Console,
     from models.data import load
 
     with first_interrupt_only():
-        with run_folder(results, name) as folder:
+        with run_folder(results, name) as folder, kept_records(folder):
             require_writable()
             data = load(source)
             advice = tuple(finding.line for finding in disturbances(plan.threads))
             opening(plan, data, advice, console)
             with steps(console, total_weights(plan)) as progress:
                 status = measure_run(plan, data, folder, progress, origin_of_now(advice))
+        with kept_records(folder):
+            tripped = write_report(folder, console)
+        # Last, because a file system may have no links.
         if status in COMPLETE and is_latest:
-            link_latest(folder)
-        tripped = write_report(folder, console)
+            link_latest(folder, console)
     return 1 if tripped or status not in COMPLETE else 0
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import tempfile
 from contextlib import contextmanager
 from itertools import product
@@ -18,13 +20,13 @@ from bench.engine.files import lay_out_images
 from bench.engine.limits import LIMIT_WEIGHT, measure_limits, measure_overhead
 from bench.engine.proof import ORACLE_WEIGHT, compute_references, inference_groups, proof_weight, prove_arms
 from bench.engine.training_block import TrainingBlock
-from bench.journal import JOURNAL, Journal
+from bench.journal import JOURNAL, LOGS, Journal
 from bench.machine import resources
 from bench.records import End, Failure
 from bench.run_info import write_run
 from bench.suite.suite import TRAINING_IMAGES, takes_part
 from models.data import split
-from models.errors import UserError
+from models.errors import UserError, remedy_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     from bench.suite.schedule import Block
     from models.data import DataSet
 
-REMEDY = "free space there, or set XDG_CACHE_HOME or TMPDIR to another folder"
+OTHER_FOLDERS = "set XDG_CACHE_HOME or TMPDIR to another folder"
 # A planned look also stops for a comparison without a difference, if its half-width on the log scale is at most this.
 PRECISE = 0.01
 # Progress weights of a process start in a block, and of an epoch on all training images: seconds on two cores.
@@ -58,16 +60,17 @@ def measure_run(plan: Plan, data: DataSet, folder: Path, steps: Steps, origin: O
                 split(data, 0.0).first(plan.epoch_images).lay_out(scratch)
             models = load_models(plan.suite.inference_models, scratch)
         except OSError as error:
-            raise UserError(f"{scratch}: {error}; free space there, or name another folder with TMPDIR") from error
+            raise UserError(f"{scratch}: {error}; free space there, or set TMPDIR to another folder") from error
         write_run(folder, describe_run(plan, data, models, origin))
-        (folder / "logs").mkdir()
+        (folder / LOGS).mkdir()
         with Journal(folder / JOURNAL) as journal:
             try:
                 status = _measure(RunContext(plan, data, folder, scratch, models), Tally(journal), steps)
             except KeyboardInterrupt:
                 status = "interrupted"
             except OSError as error:
-                raise UserError(f"{error.filename or scratch}: {error.strerror}; {REMEDY}") from error
+                where, what = error.filename or scratch, error.strerror or error
+                raise UserError(f"{where}: {what}; {remedy_of(error)}, or {OTHER_FOLDERS}") from error
             journal.append(End(status, now_ns() - begin))
     return status
 
@@ -140,16 +143,22 @@ def _trains(plan: Plan, block: Block) -> bool:
 
 @contextmanager
 def first_interrupt_only() -> Iterator[None]:
-    """Turn the first SIGINT or SIGTERM into KeyboardInterrupt, and ignore those that follow it.
+    """Turn the first SIGINT, SIGTERM or SIGHUP into KeyboardInterrupt, and ignore those that follow it.
 
     A second Ctrl-C, or the copy of the first one that tox sends, must not cut short what ends a run early: stopping the
-    workers and writing the report.
+    workers and writing the report. What is ignored already, as nohup ignores SIGHUP, stays ignored.
     """
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    every = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    numbers = [number for number in every if signal.getsignal(number) != signal.SIG_IGN]
+    terminals = [stream.fileno() for stream in (sys.__stdout__, sys.__stderr__) if stream and stream.isatty()]
 
-    def interrupt(*_: object) -> None:
+    def interrupt(received: int, _: object) -> None:
         for number in numbers:
             signal.signal(number, signal.SIG_IGN)
+        if received == signal.SIGHUP:
+            # The terminal is gone. Writing to it would be an error.
+            for descriptor in terminals:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
         raise KeyboardInterrupt
 
     before = {number: signal.signal(number, interrupt) for number in numbers}

@@ -1,5 +1,7 @@
 import os
+import pty
 import signal
+import sys
 from collections import Counter
 
 import pytest
@@ -120,15 +122,41 @@ def test_a_full_disk_is_an_error_for_the_user_with_a_remedy(tmp_path, few_images
 
     monkeypatch.setattr(module, "measure_overhead", refuse)
     with pytest.raises(
-        UserError, match=r"cache/file: No space left on device; free space there, or set XDG_CACHE_HOME"
+        UserError, match=r"cache/file: No space left on device; free space there, or set XDG_CACHE_HOME or TMPDIR to an"
     ):
         measure_run(make_plan(SUITE, PRESET, seed=1, threads=1), few_images, tmp_path, CountedSteps(), ORIGIN)
 
 
-def test_only_the_first_interrupt_counts() -> None:
-    before = signal.getsignal(signal.SIGTERM)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_only_the_first_interrupt_counts(number) -> None:
+    before = signal.getsignal(number)
     with first_interrupt_only():
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGTERM)
-        os.kill(os.getpid(), signal.SIGINT)
-    assert signal.getsignal(signal.SIGTERM) is before
+            os.kill(os.getpid(), number)
+        for other in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            os.kill(os.getpid(), other)
+    assert signal.getsignal(number) is before
+
+
+def test_a_hangup_that_nohup_ignores_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with first_interrupt_only():
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_after_a_hangup_nothing_is_written_to_the_terminal(monkeypatch) -> None:
+    """The other end of the terminal is closed: a write to it would be an input/output error."""
+    ours, terminal = pty.openpty()
+    with os.fdopen(terminal, "w") as stream:
+        monkeypatch.setattr(sys, "__stdout__", stream)
+        monkeypatch.setattr(sys, "__stderr__", None)
+        with first_interrupt_only():
+            os.close(ours)
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGHUP)
+            stream.write("the report\n")
+            stream.flush()
