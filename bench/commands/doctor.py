@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 from backends.registry import stacks
 from bench.console import WARNING, say
-from bench.machine.diagnosis import Finding, current_findings, static_findings
+from bench.machine.diagnosis import Finding, compiling, current_findings, static_findings
 from bench.report.document import Cell, Column, table
 from bench.report.writers import print_table
-from bench.suite.environments import MissingEnvironmentError, environment_of
+from bench.suite.environments import MissingEnvironmentError, environment_of, is_installed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from rich.console import Console
 
@@ -24,11 +25,18 @@ FINDING_COLUMNS: tuple[Column[Finding], ...] = (
 
 
 def examine_machine(console: Console) -> None:
-    findings = [*static_findings(), *current_findings(), *stack_findings()]
+    findings = [*static_findings(), *current_findings(), *stack_findings(), *compile_findings()]
     print_table(table(findings, FINDING_COLUMNS, title="This machine"), console)
     for finding in findings:
         if finding.advice:
             say(console, finding.line, WARNING)
+
+
+def compile_findings() -> list[Finding]:
+    """Return whether torch.compile works in each environment whose stacks use it, or at all if there is none."""
+    compiled = [stack for stack in stacks().values() if any(variant.compiles for variant in stack.variants.values())]
+    folders: list[Path | None] = [environment_of(stack).folder for stack in compiled if is_installed(stack)]
+    return list(dict.fromkeys(map(compiling, folders or [None])))
 
 
 def stack_findings() -> Iterator[Finding]:

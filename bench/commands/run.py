@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from backends.registry import stacks
 from bench.commands.folders import default_run_name, kept_records, link_latest, run_folder
 from bench.commands.origin import origin_of_now
 from bench.machine.facts import usable_cores
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from bench.analysis.latency import Rule
+    from bench.machine.diagnosis import Finding
     from bench.suite.schedule import Preset
 
 COMPLETE = ("complete", "settled")
@@ -87,7 +89,7 @@ def measure(plan: Plan, source: str, results: Path, name: str, console: Console,
         with run_folder(results, name) as folder, kept_records(folder):
             require_writable()
             data = load(source)
-            advice = tuple(finding.line for finding in disturbances(plan.threads))
+            advice = tuple(finding.line for finding in (*disturbances(plan.threads), *compile_obstacles(plan)))
             opening(plan, data, advice, console)
             with steps(console, total_weights(plan)) as progress:
                 status = measure_run(plan, data, folder, progress, origin_of_now(advice))
@@ -97,6 +99,15 @@ def measure(plan: Plan, source: str, results: Path, name: str, console: Console,
         if status in COMPLETE and is_latest:
             link_latest(folder, console)
     return 1 if tripped or status not in COMPLETE else 0
+
+
+def compile_obstacles(plan: Plan) -> list[Finding]:
+    """Return why arms of a plan that compile can't be measured, once for each reason."""
+    from bench.machine.diagnosis import compiling
+
+    compiled = [arm for arm in plan.arms if stacks()[arm.stack].variants[arm.variant].compiles]
+    findings = [compiling(plan.environments[arm.stack].folder) for arm in compiled]
+    return list(dict.fromkeys(finding for finding in findings if finding.advice))
 
 
 def report_run(folder: Path, rule: Rule | None, console: Console) -> int:

@@ -72,7 +72,6 @@ def static_findings(threads: int | None = None) -> Iterator[Finding]:
     kinds += [f"container ({machine.container})"] if machine.container else []
     yield Finding("Virtualisation", " and ".join(kinds) or "bare metal, no container")
     yield _temporary_folder()
-    yield compiling()
 
 
 def _instruction_sets(present: Sequence[str] | None) -> Finding:
