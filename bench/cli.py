@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import sys
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 from typer.exceptions import TyperException
 
-from models.errors import UserError
+from models.errors import UserError, remedy_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -407,15 +408,20 @@ def first_interrupt_only() -> Iterator[None]:
     """Turn the first SIGINT, SIGTERM or SIGHUP into KeyboardInterrupt, and ignore those that follow it.
 
     A second Ctrl-C, or the copy of the first one that tox sends, must not cut short what ends a command early: stopping
-    the workers, removing temporary files and writing the report. Under nohup, SIGHUP stays ignored.
+    the workers, removing temporary files and writing the report. What is ignored already, as nohup ignores SIGHUP,
+    stays ignored.
     """
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
-        numbers.append(signal.SIGHUP)
+    every = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    numbers = [number for number in every if signal.getsignal(number) != signal.SIG_IGN]
+    terminals = [stream.fileno() for stream in (sys.__stdout__, sys.__stderr__) if stream and stream.isatty()]
 
-    def interrupt(*_: object) -> None:
+    def interrupt(received: int, _: object) -> None:
         for number in numbers:
             signal.signal(number, signal.SIG_IGN)
+        if received == signal.SIGHUP:
+            # The terminal is gone. Writing to it would be an error.
+            for descriptor in terminals:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
         raise KeyboardInterrupt
 
     before = {number: signal.signal(number, interrupt) for number in numbers}
@@ -436,7 +442,7 @@ def main() -> None:
     except TyperException as error:
         fail(f"{getattr(error, 'format_message', error.__str__)()}; see `bench --help`, or `bench COMMAND --help`")
     except OSError as error:
-        fail(f"{error.filename or 'writing'}: {error.strerror or error}; free space or name another folder")
+        fail(f"{error.filename or 'writing'}: {error.strerror or error}; {remedy_of(error)}, or name another folder")
     if status == SHELL_INTERRUPTED:
         fail("interrupted; finished work is kept, and the same command continues a training or a search", 1)
     sys.exit(status)

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Self
 
 from bench.codec import CodecError
 from bench.records import LINK, Record, from_line, to_line
-from models.errors import UserError
+from models.errors import UserError, remedy_of
 from models.files import atomic_write
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-JOURNAL = "journal.jsonl"
+JOURNAL, LOGS = "journal.jsonl", "logs"
 
 
 # The description of a run, from which the links of its journal start.
@@ -69,7 +69,7 @@ class Journal:
             except BaseException as error:
                 os.ftruncate(self._descriptor, size)
                 if isinstance(error, OSError):
-                    raise disk_error(self._path, error, measured=size > 0) from error
+                    raise disk_error(self._path, error) from error
                 raise
             self._link = link
 
@@ -110,13 +110,16 @@ def broken_link(folder: Path) -> str | None:
     return None
 
 
-def disk_error(path: Path, error: OSError, *, measured: bool = True) -> UserError:
-    if not measured:
-        return UserError(f"{path}: {error.strerror}; nothing was measured; free space, or name another --results")
-    return UserError(
-        f"{path}: {error.strerror}; everything measured before is saved; free space, then run "
-        f"`python -m bench report {path.parent}` for its report"
-    )
+def has_records(folder: Path) -> bool:
+    """Return whether anything was measured into a folder."""
+    try:
+        return (folder / JOURNAL).stat().st_size > 0
+    except OSError:
+        return False
+
+
+def disk_error(path: Path, error: OSError) -> UserError:
+    return UserError(f"{path}: {error.strerror or error}; {remedy_of(error)}, or name another folder")
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -130,7 +133,10 @@ def write_atomically(path: Path, text: str) -> None:
 
 def write_pages(folder: Path, texts: dict[str, str], plots: dict[str, str]) -> None:
     """Write the files of a report by name, the plots into a folder of their own."""
-    (folder / "plots").mkdir(exist_ok=True)
+    try:
+        (folder / "plots").mkdir(exist_ok=True)
+    except OSError as error:
+        raise disk_error(folder / "plots", error) from error
     for name, text in (texts | {f"plots/{name}": svg for name, svg in plots.items()}).items():
         write_atomically(folder / name, text)
 

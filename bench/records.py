@@ -130,14 +130,15 @@ class Conditions:
     `idle_cpu_ns` is the CPU time of all other workers, `harness_cpu_ns` that of the orchestrator. `steal_ns` is of the
     arm's cores, `throttled_ns` of the control group. `foreign_ns` is the CPU time of other processes on the arm's
     cores; the kernel counts in coarse ticks, so one turn may show a negative value. All of these cover `watched_ns`,
-    which is longer than the timed part. The last two are None in runs that did not record them.
+    which is longer than the timed part. A value is None where the kernel does not tell it, and the last two are None in
+    runs that did not record them.
     """
 
     idle_cpu_ns: int
     harness_cpu_ns: int
-    steal_ns: int
-    throttled_ns: int
-    load: float
+    steal_ns: int | None
+    throttled_ns: int | None
+    load: float | None
     frequency_hz: int | None
     foreign_ns: int | None = None
     watched_ns: int | None = None

@@ -7,7 +7,6 @@ import logging
 import os
 import socket
 import threading
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -162,8 +161,8 @@ def _fetch_file(folder: Path, name: str, mirrors: Sequence[str]) -> None:
     download = pooch.HTTPDownloader(progressbar=True, timeout=MIRROR_TIMEOUT_S)
     reasons = []
     for mirror in mirrors:
-        if not _responds(mirror):
-            reasons.append(f"{mirror}: no response within {MIRROR_TIMEOUT_S} s")
+        if silence := _silence(mirror):
+            reasons.append(f"{mirror}: {silence}")
             continue
         try:
             pooch.retrieve(mirror + name, f"sha256:{SHA256[name]}", fname=name, path=folder, downloader=download)
@@ -177,28 +176,37 @@ def _fetch_file(folder: Path, name: str, mirrors: Sequence[str]) -> None:
     )
 
 
-def _responds(mirror: str) -> bool:
-    """Try to connect in a thread: for a name with several addresses the time-out applies to each of them."""
+def _silence(mirror: str) -> str | None:
+    """Return why a mirror can't be reached, or None.
+
+    A thread connects, because for a name with several addresses the time-out applies to each of them.
+    """
     from urllib.parse import urlsplit
     from urllib.request import getproxies
 
     address = urlsplit(mirror)
     if getproxies().get(address.scheme):
         # The proxy makes the connection.
-        return True
+        return None
     host = address.hostname, address.port or (443 if address.scheme == "https" else 80)
-    connected: list[socket.socket] = []
+    outcomes: list[socket.socket | OSError] = []
 
     def connect() -> None:
-        with suppress(OSError):
-            connected.append(socket.create_connection(host, MIRROR_TIMEOUT_S))
+        try:
+            outcomes.append(socket.create_connection(host, MIRROR_TIMEOUT_S))
+        except OSError as error:
+            outcomes.append(error)
 
     thread = threading.Thread(target=connect, daemon=True)
     thread.start()
     thread.join(MIRROR_TIMEOUT_S)
-    for connection in connected:
-        connection.close()
-    return bool(connected)
+    match outcomes:
+        case [socket.socket() as connection]:
+            connection.close()
+            return None
+        case [OSError() as error] if not isinstance(error, TimeoutError):
+            return (error.strerror or str(error)).lower()
+    return f"no response within {MIRROR_TIMEOUT_S} s"
 
 
 def _load_official(folder: Path, origin: Path | str) -> DataSet:

@@ -462,3 +462,17 @@ def test_a_command_under_nohup_does_not_end_with_its_terminal() -> None:
             assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_after_a_hangup_nothing_is_written_to_the_terminal(monkeypatch) -> None:
+    """The other end of the terminal is closed: a write to it would be an input/output error."""
+    ours, terminal = pty.openpty()
+    with os.fdopen(terminal, "w") as stream:
+        monkeypatch.setattr(sys, "__stdout__", stream)
+        monkeypatch.setattr(sys, "__stderr__", None)
+        with first_interrupt_only():
+            os.close(ours)
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGHUP)
+            stream.write("the report\n")
+            stream.flush()

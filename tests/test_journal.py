@@ -5,7 +5,7 @@ import re
 import pytest
 
 from bench import journal as journal_module
-from bench.journal import RUN, Journal, broken_link, read_journal, write_atomically, write_pages
+from bench.journal import RUN, Journal, broken_link, disk_error, read_journal, write_atomically, write_pages
 from bench.records import End, Failure, Overhead, to_line
 from models.errors import UserError
 
@@ -69,6 +69,24 @@ def test_a_full_disk_leaves_whole_lines_and_one_clear_error(tmp_path, monkeypatc
         monkeypatch.undo()
     assert read_journal(tmp_path) == [FAILURE]
     assert (tmp_path / "journal.jsonl").read_text().endswith("}\n")
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.ENOSPC, "free space there"),
+        (errno.EDQUOT, "larger quota"),
+        (errno.EACCES, "make it accessible"),
+        (errno.EROFS, "mount it with write access"),
+        (errno.EIO, "check the disk"),
+    ],
+)
+def test_the_remedy_of_a_disk_error_fits_its_reason(tmp_path, number, remedy) -> None:
+    error = disk_error(tmp_path / "run.json", OSError(number, os.strerror(number)))
+    assert str(error).startswith(f"{tmp_path / 'run.json'}: {os.strerror(number)}; ")
+    assert remedy in str(error)
+    assert str(error).endswith(", or name another folder")
+    assert ("free space" in str(error)) == (number in (errno.ENOSPC, errno.EDQUOT))
 
 
 def test_an_interrupt_leaves_no_half_line(tmp_path, monkeypatch) -> None:

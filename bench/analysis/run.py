@@ -281,7 +281,7 @@ class Run:
             key, conditions = (turn.case, turn.block, turn.round), turn.conditions
             # Runs that did not record the watched time counted the steal of all cores.
             cores = machine.cores if conditions.watched_ns is None else threads[turn.case]
-            taken[key] += conditions.steal_ns / cores + conditions.throttled_ns / machine.usable_cores
+            taken[key] += (conditions.steal_ns or 0) / cores + (conditions.throttled_ns or 0) / machine.usable_cores
             others[key] += (conditions.foreign_ns or 0) / threads[turn.case]
             watched[key] += watched_ns(turn)
         return {
@@ -487,5 +487,6 @@ def _is_possible(turn: Turn, case: Case) -> bool:
         positive = counted and min(turn.counts) >= 0 and min(*turn.samples_ns, *turn.walls_ns) > 0
         possible = case.scenario != TRAINING and positive
     conditions = turn.conditions
-    counters = conditions.idle_cpu_ns, conditions.harness_cpu_ns, conditions.steal_ns, conditions.throttled_ns
+    taken = conditions.steal_ns, conditions.throttled_ns
+    counters = conditions.idle_cpu_ns, conditions.harness_cpu_ns, *(count for count in taken if count is not None)
     return possible and watched_ns(turn) > 0 and min(counters) >= 0 <= turn.round < MOST and 0 < turn.block < MOST

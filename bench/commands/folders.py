@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import re
 import shutil
-from contextlib import contextmanager
+import traceback
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from bench.journal import JOURNAL, RUN, read_journal
+from bench.console import WARNING, say
+from bench.journal import JOURNAL, LOGS, RUN, has_records, read_journal
 from bench.records import INTERRUPTED, End
-from models.errors import UserError
+from models.errors import UserError, remedy_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from rich.console import Console
+
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 LATEST = "latest"
+ERROR_LOG = "bench.log"
 
 
 def require_name(name: str, option: str = "--name") -> None:
@@ -50,9 +55,8 @@ def run_folder(results: Path, name: str) -> Iterator[Path]:
     try:
         yield folder
     except BaseException:
-        journal = folder / JOURNAL
-        if not journal.exists() or not journal.stat().st_size:
-            shutil.rmtree(folder)
+        if not has_records(folder):
+            shutil.rmtree(folder, ignore_errors=True)
         raise
 
 
@@ -68,11 +72,37 @@ def unfinished_run(results: Path, name: str) -> Path:
     return folder
 
 
-def link_latest(folder: Path) -> None:
-    """Point results/latest to a run, atomically."""
-    link = folder.parent / f".{LATEST}.{folder.name}"
-    link.symlink_to(folder.name)
-    link.replace(folder.parent / LATEST)
+@contextmanager
+def kept_records(folder: Path) -> Iterator[None]:
+    """Let an error that leaves the block say how the report of what was measured can be written later.
+
+    The traceback of an unknown error is stored.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not has_records(folder):
+            raise
+        what = str(error)
+        if not isinstance(error, UserError):
+            log = folder / LOGS / ERROR_LOG
+            with suppress(OSError):
+                log.write_text(traceback.format_exc(), encoding="utf-8")
+            what = f"{type(error).__name__}: {error} (see {log})"
+        kept = f"all that was measured is kept: `python -m bench report {folder}` writes its report"
+        raise UserError(f"{what}; {kept}") from error
+
+
+def link_latest(folder: Path, console: Console) -> None:
+    """Point results/latest to a run, atomically; say so where the file system has no links."""
+    link, latest = folder.parent / f".{LATEST}.{folder.name}", folder.parent / LATEST
+    try:
+        link.symlink_to(folder.name)
+        link.replace(latest)
+    except OSError as error:
+        with suppress(OSError):
+            link.unlink(missing_ok=True)
+        say(console, f"{latest} does not point to this run ({error.strerror}): name {folder} instead", WARNING)
 
 
 def shared_folder(results: Path, name: str, *foreign: str) -> Path:
@@ -93,4 +123,5 @@ def shared_folder(results: Path, name: str, *foreign: str) -> Path:
 
 
 def _not_writable(folder: Path, error: OSError) -> UserError:
-    return UserError(f"{folder}: can't be made ({error.strerror}); name a writable folder with --results")
+    what = f"{folder}: can't be made ({error.strerror})"
+    return UserError(f"{what}; {remedy_of(error)}, or name a writable folder with --results")

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.commands.folders import default_run_name, link_latest, run_folder, unfinished_run
+from backends.registry import stacks
+from bench.commands.folders import default_run_name, kept_records, link_latest, run_folder, unfinished_run
 from bench.commands.origin import origin_of_now
 from bench.journal import read_journal
 from bench.machine.facts import usable_cores
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from bench.analysis.latency import Rule
+    from bench.machine.diagnosis import Finding
     from bench.suite.schedule import Preset
 
 
@@ -112,20 +114,32 @@ def measure(
     with (
         only_measurement(results / name),
         nullcontext(unfinished_run(results, name)) if resumed else run_folder(results, name) as folder,
+        kept_records(folder),
     ):
         earlier = in_force(read_journal(folder)) if resumed else []
         require_writable()
         timeout_factor()
         data = load(source)
-        advice = tuple(finding.line for finding in disturbances(plan.threads))
+        advice = tuple(finding.line for finding in (*disturbances(plan.threads), *compile_obstacles(plan)))
         opening(plan, data, advice, console)
         with steps(console, total_weights(plan, earlier)) as progress:
             status = measure_run(plan, data, folder, progress, origin_of_now(advice), earlier if resumed else None)
-    if status != INTERRUPTED and is_latest:
-        link_latest(folder)
     say(console, "writing the report")
-    tripped = write_report(folder, console)
+    with kept_records(folder):
+        tripped = write_report(folder, console)
+    # Last, because a file system may have no links.
+    if status != INTERRUPTED and is_latest:
+        link_latest(folder, console)
     return 1 if tripped or status == INTERRUPTED else 0
+
+
+def compile_obstacles(plan: Plan) -> list[Finding]:
+    """Return why arms of a plan that compile can't be measured, once for each reason."""
+    from bench.machine.diagnosis import compiling
+
+    compiled = [arm for arm in plan.arms if stacks()[arm.stack].variants[arm.variant].compiles]
+    findings = [compiling(plan.environments[arm.stack].folder) for arm in compiled]
+    return list(dict.fromkeys(finding for finding in findings if finding.advice))
 
 
 def report_run(folder: Path, rule: Rule | None, console: Console) -> int:

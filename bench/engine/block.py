@@ -236,13 +236,14 @@ class BlockRunner(ABC):
         result = work()
         after, spent_after = counters.counters(self.cores), (cpu_ns_of_all(own), cpu_ns_of_all(others), cpu_ns())
         spent = [end - begin for end, begin in zip(spent_after, spent_before, strict=True)]
+        busy_ns = counters.growth(before.busy_ns, after.busy_ns)
         return result, Conditions(
             watched_ns=now_ns() - start,
             idle_cpu_ns=spent[1],
             harness_cpu_ns=spent[2],
-            steal_ns=after.steal_ns - before.steal_ns,
-            throttled_ns=after.throttled_ns - before.throttled_ns,
-            foreign_ns=after.busy_ns - before.busy_ns - sum(spent),
+            steal_ns=counters.growth(before.steal_ns, after.steal_ns),
+            throttled_ns=counters.growth(before.throttled_ns, after.throttled_ns),
+            foreign_ns=None if busy_ns is None else busy_ns - sum(spent),
             load=facts.load(),
             frequency_hz=facts.frequency_hz(),
         )

@@ -9,6 +9,7 @@ from backends.registry import stacks
 from bench.engine.files import Converted, Source, conversion_key, convert, needs_conversion
 from bench.engine.workers import Unsupported, Worker, WorkerError, WorkerGroup
 from bench.machine import facts
+from bench.machine.compiler import compile_obstacle
 from bench.suite.arms import LATENCY, THROUGHPUT, TRAINING
 from bench.suite.variables import arm_variables, preload_variables
 from bench.worker.messages import Build, BuildReply, Move
@@ -43,12 +44,16 @@ def start_group(context: RunContext, arm: Arm, case: Case, extra: Mapping[str, s
     Raises WorkerError, or Unsupported when the environment lacks a library that the arm's settings preload.
     """
     environment = context.plan.environments[arm.stack]
+    if stacks()[arm.stack].variants[arm.variant].compiles and (obstacle := compile_obstacle(environment.folder)):
+        raise WorkerError(obstacle)
     count, threads = workers_and_threads(context, arm, case)
     given = context.plan.variables.given
     try:
-        preload = preload_variables(arm.settings, environment.folder, given)
+        preload = preload_variables(arm.settings, environment.folder, context.scratch, given)
     except FileNotFoundError as error:
         raise Unsupported(str(error)) from error
+    except ValueError as error:
+        raise WorkerError(str(error)) from error
     variables = dict(extra or {}) | arm_variables(arm, threads, context.caches(arm, case), given) | preload
     log = context.log(arm.slug)
     return WorkerGroup([lambda: Worker(environment.python, variables, log, context.scratch, urgent=True)] * count)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from bench.analysis.gates import MAX_FAILED_SHARE
 from bench.engine.files import CALIBRATION, IMAGES
 from bench.engine.workers import Unsupported
+from bench.journal import LOGS
 from bench.records import Failure
 from models.weights import Weights, checkpoint_path, initial_weights, load_weights, save_weights
 from models.zoo import NETWORKS
@@ -74,7 +75,7 @@ class RunContext:
         return self.scratch / "caches" / "-".join((arm.original.slug, *case.group)).replace(" ", "-")
 
     def log(self, name: str) -> Path:
-        return self.folder / "logs" / f"{name}.log"
+        return self.folder / LOGS / f"{name}.log"
 
 
 @dataclass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,7 +19,6 @@ from backends.registry import stacks
 from bench.engine import cache
 from bench.engine.workers import Worker
 from bench.machine import resources
-from bench.suite.arms import DEFAULT_SETTINGS
 from bench.suite.variables import environment_variables
 from bench.worker.messages import Convert
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from bench.suite.environments import Environment
     from models.data import DataSet
 
-CONVERT_TIMEOUT_S = 600
+CONVERT_TIMEOUT_S, CONVERSION_SETTINGS = 600, "malloc"
 # Threads that read at the same time: more of them wait for each other when the files are in memory already. The most
 # bytes of one call.
 READERS, READ_BYTES = 4, 1 << 30
@@ -85,7 +85,8 @@ def read_ahead(folders: Iterable[Path], scratch: Path) -> None:
         found = {identity: file for files in pool.map(_files_to_read, folders) for identity, file in files.items()}
         files = sorted(found.values())
         sums = accumulate(size for size, _ in files)
-        left = resources.memory_available_bytes() // 2
+        available = resources.memory_available_bytes()
+        left = sys.maxsize if available is None else available // 2
         list(pool.map(_read, (path for (_, path), total in zip(files, sums, strict=True) if total <= left)))
 
 
@@ -150,7 +151,8 @@ def convert(
         versions={name: environment.packages.get(name) for name in stack.packages},
         **({"given": dict(given)} if given else {}),
     )
-    variables = environment_variables(DEFAULT_SETTINGS, threads, given)
+    # Not bound: with OMP_PROC_BIND, importing PyTorch leaves one core to the threads that other libraries start.
+    variables = environment_variables(CONVERSION_SETTINGS, threads, given)
 
     def make(folder: Path) -> dict[str, Any]:
         request = Convert(

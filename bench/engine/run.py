@@ -25,13 +25,13 @@ from bench.engine.proof import (
 )
 from bench.engine.resume import difference, finished_blocks, is_finished, restore, spent_ns
 from bench.engine.training_block import TrainingBlock
-from bench.journal import Journal
+from bench.journal import LOGS, Journal
 from bench.machine import resources
 from bench.records import COMPLETE, INTERRUPTED, SETTLED, End, Failure, Resume
 from bench.run_info import read_run, write_run
 from bench.suite.suite import TRAINING_IMAGES, takes_part
 from models.data import split
-from models.errors import UserError
+from models.errors import UserError, remedy_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from bench.suite.schedule import Block
     from models.data import DataSet
 
-REMEDY = "free space there, or set XDG_CACHE_HOME or TMPDIR to another folder"
+OTHER_FOLDERS = "set XDG_CACHE_HOME or TMPDIR to another folder"
 # A planned look also stops for a comparison without a difference, if its half-width on the log scale is at most this.
 PRECISE = 0.01
 # Progress weights of a process start in a block, and of an epoch on all training images: seconds on two cores.
@@ -71,7 +71,7 @@ def measure_run(
                 split(data, 0.0).first(plan.epoch_images).lay_out(scratch)
             models = load_models(plan.suite.inference_models, scratch)
         except OSError as error:
-            raise UserError(f"{scratch}: {error}; free space there, or name another folder with TMPDIR") from error
+            raise UserError(f"{scratch}: {error}; free space there, or set TMPDIR to another folder") from error
         info = describe_run(plan, data, models, origin)
         if resumed and (field := difference(read_run(folder), info)):
             raise UserError(
@@ -80,7 +80,7 @@ def measure_run(
             )
         if not resumed:
             write_run(folder, info)
-        (folder / "logs").mkdir(exist_ok=True)
+        (folder / LOGS).mkdir(exist_ok=True)
         with Journal(folder, resumed=resumed) as journal:
             if earlier is not None:
                 journal.append(Resume(origin.started, spent_ns(earlier)))
@@ -89,7 +89,8 @@ def measure_run(
             except KeyboardInterrupt:
                 status = INTERRUPTED
             except OSError as error:
-                raise UserError(f"{error.filename or scratch}: {error.strerror}; {REMEDY}") from error
+                where, what = error.filename or scratch, error.strerror or error
+                raise UserError(f"{where}: {what}; {remedy_of(error)}, or {OTHER_FOLDERS}") from error
             journal.append(End(status, now_ns() - begin + spent_ns(earlier or ())))
     return status
 

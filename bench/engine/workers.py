@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import select
+import shutil
 import signal
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +32,8 @@ LOG_TAIL_BYTES = 4096
 TIMEOUT_VARIABLE, MOST_TIMEOUT_FACTOR = "BENCH_TIMEOUT_FACTOR", 1000.0
 # A reply holds at most the samples of a slice; a file of a worker, its log included, at most a model.
 MOST_REPLY_BYTES, MOST_FILE_BYTES = 1 << 26, 1 << 32
+# With less free space, a worker that failed may have failed because of that.
+FULL_BYTES = 1 << 20
 # From the request to a group until its workers start to time: long enough for all of them to have received it.
 START_TOGETHER_NS = 20_000_000
 SETTLE_STEP_NS, SETTLE_LIMIT_NS, SETTLED_SHARE = 1_000_000, 500_000_000, 0.05
@@ -66,7 +69,7 @@ class Worker:
         environment = {name: os.environ[name] for name in INHERITED if name in os.environ} | dict(variables)
         # A worker is killed; its temporary files go when this folder is removed.
         environment["TMPDIR"] = str(cwd)
-        self._log, self._buffer = log, b""
+        self._log, self._folder, self._buffer = log, cwd, b""
         with log.open("ab") as stream:
             incoming, self._requests = os.pipe()
             self._replies, outgoing = os.pipe()
@@ -122,7 +125,7 @@ class Worker:
         if "unsupported" in content:
             raise Unsupported(content["unsupported"])
         if "error" in content:
-            raise WorkerError(content["error"])
+            raise WorkerError(self._with_remedy(content["error"]))
         try:
             return decode(request.reply_type(), content)
         except CodecError as error:
@@ -188,7 +191,14 @@ class Worker:
             lines = stream.read().decode(errors="replace").split("\n")
         last = next((line.strip()[:200] for line in reversed(lines) if line.strip()), "none")
         how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"exited with status {status}"
-        return f"{how}; last line of its log: {last}"
+        return self._with_remedy(f"{how}; last line of its log: {last}")
+
+    def _with_remedy(self, reason: str) -> str:
+        """Add to a reason that the folder for temporary files is full, which the worker's own words may not say."""
+        with suppress(OSError):
+            if shutil.disk_usage(self._folder).free < FULL_BYTES:
+                return f"{reason}; {self._folder} is full: free space there, or set TMPDIR to another folder"
+        return reason
 
 
 class WorkerGroup:

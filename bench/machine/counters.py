@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from bench.clock import pause
 from bench.machine.facts import arm_cores, node_of, siblings
+from bench.machine.kernel import parse_number, read_fields, read_lines
 from bench.machine.resources import control_group_files
 
 if TYPE_CHECKING:
@@ -25,32 +26,40 @@ CORE_OBSERVATION_NS = 100_000_000
 
 @dataclass(frozen=True)
 class Counters:
-    """Kernel counters in ns: steal and busy time added over cores, throttled time added over control groups."""
+    """Kernel counters in ns: steal and busy time added over cores, throttled time added over control groups.
 
-    steal_ns: int
-    throttled_ns: int
-    busy_ns: int
+    None where the kernel does not tell.
+    """
+
+    steal_ns: int | None
+    throttled_ns: int | None
+    busy_ns: int | None
 
 
 def counters(cores: Sequence[int] = ()) -> Counters:
     """Read the counters of `cores`, of all cores if none are given; busy time includes all processes."""
     ticks = _ticks()
     # A container may not see its cores' own lines.
-    lines = [ticks[f"cpu{core}"] for core in cores if f"cpu{core}" in ticks] or [ticks["cpu"]]
-    stats = (
-        dict(line.split() for line in file.read_text().splitlines())
-        for file in control_group_files("cpu.stat", "cpu.stat")
-    )
+    lines = [ticks[f"cpu{core}"] for core in cores if f"cpu{core}" in ticks] or [
+        line for name, line in ticks.items() if name == "cpu"
+    ]
+    files = control_group_files("cpu.stat", "cpu.stat")
+    stats = [stat for stat in map(read_fields, files) if stat]
     return Counters(
-        steal_ns=sum(_sum_ns(line, ("steal",)) for line in lines),
-        throttled_ns=sum(_throttled_ns(stat) for stat in stats),
-        busy_ns=sum(_sum_ns(line, BUSY) for line in lines),
+        steal_ns=sum(_sum_ns(line, ("steal",)) for line in lines) if lines else None,
+        throttled_ns=sum(map(_throttled_ns, stats)) if stats or not files else None,
+        busy_ns=sum(_sum_ns(line, BUSY) for line in lines) if lines else None,
     )
 
 
-def _throttled_ns(stat: dict[str, str]) -> int:
+def growth(before: int | None, after: int | None) -> int | None:
+    """Return by how much a counter has grown, or None if it is unknown."""
+    return None if before is None or after is None else after - before
+
+
+def _throttled_ns(stat: dict[str, int]) -> int:
     # Version 2 of control groups counts microseconds, version 1 nanoseconds.
-    return int(stat.get("throttled_usec", 0)) * 1000 or int(stat.get("throttled_time", 0))
+    return stat.get("throttled_usec", 0) * 1000 or stat.get("throttled_time", 0)
 
 
 def quiet_cores(count: int, observation_ns: int = CORE_OBSERVATION_NS) -> list[int]:
@@ -81,8 +90,12 @@ def _active_ns(ticks: dict[str, dict[str, int]], core: int) -> int:
 
 def _ticks() -> dict[str, dict[str, int]]:
     """Return the columns of each core's line in /proc/stat, and of the line of all cores (`cpu`)."""
-    lines = (line.split() for line in STAT.read_text().splitlines() if line.startswith("cpu"))
-    return {name: dict(zip(STAT_COLUMNS, map(int, counts), strict=False)) for name, *counts in lines}
+    lines = (line.split() for line in read_lines(STAT) if line.startswith("cpu"))
+    return {
+        name: dict(zip(STAT_COLUMNS, (parse_number(count) or 0 for count in counts), strict=False))
+        for name, *counts in lines
+        if counts
+    }
 
 
 def _sum_ns(ticks: dict[str, int], columns: Iterable[str]) -> int:

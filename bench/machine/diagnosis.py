@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.clock import MAX_RESOLUTION_NS, now_ns, pause, timer_resolution_ns
-from bench.machine import counters, facts, resources
+from bench.machine import compiler, counters, facts, resources
 from bench.machine.microarchitecture import cpu_label
 
 if TYPE_CHECKING:
@@ -15,7 +17,10 @@ if TYPE_CHECKING:
 
     import psutil
 
+    from bench.machine.facts import Machine
+
 OBSERVATION_NS, SHORT_OBSERVATION_NS = 1_000_000_000, 250_000_000
+UNKNOWN = "not exposed by the kernel"
 # Of all cores, while the harness does nothing.
 MAX_BUSY_SHARE, MAX_STEAL_SHARE = 0.05, 0.01
 # A process that uses less is not named.
@@ -23,6 +28,11 @@ MIN_NAMED_CORES = 0.2
 # A typical process of a large framework.
 MEMORY_PER_ARM_BYTES = 1_500_000_000
 TYPICAL_ARMS = 6
+# A run with many compiled arms fills some hundred megabytes.
+MIN_FREE_BYTES = 1_000_000_000
+# Cores of one kind differ by less in their highest frequency, even if some may be clocked higher than others.
+MAX_FREQUENCY_RATIO = 1.2
+SLOW_PROFILES, SLOW_PREFERENCES = ("low-power", "cool", "quiet"), ("power", "balance_power")
 GOOD_CLOCKS = ("tsc", "kvm-clock", "arch_sys_counter", "hyperv_clocksource_tsc_page")
 
 
@@ -49,20 +59,24 @@ def static_findings(threads: int | None = None) -> Iterator[Finding]:
     """Yield what stays the same, for this number of threads, or one per usable core."""
     machine = facts.describe()
     yield Finding("CPU", f"{cpu_label(machine)}, family {machine.family}, model {machine.model}")
-    yield _instruction_sets(machine.instruction_sets)
+    yield _instruction_sets(facts.instruction_sets())
     yield from _cores(threads or facts.usable_cores())
     yield _numa(facts.usable_nodes())
     yield _governor(machine.governor)
+    yield from _power(machine)
     yield _turbo(on=machine.turbo)
     yield _clock(machine.clock_source)
     yield _priority(machine.nice)
-    yield Finding("Transparent huge pages", machine.transparent_huge_pages or "not exposed by the kernel")
+    yield Finding("Transparent huge pages", machine.transparent_huge_pages or UNKNOWN)
     kinds = ["virtual machine"] if machine.virtual else []
     kinds += [f"container ({machine.container})"] if machine.container else []
     yield Finding("Virtualisation", " and ".join(kinds) or "bare metal, no container")
+    yield _temporary_folder()
 
 
-def _instruction_sets(present: Sequence[str]) -> Finding:
+def _instruction_sets(present: Sequence[str] | None) -> Finding:
+    if present is None:
+        return Finding("Instruction sets", UNKNOWN)
     absent = [name for name in facts.INSTRUCTION_SETS if name not in present]
     without = f"; without {', '.join(absent)}" if absent else ""
     advice = "" if "avx2" in present else "the optimised kernels need AVX2: expect no speedup here"
@@ -73,12 +87,65 @@ def _cores(threads: int) -> Iterator[Finding]:
     usable, quota, physical = facts.usable_cores(), resources.quota_cores(), facts.physical_cores()
     advice = f"SMT siblings share a core: measure with --threads {physical}" if threads > physical else ""
     yield Finding("Usable cores", f"{usable}, on {physical} physical cores", advice)
-    fast, efficient = facts.cores_by_kind()
-    if fast and efficient:
-        yield Finding("Kinds of cores", f"{len(fast)} fast and {len(efficient)} efficient ones; arms run on fast ones")
+    yield from _kinds_of_cores()
     if quota is not None:
-        advice = "a fraction of a core gets throttled: set the quota to whole cores" if quota != int(quota) else ""
-        yield Finding("CPU quota of the control group", f"{quota:g} cores", advice)
+        yield _quota(quota, len(facts.arm_cores()))
+
+
+def _kinds_of_cores() -> Iterator[Finding]:
+    what, (fast, efficient), used = "Kinds of cores", facts.cores_by_kind(), facts.arm_cores()
+    if fast and efficient:
+        value = f"{len(fast)} fast and {len(efficient)} efficient ones"
+        if used <= efficient:
+            advice = "this process may use efficient cores only: let it use fast ones (taskset, --cpuset-cpus)"
+            yield Finding(what, value, advice)
+        else:
+            yield Finding(what, f"{value}; arms run on fast ones")
+        return
+    highest = facts.highest_frequencies_hz(used)
+    if highest and max(highest) > MAX_FREQUENCY_RATIO * min(highest):
+        value = f"their highest frequencies differ: {min(highest) / 1e9:.1f} to {max(highest) / 1e9:.1f} GHz"
+        advice = "an arm waits for its slowest core: choose cores of one kind, taskset --cpu-list CORES python ..."
+        yield Finding(what, value, advice)
+
+
+def _quota(quota: float, cores: int) -> Finding:
+    advice = ""
+    if quota != int(quota):
+        advice = "a fraction of a core gets throttled: set the quota to whole cores"
+    elif quota < cores:
+        advice = f"threads are limited to it, but can be throttled: give {quota:g} cores of its own (--cpuset-cpus)"
+    return Finding("CPU quota of the control group", f"{quota:g} of {cores} cores", advice)
+
+
+def _power(machine: Machine) -> Iterator[Finding]:
+    """Yield what saves power, as far as the kernel tells."""
+    if source := machine.power_source:
+        advice = "the CPU may be slowed down to save power: connect the mains" if source == "battery" else ""
+        yield Finding("Power", source, advice)
+    if profile := machine.power_profile:
+        advice = "it slows the CPU down: powerprofilesctl set performance" if profile in SLOW_PROFILES else ""
+        yield Finding("Power profile", profile, advice)
+    if preference := machine.energy_preference:
+        advice = "it slows the CPU down: sudo cpupower set --epp performance" if preference in SLOW_PREFERENCES else ""
+        yield Finding("Energy preference", preference, advice)
+
+
+def _temporary_folder() -> Finding:
+    folder, named = compiler.temporary_folder(), os.environ.get("TMPDIR")
+    free, advice = shutil.disk_usage(folder).free, ""
+    if named and Path(named).resolve() != folder.resolve():
+        advice = f"TMPDIR={named} is no folder that can be written: create it, or set TMPDIR to another one"
+    elif free < MIN_FREE_BYTES:
+        advice = f"free {MIN_FREE_BYTES / 1e9:g} GB there, or set TMPDIR to another folder"
+    return Finding("Temporary folder", f"{folder}, {free / 1e9:.1f} GB free", advice)
+
+
+def compiling(environment: Path | None = None) -> Finding:
+    """Return whether torch.compile works here, in an environment if one is given."""
+    if obstacle := compiler.compile_obstacle(environment):
+        return Finding("torch.compile", "can't work here", obstacle)
+    return Finding("torch.compile", f"{compiler.compiler()} works, with OpenMP and Python's headers")
 
 
 def _numa(nodes: int) -> Finding:
@@ -88,11 +155,11 @@ def _numa(nodes: int) -> Finding:
 
 def _governor(name: str | None) -> Finding:
     advice = "" if name in (None, "performance") else "set it: sudo cpupower frequency-set -g performance"
-    return Finding("Frequency governor", name or "not exposed by the kernel", advice)
+    return Finding("Frequency governor", name or UNKNOWN, advice)
 
 
 def _turbo(*, on: bool | None) -> Finding:
-    value = {True: "on", False: "off", None: "not exposed by the kernel"}[on]
+    value = {True: "on", False: "off", None: UNKNOWN}[on]
     advice = "the frequency depends on the temperature; switch it off in the firmware or driver for steadier times"
     return Finding("Turbo", value, advice if on else "")
 
@@ -113,9 +180,7 @@ def _priority(nice: int | None) -> Finding:
 
 def current_findings(observation_ns: int = OBSERVATION_NS) -> Iterator[Finding]:
     """Yield what changes over time, after observing the machine for `observation_ns`."""
-    import psutil
-
-    processes = [process for process in psutil.process_iter(["name"]) if process.pid != os.getpid()]
+    processes = _other_processes()
     for process in processes:
         # The first call of a process starts its interval.
         _cpu_percent(process)
@@ -123,21 +188,35 @@ def current_findings(observation_ns: int = OBSERVATION_NS) -> Iterator[Finding]:
     before, start = counters.counters(cores), now_ns()
     pause(observation_ns)
     after, observed_ns = counters.counters(cores), now_ns() - start
-    used = (after.busy_ns - before.busy_ns) / observed_ns
+    busy_ns, steal_ns = (
+        counters.growth(before.busy_ns, after.busy_ns),
+        counters.growth(before.steal_ns, after.steal_ns),
+    )
+    used = None if busy_ns is None else busy_ns / observed_ns
     yield _busy(used, len(cores), [(_cpu_percent(process), process) for process in processes])
-    yield _steal((after.steal_ns - before.steal_ns) / observed_ns / len(cores))
-    throttled_ns = after.throttled_ns - before.throttled_ns
-    advice = "the quota is already used up: stop other work in this container" if throttled_ns else ""
-    value = f"{throttled_ns / 1e6:.0f} ms in the last {observation_ns / 1e9:g} s"
-    yield Finding("Throttled by the control group", value, advice)
+    yield _steal(None if steal_ns is None else steal_ns / observed_ns / len(cores))
+    yield _throttled(counters.growth(before.throttled_ns, after.throttled_ns), observation_ns)
     yield _memory(resources.memory_available_bytes())
 
 
-def _busy(used: float, cores: int, processes: list[tuple[float, psutil.Process]]) -> Finding:
+def _other_processes() -> list[psutil.Process]:
+    import psutil
+
+    try:
+        return [process for process in psutil.process_iter(["name"]) if process.pid != os.getpid()]
+    except (OSError, ValueError, psutil.Error):
+        # Some sandboxes hide what psutil needs.
+        return []
+
+
+def _busy(used: float | None, cores: int, processes: list[tuple[float, psutil.Process]]) -> Finding:
     """Report the share of the usable cores that other work used, and the process that used most, if it used much."""
-    what, share = "Cores busy with other work", used / cores
-    if share <= MAX_BUSY_SHARE:
-        return Finding(what, f"{share:.1%}")
+    what = "Cores busy with other work"
+    if used is None:
+        return Finding(what, UNKNOWN)
+    share = used / cores
+    if share <= MAX_BUSY_SHARE or not processes:
+        return Finding(what, f"{share:.1%}", "stop it, or expect wider intervals" if share > MAX_BUSY_SHARE else "")
     percent, process = max(processes, key=lambda pair: pair[0])
     name = "".join(filter(str.isprintable, process.info["name"] or "?"))
     part = "most of it" if percent / 100 > used / 2 else "the largest part"
@@ -151,16 +230,28 @@ def _cpu_percent(process: psutil.Process) -> float:
 
     try:
         return float(process.cpu_percent())
-    except psutil.Error:
+    except (OSError, ValueError, psutil.Error):
         return 0.0
 
 
-def _steal(share: float) -> Finding:
+def _steal(share: float | None) -> Finding:
+    if share is None:
+        return Finding("Stolen by the host", UNKNOWN)
     advice = "the host gives the cores to others: measure at another time, or with more blocks (--preset publish)"
     return Finding("Stolen by the host", f"{share:.1%}", advice if share > MAX_STEAL_SHARE else "")
 
 
-def _memory(available: int) -> Finding:
+def _throttled(throttled_ns: int | None, observation_ns: int) -> Finding:
+    what = "Throttled by the control group"
+    if throttled_ns is None:
+        return Finding(what, UNKNOWN)
+    advice = "the quota is already used up: stop other work in this container" if throttled_ns else ""
+    return Finding(what, f"{throttled_ns / 1e6:.0f} ms in the last {observation_ns / 1e9:g} s", advice)
+
+
+def _memory(available: int | None) -> Finding:
+    if available is None:
+        return Finding("Memory available", UNKNOWN)
     arms = int(available // MEMORY_PER_ARM_BYTES)
     advice = "measure fewer arms at a time: --stack, --precision" if arms < TYPICAL_ARMS else ""
     return Finding("Memory available", f"{available / 1e9:.1f} GB, enough for about {arms} arms at a time", advice)

@@ -6,8 +6,22 @@ import os
 import platform
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from bench.machine.resources import allowed_nice, quota_cores
+from bench.machine.kernel import (
+    entries,
+    exists,
+    parse_number,
+    read_cores,
+    read_fields,
+    read_lines,
+    read_number,
+    read_word,
+)
+from bench.machine.resources import MEMORY_INFO, allowed_nice, quota_cores
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 CPU, NODES = Path("/sys/devices/system/cpu"), Path("/sys/devices/system/node")
 CPU_INFO = Path("/proc/cpuinfo")
@@ -15,6 +29,7 @@ CLOCK_SOURCE = Path("/sys/devices/system/clocksource/clocksource0/current_clocks
 # The cores of a hybrid CPU, by kind.
 FAST_CORES, EFFICIENT_CORES = Path("/sys/devices/cpu_core/cpus"), Path("/sys/devices/cpu_atom/cpus")
 HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+POWER_SUPPLIES, POWER_PROFILE = Path("/sys/class/power_supply"), Path("/sys/firmware/acpi/platform_profile")
 # The instruction sets that the optimised kernels dispatch on, by their flags in /proc/cpuinfo.
 INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8")
 
@@ -43,6 +58,9 @@ class Machine:
     nice: int | None = None
     clock_source: str | None = None
     governor: str | None = None
+    power_source: str | None = None
+    power_profile: str | None = None
+    energy_preference: str | None = None
     transparent_huge_pages: str | None = None
     kernel: str | None = None
     system: str | None = None
@@ -51,28 +69,31 @@ class Machine:
 
 
 def describe() -> Machine:
-    import psutil
-
-    cpu = _cpu_info()
+    cpu = cpu_info()
+    flags = cpu.get("flags", "").split()
+    memory = read_fields(MEMORY_INFO).get("MemTotal")
     return Machine(
         cpu=cpu.get("model name") or platform.processor() or "unknown",
         cores=os.cpu_count() or 1,
         usable_cores=usable_cores(),
-        vendor=cpu.get("vendor_id") or "unknown",
-        family=_number(cpu.get("cpu family")),
-        model=_number(cpu.get("model")),
-        instruction_sets=tuple(instruction_sets()),
-        virtual="hypervisor" in cpu.get("flags", "").split(),
+        vendor=cpu.get("vendor_id", "unknown"),
+        family=parse_number(cpu.get("cpu family", "")),
+        model=parse_number(cpu.get("model", "")),
+        instruction_sets=tuple(instruction_sets() or ()),
+        virtual="hypervisor" in flags if flags else None,
         quota_cores=quota_cores(),
-        memory_bytes=psutil.virtual_memory().total,
+        memory_bytes=None if memory is None else memory * 1024,
         threads_per_core=threads_per_core(),
-        numa_nodes=max(1, len(list(NODES.glob("node[0-9]*")))),
+        numa_nodes=max(1, len(nodes())),
         turbo=turbo(),
         container=container(),
         nice=allowed_nice(),
-        clock_source=_text(CLOCK_SOURCE),
-        governor=_text(CPU / "cpu0/cpufreq/scaling_governor"),
-        transparent_huge_pages=_text(HUGE_PAGES),
+        clock_source=read_word(CLOCK_SOURCE),
+        governor=read_word(CPU / "cpu0/cpufreq/scaling_governor"),
+        power_source=power_source(),
+        power_profile=read_word(POWER_PROFILE),
+        energy_preference=read_word(CPU / "cpu0/cpufreq/energy_performance_preference"),
+        transparent_huge_pages=read_word(HUGE_PAGES),
         kernel=platform.release(),
         system=platform.platform(),
         python=platform.python_version(),
@@ -80,42 +101,47 @@ def describe() -> Machine:
     )
 
 
-def _cpu_info() -> dict[str, str]:
-    """Return what the kernel says about the first core."""
-    first_core = CPU_INFO.read_text().partition("\n\n")[0]
-    fields = (line.partition(":") for line in first_core.splitlines())
-    return {name.strip(): value.strip() for name, _, value in fields}
+def cpu_info() -> dict[str, str]:
+    """Return what /proc/cpuinfo says of the first core, by the kernel's names."""
+    info: dict[str, str] = {}
+    for line in read_lines(CPU_INFO):
+        name, colon, content = (part.strip() for part in line.partition(":"))
+        if name in info:
+            break
+        if colon and content.isprintable():
+            info[name] = content
+    return info
 
 
-def _number(text: str | None) -> int | None:
-    return int(text) if text and text.isdecimal() else None
-
-
-def _text(path: Path) -> str | None:
-    return path.read_text().strip() if path.exists() else None
-
-
-def load() -> float:
+def load() -> float | None:
     """Return the load average of the last minute."""
-    return os.getloadavg()[0]
+    try:
+        return os.getloadavg()[0]
+    except OSError:
+        return None
 
 
 def frequency_hz() -> int | None:
     """Return the first core's current frequency, or None where the kernel does not expose it."""
-    khz = _text(CPU / "cpu0/cpufreq/scaling_cur_freq")
-    return None if khz is None else int(khz) * 1000
+    khz = read_number(CPU / "cpu0/cpufreq/scaling_cur_freq")
+    return None if khz is None else khz * 1000
 
 
-def instruction_sets() -> list[str]:
-    """Return which of INSTRUCTION_SETS the first core has."""
-    flags = _cpu_info().get("flags", "").split()
-    return [name for name in INSTRUCTION_SETS if name in flags]
+def highest_frequencies_hz(cores: Iterable[int]) -> list[int]:
+    """Return the highest frequency of each of some cores, without those that the kernel does not expose."""
+    frequencies = (read_number(CPU / f"cpu{core}/cpufreq/cpuinfo_max_freq") for core in cores)
+    return [khz * 1000 for khz in frequencies if khz]
+
+
+def instruction_sets() -> list[str] | None:
+    """Return which of INSTRUCTION_SETS the first core has, or None if the kernel does not tell."""
+    flags = cpu_info().get("flags", "").split()
+    return [name for name in INSTRUCTION_SETS if name in flags] if flags else None
 
 
 def cores_by_kind() -> tuple[set[int], set[int]]:
     """Return the fast and the efficient cores of a hybrid CPU; both are empty on other CPUs."""
-    fast, efficient = (set(_cores_in(_text(file) or "")) for file in (FAST_CORES, EFFICIENT_CORES))
-    return fast, efficient
+    return set(read_cores(FAST_CORES)), set(read_cores(EFFICIENT_CORES))
 
 
 def arm_cores() -> set[int]:
@@ -135,18 +161,27 @@ def physical_cores() -> int:
     return len({tuple(siblings(core)) for core in arm_cores()})
 
 
-def threads_per_core() -> int:
-    return len(siblings(0))
+def threads_per_core() -> int | None:
+    return len(_listed_siblings(0)) or None
 
 
 def siblings(core: int) -> list[int]:
     """Return the logical cores of a core's physical core, itself included."""
-    return _cores_in(_text(CPU / f"cpu{core}/topology/thread_siblings_list") or str(core))
+    return _listed_siblings(core) or [core]
+
+
+def _listed_siblings(core: int) -> list[int]:
+    return read_cores(CPU / f"cpu{core}/topology/thread_siblings_list")
+
+
+def nodes() -> dict[int, list[int]]:
+    """Return the cores of each memory node; a node may have memory only, and none may be known."""
+    folders = [(parse_number(path.name.removeprefix("node")), path) for path in entries(NODES)]
+    return {number: read_cores(path / "cpulist") for number, path in folders if number is not None}
 
 
 def node_of(core: int) -> int:
-    nodes = (int(path.name.removeprefix("node")) for path in NODES.glob("node[0-9]*"))
-    return next((node for node in nodes if core in _cores_in(_text(NODES / f"node{node}/cpulist") or "")), 0)
+    return next((node for node, cores in nodes().items() if core in cores), 0)
 
 
 def usable_nodes() -> int:
@@ -154,18 +189,23 @@ def usable_nodes() -> int:
     return len({node_of(core) for core in arm_cores()})
 
 
-def _cores_in(text: str) -> list[int]:
-    """Parse a list of cores as the kernel writes it: 0-3,8."""
-    bounds = (part.partition("-") for part in text.split(",") if part)
-    return [core for first, _, last in bounds for core in range(int(first), int(last or first) + 1)]
-
-
 def turbo() -> bool | None:
     """Return whether the clock may rise above its base frequency, or None where the kernel does not expose it."""
-    no_turbo, boost = _text(CPU / "intel_pstate/no_turbo"), _text(CPU / "cpufreq/boost")
-    if no_turbo is not None:
-        return no_turbo == "0"
-    return None if boost is None else boost == "1"
+    no_turbo, boost = read_word(CPU / "intel_pstate/no_turbo"), read_word(CPU / "cpufreq/boost")
+    return {"0": True, "1": False}.get(no_turbo or "", {"1": True, "0": False}.get(boost or ""))
+
+
+def power_source() -> str | None:
+    """Return `battery` while one is discharged, `mains` while a supply is connected, or None if neither is known.
+
+    Mice and keyboards have batteries too, which supply only themselves.
+    """
+    supplies = [path for path in entries(POWER_SUPPLIES) if read_word(path / "scope") != "Device"]
+    kinds = {path: read_word(path / "type") for path in supplies}
+    if any(kind == "Battery" and read_word(path / "status") == "Discharging" for path, kind in kinds.items()):
+        return "battery"
+    connected = any(kind != "Battery" and read_word(path / "online") == "1" for path, kind in kinds.items())
+    return "mains" if connected else None
 
 
 def container() -> str | None:
@@ -173,5 +213,5 @@ def container() -> str | None:
     if "KUBERNETES_SERVICE_HOST" in os.environ:
         return "kubernetes"
     markers = {"docker": Path("/.dockerenv"), "podman": Path("/run/.containerenv")}
-    by_marker = (kind for kind, marker in markers.items() if marker.exists())
-    return _text(Path("/run/systemd/container")) or next(by_marker, None)
+    by_marker = (kind for kind, marker in markers.items() if exists(marker))
+    return read_word(Path("/run/systemd/container")) or next(by_marker, None)

@@ -11,6 +11,9 @@ from functools import cache
 from pathlib import Path
 
 from bench.clock import pause
+from bench.machine.kernel import exists, parse_number, read_fields, read_lines, read_number, read_text
+
+MEMORY_INFO = Path("/proc/meminfo")
 
 # setpriority(2); RLIMIT_NICE counts down from 20, getrlimit(2).
 MOST_URGENT, NICE_AT_LIMIT_0 = -20, 20
@@ -22,8 +25,11 @@ SESSION_RETRY_NS, SESSION_TRIES = 110_000_000, 20
 def control_group_files(version_2: str, version_1: str, controller: str = "cpu") -> tuple[Path, ...]:
     """Return a controller's files, by their name in either hierarchy, of this process's group and its ancestors."""
     files = []
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
-        _, controllers, group = line.split(":", 2)
+    for line in read_lines(Path("/proc/self/cgroup")):
+        _, _, controllers_and_group = line.partition(":")
+        controllers, colon, group = controllers_and_group.partition(":")
+        if not colon:
+            continue
         if controllers == "":
             mount, name = Path("/sys/fs/cgroup"), version_2
         elif controller in controllers.split(","):
@@ -33,53 +39,61 @@ def control_group_files(version_2: str, version_1: str, controller: str = "cpu")
         # In a container the mount's root is the container's own group.
         own = mount / group.lstrip("/")
         folders = [folder for folder in (own, *own.parents) if folder.is_relative_to(mount)]
-        files += [folder / name for folder in folders if (folder / name).is_file()]
+        files += [folder / name for folder in folders if exists(folder / name)]
     return tuple(files)
 
 
 def quota_cores() -> float | None:
-    """Return the smallest CPU quota that applies, in cores, or None."""
+    """Return the smallest CPU quota that applies, in cores, or None if none is known."""
     quotas = [_quota(file) for file in control_group_files("cpu.max", "cpu.cfs_quota_us")]
     return min((quota for quota in quotas if quota is not None), default=None)
 
 
 def _quota(file: Path) -> float | None:
     if file.name == "cpu.max":
-        quota, period = file.read_text().split()
-        return None if quota == "max" else int(quota) / int(period)
-    quota_us = int(file.read_text())
-    return None if quota_us < 0 else quota_us / int(file.with_name("cpu.cfs_period_us").read_text())
+        quota, period = (*(read_text(file) or "").split(), "", "")[:2]
+    else:
+        quota, period = (read_text(path) or "" for path in (file, file.with_name("cpu.cfs_period_us")))
+    quota_us, period_us = parse_number(quota), parse_number(period)
+    # Without a quota, the first version has -1 there, and the second a word.
+    return quota_us / period_us if quota_us and period_us and quota_us > 0 and period_us > 0 else None
 
 
-def memory_available_bytes() -> int:
-    """Return the memory that new processes can use without swapping, within the limits of the control groups."""
-    fields = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
-    free = next(int(field[1]) * 1024 for field in fields if field[0] == "MemAvailable:")
-    groups = control_group_files("memory.max", "memory.limit_in_bytes", "memory")
-    return max(0, min([free, *map(_memory_left_bytes, groups)]))
+def memory_available_bytes() -> int | None:
+    """Return the memory that new processes can use without swapping, within the limits of the control groups.
+
+    None if the kernel does not tell.
+    """
+    free = read_fields(MEMORY_INFO).get("MemAvailable")
+    groups = map(_memory_left_bytes, control_group_files("memory.max", "memory.limit_in_bytes", "memory"))
+    known = [left for left in (None if free is None else free * 1024, *groups) if left is not None]
+    return max(0, min(known)) if known else None
 
 
-def _memory_left_bytes(file: Path) -> int:
-    if (limit := file.read_text().strip()) == "max":
-        return sys.maxsize
-    used = file.with_name("memory.current" if file.name == "memory.max" else "memory.usage_in_bytes").read_text()
-    stat = dict(line.split() for line in file.with_name("memory.stat").read_text().splitlines())
+def _memory_left_bytes(file: Path) -> int | None:
+    """Return what a control group may still use, or None if that is unlimited or unknown."""
+    used = file.with_name("memory.current" if file.name == "memory.max" else "memory.usage_in_bytes")
+    limit_bytes, used_bytes, stat = read_number(file), read_number(used), read_fields(file.with_name("memory.stat"))
+    if limit_bytes is None or used_bytes is None:
+        return None
     # The usage includes cached files, which the kernel drops when memory is needed.
-    cached = (int(stat.get(f"total_{name}", stat.get(name, 0))) for name in ("inactive_file", "active_file"))
-    return int(limit) - int(used) + sum(cached)
+    cached = (stat.get(f"total_{name}", stat.get(name, 0)) for name in ("inactive_file", "active_file"))
+    return limit_bytes - used_bytes + sum(cached)
 
 
 def require_memory(size: int) -> None:
     """Raise MemoryError if a process of `size` bytes does not fit into the available memory."""
     available = memory_available_bytes()
-    if available < size:
+    if available is not None and available < size:
         raise MemoryError(f"{size / 1e9:.1f} GB needed and {available / 1e9:.1f} GB of memory available")
 
 
 def allow_many_files() -> None:
     """Raise the limit on open files as far as allowed: each worker needs two pipes."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    # Some sandboxes refuse the limit that they name.
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def raise_priority(pid: int) -> None:
@@ -107,12 +121,9 @@ def _raise_session(pid: int, nice: int) -> None:
 def nice_of(pid: int) -> int:
     """Return the nice value that counts against processes of other sessions."""
     own = os.getpriority(os.PRIO_PROCESS, pid)
-    try:
-        # Such as "/autogroup-25 nice 0". Empty where sessions compete with nice values, as in a container's own group.
-        group = _autogroup(pid).read_text().split()
-    except OSError:
-        group = []
-    return max(own, int(group[-1])) if group else own
+    # Such as "/autogroup-25 nice 0". Empty where sessions compete with nice values, as in a container's own group.
+    group = parse_number((read_text(_autogroup(pid)) or "").rpartition(" ")[2])
+    return own if group is None else max(own, group)
 
 
 def _autogroup(pid: int) -> Path:

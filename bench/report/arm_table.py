@@ -52,6 +52,11 @@ class ArmRow:
         return scaled(percentile(self.latencies_ns, percent), 1e3)
 
 
+def _stolen_cores(row: ArmRow) -> float | None:
+    stolen = [turn.conditions.steal_ns for turn in row.turns if turn.conditions.steal_ns is not None]
+    return sum(stolen) / row.watched_ns if stolen else None
+
+
 def arm_rows(run: Run) -> dict[Case, list[ArmRow]]:
     """Return a row for each arm of each case, including failed and skipped ones."""
     points = {case: {point.arm: point for point in roofline_points(run, case)} for case in run.cases}
@@ -159,10 +164,7 @@ def arm_columns(run: Run, case: Case | None = None) -> list[Column[ArmRow]]:
             "involuntary_switches_per_s",
             lambda row: per_wall(row, sum(turn.involuntary_switches for turn in row.turns) * 1e9),
         ),
-        Column(
-            "stolen_cores",
-            lambda row: sum(turn.conditions.steal_ns for turn in row.turns) / row.watched_ns if row.turns else None,
-        ),
+        Column("stolen_cores", _stolen_cores),
         Column("foreign_cores", lambda row: None if row.foreign_ns is None else row.foreign_ns / row.watched_ns),
         seconds("convert_s", "Convert, s", lambda row: row.cost.convert_ns / 1e9 if row.cost.start else None),
         seconds("import_s", "Import, s", lambda row: start_s(row, lambda start: start.import_ns)),

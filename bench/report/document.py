@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 T = TypeVar("T")
+
+LONGEST_REASON = 200
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,38 @@ class Column(Generic[T]):
     brief: bool = False
     show_brief: Callable[[Any], str | Cell] | None = None
     group: str = ""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Plots as SVG by file name, and why others could not be drawn."""
+
+    svgs: dict[str, str] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def warnings(self) -> list[str]:
+        """Return a line for each plot that is missing."""
+        return [f"The plot {name} could not be drawn: {reason}" for name, reason in self.failures.items()]
+
+
+def failure(error: Exception) -> str:
+    """Return an error in one line of readable length."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST_REASON]
+
+
+def drawn_by(draw: Callable[[], Drawn]) -> Drawn:
+    """Return what a function draws; nothing if Matplotlib, which the function imports, does not work at all."""
+    try:
+        return draw()
+    except Exception as error:  # noqa: BLE001 - a personal configuration can let the import fail in any way
+        return Drawn(failures={"of every figure": failure(error)})
+
+
+def with_drawn_plots(section: Section, drawn: Drawn) -> Section:
+    """Return a section without the plots that were not drawn."""
+    blocks = [block for block in section.blocks if not isinstance(block, Plot) or f"{block.stem}.svg" in drawn.svgs]
+    return Section(section.title, tuple(blocks))
 
 
 def table(

@@ -11,7 +11,7 @@ from bench.codec import encode
 from bench.machine.facts import instruction_sets
 from bench.machine.microarchitecture import instructions
 from bench.report import without_personal_settings
-from bench.report.document import Column, Document, Paragraph, Plot, Section, table
+from bench.report.document import Column, Document, Drawn, Paragraph, Plot, Section, drawn_by, table, with_drawn_plots
 from bench.report.text import number, number4, percent, variable_lines
 from bench.report.writers import to_csv, to_html, to_markdown
 from bench.suite.user_variables import usable_instruction_sets
@@ -43,13 +43,18 @@ def render_evaluation(
     `record` and `history` are those of the training, None and empty for a file of another origin. `variables` are those
     of the user at the evaluation.
     """
+    drawn = drawn_by(lambda: _plots(model, evaluations, history))
+    page = _document(model, evaluations, history, record, data, variables, drawn)
+    texts = _csv_files(evaluations, history, data)
+    return texts | {"report.md": to_markdown(page), "report.html": to_html(page, drawn.svgs)}, drawn.svgs
+
+
+def _plots(model: ModelFile, evaluations: list[Evaluation], history: list[Epoch]) -> Drawn:
+    # Late, because it takes long.
     with without_personal_settings():
         from bench.report.training_plots import evaluation_plots
 
-    drawn = evaluation_plots(model, evaluations, history)
-    page = _document(model, evaluations, history, record, data, variables)
-    texts = _csv_files(evaluations, history, data)
-    return texts | {"report.md": to_markdown(page), "report.html": to_html(page, drawn)}, drawn
+    return evaluation_plots(model, evaluations, history)
 
 
 def _document(
@@ -59,6 +64,7 @@ def _document(
     record: TrainingRecord | None,
     data: str,
     variables: UserVariables,
+    drawn: Drawn,
 ) -> Document:
     network = model.network
     sections = [
@@ -75,9 +81,9 @@ def _document(
     return Document(
         title=network.name + (f", recipe {record.job.recipe.name}" if record else ""),
         lead=f"{network.summary}; {network.parameters:,} parameters. File: {model.path.name}.",
-        warnings=tuple(warnings),
+        warnings=(*warnings, *drawn.warnings),
         headlines=(),
-        sections=tuple(section for section in sections if section),
+        sections=tuple(with_drawn_plots(section, drawn) for section in sections if section),
     )
 
 
@@ -97,7 +103,7 @@ SUPPORT: Column[Figures] = Column("support", lambda row: row["support"], "Suppor
 
 def macro_columns(variables: UserVariables, prefix: str = "") -> list[Column[Evaluation]]:
     """Return the columns that compare arms by their macro averages, with a prefix to their titles."""
-    usable_sets = usable_instruction_sets(instruction_sets(), variables.given)
+    usable_sets = usable_instruction_sets(instruction_sets() or (), variables.given)
 
     def macro(column: Column[Figures]) -> Column[Evaluation]:
         title = f"{prefix}{column.title}"

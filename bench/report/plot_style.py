@@ -6,12 +6,14 @@ from io import StringIO
 from itertools import cycle, product
 from typing import TYPE_CHECKING, Any
 
+import matplotlib as mpl
 from matplotlib.ticker import AutoLocator, FuncFormatter, Locator, NullFormatter
 
 from backends.protocol import PRECISIONS
+from bench.report.document import Drawn, failure
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from matplotlib.figure import Figure
 
@@ -24,6 +26,9 @@ LINES = ("-", "--", ":", "-.")
 MARKERS = "os^D"
 LEGEND: Any = {"frameon": False, "fontsize": 7.5, "loc": "center left", "bbox_to_anchor": (1, 0.5)}
 STYLE: Any = {
+    # A `$` in a name is a dollar, and no other program is needed to draw text.
+    "text.parse_math": False,
+    "text.usetex": False,
     # The same journal gives the same file.
     "svg.hashsalt": "bench",
     "svg.fonttype": "none",
@@ -36,6 +41,21 @@ STYLE: Any = {
     "grid.alpha": 0.25,
     "figure.constrained_layout.use": True,
 }
+
+
+def draw_all(plots: Mapping[str, Callable[[], Figure | None]]) -> Drawn:
+    """Draw plots by file name, whatever the user's own style of Matplotlib is; leave out those without a figure."""
+    drawn = Drawn()
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(STYLE)
+        for name, make in plots.items():
+            try:
+                if figure := make():
+                    drawn.svgs[name] = svg_of(figure)
+            except Exception as error:  # noqa: BLE001 - no plot is worth a report
+                drawn.failures[name] = failure(error)
+    return drawn
 
 
 def svg_of(figure: Figure) -> str:
@@ -69,5 +89,9 @@ def log_ratio_axis(axis: Any) -> None:
 def plain_log_axis(axis: Any, ticks: Locator) -> None:
     """Write 0.5, 1, 2 instead of powers of ten."""
     axis.set_major_locator(ticks)
+    plain_numbers(axis)
+
+
+def plain_numbers(axis: Any) -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())

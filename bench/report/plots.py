@@ -7,7 +7,6 @@ from collections import defaultdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogLocator
@@ -24,13 +23,12 @@ from bench.report.plot_style import (
     COLOURS,
     LEGEND,
     MARKERS,
-    STYLE,
+    draw_all,
     log_ratio_axis,
     marker_and_colour,
     panel_height,
     plain_log_axis,
     styles,
-    svg_of,
 )
 from bench.suite.arms import LATENCY, TRAINING, threads_label
 
@@ -42,6 +40,7 @@ if TYPE_CHECKING:
     from bench.analysis.run import Run
     from bench.analysis.scaling import Sweep
     from bench.analysis.speedups import Speedup
+    from bench.report.document import Drawn
     from bench.suite.arms import Case
 
 SPEEDUPS, LATENCIES, BLOCKS = "speedups.svg", "latencies.svg", "blocks.svg"
@@ -54,8 +53,8 @@ MOST_ROWS = 60
 QUANTILES = np.linspace(0, 0.999, 400)
 
 
-def run_plots(run: Run) -> dict[str, str]:
-    """Return {file name: SVG} of every plot for which there is something to show."""
+def run_plots(run: Run) -> Drawn:
+    """Draw every plot for which there is something to show."""
     plots: dict[str, Callable[[Run], Figure | None]] = {
         SPEEDUPS: speedup_plot,
         ATTRIBUTION: attribution,
@@ -66,8 +65,7 @@ def run_plots(run: Run) -> dict[str, str]:
         LATENCIES: latencies,
         BLOCKS: blocks,
     }
-    with mpl.rc_context(STYLE):
-        return {name: svg_of(figure) for name, draw in plots.items() if (figure := draw(run))}
+    return draw_all({name: partial(make, run) for name, make in plots.items()})
 
 
 def speedup_plot(run: Run) -> Figure | None:

@@ -14,7 +14,7 @@ from bench.console import say
 from bench.journal import write_pages
 from bench.report import without_personal_settings
 from bench.report.arm_table import arm_columns, arm_rows
-from bench.report.document import brief_table
+from bench.report.document import brief_table, drawn_by
 from bench.report.sections import document
 from bench.report.tables import (
     point_columns,
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from bench.analysis.latency import Rule
     from bench.report.arm_table import ArmRow
+    from bench.report.document import Drawn
     from bench.suite.arms import Case
     from bench.suite.plan import Plan
     from bench.suite.user_variables import UserVariables
@@ -48,17 +49,21 @@ def write_report(folder: Path, console: Console, rule: Rule | None = None) -> in
 
     Everything is rendered before anything is written: a run that can't be read leaves its folder as it was.
     """
+    run = Run(folder, rule)
+    arms, drawn = arm_rows(run), drawn_by(lambda: _plots(run))
+    page = document(run, arms, drawn)
+    texts = csv_files(run, arms) | {"report.md": to_markdown(page), "report.html": to_html(page, drawn.svgs)}
+    write_pages(folder, texts, drawn.svgs)
+    closing(run, console, drawn.warnings)
+    return 1 if problems(run) else 0
+
+
+def _plots(run: Run) -> Drawn:
     # Late: the orchestrator does not load Matplotlib while it measures.
     with without_personal_settings():
         from bench.report.plots import run_plots
 
-    run = Run(folder, rule)
-    arms, drawn = arm_rows(run), run_plots(run)
-    page = document(run, arms, set(drawn))
-    texts = csv_files(run, arms) | {"report.md": to_markdown(page), "report.html": to_html(page, drawn)}
-    write_pages(folder, texts, drawn)
-    closing(run, console)
-    return 1 if problems(run) else 0
+    return run_plots(run)
 
 
 def opening(plan: Plan, data: DataSet, advice: Sequence[str], console: Console) -> None:
@@ -89,8 +94,8 @@ def say_variables(variables: UserVariables, console: Console) -> None:
         say(console, "--env NAME=VALUE sets one for all arms alike")
 
 
-def closing(run: Run, console: Console) -> None:
-    """Show the verdicts of each case, what went wrong, and where the report lies."""
+def closing(run: Run, console: Console, missing: Sequence[str] = ()) -> None:
+    """Show the verdicts of each case, what went wrong, which plots are missing, and where the report lies."""
     for case in run.cases:
         rows = [row for row in speedups(run) if row.pair.case == case]
         verdicts = brief_table(
@@ -106,7 +111,7 @@ def closing(run: Run, console: Console) -> None:
             say(console, headline(run, row), "bold")
     for ladder in attributions(run):
         say(console, attribution_sentence(ladder))
-    for line in [*doubts(run), *problems(run)]:
+    for line in [*doubts(run), *problems(run), *missing]:
         say(console, line, "yellow")
     if run.data == "synthetic":
         say(console, SYNTHETIC_WARNING, "bold yellow")

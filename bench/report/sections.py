@@ -12,7 +12,7 @@ from bench.analysis.speedups import speedups
 from bench.analysis.training import trained_arms
 from bench.machine.microarchitecture import cpu_label
 from bench.report.arm_table import COSTS, LIMITS, TIMES, arm_columns
-from bench.report.document import Column, Document, Paragraph, Plot, Section, table
+from bench.report.document import Column, Document, Paragraph, Plot, Section, table, with_drawn_plots
 from bench.report.tables import (
     curve_columns,
     rung_columns,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from bench.analysis.run import Run
     from bench.report.arm_table import ArmRow
-    from bench.report.document import Element
+    from bench.report.document import Drawn, Element
     from bench.suite.arms import Arm, Case
 
 LATENCY_SENTENCE = {
@@ -48,8 +48,8 @@ LATENCY_SENTENCE = {
 NO_HEADLINE = "No Intel arm was measured with its baseline: there is no speedup to report, only absolute times."
 
 
-def document(run: Run, arms: Mapping[Case, Sequence[ArmRow]], plots: set[str]) -> Document:
-    """Return the report of a run; `plots` are the names of the files that were drawn."""
+def document(run: Run, arms: Mapping[Case, Sequence[ArmRow]], plots: Drawn) -> Document:
+    """Return the report of a run; it says which of its plots could not be drawn."""
     info = run.info
     sections = [
         _speedups(run),
@@ -73,20 +73,15 @@ def document(run: Run, arms: Mapping[Case, Sequence[ArmRow]], plots: set[str]) -
             f"""{cpu_label(info.machine)}, {info.threads} threads, data {info.data.name}, preset {info.preset}, started
             {info.started}.{_given_sentence(run)} The results hold for this machine and this run."""
         ),
-        warnings=tuple(warnings(run)),
+        warnings=(*warnings(run), *plots.warnings),
         headlines=tuple(primary or [NO_HEADLINE]),
-        sections=tuple(_with_drawn_plots(section, plots) for section in sections if section),
+        sections=tuple(with_drawn_plots(section, plots) for section in sections if section),
     )
 
 
 def _given_sentence(run: Run) -> str:
     given = run.info.variables.given if run.info.variables else {}
     return f" All arms ran with {assigned(given)}." if given else ""
-
-
-def _with_drawn_plots(section: Section, plots: set[str]) -> Section:
-    blocks = [block for block in section.blocks if not isinstance(block, Plot) or f"{block.stem}.svg" in plots]
-    return Section(section.title, tuple(blocks))
 
 
 def _by_case(run: Run, blocks: Mapping[Case, Element]) -> list[Section]:

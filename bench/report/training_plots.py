@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import cycle
 from typing import TYPE_CHECKING
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from bench.report.plot_style import COLOURS, LINES, STYLE, svg_of
+from bench.report.plot_style import COLOURS, LINES, draw_all, plain_numbers
 from models.data import CLASSES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from bench.report.document import Drawn
     from bench.training.evaluate import Evaluation
     from bench.training.history import Epoch
     from bench.training.model_file import ModelFile
@@ -29,20 +30,19 @@ PLAIN_COLOUR = "#EEEEEE"
 PANELS = 3
 
 
-def evaluation_plots(model: ModelFile, evaluations: list[Evaluation], history: list[Epoch]) -> dict[str, str]:
-    """Return {file name: SVG} of every plot for which there is something to show."""
+def evaluation_plots(model: ModelFile, evaluations: list[Evaluation], history: list[Epoch]) -> Drawn:
+    """Draw every plot for which there is something to show."""
     evaluated = [evaluation for evaluation in evaluations if evaluation.logits is not None]
-    with mpl.rc_context(STYLE):
-        drawn = {"architecture.svg": architecture(model.network)}
-        if history:
-            drawn["learning-curves.svg"] = learning_curves(history)
-        if evaluated:
-            drawn |= {
-                "classes.svg": classes(evaluated),
-                "confusion.svg": confusion(evaluated),
-                "roc.svg": roc(evaluated),
-            }
-        return {name: svg_of(figure) for name, figure in drawn.items()}
+    plots: dict[str, Callable[[], Figure]] = {"architecture.svg": partial(architecture, model.network)}
+    if history:
+        plots["learning-curves.svg"] = partial(learning_curves, history)
+    if evaluated:
+        plots |= {
+            "classes.svg": partial(classes, evaluated),
+            "confusion.svg": partial(confusion, evaluated),
+            "roc.svg": partial(roc, evaluated),
+        }
+    return draw_all(plots)
 
 
 def learning_curves(history: list[Epoch]) -> Figure:
@@ -114,6 +114,7 @@ def roc(evaluations: list[Evaluation]) -> Figure:
         axes.plot(false, true, style, color=colour, lw=1.3, label=f"{CLASSES[index]}: AUC {area:.4f}")
     axes.set(xlabel="false positive rate (log scale)", ylabel="true positive rate", xscale="symlog", xlim=(0, 1))
     axes.set_xscale("symlog", linthresh=1e-3)
+    plain_numbers(axes.xaxis)
     axes.set_title(f"ROC per class, {first.arm.label}")
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
@@ -148,18 +149,18 @@ def _box(placed: PlacedLayer) -> tuple[str, str, str]:
     return f"{placed.kind}{detail}", f"{parameters}({shape})", KIND_COLOURS.get(placed.kind, PLAIN_COLOUR)
 
 
-def trials_plot(trained: Sequence[Trained]) -> str:
-    """Draw the held-out accuracy by trial, with the best so far, and by each setting; return the SVG."""
+def trials_plot(trained: Sequence[Trained]) -> Figure:
+    """Draw the held-out accuracy by trial, with the best so far, and by each setting."""
     accuracies = [trial.accuracy * 100 for trial in trained]
     names = list(trained[0].settings)
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(3.0 * (len(names) + 1), 3.2))
-        first, *others = figure.subplots(1, len(names) + 1, sharey=True, squeeze=False)[0]
-        numbers = [trial.number for trial in trained]
-        first.plot(numbers, accuracies, "o", color=COLOURS[0], ms=4)
-        first.plot(numbers, np.maximum.accumulate(accuracies), "-", color=COLOURS[1])
-        first.set(xlabel="trial", ylabel="held-out accuracy, %", title="line: best so far")
-        for axes, name in zip(others, names, strict=True):
-            axes.plot([trial.settings[name] for trial in trained], accuracies, "o", color=COLOURS[0], ms=4)
-            axes.set(xlabel=name.replace("_", " "), xscale="log")
-        return svg_of(figure)
+    figure = Figure(figsize=(3.0 * (len(names) + 1), 3.2))
+    first, *others = figure.subplots(1, len(names) + 1, sharey=True, squeeze=False)[0]
+    numbers = [trial.number for trial in trained]
+    first.plot(numbers, accuracies, "o", color=COLOURS[0], ms=4)
+    first.plot(numbers, np.maximum.accumulate(accuracies), "-", color=COLOURS[1])
+    first.set(xlabel="trial", ylabel="held-out accuracy, %", title="line: best so far")
+    for axes, name in zip(others, names, strict=True):
+        axes.plot([trial.settings[name] for trial in trained], accuracies, "o", color=COLOURS[0], ms=4)
+        axes.set(xlabel=name.replace("_", " "), xscale="log")
+        plain_numbers(axes.xaxis)
+    return figure

@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import re
+import stat
 import sys
 from dataclasses import dataclass
 from functools import cache
@@ -41,13 +42,16 @@ class Environment:
         """Return the size of all files in the virtualenv; None for the harness's own interpreter."""
         if self.name == HARNESS:
             return None
-        sizes = (
-            entry.stat(follow_symlinks=False).st_size
-            for folder, _, _ in os.walk(self.folder)
-            for entry in os.scandir(folder)
-            if entry.is_file(follow_symlinks=False)
-        )
-        return sum(sizes)
+        return sum(_size(Path(folder, name)) for folder, _, names in os.walk(self.folder) for name in names)
+
+
+def _size(path: Path) -> int:
+    """Return the size of a file; 0 for what is none, or was removed meanwhile."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return 0
+    return status.st_size if stat.S_ISREG(status.st_mode) else 0
 
 
 class MissingEnvironmentError(UserError):

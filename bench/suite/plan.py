@@ -92,7 +92,7 @@ def make_plan(suite: Suite, preset: Preset, seed: int, threads: int, variables: 
             environments[stack] = environment_of(stacks()[stack])
         except MissingEnvironmentError as error:
             missing[stack] = str(error)
-    present = tuple(instruction_sets())
+    present = instruction_sets()
     reasons = {arm: obstacle(arm, missing, present, variables.given) for arm in suite.measured}
     arms = tuple(arm for arm, reason in reasons.items() if reason is None)
     groups = group_cases(suite, arms)
@@ -103,7 +103,7 @@ def make_plan(suite: Suite, preset: Preset, seed: int, threads: int, variables: 
         threads=threads,
         environments=environments,
         missing=missing,
-        instruction_sets=usable_instruction_sets(present, variables.given),
+        instruction_sets=usable_instruction_sets(tuple(present or ()), variables.given),
         obstacles={arm: reason for arm, reason in reasons.items() if reason is not None},
         arms=arms,
         groups=groups,
@@ -113,16 +113,19 @@ def make_plan(suite: Suite, preset: Preset, seed: int, threads: int, variables: 
 
 
 def obstacle(
-    arm: Arm, missing: Mapping[str, str], instruction_sets: Sequence[str], given: Mapping[str, str]
+    arm: Arm, missing: Mapping[str, str], instruction_sets: Sequence[str] | None, given: Mapping[str, str]
 ) -> str | None:
     """Return why an arm can't be measured on a CPU with these instruction sets, or None.
 
-    The variables that the user has `given` may limit the instruction sets of kernels.
+    Where the sets are unknown (None), every arm is tried: it has to prove what it ran anyway. The variables that the
+    user has `given` may limit the instruction sets of kernels.
     """
     if arm.stack in missing:
         return missing[arm.stack]
     if not has_precision(arm):
         return f"{arm.stack} has no {arm.precision}"
+    if instruction_sets is None:
+        return None
     for needed in (INSTRUCTION_SETS_OF[arm.precision], stacks()[arm.stack].needs):
         if needed and not set(needed) & set(instruction_sets):
             return f"this CPU has none of {', '.join(needed)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 # Where the package intel-openmp installs it in an environment.
 INTEL_OPENMP = "lib/libiomp5.so"
+# What separates libraries in LD_PRELOAD: ld.so(8).
+SEPARATORS = re.compile(r"[\s:]")
 
 
 @dataclass(frozen=True)
@@ -100,10 +103,13 @@ def arm_variables(arm: Arm, threads: int, caches: Path, given: Mapping[str, str]
     return environment_variables(arm.settings, threads, given) | stack.variants[arm.variant].settings | folders
 
 
-def preload_variables(settings: str, environment: Path, given: Mapping[str, str] | None = None) -> dict[str, str]:
+def preload_variables(
+    settings: str, environment: Path, links: Path, given: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """Return LD_PRELOAD for settings that preload a library, with the libraries that are `given`.
 
-    Raises FileNotFoundError if the environment lacks the library.
+    A path that LD_PRELOAD can't hold is replaced by that of a link in the folder `links`. Raises FileNotFoundError if
+    the environment lacks the library, and ValueError if LD_PRELOAD can't hold the link either.
     """
     preload = SETTINGS[settings].preload
     if preload is None:
@@ -111,6 +117,13 @@ def preload_variables(settings: str, environment: Path, given: Mapping[str, str]
     library = environment / preload
     if not library.is_file():
         raise FileNotFoundError(f"settings {settings} need {preload}, which is not in this environment")
+    if SEPARATORS.search(str(library)):
+        target, library = library, links / environment.name / library.name
+        library.parent.mkdir(exist_ok=True)
+        if not library.is_symlink():
+            library.symlink_to(target)
+    if SEPARATORS.search(str(library)):
+        raise ValueError(f"LD_PRELOAD can't hold the blank or colon in {library}: set TMPDIR to another folder")
     return {"LD_PRELOAD": ":".join(filter(None, (str(library), (given or {}).get("LD_PRELOAD"))))}
 
 

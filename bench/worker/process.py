@@ -68,9 +68,12 @@ def require_no_other_framework(stack: str) -> None:
 
 
 def peak_memory_bytes() -> int:
-    # Not ru_maxrss, which counts the memory of the parent before exec as well.
-    status = Path("/proc/self/status").read_text()
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) * 1024
+    # ru_maxrss counts the memory of the parent before exec as well. Some sandboxes have nothing else.
+    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with suppress(OSError, ValueError, IndexError):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        peak_kib = next((int(line.split()[1]) for line in lines if line.startswith("VmHWM")), peak_kib)
+    return peak_kib * 1024
 
 
 def involuntary_switches() -> int:

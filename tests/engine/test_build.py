@@ -112,6 +112,26 @@ def test_a_group_gets_the_users_variables_and_all_libraries_that_are_to_be_prelo
     assert (started[0]["A"], started[0]["LD_PRELOAD"]) == ("b", f"{python}:/lib/own.so")
 
 
+def test_an_arm_that_compiles_is_not_started_where_that_can_not_work(context, monkeypatch) -> None:
+    environment = context.plan.environments["oracle"]
+    monkeypatch.setitem(context.plan.environments, "pytorch", environment)
+    monkeypatch.setattr(module, "compile_obstacle", lambda folder: f"no compiler for {folder.name}")
+    monkeypatch.setattr(module, "WorkerGroup", lambda starts: starts)
+    with pytest.raises(WorkerError, match=f"no compiler for {environment.folder.name}"):
+        start_group(context, Arm("pytorch", "compile"), ONE)
+    assert start_group(context, Arm("pytorch", "eager"), ONE)
+
+
+def test_settings_whose_library_can_not_be_preloaded_are_a_failure(context, monkeypatch) -> None:
+    def refuse(*_):
+        raise ValueError("LD_PRELOAD can't hold it")
+
+    monkeypatch.setattr(module, "preload_variables", refuse)
+    with pytest.raises(WorkerError, match="LD_PRELOAD can't hold it") as raised:
+        start_group(context, Arm("oracle", "numpy", settings="iomp"), ONE)
+    assert not isinstance(raised.value, Unsupported)
+
+
 def test_settings_whose_library_is_not_installed_are_unsupported(context, tmp_path) -> None:
     with pytest.raises(Unsupported, match="settings iomp need"):
         start_group(context, Arm("oracle", "numpy", settings="iomp"), ONE)

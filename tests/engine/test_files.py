@@ -24,6 +24,8 @@ def conversions(tmp_path, monkeypatch):
     class FakeWorker:
         def __init__(self, python, variables, log, cwd) -> None:
             assert variables["OMP_NUM_THREADS"] == "2"
+            # Bound, it would leave one core to the threads of the libraries that convert.
+            assert "OMP_PROC_BIND" not in variables
 
         def __enter__(self):
             return self

@@ -118,6 +118,6 @@ def test_a_full_disk_is_an_error_for_the_user_with_a_remedy(tmp_path, few_images
 
     monkeypatch.setattr(module, "measure_overhead", refuse)
     with pytest.raises(
-        UserError, match=r"cache/file: No space left on device; free space there, or set XDG_CACHE_HOME"
+        UserError, match=r"cache/file: No space left on device; free space there, or set XDG_CACHE_HOME or TMPDIR to an"
     ):
         measure_run(make_plan(SUITE, PRESET, seed=1, threads=1), few_images, tmp_path, CountedSteps(), ORIGIN)

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -119,6 +120,18 @@ def test_a_worker_that_is_killed_is_an_error_with_the_signal(start, build) -> No
     worker.kill()
     with pytest.raises(WorkerError, match="was killed by SIGKILL; last line of its log: none"):
         worker.request(build("good"), 60)
+
+
+def test_a_failure_names_a_folder_for_temporary_files_that_is_full(start, build, tmp_path, monkeypatch) -> None:
+    free = iter([module.FULL_BYTES - 1, 0, module.FULL_BYTES])
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: SimpleNamespace(free=next(free)))
+    worker, full = start(), f"; {tmp_path} is full: free space there, or set TMPDIR to another folder"
+    with pytest.raises(WorkerError, match=f"No module named 'backends.nowhere'{full}"):
+        worker.request(build("good", stack="nowhere"), 60)
+    with pytest.raises(WorkerError, match=f"last line of its log: the toy is broken{full}"):
+        worker.request(build("dies"), 60)
+    with pytest.raises(WorkerError, match=r"No module named 'backends\.nowhere'$"):
+        start().request(build("good", stack="nowhere"), 60)
 
 
 def test_a_worker_that_hangs_is_killed_after_the_timeout(start, build) -> None:

@@ -34,7 +34,7 @@ def cores(tmp_path, monkeypatch):
     def choose(count, before, after, siblings=(), nodes=()):
         readings = iter([before, after])
         monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(len(before.splitlines()) - 2)))
-        monkeypatch.setattr(counters, "STAT", type("Stat", (), {"read_text": lambda _: next(readings)})())
+        monkeypatch.setattr(counters, "read_lines", lambda _: next(readings).splitlines())
         monkeypatch.setattr(counters, "pause", lambda _: None)
         monkeypatch.setattr(facts, "CPU", tmp_path)
         monkeypatch.setattr(facts, "NODES", tmp_path)
@@ -73,7 +73,9 @@ def test_all_cores_are_chosen_without_an_observation(monkeypatch) -> None:
 
 
 def test_counters_can_be_limited_to_some_cores(monkeypatch) -> None:
-    monkeypatch.setattr(counters, "STAT", type("Stat", (), {"read_text": lambda _: stat(1, 2, 4, steal={1: 3})})())
+    monkeypatch.setattr(
+        counters, "STAT", type("Stat", (), {"read_text": lambda *_, **__: stat(1, 2, 4, steal={1: 3})})()
+    )
     assert counters.counters([1]).steal_ns == 3 * counters.TICK_NS
     assert counters.counters([0]).steal_ns == 0
     assert counters.counters([1]).busy_ns == 2 * counters.TICK_NS

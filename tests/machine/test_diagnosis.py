@@ -13,6 +13,7 @@ import pytest
 from bench.clock import cpu_ns_of
 from bench.machine import counters, diagnosis, facts, resources
 from bench.machine.counters import Counters
+from bench.machine.facts import Machine
 
 
 @pytest.fixture
@@ -63,6 +64,9 @@ def test_steal_and_throttling_come_with_advice(calm) -> None:
         (diagnosis._priority(-20), ""),
         (diagnosis._clock("hpet"), "clocksource=tsc"),
         (diagnosis._clock("tsc"), ""),
+        (diagnosis._quota(2.0, 8), "--cpuset-cpus"),
+        (diagnosis._quota(1.5, 8), "whole cores"),
+        (diagnosis._quota(8.0, 8), ""),
         (diagnosis._memory(2_000_000_000), "fewer arms"),
         (diagnosis._memory(64_000_000_000), ""),
         (diagnosis._instruction_sets([]), "need AVX2"),
@@ -83,11 +87,60 @@ def test_siblings_and_fractional_quotas_get_advice(monkeypatch) -> None:
     assert "whole cores" in quota.advice
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "remedy"),
+    [
+        ("power_source", "battery", "connect the mains"),
+        ("power_source", "mains", ""),
+        ("power_profile", "low-power", "powerprofilesctl set performance"),
+        ("power_profile", "balanced", ""),
+        ("energy_preference", "balance_power", "cpupower set --epp performance"),
+        ("energy_preference", "performance", ""),
+    ],
+)
+def test_what_saves_power_comes_with_a_remedy(field, value, remedy) -> None:
+    (finding,) = diagnosis._power(Machine("CPU", 1, 1, **{field: value}))
+    assert finding.value == value
+    assert (remedy in finding.advice) if remedy else not finding.advice
+
+
+@pytest.mark.parametrize(
+    ("kinds", "frequencies", "mask", "value", "remedy"),
+    [
+        (({0, 1}, {2, 3}), [], {0, 1, 2}, "2 fast and 2 efficient ones; arms run on fast ones", ""),
+        (({0, 1}, {2, 3}), [], {2, 3}, "2 fast and 2 efficient ones", "let it use fast ones"),
+        ((set(), set()), [5_000_000_000, 3_000_000_000], {0, 1}, "3.0 to 5.0 GHz", "taskset --cpu-list"),
+        ((set(), set()), [5_000_000_000, 4_800_000_000], {0, 1}, None, ""),
+        ((set(), set()), [], {0, 1}, None, ""),
+    ],
+)
+def test_cores_of_two_kinds_are_named(monkeypatch, kinds, frequencies, mask, value, remedy) -> None:
+    monkeypatch.setattr(facts, "cores_by_kind", lambda: kinds)
+    monkeypatch.setattr(facts, "arm_cores", lambda: mask & kinds[0] or mask)
+    monkeypatch.setattr(facts, "highest_frequencies_hz", lambda _: frequencies)
+    found = list(diagnosis._kinds_of_cores())
+    assert [value in finding.value for finding in found] == [True] * (value is not None)
+    assert [remedy in finding.advice for finding in found if remedy] == [True] * bool(remedy)
+
+
+def test_a_temporary_folder_that_is_full_or_not_there_is_named(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(diagnosis.compiler, "temporary_folder", lambda: tmp_path)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(diagnosis.shutil, "disk_usage", lambda _: SimpleNamespace(free=5e9))
+    assert diagnosis._temporary_folder() == diagnosis.Finding("Temporary folder", f"{tmp_path}, 5.0 GB free")
+    monkeypatch.setattr(diagnosis.shutil, "disk_usage", lambda _: SimpleNamespace(free=2e8))
+    assert "free 1 GB there, or set TMPDIR" in diagnosis._temporary_folder().advice
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "none"))
+    assert f"TMPDIR={tmp_path / 'none'} is no folder that can be written" in diagnosis._temporary_folder().advice
+
+
 def test_doctor_shows_the_machine_and_the_environments(bench, tmp_path) -> None:
     done = bench("doctor", BENCH_ENVIRONMENTS_DIR=str(tmp_path / "none"))
     assert (done.returncode, done.stderr) == (0, "")
     assert "Instruction sets" in done.stdout
     assert "tox -r -e ipex --notest" in done.stdout.replace("\n", " ")
+    assert "Temporary folder" in done.stdout
+    assert "torch.compile" in done.stdout
 
 
 def test_a_process_that_keeps_a_core_busy_is_named(monkeypatch) -> None:

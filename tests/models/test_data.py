@@ -1,7 +1,9 @@
+import errno
 import gzip
 import hashlib
 import http.server
 import os
+import socket
 import struct
 import threading
 from contextlib import contextmanager
@@ -173,6 +175,30 @@ def test_only_auto_replaces_an_unreachable_mirror_by_synthetic_data(small_set, m
     assert data.load("auto").name == "synthetic"
     with pytest.raises(data.DownloadError):
         data.load("fashion-mnist")
+
+
+def test_a_mirror_that_refuses_at_once_is_not_said_to_be_slow(small_set, monkeypatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    monkeypatch.setenv(data.MIRROR_VARIABLE, f"http://127.0.0.1:{port}/")
+    with pytest.raises(data.DownloadError, match=rf"\(http://127\.0\.0\.1:{port}/: connection refused\); put"):
+        data.load("fashion-mnist")
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (TimeoutError("timed out"), "no response within 10 s"),
+        (socket.gaierror(socket.EAI_NONAME, "Name or service not known"), "name or service not known"),
+        (OSError(errno.ENETUNREACH, "Network is unreachable"), "network is unreachable"),
+    ],
+)
+def test_the_reason_why_a_mirror_is_silent_is_named(monkeypatch, error, reason) -> None:
+    def connect(*_):
+        raise error
+
+    monkeypatch.setattr(socket, "create_connection", connect)
+    assert data._silence("http://mirror.invalid/") == reason
 
 
 def test_the_second_mirror_is_used_when_the_first_fails(small_set, tmp_path) -> None:

@@ -49,6 +49,13 @@ def test_a_missing_environment_is_named_with_the_command_that_makes_it(environme
         environment_of(find_stack("ipex"))
 
 
+def test_a_relative_folder_of_environments_is_that_of_the_command(environments, tmp_path, monkeypatch) -> None:
+    folder = environments("vanilla", torch="2.8.0", cnn_stack_bench="0.1.0")
+    monkeypatch.chdir(tmp_path.parent)
+    monkeypatch.setenv(module.ENVIRONMENTS_DIR, tmp_path.name)
+    assert environment_of(find_stack("pytorch")).python == folder / "bin" / "python"
+
+
 def test_an_environment_without_the_stacks_packages_is_named_with_those_that_it_lacks(environments) -> None:
     environments("ipex", torch="2.8.0", cnn_stack_bench="0.1.0")
     with pytest.raises(MissingEnvironmentError, match=r"lacks intel-extension-for-pytorch; .* tox -r -e ipex"):

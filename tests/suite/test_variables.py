@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from backends.registry import stacks
@@ -39,9 +41,23 @@ def test_restart_variables_are_those_of_all_stacks() -> None:
 
 
 def test_a_library_is_preloaded_from_the_environment_that_has_it(tmp_path) -> None:
-    assert preload_variables("bound", tmp_path) == {}
+    assert preload_variables("bound", tmp_path, tmp_path) == {}
     with pytest.raises(FileNotFoundError, match=r"settings iomp need lib/libiomp5\.so, which is not in this"):
-        preload_variables("iomp", tmp_path)
+        preload_variables("iomp", tmp_path, tmp_path)
     (tmp_path / "lib").mkdir()
     (tmp_path / "lib" / "libiomp5.so").touch()
-    assert preload_variables("iomp", tmp_path) == {"LD_PRELOAD": str(tmp_path / "lib" / "libiomp5.so")}
+    assert preload_variables("iomp", tmp_path, tmp_path) == {"LD_PRELOAD": str(tmp_path / "lib" / "libiomp5.so")}
+
+
+@pytest.mark.parametrize("name", ["my files", "a:b"])
+def test_a_library_whose_path_separates_libraries_is_preloaded_by_a_link(tmp_path, name) -> None:
+    for environment in ("vanilla", "ipex"):
+        folder = tmp_path / name / environment
+        (folder / "lib").mkdir(parents=True)
+        (folder / "lib" / "libiomp5.so").touch()
+        for _ in range(2):
+            library = preload_variables("iomp", folder, tmp_path)["LD_PRELOAD"]
+            assert library == f"{tmp_path}/{environment}/libiomp5.so"
+            assert Path(library).resolve() == folder / "lib" / "libiomp5.so"
+    with pytest.raises(ValueError, match=f"LD_PRELOAD can't hold the blank or colon in .*{name}.*: set TMPDIR"):
+        preload_variables("iomp", folder, tmp_path / name)

@@ -1,4 +1,5 @@
 import os
+import resource
 import sys
 from pathlib import Path
 
@@ -48,6 +49,17 @@ def test_peak_memory_includes_memory_that_was_freed() -> None:
     block = bytearray(before + (64 << 20))
     del block
     assert process.peak_memory_bytes() >= before + (64 << 20)
+
+
+@pytest.mark.parametrize("status", ["", "Name:\tpython\nVmRSS:\t5 kB\n", "VmHWM:\n", "VmHWM:\tmuch kB\n", OSError()])
+def test_peak_memory_is_that_of_the_resource_usage_where_the_kernel_tells_nothing_else(monkeypatch, status) -> None:
+    def read(_):
+        if isinstance(status, OSError):
+            raise status
+        return status
+
+    monkeypatch.setattr(Path, "read_text", read)
+    assert process.peak_memory_bytes() == resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def test_involuntary_switches_never_decrease() -> None:
