@@ -21,7 +21,7 @@ FLAT = {"flat": True}
 # Larger integers would overflow where they become floats.
 MIN_INT, MAX_INT = -(2**63), 2**63 - 1
 # The longest text that a report shows.
-MOST_CHARACTERS = 2000
+LONGEST_TEXT = 2000
 
 
 class CodecError(ValueError):
@@ -41,13 +41,13 @@ def read_json(text: str) -> Any:
     """Return the value in a JSON text that anybody may have written, with texts that are safe to show.
 
     Control characters, and others that change how a text around them is shown, are escaped; what is longer than
-    MOST_CHARACTERS is cut, unless it consists of digits. Raises CodecError for texts that are not JSON, also for those
+    LONGEST_TEXT is cut, unless it consists of digits. Raises CodecError for texts that are not JSON, also for those
     that only Python reads: NaN, infinities and repeated keys.
     """
     try:
         value = _STRICT_JSON.decode(text)
         # Most lines of a journal have neither an escape nor a long text.
-        return value if "\\" not in text and text.isprintable() and len(text) <= MOST_CHARACTERS else _safe(value)
+        return value if "\\" not in text and text.isprintable() and len(text) <= LONGEST_TEXT else _safe(value)
     except (ValueError, RecursionError) as error:
         raise CodecError(f"is not JSON ({error})") from error
 
@@ -64,8 +64,8 @@ def _safe(value: Any) -> Any:
 
 
 def _safe_text(text: str) -> str:
-    if len(text) > MOST_CHARACTERS and not (text.isascii() and text.isdigit()):
-        text = f"{text[:MOST_CHARACTERS]}... ({len(text):,} characters)"
+    if len(text) > LONGEST_TEXT and not (text.isascii() and text.isdigit()):
+        text = f"{text[:LONGEST_TEXT]}... ({len(text):,} characters)"
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() or char in "\n\t" else ascii(char)[1:-1] for char in text)

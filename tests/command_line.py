@@ -48,7 +48,7 @@ def environment_of(cwd: Path, arguments: Sequence[str]) -> dict[str, str]:
     shared = cwd.parents["PYTEST_XDIST_WORKER" in os.environ]
     cache = {"XDG_CACHE_HOME": str(shared / "cache")} if "synthetic" in arguments else {}
     # Runs of other processes of xdist are no disturbance that a test is about.
-    lock = {"BENCH_LOCK": str(cwd / "lock")}
+    lock = {"BENCH_LOCK": str(cwd.with_name(f"{cwd.name}.lock"))}
     return os.environ | {"BENCH_BACKENDS": str(TOYS)} | lock | cache
 
 

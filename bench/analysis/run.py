@@ -114,8 +114,8 @@ class Run:
         if any(not overhead.samples_ns or min(overhead.samples_ns) < 0 for overhead in self.of(Overhead)):
             return "the overhead has no samples, or impossible ones"
         for roof in self.roofs:
-            counted = len(roof.counts) == len(roof.walls_ns) > 0 and min(roof.counts) >= 0 < max(roof.counts)
-            if not counted or min(roof.walls_ns) <= 0 or roof.work <= 0:
+            counted = len(roof.counts) == len(roof.walls_ns) > 0 and min(roof.counts) >= 0
+            if not counted or min(roof.walls_ns) <= 0 or roof.work < 0:
                 return f"the limit '{roof.what}' of {roof.size} is impossible"
         images = {reference.model: len(reference.labels) for reference in self.of(Reference)}
         for reference in self.of(Reference):

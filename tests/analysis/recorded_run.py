@@ -106,8 +106,10 @@ class RecordedRunBuilder:
         write_run(self.folder, self.info)
         (self.folder / JOURNAL).unlink(missing_ok=True)
         with Journal(self.folder) as journal:
-            for record in (*self.records, End("complete", 1)):
+            for record in self.records:
                 journal.append(record)
+            if not any(isinstance(record, End) for record in self.records):
+                journal.append(End("complete", 1))
         return self.folder
 
     def read(self) -> Run:
