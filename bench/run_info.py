@@ -187,7 +187,7 @@ def read_run(folder: Path) -> RunInfo:
     try:
         content = read_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise UserError(f"{path}: not there; name the folder of a run, for instance results/latest") from error
+        raise UserError(f"{path}: not there; name the folder of a run, for instance results/RUN") from error
     except CodecError as error:
         raise UserError(f"{path}: {error}") from error
     except (OSError, UnicodeDecodeError) as error:

@@ -29,7 +29,8 @@ def write_h5(path: Path, network: Network, weights: Weights) -> None:
     """Write a file that Keras's `load_weights` reads, atomically."""
     import h5py
 
-    with atomic_write(path) as partial, h5py.File(partial, "w") as file:
+    # Many network file systems have no locks.
+    with atomic_write(path) as partial, h5py.File(partial, "w", locking=False) as file:
         layers = [placed.name for placed in network.place() if placed.parameter_shapes]
         file.attrs["layer_names"] = [name.encode() for name in layers]
         file.attrs["backend"], file.attrs["keras_version"] = b"tensorflow", b"2.15.0"
@@ -50,7 +51,7 @@ def read_h5(path: Path, network: Network) -> Weights:
     import h5py
 
     try:
-        with h5py.File(path, "r") as file:
+        with h5py.File(path, "r", locking=False) as file:
             root = _inside(file, "model_weights") if "model_weights" in file else file
             layers = [_inside(root, name) for name in _names(root, "layer_names")]
             stored = [_inside(layer, name) for layer in layers for name in _names(layer, "weight_names")]

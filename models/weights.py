@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import UserError
-from models.files import atomic_write
+from models.files import atomic_write, mappable
 
 if TYPE_CHECKING:
     from models.spec import Network, Shape
@@ -74,7 +74,8 @@ def load_arrays(path: Path) -> Weights:
     from safetensors.numpy import load_file
 
     try:
-        return load_file(path)
+        with mappable(path) as source:
+            return load_file(source)
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{path}: can't be read as safetensors ({error})") from error
 
@@ -84,7 +85,7 @@ def read_metadata(path: Path) -> dict[str, str]:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, framework="numpy") as file:
+        with mappable(path) as source, safe_open(source, framework="numpy") as file:
             return dict(file.metadata() or {})
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{path}: can't be read as safetensors ({error})") from error
