@@ -319,11 +319,11 @@ def doctor() -> None:
 
 
 def _console(first_line: str = "") -> BrokenPipeSafeConsole:
-    """Return the console; who watches it sees the first line at once, as imports take a second."""
-    from bench.console import BrokenPipeSafeConsole, is_watched, say
+    """Return the console; on a terminal the first line appears at once, as imports take a second."""
+    from bench.console import BrokenPipeSafeConsole, say
 
     console = BrokenPipeSafeConsole()
-    if first_line and is_watched(console):
+    if first_line and console.file.isatty():
         say(console, first_line, "dim")
     return console
 
