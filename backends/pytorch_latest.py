@@ -41,7 +41,8 @@ class Latest(PyTorch):
         from torchao.quantization.pt2e import quantize_pt2e
         from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer
 
-        exported = torch.export.export(module, (example,)).module()
+        # Tensors of inference mode can't be exported.
+        exported = torch.export.export(module, (example.clone(),)).module()
         return quantise_exported(exported, batches, quantize_pt2e, x86_inductor_quantizer)
 
 
