@@ -41,7 +41,9 @@ class Framework:
 
         # Without strict=True the quantizer finds no layers and leaves the model in fp32 (pytorch/pytorch#160095).
         exported = torch.export.export_for_training(module, (example,), strict=True).module()
-        return quantise_exported(exported, batches, quantize_pt2e, x86_inductor_quantizer)
+        quantised = quantise_exported(exported, batches, quantize_pt2e, x86_inductor_quantizer)
+        torch.ao.quantization.move_exported_model_to_eval(quantised)
+        return quantised
 
     def optimise(self, module: Any, optimizer: Any, spec: TrainingSpec) -> tuple[Any, Any]:
         return module, optimizer
