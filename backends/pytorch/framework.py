@@ -36,18 +36,14 @@ class Framework:
     def quantise(self, module: Any, example: Any, batches: list[Any]) -> Any:
         """Quantise a trained module with PT2E; the ranges come from the batches."""
         import torch
-        from torch.ao.quantization.quantize_pt2e import convert_pt2e, prepare_pt2e
-        from torch.ao.quantization.quantizer import x86_inductor_quantizer as x86
+        from torch.ao.quantization import quantize_pt2e
+        from torch.ao.quantization.quantizer import x86_inductor_quantizer
 
         # Without strict=True the quantizer finds no layers and leaves the model in fp32 (pytorch/pytorch#160095).
         exported = torch.export.export_for_training(module, (example,), strict=True).module()
-        quantizer = x86.X86InductorQuantizer().set_global(x86.get_default_x86_inductor_quantization_config())
-        prepared = prepare_pt2e(exported, quantizer)
-        for batch in batches:
-            prepared(batch)
-        quantised = convert_pt2e(prepared)
+        quantised = quantise_exported(exported, batches, quantize_pt2e, x86_inductor_quantizer)
         torch.ao.quantization.move_exported_model_to_eval(quantised)
-        return quantised.requires_grad_(requires_grad=False)
+        return quantised
 
     def optimise(self, module: Any, optimizer: Any, spec: TrainingSpec) -> tuple[Any, Any]:
         return module, optimizer
@@ -57,6 +53,15 @@ class Framework:
         import torch
 
         return torch.empty_like(parameter).copy_(stored) if stored.shape == parameter.shape else stored
+
+
+def quantise_exported(exported: Any, batches: list[Any], pt2e: Any, x86: Any) -> Any:
+    """Quantise an exported module; `pt2e` and `x86` are the modules with PT2E's steps and the quantizer for x86."""
+    quantizer = x86.X86InductorQuantizer().set_global(x86.get_default_x86_inductor_quantization_config())
+    prepared = pt2e.prepare_pt2e(exported, quantizer)
+    for batch in batches:
+        prepared(batch)
+    return pt2e.convert_pt2e(prepared).requires_grad_(requires_grad=False)
 
 
 def profile(run: Callable[[], Any]) -> tuple[tuple[str, ...], list[str], Any]:

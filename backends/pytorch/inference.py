@@ -64,6 +64,19 @@ def wrapped_in_cpp(module: Any, example: Any, precision: str) -> Any:
     return compile_frozen(channels_last(module, example, precision), "inductor", {"cpp_wrapper": True})
 
 
+# With max_autotune TorchInductor also generates matrix products itself, and takes the fastest. With several threads
+# PyTorch 2.8 opens a second parallel region for what is fused into them, and never closes it: the compiler fails.
+# Without fusion only candidates fail, and another one is taken.
+AUTOTUNE = {"max_autotune": True, "epilogue_fusion": False}
+
+
+def autotuned(options: dict[str, bool]) -> Build:
+    def build(module: Any, example: Any, precision: str) -> Any:
+        return compile_frozen(channels_last(module, example, precision), "inductor", options)
+
+    return build
+
+
 def compile_frozen(module: Any, backend: str, options: dict[str, bool] | None = None) -> Any:
     """Compile for one batch size with frozen weights; a graph break or a compiler failure is an error.
 
@@ -77,28 +90,33 @@ def compile_frozen(module: Any, backend: str, options: dict[str, bool] | None = 
     return torch.compile(module, backend=backend, dynamic=False, fullgraph=True, options=options)
 
 
-def ahead_of_time(module: Any, example: Any, precision: str) -> Any:
+def ahead_of_time(options: dict[str, bool]) -> Build:
     """Compile to a package that runs without Python, and load it; a package that exists is loaded again."""
-    import torch
-    import torch._inductor
 
-    weights = hashlib.sha256(str(module).encode())
-    for tensor in module.state_dict().values():
-        weights.update(tensor.numpy().tobytes())
-    package = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]) / f"{weights.hexdigest()}-{precision}-{len(example)}.pt2"
-    if not package.exists():
-        package.parent.mkdir(parents=True, exist_ok=True)
-        # Other workers of the arm may compile the same package.
-        own = package.with_stem(f"{package.stem}-{os.getpid()}")
-        # Tensors of inference mode can't be exported.
-        with torch.inference_mode(mode=False), torch.no_grad():
-            exported = torch.export.export(channels_last(module, example, precision), (example.clone(),))
-            options = {"freezing": True}
-            torch._inductor.aoti_compile_and_package(exported, package_path=str(own), inductor_configs=options)
-        own.replace(package)
-    loaded = torch._inductor.aoti_load_package(str(package))
-    loaded.package = package
-    return loaded
+    def build(module: Any, example: Any, precision: str) -> Any:
+        import torch
+        import torch._inductor
+
+        weights = hashlib.sha256(str(module).encode())
+        for tensor in module.state_dict().values():
+            weights.update(tensor.numpy().tobytes())
+        name = "-".join((weights.hexdigest(), precision, str(len(example)), *options))
+        package = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]) / f"{name}.pt2"
+        if not package.exists():
+            package.parent.mkdir(parents=True, exist_ok=True)
+            # Other workers of the arm may compile the same package.
+            own = package.with_stem(f"{package.stem}-{os.getpid()}")
+            # Tensors of inference mode can't be exported.
+            with torch.inference_mode(mode=False), torch.no_grad():
+                exported = torch.export.export(channels_last(module, example, precision), (example.clone(),))
+                configs = {"freezing": True} | options
+                torch._inductor.aoti_compile_and_package(exported, package_path=str(own), inductor_configs=configs)
+            own.replace(package)
+        loaded = torch._inductor.aoti_load_package(str(package))
+        loaded.package = package
+        return loaded
+
+    return build
 
 
 # The TorchScript executor specialises the graph during its first runs.
@@ -147,9 +165,19 @@ INFERENCE_BUILDERS = {
         wrapped_in_cpp,
         COMPILED_CALLS,
     ),
+    "max-autotune": InferenceBuilder(
+        Variant("Compiled like `compile`, with the fastest of several matrix products", FLOATS, compiles=True),
+        autotuned(AUTOTUNE),
+        FUSED,
+    ),
     "aot": InferenceBuilder(
         Variant("Exported, and compiled ahead of time to a package (AOTInductor)", FLOATS, compiles=True),
-        ahead_of_time,
+        ahead_of_time({}),
+        COMPILED_CALLS,
+    ),
+    "aot-max-autotune": InferenceBuilder(
+        Variant("Compiled like `aot`, with the fastest of several matrix products", FLOATS, compiles=True),
+        ahead_of_time(AUTOTUNE),
         COMPILED_CALLS,
     ),
 }

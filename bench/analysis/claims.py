@@ -181,6 +181,11 @@ CLAIMS = (
         Ratio(VENDORS_SUITE, MANY, Arm("pytorch", "compile", "bf16"), EAGER, 1.4, 2.3),
     ),
     Claim(
+        "PyTorch 2.5, release blog",
+        "max-autotune over TorchInductor without it, mean of the dynamo suites: up to 1.07x",
+        Ratio(VENDORS_SUITE, MANY, Arm("pytorch", "max-autotune"), COMPILE, 1.07),
+    ),
+    Claim(
         "Intel, community blog 1581842",
         "TensorFlow 2.16 over 2.15, CNNs, batch 1",
         Ratio(VENDORS_SUITE, ONE, Arm("tensorflow-latest", "graph"), GRAPH, 1.02, 1.35),
