@@ -25,6 +25,7 @@ from bench.machine.microarchitecture import instructions
 from bench.records import (
     BlockEnd,
     Check,
+    Choice,
     Conversion,
     End,
     Evidence,
@@ -41,7 +42,7 @@ from bench.records import (
     watched_ns,
 )
 from bench.run_info import read_run
-from bench.suite.arms import LATENCY, TRAINING, Arm, Case, Pair
+from bench.suite.arms import BEST_THREADS, LATENCY, TRAINING, Arm, Case, Pair, Split, usual_split
 from bench.suite.schedule import PRESETS
 from models.errors import UserError
 
@@ -93,9 +94,18 @@ class Run:
             places.add(place)
             if (turn.arm, turn.case) not in participants or not _is_possible(turn, self._cases[turn.case]):
                 return f"the turn of {turn.arm} in block {turn.block} on {turn.case} is impossible"
+        for choice in self.of(Choice):
+            if (choice.arm, choice.case) not in participants or not _is_choice(choice):
+                return f"the threads of {choice.arm} on {choice.case} were not chosen from its trials"
+        return self._damaged_roof() or self._damaged_labels()
+
+    def _damaged_roof(self) -> str | None:
         for roof in self.roofs:
             if len(roof.counts) != len(roof.walls_ns) or min(roof.walls_ns, default=0) <= 0:
                 return f"the limit '{roof.what}' of {roof.size} is impossible"
+        return None
+
+    def _damaged_labels(self) -> str | None:
         images = {reference.model: len(reference.labels) for reference in self.of(Reference)}
         for reference in self.of(Reference):
             if not 0 < len(reference.labels) == len(reference.truth) == images[reference.model]:
@@ -220,8 +230,20 @@ class Run:
         return next(iter(own or original), None)
 
     def threads(self, case: Case) -> int:
-        """Return how many threads each arm had on a case, all of its processes together."""
-        return case.threads or self.info.threads
+        """Return how many threads each arm had on a case, all of its processes together.
+
+        It is the largest possible number where each arm has its own.
+        """
+        return self.info.threads if case.threads in (0, BEST_THREADS) else case.threads
+
+    def split(self, arm: Arm, case: Case) -> Split:
+        """Return how an arm used its cores on a case; a replica has its original's choice."""
+        choice = self.choices.get((arm.original.id, case.id))
+        return Split(choice.streams, choice.threads) if choice else usual_split(case.scenario, self.threads(case))
+
+    @cached_property
+    def choices(self) -> dict[tuple[str, str], Choice]:
+        return {(choice.arm, choice.case): choice for choice in self.of(Choice)}
 
     def images_per_turn(self, case: Case) -> int:
         """Return how many images the time of a turn covers: a batch, or an epoch."""
@@ -252,13 +274,16 @@ class Run:
     def disturbed_rounds(self) -> set[tuple[str, int, int]]:
         """Return (case, block, round) of the rounds in which the arms lost too much of their cores."""
         taken, others, watched = (defaultdict[tuple[str, int, int], float](float) for _ in range(3))
-        threads, machine = {case.id: self.threads(case) for case in self.cases}, self.info.machine
+        machine = self.info.machine
+        threads = {
+            (arm.id, case.id): self.split(arm, case).cores for case in self.cases for arm in self.participants(case)
+        }
         for turn in self._all_turns:
             key, conditions = (turn.case, turn.block, turn.round), turn.conditions
             # Runs that did not record the watched time counted the steal of all cores.
-            cores = machine.cores if conditions.watched_ns is None else threads[turn.case]
+            cores = machine.cores if conditions.watched_ns is None else threads[turn.arm, turn.case]
             taken[key] += conditions.steal_ns / cores + conditions.throttled_ns / machine.usable_cores
-            others[key] += (conditions.foreign_ns or 0) / threads[turn.case]
+            others[key] += (conditions.foreign_ns or 0) / threads[turn.arm, turn.case]
             watched[key] += watched_ns(turn)
         return {
             key
@@ -425,7 +450,7 @@ def timed_share(run: Run) -> float | None:
 def foreign_share(run: Run) -> float | None:
     """Return the CPU time of other processes on the arms' cores, as a share; None if it was not recorded."""
     turns = [
-        (run.threads(case), turn)
+        (run.split(arm, case).cores, turn)
         for case in run.cases
         for arm in run.participants(case)
         for turn in run.turns.get((arm.id, case.id), [])
@@ -453,6 +478,13 @@ def _by_arm_and_case(records: Iterable[_R]) -> dict[tuple[str, str], list[_R]]:
     for record in records:
         groups[record.arm, record.case].append(record)
     return dict(groups)
+
+
+def _is_choice(choice: Choice) -> bool:
+    counts = (count for trial in choice.trials for count in (trial.streams, trial.threads))
+    times = [time for trial in choice.trials for process in trial.times_ns for time in process or (0,)]
+    chosen = (choice.streams, choice.threads) in {(trial.streams, trial.threads) for trial in choice.trials}
+    return chosen and min(*counts, *times, 1) > 0
 
 
 def _is_possible(turn: Turn, case: Case) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from bench.commands.folders import default_run_name, link_latest, run_folder
 from bench.commands.origin import origin_of_now
 from bench.machine.facts import usable_cores
+from bench.suite.arms import BEST_THREADS, TRAINING
 from bench.suite.plan import Plan, make_plan
 from bench.suite.schedule import MAX_SEED
 from bench.suite.suite import Suite, narrow, takes_part
@@ -53,6 +54,8 @@ def run_suite(options: RunOptions, console: Console) -> int:
 def plan_run(options: RunOptions) -> Plan:
     """Return the plan; raises UserError if nothing can be measured, or not all that was named."""
     threads = options.threads or (usable_cores(),)
+    if BEST_THREADS in threads and TRAINING in options.suite.scenarios:
+        raise UserError(f"--threads best: suite {options.suite.name} trains; allowed: whole numbers")
     suite = narrow(
         options.suite,
         models=options.models,
@@ -60,11 +63,11 @@ def plan_run(options: RunOptions) -> Plan:
         precisions=options.precisions,
         chosen_stacks=options.stacks,
         environments=options.environments,
-        threads=threads if len(threads) > 1 else (),
+        threads=threads if len(threads) > 1 or BEST_THREADS in threads else (),
         limits=options.limits,
     )
     seed = secrets.randbelow(MAX_SEED) if options.seed is None else options.seed
-    plan = make_plan(suite, options.preset, seed, max(threads))
+    plan = make_plan(suite, options.preset, seed, usable_cores() if BEST_THREADS in threads else max(threads))
     if not plan.environments:
         raise UserError("no stack can be measured: " + "; ".join(plan.missing.values()))
     if not any(takes_part(arm, case) for arm in suite.measured for case in suite.cases):

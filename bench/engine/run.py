@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from bench.analysis.gates import FAILED, SKIPPED, WITHHELD
 from bench.clock import now_ns
 from bench.engine.block import InferenceBlock
+from bench.engine.choice import choose_splits, searches
 from bench.engine.context import RunContext, Tally, load_models
 from bench.engine.describe import describe_run
 from bench.engine.files import lay_out_images
@@ -80,6 +81,7 @@ def _measure(context: RunContext, tally: Tally, steps: Steps) -> str:
     if plan.suite.inference_models:
         measure_overhead(context, tally)
         compute_references(context, tally, steps)
+        choose_splits(context, tally, steps)
         prove_arms(context, tally, steps)
         measure_limits(context, tally, steps)
     return measure_blocks(context, tally, steps)
@@ -120,6 +122,7 @@ def total_weights(plan: Plan) -> dict[str, float]:
     proven = [arm for group in inference_groups(plan) for arm in group.arms if arm == arm.original]
     return {
         "reference": len(models) * ORACLE_WEIGHT,
+        "search": sum(search.weight(plan) for search in searches(plan)),
         "proof": sum(map(proof_weight, proven)),
         "limits": len(plan.thread_counts) * LIMIT_WEIGHT if models else 0,
         "block": sum(_block_weight(plan, block) for block in plan.schedule),

@@ -14,6 +14,7 @@ from bench.analysis.speedups import (
     speedups,
     withheld,
 )
+from bench.suite.arms import THROUGHPUT
 from models.data import SYNTHETIC_WARNING
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from bench.analysis.run import Run
     from bench.analysis.speedups import Speedup
     from bench.analysis.stats import Interval
-    from bench.suite.arms import Case
+    from bench.suite.arms import Case, Split
 
 # Smaller numbers are written with an exponent.
 SMALL_NUMBER = 1e-3
@@ -72,6 +73,11 @@ def ratio(estimate: Estimate | None) -> str:
 def case_title(run: Run, case: Case) -> str:
     """Return the title of a case's tables, which says so if the data is synthetic."""
     return case.label + (" [SYNTHETIC DATA]" if run.data == "synthetic" else "")
+
+
+def split_text(case: Case, split: Split) -> str:
+    """Return the number of threads or, for throughput, those of the streams and of each of them."""
+    return f"{split.streams} x {split.threads}" if case.scenario == THROUGHPUT else str(split.threads)
 
 
 def headline(run: Run, row: Speedup) -> str:
