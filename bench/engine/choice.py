@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from bench.clock import now_ns
 from bench.engine.block import MAX_OVERRUN, MIN_ROUNDS, run_slice, typical_ns, warm_up_medians_ns
-from bench.engine.build import build_sessions, start_group
+from bench.engine.build import build_sessions, converted_files, start_group
 from bench.engine.workers import WorkerError, threads_for, wait_until_idle
 from bench.machine.counters import quiet_core_sets
 from bench.records import Choice, SplitTrial
@@ -66,6 +66,11 @@ def choose_splits(context: RunContext, tally: Tally, steps: Steps) -> None:
     for search in searches(context.plan):
         contest = Contest(context, tally, search, rng)
         if len(search.splits) > 1:
+            try:
+                # Alone on the machine, because the time of a conversion is stored.
+                converted_files(context, tally, search.arm, search.cases[0])
+            except WorkerError as error:
+                contest.failures |= dict.fromkeys(search.splits, error)
             for _ in range(context.plan.preset.search_processes):
                 contest.measure()
         for case in search.cases:

@@ -22,12 +22,10 @@ from bench.engine.build import (
     start_group,
     workers_and_threads,
 )
-from bench.engine.files import read_ahead
 from bench.engine.workers import WorkerError, threads_for, wait_until_idle
 from bench.machine.counters import quiet_core_sets
 from bench.records import Conversion, Parity, Proof, Reference, Start
 from bench.suite.arms import BEST_THREADS
-from bench.suite.environments import HARNESS
 from bench.suite.plan import planned_pairs
 from bench.suite.variables import ISA_LIMITS
 from bench.worker.messages import Predict, Prove, Save
@@ -106,9 +104,6 @@ def prove_arms(context: RunContext, tally: Tally, steps: Steps) -> None:
     For its cold start an arm is alone on the idle machine. Nothing else here is a time. So arms do it side by side, as
     many as there are sets of cores of their own.
     """
-    environments = {item.folder for item in context.plan.environments.values() if item.name != HARNESS}
-    if environments:
-        read_ahead(environments, context.scratch)
     for group in inference_groups(context.plan):
         case = group.cases[0]
         splits = {

@@ -15,7 +15,7 @@ from bench.engine.block import InferenceBlock
 from bench.engine.choice import choose_splits, searches
 from bench.engine.context import RunContext, Tally, load_models
 from bench.engine.describe import describe_run
-from bench.engine.files import lay_out_images
+from bench.engine.files import lay_out_images, read_ahead
 from bench.engine.limits import LIMIT_WEIGHT, measure_limits, measure_overhead
 from bench.engine.proof import ORACLE_WEIGHT, compute_references, inference_groups, proof_weight, prove_arms
 from bench.engine.training_block import TrainingBlock
@@ -23,6 +23,7 @@ from bench.journal import JOURNAL, Journal
 from bench.machine import resources
 from bench.records import End, Failure
 from bench.run_info import write_run
+from bench.suite.environments import HARNESS
 from bench.suite.suite import TRAINING_IMAGES, takes_part
 from models.data import split
 from models.errors import UserError
@@ -81,6 +82,8 @@ def _measure(context: RunContext, tally: Tally, steps: Steps) -> str:
     if plan.suite.inference_models:
         measure_overhead(context, tally)
         compute_references(context, tally, steps)
+        if environments := {item.folder for item in plan.environments.values() if item.name != HARNESS}:
+            read_ahead(environments, context.scratch)
         choose_splits(context, tally, steps)
         prove_arms(context, tally, steps)
         measure_limits(context, tally, steps)

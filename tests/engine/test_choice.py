@@ -157,6 +157,29 @@ def test_an_arm_of_which_all_numbers_fail_has_no_choice(machine, tally, monkeypa
     ]
 
 
+def test_files_are_converted_alone_before_the_processes_of_a_search_start(machine, tally, monkeypatch) -> None:
+    context, started = machine
+    alive = []
+    monkeypatch.setattr(
+        module, "converted_files", lambda *_: alive.append([group for group in started if not group.stopped])
+    )
+    choose_splits(context, tally, CountedSteps())
+    assert alive == [[], []]
+    assert len(started) == 2 * len(COUNTS)
+
+
+def test_a_conversion_that_fails_starts_nothing(machine, tally, monkeypatch) -> None:
+    context, started = machine
+
+    def fail(*_):
+        raise WorkerError("no model")
+
+    monkeypatch.setattr(module, "converted_files", fail)
+    choose_splits(context, tally, CountedSteps())
+    assert not started
+    assert {failure.reason for failure in tally.journal.of(Failure)} == {"no model"}
+
+
 def test_long_calls_end_a_search_after_four_rounds(machine, tally, monkeypatch) -> None:
     """Slices of 1 ms that take 120 ms."""
     context, _ = machine
