@@ -304,7 +304,7 @@ def read_back(group: WorkerGroup, arm: Arm, case: Case, split: Split) -> ProofRe
 
 
 def combined_proof(replies: Sequence[ProofReply], arm: Arm, threads: int) -> ProofReply:
-    """Return the first worker's proof with the memory of all workers.
+    """Return the first worker's proof, with the memory and the cores of all workers.
 
     Raises WorkerError when a worker ran at another precision, or with another number of threads, than was asked for.
     """
@@ -317,7 +317,8 @@ def combined_proof(replies: Sequence[ProofReply], arm: Arm, threads: int) -> Pro
                 raise WorkerError(f"proof failed: {what} read back as {actual}, asked for {expected}")
         if limit := ISA_LIMITS.get(arm.settings):
             _require_limit(limit, arm.settings, reply.kernels)
-    return replace(replies[0], memory_bytes=sum(reply.memory_bytes for reply in replies))
+    cores = sorted({core for reply in replies for core in reply.cores})
+    return replace(replies[0], memory_bytes=sum(reply.memory_bytes for reply in replies), cores=tuple(cores))
 
 
 def _require_limit(limit: IsaLimit, settings: str, kernels: Sequence[str]) -> None:

@@ -91,7 +91,7 @@ def test_best_threads_are_the_last_column_of_a_sweep_and_have_no_place_on_its_ax
         assert [case.threads for case in sweep.cases] == [*COUNTS, BEST_THREADS]
         assert sweep.heading(sweep.cases[-1]) == "best threads"
         assert sweep.places == [*COUNTS]
-        assert all(curve.points[-1].gain.blocks == 2 for curve in sweep.curves)
+        assert [[point.case for point in curve.points] for curve in sweep.curves] == [[*sweep.cases]] * len(ARMS)
 
 
 def test_cases_with_equal_batch_sizes_and_threads_are_not_a_sweep(tmp_path) -> None:

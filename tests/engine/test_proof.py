@@ -79,9 +79,9 @@ def test_references_are_stored_and_then_read_from_the_cache(context, tally, monk
     assert [weight for weight, _ in steps] == [module.ORACLE_WEIGHT] * 2
 
 
-def test_a_proof_of_several_workers_is_that_of_the_first_with_the_memory_of_all() -> None:
-    replies = [PROOF, replace(PROOF, kernels=("other",), memory_bytes=7)]
-    assert combined_proof(replies, ORACLE, 1) == replace(PROOF, memory_bytes=12)
+def test_a_proof_of_several_workers_is_that_of_the_first_with_the_memory_and_the_cores_of_all() -> None:
+    replies = [replace(PROOF, cores=(2, 3)), replace(PROOF, kernels=("other",), memory_bytes=7, cores=(0, 1))]
+    assert combined_proof(replies, ORACLE, 1) == replace(PROOF, memory_bytes=12, cores=(0, 1, 2, 3))
 
 
 @pytest.mark.parametrize(
