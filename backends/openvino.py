@@ -68,7 +68,7 @@ CONFIGURATIONS = {
     ),
     "throughput": Configuration(
         Variant(
-            "Throughput hint, one stream per core, asynchronous queue",
+            "Throughput hint, an asynchronous queue of as many batches as streams",
             PRECISIONS,
             asynchronous=True,
             conversion=PYTORCH,
@@ -107,7 +107,7 @@ class OpenVINOSession:
         model = read_ir(ov.Core(), spec)
         properties = {"INFERENCE_NUM_THREADS": str(threads), **configuration.properties}
         if variant.asynchronous:
-            properties["NUM_STREAMS"] = str(threads)
+            properties["NUM_STREAMS"] = str(spec.streams)
         if configuration.hint_precision:
             properties["INFERENCE_PRECISION_HINT"] = PRECISION_HINTS[spec.precision]
         self._compiled = ov.Core().compile_model(model, "CPU", properties)
@@ -116,7 +116,7 @@ class OpenVINOSession:
         self._request, self._share_inputs = self._compiled.create_infer_request(), configuration.share_inputs
         self._queue: Any = None
         if variant.asynchronous:
-            self._queue = ov.AsyncInferQueue(self._compiled, threads)
+            self._queue = ov.AsyncInferQueue(self._compiled, spec.streams)
             self._queue.set_callback(_copy_logits)
 
     def prepare(self, images: F32) -> F32:
@@ -139,7 +139,8 @@ class OpenVINOSession:
     def prove(self, batch: F32) -> Proof:
         """Read back the kernels and properties of the compiled model.
 
-        Raises ProofError when the queue and a single request return different logits.
+        Raises ProofError when the queue and a single request return different logits, or when the model was compiled
+        for another number of streams than the queue has requests.
         """
         logits = self.step(batch)
         if self._queue is not None and not all(np.array_equal(array, logits) for array in self._queue_logits(batch)):
@@ -147,6 +148,8 @@ class OpenVINOSession:
         kernels = sorted({f"{kind} {name} {precision}" for kind, name, precision in self._nodes()})
         names = ("PERFORMANCE_HINT", "NUM_STREAMS", "INFERENCE_PRECISION_HINT", "EXECUTION_MODE_HINT")
         properties = {name: self._property(name) for name in names}
+        if self._queue is not None and int(properties["NUM_STREAMS"]) != len(self._queue):
+            raise ProofError(f"NUM_STREAMS read back as {properties['NUM_STREAMS']}, asked for {len(self._queue)}")
         threads = int(self._property("INFERENCE_NUM_THREADS"))
         return Proof(self._effective_precision(), threads, tuple(kernels), _versions() | properties)
 

@@ -96,7 +96,7 @@ class InferenceSpec:
     """A network to build for inference at one batch size, in one variant and precision.
 
     `calibration` holds standardised NHWC training images, from which int8 takes its ranges. `files` is the folder that
-    the variant's conversion has filled.
+    the variant's conversion has filled. `streams` is how many batches an asynchronous variant keeps in flight.
     """
 
     network: Network
@@ -106,6 +106,7 @@ class InferenceSpec:
     batch_size: int
     calibration: F32
     files: Path | None = None
+    streams: int = 1
 
 
 @dataclass(frozen=True)

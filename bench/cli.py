@@ -73,7 +73,11 @@ def run(
         str | None, typer.Option(metavar="NAME[,NAME...]", help="Replace the suite's precisions")
     ] = None,
     threads: Annotated[
-        str | None, typer.Option(metavar="N[,N...]", help="Numbers of threads; default: one for each usable core")
+        str | None,
+        typer.Option(
+            metavar="N[,N...]",
+            help="Numbers of threads, or best: for each arm its fastest one; default: one for each usable core",
+        ),
     ] = None,
     isa: Annotated[
         str | None,
@@ -106,7 +110,7 @@ def run(
         models=_names("--model", model),
         batch_sizes=_numbers("--batch-size", batch_size),
         precisions=_names("--precision", precision),
-        threads=tuple(dict.fromkeys(map(_thread_count, _numbers("--threads", threads)))),
+        threads=_thread_counts(threads),
         limits=_names("--isa", isa),
         data=data,
         seed=None if seed == RANDOM_SEED else seed,
@@ -342,6 +346,17 @@ def _numbers(option: str, text: str | None) -> tuple[int, ...]:
         if isinstance(error, UserError):
             raise
         raise UserError(f"{option} {text}: allowed: whole numbers, separated by commas") from error
+
+
+def _thread_counts(text: str | None) -> tuple[int, ...]:
+    from bench.suite.arms import BEST_THREADS
+
+    counts = []
+    for name in _names("--threads", text):
+        if name != "best" and not name.removeprefix("-").isdecimal():
+            raise UserError(f"--threads {text}: allowed: whole numbers and best, separated by commas")
+        counts.append(BEST_THREADS if name == "best" else _thread_count(int(name)))
+    return tuple(dict.fromkeys(counts))
 
 
 def _thread_count(threads: int | None) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from statistics import fmean, median
 from typing import TYPE_CHECKING, TypeAlias, get_args
 
 from bench.codec import FLAT, CodecError, decode, encode, read_json
@@ -60,6 +61,35 @@ class Start:
     @property
     def total_ns(self) -> int:
         return self.import_ns + self.build_ns + self.first_call_ns
+
+
+@dataclass(frozen=True)
+class SplitTrial:
+    """An arm's times per batch with one split of its cores: a time for each round of each process or worker group.
+
+    A split that could not be measured has none, and a reason.
+    """
+
+    streams: int
+    threads: int
+    times_ns: tuple[tuple[int, ...], ...]
+    failure: str = ""
+
+    @property
+    def time_ns(self) -> float | None:
+        """Return the mean over processes of the median over their rounds."""
+        return fmean(map(median, self.times_ns)) if self.times_ns else None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The split of its cores that an arm has in all blocks of a case, and the trials that it was chosen from."""
+
+    arm: str
+    case: str
+    streams: int
+    threads: int
+    trials: tuple[SplitTrial, ...]
 
 
 @dataclass(frozen=True)
@@ -279,6 +309,7 @@ Record: TypeAlias = (
     Reference
     | Conversion
     | Start
+    | Choice
     | Proof
     | Parity
     | Check

@@ -11,7 +11,7 @@ from conftest import ROOT
 
 # Each room may import those above it in this list, as far as `MAY_IMPORT` does not narrow that down.
 ROOMS = [
-    "models", "backends", "clock", "codec", "worker", "machine", "records", "journal", "withdrawal", "suite",
+    "models", "backends", "clock", "codec", "cache", "worker", "machine", "records", "journal", "withdrawal", "suite",
     "run_info", "console", "analysis", "engine", "training", "report", "commands", "cli",
 ]  # fmt: skip
 MAY_IMPORT = {
@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "backends": {"models"},
     "clock": set(),
     "codec": set(),
+    "cache": {"models", "backends"},
     "worker": {"models", "backends", "clock", "codec"},
     "machine": {"clock"},
     "records": {"codec", "worker"},

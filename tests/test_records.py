@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from bench.codec import CodecError
 from bench.records import (
     KINDS,
+    Choice,
     Conditions,
     End,
     Failure,
@@ -16,6 +17,7 @@ from bench.records import (
     Record,
     Reference,
     Slice,
+    SplitTrial,
     Start,
     TrainedEpoch,
     from_line,
@@ -27,6 +29,7 @@ from bench.worker.messages import EpochReply
 CONDITIONS = Conditions(1, 2, 3, 4, 0.5, None, -7, 12)
 SLICE = Slice("a", "c", 1, 0, 2, (5, 6, 7), (1, 2), (10, 20), 30, 1, CONDITIONS)
 EPOCH = TrainedEpoch("a", "c", 1, 0, 2, EpochReply(10, 0.5, 11, 12, 1, "d", 7, 0), 0.25, CONDITIONS)
+CHOICE = Choice("a", "c", 2, 4, (SplitTrial(2, 4, ((5, 6), (7, 8))), SplitTrial(8, 1, (), "exited")))
 PROOF = Proof("a", "c", "fp32", 2, ("k", "l"), {"v": "1"}, 10, "0", 0.9, 1e-6, 1.0, 5, 7)
 
 json_values = st.recursive(
@@ -38,7 +41,7 @@ field_names = st.sampled_from([name for kind in KINDS.values() for name in kind.
 
 
 @pytest.mark.parametrize(
-    "record", [SLICE, EPOCH, PROOF, Overhead((1, 2)), Overhead(()), Start("a", "c", True, 1, 2, 3)]
+    "record", [SLICE, EPOCH, PROOF, Overhead((1, 2)), Overhead(()), CHOICE, Start("a", "c", True, 1, 2, 3)]
 )
 def test_a_record_is_read_back_unchanged(record) -> None:
     assert from_line(to_line(record)) == record

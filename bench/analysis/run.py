@@ -28,6 +28,7 @@ from bench.records import (
     SETTLED,
     BlockEnd,
     Check,
+    Choice,
     Conversion,
     End,
     Evidence,
@@ -45,7 +46,7 @@ from bench.records import (
     watched_ns,
 )
 from bench.run_info import read_run
-from bench.suite.arms import LATENCY, TRAINING, Arm, Case, Pair
+from bench.suite.arms import BEST_THREADS, LATENCY, TRAINING, Arm, Case, Pair, Split, usual_split
 from bench.suite.schedule import PRESETS
 from bench.suite.user_variables import usable_instruction_sets
 from bench.withdrawal import read_withdrawal
@@ -90,7 +91,7 @@ class Run:
         # By arm, case and rule; a report needs them many times.
         self._block_latencies_ns: dict[tuple[str, str, Rule], dict[int, float]] = {}
         self._all_turns: list[Turn] = [*self.of(Slice), *self.of(TrainedEpoch)]
-        if damage := self._impossible_turn() or self._impossible_record():
+        if damage := self._impossible_turn() or self._impossible_record() or self._impossible_labels():
             raise UserError(f"{folder / JOURNAL}: damaged: {damage}")
 
     def _impossible_turn(self) -> str | None:
@@ -104,6 +105,9 @@ class Run:
             places.add(place)
             if (turn.arm, turn.case) not in participants or not _is_possible(turn, self._cases[turn.case]):
                 return f"the turn of {turn.arm} in block {turn.block} on {turn.case} is impossible"
+        for choice in self.of(Choice):
+            if (choice.arm, choice.case) not in participants or not _is_choice(choice):
+                return f"the threads of {choice.arm} on {choice.case} were not chosen from its trials"
         return None
 
     def _impossible_record(self) -> str | None:
@@ -117,6 +121,10 @@ class Run:
             counted = len(roof.counts) == len(roof.walls_ns) > 0 and min(roof.counts) >= 0
             if not counted or min(roof.walls_ns) <= 0 or roof.work < 0:
                 return f"the limit '{roof.what}' of {roof.size} is impossible"
+        return None
+
+    def _impossible_labels(self) -> str | None:
+        """Return a description of the first labels that are not one for each image, or None."""
         images = {reference.model: len(reference.labels) for reference in self.of(Reference)}
         for reference in self.of(Reference):
             if not 0 < len(reference.labels) == len(reference.truth) == images[reference.model]:
@@ -244,8 +252,20 @@ class Run:
         return next(iter(own or original), None)
 
     def threads(self, case: Case) -> int:
-        """Return how many threads each arm had on a case, all of its processes together."""
-        return case.threads or self.info.threads
+        """Return how many threads each arm had on a case, all of its processes together.
+
+        It is the largest possible number where each arm has its own.
+        """
+        return self.info.threads if case.threads in (0, BEST_THREADS) else case.threads
+
+    def split(self, arm: Arm, case: Case) -> Split:
+        """Return how an arm used its cores on a case; a replica has its original's choice."""
+        choice = self.choices.get((arm.original.id, case.id))
+        return Split(choice.streams, choice.threads) if choice else usual_split(case.scenario, self.threads(case))
+
+    @cached_property
+    def choices(self) -> dict[tuple[str, str], Choice]:
+        return {(choice.arm, choice.case): choice for choice in self.of(Choice)}
 
     def images_per_turn(self, case: Case) -> int:
         """Return how many images the time of a turn covers: a batch, or an epoch."""
@@ -276,13 +296,16 @@ class Run:
     def disturbed_rounds(self) -> set[tuple[str, int, int]]:
         """Return (case, block, round) of the rounds in which the arms lost too much of their cores."""
         taken, others, watched = (defaultdict[tuple[str, int, int], float](float) for _ in range(3))
-        threads, machine = {case.id: self.threads(case) for case in self.cases}, self.info.machine
+        machine = self.info.machine
+        threads = {
+            (arm.id, case.id): self.split(arm, case).cores for case in self.cases for arm in self.participants(case)
+        }
         for turn in self._all_turns:
             key, conditions = (turn.case, turn.block, turn.round), turn.conditions
             # Runs that did not record the watched time counted the steal of all cores.
-            cores = machine.cores if conditions.watched_ns is None else threads[turn.case]
+            cores = machine.cores if conditions.watched_ns is None else threads[turn.arm, turn.case]
             taken[key] += (conditions.steal_ns or 0) / cores + (conditions.throttled_ns or 0) / machine.usable_cores
-            others[key] += (conditions.foreign_ns or 0) / threads[turn.case]
+            others[key] += (conditions.foreign_ns or 0) / threads[turn.arm, turn.case]
             watched[key] += watched_ns(turn)
         return {
             key
@@ -449,7 +472,7 @@ def timed_share(run: Run) -> float | None:
 def foreign_share(run: Run) -> float | None:
     """Return the CPU time of other processes on the arms' cores, as a share; None if it was not recorded."""
     turns = [
-        (run.threads(case), turn)
+        (run.split(arm, case).cores, turn)
         for case in run.cases
         for arm in run.participants(case)
         for turn in run.turns.get((arm.id, case.id), [])
@@ -477,6 +500,13 @@ def _by_arm_and_case(records: Iterable[_R]) -> dict[tuple[str, str], list[_R]]:
     for record in records:
         groups[record.arm, record.case].append(record)
     return dict(groups)
+
+
+def _is_choice(choice: Choice) -> bool:
+    counts = (count for trial in choice.trials for count in (trial.streams, trial.threads))
+    times = [time for trial in choice.trials for process in trial.times_ns for time in process or (0,)]
+    chosen = (choice.streams, choice.threads) in {(trial.streams, trial.threads) for trial in choice.trials}
+    return chosen and min(*counts, *times, 1) > 0
 
 
 def _is_possible(turn: Turn, case: Case) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from bench.analysis.gates import estimate_of
 from bench.analysis.latency import AS_IT_WAS
-from bench.suite.arms import Case, threads_label
+from bench.suite.arms import BEST_THREADS, Case, threads_label
 
 if TYPE_CHECKING:
     from bench.analysis.gates import Estimate
@@ -60,6 +60,11 @@ class Sweep:
         common = threads_label(case.threads) if self.over == BATCH_SIZE else f"batch {case.batch_size}"
         return ", ".join(filter(None, (case.model, case.scenario, common)))
 
+    @property
+    def places(self) -> list[float]:
+        """Return the places on a numeric axis; best threads have none."""
+        return [place for case in self.cases if math.isfinite(place := value(case, self.over))]
+
     def heading(self, case: Case) -> str:
         return str(case.batch_size) if self.over == BATCH_SIZE else threads_label(case.threads)
 
@@ -79,8 +84,11 @@ def sweeps(run: Run) -> list[Sweep]:
     return [sweep for sweep in candidates if sweep.curves]
 
 
-def value(case: Case, over: str) -> int:
-    return case.batch_size if over == BATCH_SIZE else case.threads
+def value(case: Case, over: str) -> float:
+    """Return the place of a case on the axis of a sweep; best threads are the last."""
+    if over == BATCH_SIZE:
+        return case.batch_size
+    return math.inf if case.threads == BEST_THREADS else case.threads
 
 
 def _sweep(run: Run, over: str, cases: list[Case]) -> Sweep:

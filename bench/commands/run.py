@@ -15,6 +15,7 @@ from bench.journal import read_journal
 from bench.machine.facts import usable_cores
 from bench.records import INTERRUPTED, in_force
 from bench.run_info import read_run
+from bench.suite.arms import BEST_THREADS, TRAINING
 from bench.suite.plan import Plan, make_plan
 from bench.suite.schedule import MAX_SEED
 from bench.suite.suite import Suite, narrow, takes_part
@@ -63,6 +64,8 @@ def run_suite(options: RunOptions, console: Console) -> int:
 def plan_run(options: RunOptions) -> Plan:
     """Return the plan; raises UserError if nothing can be measured, or not all that was named."""
     threads = options.threads or (usable_cores(),)
+    if BEST_THREADS in threads and TRAINING in options.suite.scenarios:
+        raise UserError(f"--threads best: suite {options.suite.name} trains; allowed: whole numbers")
     suite = narrow(
         options.suite,
         models=options.models,
@@ -70,7 +73,7 @@ def plan_run(options: RunOptions) -> Plan:
         precisions=options.precisions,
         chosen_stacks=options.stacks,
         environments=options.environments,
-        threads=threads if len(threads) > 1 else (),
+        threads=threads if len(threads) > 1 or BEST_THREADS in threads else (),
         limits=options.limits,
     )
     seed = options.seed
@@ -78,7 +81,8 @@ def plan_run(options: RunOptions) -> Plan:
         seed = read_run(unfinished_run(options.results, options.resume)).seed
     elif seed is None:
         seed = secrets.randbelow(MAX_SEED)
-    plan = make_plan(suite, options.preset, seed, max(threads), options.variables)
+    most = usable_cores() if BEST_THREADS in threads else max(threads)
+    plan = make_plan(suite, options.preset, seed, most, options.variables)
     if not plan.environments:
         raise UserError("no stack can be measured: " + "; ".join(plan.missing.values()))
     if not any(takes_part(arm, case) for arm in suite.measured for case in suite.cases):
@@ -102,9 +106,9 @@ def measure(
 
     `is_latest` lets results/latest point to it.
     """
+    from bench.cache import require_writable
     from bench.commands.lock import only_measurement
     from bench.console import say, steps
-    from bench.engine.cache import require_writable
     from bench.engine.run import measure_run, total_weights
     from bench.engine.workers import timeout_factor
     from bench.machine.diagnosis import disturbances

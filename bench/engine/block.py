@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise, product
+from itertools import cycle, islice, pairwise, product
 from queue import SimpleQueue
 from statistics import median
 from typing import TYPE_CHECKING, TypeVar
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from bench.engine.context import RunContext, Tally
     from bench.engine.workers import WorkerGroup
     from bench.records import Turn
-    from bench.suite.arms import Arm, Case
+    from bench.suite.arms import Arm, Case, Split
     from bench.suite.schedule import Block, Round
     from bench.worker.messages import ProofReply, SliceReply
 
@@ -50,8 +50,9 @@ class BlockRunner(ABC):
     def __init__(self, context: RunContext, tally: Tally, block: Block) -> None:
         self.context, self.tally, self.block = context, tally, block
         self.groups: dict[str, WorkerGroup] = {}
-        # The same for all arms of the block.
-        self.cores: list[int] = []
+        # How each arm uses its cores, and which they are: without a choice of its own, the same ones for all arms.
+        self.splits: dict[str, Split] = {}
+        self.cores: dict[str, Sequence[int]] = {}
         self._cases = {case.id: case for case in context.plan.suite.cases if case.id in block.cases}
         self._arms = {arm.id: arm for arm in context.plan.arms}
         # Whether arms have cores of their own while they are built.
@@ -75,7 +76,11 @@ class BlockRunner(ABC):
         An arm that fails leaves the block; the others continue.
         """
         times = [now_ns()]
-        self.cores = counters.quiet_cores(self.context.plan.threads_of(self.cases[0]))
+        self.splits = {
+            arm_id: self.context.split_of(self.tally, self._arms[arm_id], self.cases[0]) for arm_id in self.block.start
+        }
+        sets = counters.quiet_core_sets({split.cores for split in self.splits.values()})
+        self.cores = {arm_id: sets[split.cores] for arm_id, split in self.splits.items()}
         try:
             self._build_all()
             times.append(now_ns())
@@ -150,17 +155,20 @@ class BlockRunner(ABC):
         """Start and build arms; return the errors of those that failed."""
         errors, builds = {}, {}
         places = SimpleQueue[tuple[int, ...]]()
-        sets = core_sets(self.cases[0], self.cores)
+        most = max(map(tuple, self.cores.values()), key=len)
+        sets = core_sets(self.cases[0], most)
         self._apart = len(sets) > 1
-        # A start uses one thread for most of its time.
-        for cores in sets if self._apart else sets * (facts.usable_cores() + 1):
+        # A start uses one thread for most of its time. Arms with fewer cores than others start on different ones.
+        turned = [most[first:] + most[:first] for first in range(len(most))]
+        for cores in sets if self._apart else islice(cycle(turned), facts.usable_cores() + 1):
             places.put(cores)
         with threads_for(self.groups, places.qsize()) as pool:
             for arm_id in arm_ids:
                 arm = self._arms[arm_id]
                 try:
                     # In the main thread: PR_SET_PDEATHSIG kills a worker when the thread that started it ends.
-                    group = start_group(self.context, arm, self.cases[0], restart_variables())
+                    caches = self.context.caches(arm, self.cases[0])
+                    group = start_group(self.context, arm, self.splits[arm_id], caches, restart_variables())
                 except WorkerError as error:
                     errors[arm_id] = error
                     continue
@@ -179,8 +187,9 @@ class BlockRunner(ABC):
             resources.require_memory(self.tally.memory_of(arm))
         except MemoryError as error:
             raise WorkerError(f"{error}; measure fewer arms at a time: --stack, --precision, --model") from error
-        own = places.get()
-        cores = own if can_move(arm) else self.cores
+        own, final = places.get(), self.cores[arm.id]
+        is_movable = can_move(arm, self.splits[arm.id])
+        cores = tuple(sorted(own[: len(final)])) if is_movable else final
         try:
             group.wait_until_ready()
             for case in self.cases:
@@ -188,10 +197,10 @@ class BlockRunner(ABC):
                     self.prepare(group, arm, case, cores)
                     if self._apart:
                         self.check(arm, case)
-                        if cores == own:
+                        if is_movable:
                             self.warm_up(arm, case)
                             self._warm.add((arm.id, case.id))
-            move_group(group, cores, self.cores)
+            move_group(group, cores, final)
         finally:
             places.put(own)
 
@@ -214,9 +223,10 @@ class BlockRunner(ABC):
 
     def _store_evidence(self, arm: Arm, case: Case) -> None:
         evidence = self.read_back(arm, case)
-        if not set(evidence.cores) <= set(self.cores):
-            raise WorkerError(f"proof failed: its threads may use the cores {evidence.cores}, asked for {self.cores}")
-        cores, threads = median(self._used_cores[arm.id, case.id]), self.context.plan.threads_of(case)
+        if not set(evidence.cores) <= set(self.cores[arm.id]):
+            own = self.cores[arm.id]
+            raise WorkerError(f"proof failed: its threads may use the cores {evidence.cores}, asked for {own}")
+        cores, threads = median(self._used_cores[arm.id, case.id]), self.splits[arm.id].cores
         if cores > gates.MAX_CORES_SHARE * threads:
             raise WorkerError(f"proof failed: used {cores:.2f} cores, asked for {threads} threads")
         self.tally.journal.append(
@@ -231,10 +241,10 @@ class BlockRunner(ABC):
         others = [pid for arm_id, group in self.groups.items() if arm_id != arm.id for pid in group.pids]
         wait_until_idle(others, self._recent or others)
         self._recent = own
-        start = now_ns()
-        before, spent_before = counters.counters(self.cores), (cpu_ns_of_all(own), cpu_ns_of_all(others), cpu_ns())
+        start, cores = now_ns(), self.cores[arm.id]
+        before, spent_before = counters.counters(cores), (cpu_ns_of_all(own), cpu_ns_of_all(others), cpu_ns())
         result = work()
-        after, spent_after = counters.counters(self.cores), (cpu_ns_of_all(own), cpu_ns_of_all(others), cpu_ns())
+        after, spent_after = counters.counters(cores), (cpu_ns_of_all(own), cpu_ns_of_all(others), cpu_ns())
         spent = [end - begin for end, begin in zip(spent_after, spent_before, strict=True)]
         busy_ns = counters.growth(before.busy_ns, after.busy_ns)
         return result, Conditions(
@@ -270,7 +280,7 @@ class InferenceBlock(BlockRunner):
         return turn.number >= MIN_ROUNDS and self._spent_ns[turn.case] > MAX_OVERRUN * planned_ns
 
     def prepare(self, group: WorkerGroup, arm: Arm, case: Case, cores: Sequence[int]) -> None:
-        build_sessions(self.context, self.tally, group, arm, case, cores, reported=False)
+        build_sessions(self.context, self.tally, group, arm, case, self.splits[arm.id], cores, reported=False)
 
     def check(self, arm: Arm, case: Case) -> None:
         """Compare outputs with the oracle's and with those of the proof pass."""
@@ -295,16 +305,15 @@ class InferenceBlock(BlockRunner):
         )
 
     def warm_up(self, arm: Arm, case: Case) -> None:
-        medians: list[int] = []
-        deadline = now_ns() + self.context.plan.preset.warm_up_limit_ns
-        while not is_steady(medians) and now_ns() < deadline:
-            medians.append(int(typical_ns(case, self._run_slice(arm, case, WARM_UP_SLICE_NS, lead_in=0))))
+        limit_ns = self.context.plan.preset.warm_up_limit_ns
+        medians = warm_up_medians_ns(arm, case, self.splits[arm.id], limit_ns, self.groups[arm.id])
         check = self._checks[arm.id, case.id]
         self.tally.journal.append(replace(check, warm_up_medians_ns=tuple(medians), steady=is_steady(medians)))
 
     def take_turn(self, number: int, position: int, arm: Arm, case: Case) -> None:
         slice_ns = self.context.plan.preset.slice_ns
-        replies, conditions = self.observe(arm, lambda: self._run_slice(arm, case, slice_ns, LEAD_IN))
+        group, split = self.groups[arm.id], self.splits[arm.id]
+        replies, conditions = self.observe(arm, lambda: run_slice(arm, case, split, slice_ns, LEAD_IN, group))
         self._spent_ns[case.id] += conditions.watched_ns or 0
         self.store(
             Slice(
@@ -323,15 +332,26 @@ class InferenceBlock(BlockRunner):
         )
 
     def read_back(self, arm: Arm, case: Case) -> ProofReply:
-        return read_back(self.context, self.groups[arm.id], arm, case)
+        return read_back(self.groups[arm.id], arm, case, self.splits[arm.id], self.context.plan.variables.given)
 
-    def _run_slice(self, arm: Arm, case: Case, budget_ns: int, lead_in: int) -> list[SliceReply]:
-        group, asynchronous = self.groups[arm.id], stacks()[arm.stack].variants[arm.variant].asynchronous
-        if asynchronous:
-            # Enough batches to fill the pipeline.
-            lead_in = max(lead_in, 2 * self.context.plan.threads_of(case))
-        begin_ns = now_ns() + START_TOGETHER_NS if len(group.workers) > 1 else 0
-        return group.request(RunSlice(case.id, budget_ns, lead_in, begin_ns, asynchronous), SLICE_TIMEOUT_S)
+
+def warm_up_medians_ns(arm: Arm, case: Case, split: Split, limit_ns: int, group: WorkerGroup) -> list[int]:
+    """Run short slices until they are steady, or the limit has passed; return their times per batch."""
+    medians: list[int] = []
+    deadline = now_ns() + limit_ns
+    while not is_steady(medians) and now_ns() < deadline:
+        medians.append(int(typical_ns(case, run_slice(arm, case, split, WARM_UP_SLICE_NS, 0, group))))
+    return medians
+
+
+def run_slice(arm: Arm, case: Case, split: Split, budget_ns: int, lead_in: int, group: WorkerGroup) -> list[SliceReply]:
+    """Let all workers of a group run a slice at the same time; raises WorkerError."""
+    asynchronous = stacks()[arm.stack].variants[arm.variant].asynchronous
+    if asynchronous:
+        # Enough batches to fill the pipeline.
+        lead_in = max(lead_in, 2 * split.streams)
+    begin_ns = now_ns() + START_TOGETHER_NS if len(group.workers) > 1 else 0
+    return group.request(RunSlice(case.id, budget_ns, lead_in, begin_ns, asynchronous), SLICE_TIMEOUT_S)
 
 
 def typical_ns(case: Case, replies: Sequence[SliceReply]) -> float:

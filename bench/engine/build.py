@@ -10,7 +10,7 @@ from bench.engine.files import Converted, Source, conversion_key, convert, needs
 from bench.engine.workers import Unsupported, Worker, WorkerError, WorkerGroup
 from bench.machine import facts
 from bench.machine.compiler import compile_obstacle
-from bench.suite.arms import LATENCY, THROUGHPUT, TRAINING
+from bench.suite.arms import LATENCY, THROUGHPUT
 from bench.suite.variables import arm_variables, preload_variables
 from bench.worker.messages import Build, BuildReply, Move
 from models.weights import digest
@@ -18,9 +18,10 @@ from models.zoo import NETWORKS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from bench.engine.context import RunContext, Tally
-    from bench.suite.arms import Arm, Case
+    from bench.suite.arms import Arm, Case, Split
 
 BUILD_TIMEOUT_S, EPOCH_TIMEOUT_S = 600, 24 * 3600
 # GNU's OpenMP ends threads when a team of three or more shrinks. It binds those that it starts later to the cores that
@@ -28,25 +29,26 @@ BUILD_TIMEOUT_S, EPOCH_TIMEOUT_S = 600, 24 * 3600
 MOST_MOVABLE_THREADS = 2
 
 
-def workers_and_threads(context: RunContext, arm: Arm, case: Case) -> tuple[int, int]:
+def workers_and_threads(arm: Arm, split: Split) -> tuple[int, int]:
     """Return the number of workers that measure an arm, and the number of threads of each.
 
-    Throughput takes one single-threaded worker per core, unless the variant keeps all cores busy from one process.
+    There is one worker for each stream, unless the variant has all streams in one process.
     """
-    threads = context.plan.threads_of(case)
-    single = case.scenario in (LATENCY, TRAINING) or stacks()[arm.stack].variants[arm.variant].asynchronous
-    return (1, threads) if single else (threads, 1)
+    single = stacks()[arm.stack].variants[arm.variant].asynchronous
+    return (1, split.cores) if single else (split.streams, split.threads)
 
 
-def start_group(context: RunContext, arm: Arm, case: Case, extra: Mapping[str, str] | None = None) -> WorkerGroup:
-    """Start an arm's workers.
+def start_group(
+    context: RunContext, arm: Arm, split: Split, caches: Path, extra: Mapping[str, str] | None = None
+) -> WorkerGroup:
+    """Start an arm's workers, which cache compiled code in `caches`.
 
     Raises WorkerError, or Unsupported when the environment lacks a library that the arm's settings preload.
     """
     environment = context.plan.environments[arm.stack]
     if stacks()[arm.stack].variants[arm.variant].compiles and (obstacle := compile_obstacle(environment.folder)):
         raise WorkerError(obstacle)
-    count, threads = workers_and_threads(context, arm, case)
+    count, threads = workers_and_threads(arm, split)
     given = context.plan.variables.given
     try:
         preload = preload_variables(arm.settings, environment.folder, context.scratch, given)
@@ -54,7 +56,7 @@ def start_group(context: RunContext, arm: Arm, case: Case, extra: Mapping[str, s
         raise Unsupported(str(error)) from error
     except ValueError as error:
         raise WorkerError(str(error)) from error
-    variables = dict(extra or {}) | arm_variables(arm, threads, context.caches(arm, case), given) | preload
+    variables = dict(extra or {}) | arm_variables(arm, threads, caches, given) | preload
     log = context.log(arm.slug)
     return WorkerGroup([lambda: Worker(environment.python, variables, log, context.scratch, urgent=True)] * count)
 
@@ -65,6 +67,7 @@ def build_sessions(
     group: WorkerGroup,
     arm: Arm,
     case: Case,
+    split: Split,
     cores: Sequence[int],
     *,
     reported: bool,
@@ -74,7 +77,8 @@ def build_sessions(
     Raises WorkerError or Unsupported.
     """
     requests = [
-        replace(build_request(context, tally, arm, case, place), reported=reported) for place in _places(group, cores)
+        replace(build_request(context, tally, arm, case, split, place), reported=reported)
+        for place in _places(group, cores)
     ]
     replies = group.request_each(requests, BUILD_TIMEOUT_S)
     return BuildReply(
@@ -84,8 +88,9 @@ def build_sessions(
     )
 
 
-def can_move(arm: Arm) -> bool:
-    return not stacks()[arm.stack].binds_threads
+def can_move(arm: Arm, split: Split) -> bool:
+    """Return whether an arm's processes can be moved to other cores."""
+    return not stacks()[arm.stack].binds_threads and workers_and_threads(arm, split)[1] <= MOST_MOVABLE_THREADS
 
 
 def core_sets(case: Case, cores: Sequence[int]) -> list[tuple[int, ...]]:
@@ -109,11 +114,20 @@ def move_group(group: WorkerGroup, before: Sequence[int], after: Sequence[int]) 
 
 
 def _places(group: WorkerGroup, cores: Sequence[int]) -> list[tuple[int, ...]]:
-    """Return the cores of each worker: all of them, or one each if there are several workers."""
-    return [(core,) for core in cores] if len(group.workers) > 1 else [tuple(cores)]
+    """Return the cores of each worker: an equal share, of neighbours.
+
+    Neighbours are on one memory node, and logical cores of one physical core.
+    """
+    if len(group.workers) == 1:
+        return [tuple(cores)]
+    share = len(cores) // len(group.workers)
+    near = sorted(cores, key=lambda core: (facts.node_of(core), facts.siblings(core)[0], core)) if share > 1 else cores
+    return [tuple(sorted(near[start : start + share])) for start in range(0, share * len(group.workers), share)]
 
 
-def build_request(context: RunContext, tally: Tally, arm: Arm, case: Case, cores: tuple[int, ...] | None) -> Build:
+def build_request(
+    context: RunContext, tally: Tally, arm: Arm, case: Case, split: Split, cores: tuple[int, ...] | None
+) -> Build:
     converted = converted_files(context, tally, arm, case)
     return Build(
         case=case.id,
@@ -122,7 +136,8 @@ def build_request(context: RunContext, tally: Tally, arm: Arm, case: Case, cores
         model=case.model,
         precision=arm.precision,
         batch_size=case.batch_size,
-        threads=workers_and_threads(context, arm, case)[1],
+        threads=workers_and_threads(arm, split)[1],
+        streams=split.streams if stacks()[arm.stack].variants[arm.variant].asynchronous else 1,
         cores=cores,
         weights=str(context.models[case.model].file),
         images=str(context.images),

@@ -11,6 +11,7 @@ from bench.engine.files import CALIBRATION, IMAGES
 from bench.engine.workers import Unsupported
 from bench.journal import LOGS
 from bench.records import Failure
+from bench.suite.arms import usual_split
 from models.weights import Weights, checkpoint_path, initial_weights, load_weights, save_weights
 from models.zoo import NETWORKS
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from bench.engine.files import Converted
     from bench.engine.workers import WorkerError
     from bench.journal import Journal
-    from bench.suite.arms import Arm, Case
+    from bench.suite.arms import Arm, Case, Split
     from bench.suite.plan import Plan
     from models.data import DataSet
 
@@ -70,6 +71,10 @@ class RunContext:
     def calibration(self) -> Path:
         return self.scratch / CALIBRATION
 
+    def split_of(self, tally: Tally, arm: Arm, case: Case) -> Split:
+        """Return how an arm uses its cores on a case: as was chosen for it, or as all arms do."""
+        return tally.splits.get((arm.original.id, case.id)) or usual_split(case.scenario, self.plan.threads_of(case))
+
     def caches(self, arm: Arm, case: Case) -> Path:
         """Return the folder for what an arm's stack compiles; its cold start finds the folder empty."""
         return self.scratch / "caches" / "-".join((arm.original.slug, *case.group)).replace(" ", "-")
@@ -83,14 +88,15 @@ class Tally:
     """The journal of a run, and what its later steps need of the earlier ones.
 
     `oracle` holds the NumPy oracle's logits of the test images by model, `labels` those that an arm predicted in the
-    proof pass by arm and case, `memory_bytes` an arm's peak memory. `proved_in_full` are the arms and models with a
-    proof on all test images.
+    proof pass by arm and case, `splits` the best split of an arm's cores by arm and case, `memory_bytes` an arm's peak
+    memory. `proved_in_full` are the arms and models with a proof on all test images.
     """
 
     journal: Journal
     oracle: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     labels: dict[tuple[str, str], NDArray[np.int64]] = field(default_factory=dict)
     proved_in_full: set[tuple[str, str]] = field(default_factory=set)
+    splits: dict[tuple[str, str], Split] = field(default_factory=dict)
     memory_bytes: dict[str, int] = field(default_factory=dict)
     unsupported: set[tuple[str, str]] = field(default_factory=set)
     failed_blocks: Counter[tuple[str, str]] = field(default_factory=Counter)

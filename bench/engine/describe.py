@@ -26,6 +26,7 @@ from bench.run_info import (
     VariantInfo,
     Work,
 )
+from bench.suite.arms import BEST_THREADS
 from bench.suite.environments import HARNESS, version_differences
 from bench.suite.plan import LEAD_IN, WARM_UP_SLICE_NS, planned_pairs
 from bench.suite.suite import takes_part
@@ -109,7 +110,16 @@ def describe_run(plan: Plan, data: DataSet, models: Mapping[str, RunModel], orig
 
 def _settings_variables(plan: Plan, settings: str) -> dict[str, str]:
     """Return the variables of settings; a variable that depends on the number of threads has all of its values."""
-    by_threads = [environment_variables(settings, threads) for threads in plan.thread_counts]
+    counts = [
+        count
+        for case in plan.suite.cases
+        for count in (
+            [split.threads for split in plan.splits_of(case)]
+            if case.threads == BEST_THREADS
+            else [plan.threads_of(case)]
+        )
+    ]
+    by_threads = [environment_variables(settings, threads) for threads in counts]
     return {name: " or ".join(dict.fromkeys(variables[name] for variables in by_threads)) for name in by_threads[0]}
 
 

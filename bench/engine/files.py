@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backends.registry import stacks
-from bench.engine import cache
+from bench import cache
 from bench.engine.workers import Worker
 from bench.machine import resources
 from bench.suite.variables import environment_variables

@@ -12,7 +12,7 @@ from bench.engine.build import BUILD_TIMEOUT_S, build_request
 from bench.engine.workers import START_TOGETHER_NS, Worker, WorkerError, WorkerGroup
 from bench.machine.counters import quiet_cores
 from bench.records import PRODUCT, TRAFFIC, Overhead, Roof
-from bench.suite.arms import DEFAULT_SETTINGS, Arm, threads_label
+from bench.suite.arms import DEFAULT_SETTINGS, Arm, Split, threads_label
 from bench.suite.environments import environment_of, is_installed
 from bench.suite.plan import runs_here
 from bench.suite.variables import environment_variables
@@ -49,7 +49,7 @@ def measure_overhead(context: RunContext, tally: Tally) -> None:
     null, case, threads = Arm("null", "constant"), context.plan.suite.cases[0], context.plan.threads
     environment = environment_of(stacks()["null"])
     variables = environment_variables(null.settings, threads, context.plan.variables.given)
-    build = replace(build_request(context, tally, null, case, None), threads=threads, wait=0.0)
+    build = replace(build_request(context, tally, null, case, Split(1, threads), None), wait=0.0)
     work = RunSlice(case.id, budget_ns=OVERHEAD_NS, lead_in=OVERHEAD_LEAD_IN)
     try:
         with Worker(environment.python, variables, context.log("null"), context.scratch, urgent=True) as worker:

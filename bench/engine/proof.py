@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backends.registry import stacks
+from bench import cache
 from bench.analysis import gates
-from bench.engine import cache
 from bench.engine.build import (
     BUILD_TIMEOUT_S,
     build_sessions,
@@ -22,11 +22,10 @@ from bench.engine.build import (
     start_group,
     workers_and_threads,
 )
-from bench.engine.files import read_ahead
 from bench.engine.workers import WorkerError, threads_for, wait_until_idle
-from bench.machine.counters import quiet_cores
+from bench.machine.counters import quiet_core_sets
 from bench.records import Conversion, Parity, Proof, Reference, Start
-from bench.suite.environments import HARNESS
+from bench.suite.arms import BEST_THREADS
 from bench.suite.plan import planned_pairs
 from bench.suite.user_variables import limit_fault
 from bench.suite.variables import ISA_LIMITS
@@ -45,7 +44,7 @@ if TYPE_CHECKING:
     from bench.console import Steps
     from bench.engine.context import RunContext, RunModel, Tally
     from bench.engine.workers import WorkerGroup
-    from bench.suite.arms import Arm, Case
+    from bench.suite.arms import Arm, Case, Split
     from bench.suite.plan import Plan
     from bench.suite.schedule import Group
     from bench.suite.variables import IsaLimit
@@ -94,10 +93,15 @@ def inference_groups(plan: Plan) -> list[Group]:
 
 @dataclass
 class Candidate:
-    """An arm in the proof pass: the cases that it has yet to prove, and its logits on those that it has proved."""
+    """An arm in the proof pass: the cases that it has yet to prove, and its logits on those that it has proved.
+
+    It starts on the `cores`.
+    """
 
     arm: Arm
     cases: list[Case]
+    split: Split
+    cores: Sequence[int]
     logits: dict[Case, NDArray[np.float32]] = field(default_factory=dict)
 
 
@@ -107,28 +111,35 @@ def prove_arms(context: RunContext, tally: Tally, steps: Steps) -> None:
     For its cold start an arm is alone on the idle machine. Nothing else here is a time. So arms do it side by side, as
     many as there are sets of cores of their own.
     """
-    environments = {item.folder for item in context.plan.environments.values() if item.name != HARNESS}
-    if environments:
-        read_ahead(environments, context.scratch)
     for group in inference_groups(context.plan):
-        candidates = [Candidate(arm, list(group.cases)) for arm in group.arms if arm == arm.original]
-        cores = quiet_cores(context.plan.threads_of(group.cases[0]))
+        case = group.cases[0]
+        splits = {
+            arm: context.split_of(tally, arm, case)
+            for arm in group.arms
+            if arm == arm.original
+            # Without a choice, every split of the arm has failed.
+            and (case.threads != BEST_THREADS or (arm.id, case.id) in tally.splits)
+        }
+        if not splits:
+            continue
+        quiet = quiet_core_sets({split.cores for split in splits.values()})
+        candidates = [Candidate(arm, list(group.cases), split, quiet[split.cores]) for arm, split in splits.items()]
         waiting = candidates
         while waiting:
-            sets = core_sets(group.cases[0], cores)
+            sets = core_sets(case, quiet[max(quiet)])
             together = waiting[: len(sets)]
-            _prove_together(context, tally, together, cores, sets)
+            _prove_together(context, tally, together, sets)
             for candidate in together:
                 if not candidate.cases:
-                    what = f"{candidate.arm.label}: proof, {', '.join(group.cases[0].group)}"
+                    what = f"{candidate.arm.label}: proof, {', '.join(case.group)}"
                     steps.step(proof_weight(candidate.arm), what, "proof")
             # After a failure, an arm's other cases get a new process.
             waiting = [candidate for candidate in waiting if candidate.cases]
         for candidate in candidates:
-            if compiles(candidate.arm) and (candidate.arm.id, group.cases[0].id) in tally.labels:
+            if compiles(candidate.arm) and (candidate.arm.id, case.id) in tally.labels:
                 # It uses what the first start compiled. If it fails, the report has no figure for restarts.
                 with suppress(WorkerError):
-                    _start_alone(context, tally, candidate.arm, group.cases[0], cores, cached=True).stop()
+                    _start_alone(context, tally, candidate, case, cached=True).stop()
         _compare_pairs(context, tally, {candidate.arm.id: candidate.logits for candidate in candidates})
 
 
@@ -141,13 +152,9 @@ def compiles(arm: Arm) -> bool:
 
 
 def _prove_together(
-    context: RunContext,
-    tally: Tally,
-    candidates: Sequence[Candidate],
-    cores: Sequence[int],
-    sets: Sequence[tuple[int, ...]],
+    context: RunContext, tally: Tally, candidates: Sequence[Candidate], sets: Sequence[tuple[int, ...]]
 ) -> None:
-    """Start some arms one after the other on `cores`, then let them prove their cases side by side, each on a set."""
+    """Start some arms one after the other, then let them prove their cases side by side, each on a set of cores."""
     groups: dict[str, WorkerGroup] = {}
     try:
         for candidate in candidates:
@@ -157,12 +164,12 @@ def _prove_together(
                     tally.journal.append(Conversion(arm.id, case.model, converted.convert_ns, converted.cached))
                 idle = [pid for group in groups.values() for pid in group.pids]
                 wait_until_idle(idle, idle)
-                groups[arm.id] = _start_alone(context, tally, arm, case, cores, cached=False)
+                groups[arm.id] = _start_alone(context, tally, candidate, case, cached=False)
             except WorkerError as error:
                 tally.add_failure(arm, candidate.cases.pop(0), None, error)
         with threads_for(groups, len(candidates)) as pool:
             proofs = [
-                pool.submit(_prove_cases, context, tally, candidate, groups[candidate.arm.id], cores, own)
+                pool.submit(_prove_cases, context, tally, candidate, groups[candidate.arm.id], own)
                 for candidate, own in zip(candidates, sets, strict=False)
                 if candidate.arm.id in groups
             ]
@@ -173,14 +180,13 @@ def _prove_together(
             group.stop()
 
 
-def _start_alone(
-    context: RunContext, tally: Tally, arm: Arm, case: Case, cores: Sequence[int], *, cached: bool
-) -> WorkerGroup:
+def _start_alone(context: RunContext, tally: Tally, candidate: Candidate, case: Case, *, cached: bool) -> WorkerGroup:
     """Start an arm's workers, build their sessions for a case, and store how long that took; raises WorkerError."""
-    group = start_group(context, arm, case)
+    arm, split, cores = candidate.arm, candidate.split, candidate.cores
+    group = start_group(context, arm, split, context.caches(arm, case))
     try:
         group.wait_until_ready()
-        started = build_sessions(context, tally, group, arm, case, cores, reported=True)
+        started = build_sessions(context, tally, group, arm, case, split, cores, reported=True)
     except BaseException:
         group.stop()
         raise
@@ -189,29 +195,24 @@ def _start_alone(
 
 
 def _prove_cases(
-    context: RunContext,
-    tally: Tally,
-    candidate: Candidate,
-    group: WorkerGroup,
-    cores: Sequence[int],
-    own: Sequence[int],
+    context: RunContext, tally: Tally, candidate: Candidate, group: WorkerGroup, own: Sequence[int]
 ) -> None:
-    """Prove an arm's cases in the process that was built on `cores` for the first of them, until one fails.
+    """Prove an arm's cases in the process that was built for the first of them, until one fails.
 
     The process moves to cores of its `own` if it can. The case with the largest batch is last.
     """
-    arm, built = candidate.arm, candidate.cases[0]
+    arm, built, split, cores = candidate.arm, candidate.cases[0], candidate.split, candidate.cores
     case = built
     proved: list[Case] = []
     largest = max(candidate.cases, key=lambda case: case.batch_size)
     try:
-        if can_move(arm):
-            move_group(group, cores, own)
-            cores = own
+        if can_move(arm, split):
+            move_group(group, cores, own[: len(cores)])
+            cores = own[: len(cores)]
         for case in sorted(candidate.cases, key=lambda case: case == largest):
             if case != built:
-                build_sessions(context, tally, group, arm, case, cores, reported=True)
-            candidate.logits[case] = _prove_case(context, tally, group, arm, case, in_full=case == largest)
+                build_sessions(context, tally, group, arm, case, split, cores, reported=True)
+            candidate.logits[case] = _prove_case(context, tally, candidate, group, case, in_full=case == largest)
             candidate.cases.remove(case)
             proved.append(case)
     except WorkerError as error:
@@ -225,17 +226,17 @@ def _prove_cases(
 
 
 def _prove_case(
-    context: RunContext, tally: Tally, group: WorkerGroup, arm: Arm, case: Case, *, in_full: bool
+    context: RunContext, tally: Tally, candidate: Candidate, group: WorkerGroup, case: Case, *, in_full: bool
 ) -> NDArray[np.float32]:
     """Store an arm's proof on a case and return its logits, of all test images unless it has proved its model on them.
 
     Raises WorkerError when the outputs are not those of the network, at the precision that the arm claims.
     """
-    truth = context.data.test_labels
+    arm, truth = candidate.arm, context.data.test_labels
     if not in_full or (arm.id, case.model) in tally.proved_in_full:
         truth = truth[: gates.PARITY_IMAGES]
     logits = predict(context, group, case, len(truth))[0]
-    evidence = read_back(context, group, arm, case)
+    evidence = read_back(group, arm, case, candidate.split, context.plan.variables.given)
     saved_bytes = group.request(Save(case.id), BUILD_TIMEOUT_S)[0].saved_bytes
     labels = logits.argmax(axis=1)
     difference, agreement = compare(logits, tally.oracle[case.model][: len(logits)])
@@ -301,14 +302,14 @@ def predict(context: RunContext, group: WorkerGroup, case: Case, images: int) ->
     return outputs
 
 
-def read_back(context: RunContext, group: WorkerGroup, arm: Arm, case: Case) -> ProofReply:
+def read_back(group: WorkerGroup, arm: Arm, case: Case, split: Split, given: Mapping[str, str]) -> ProofReply:
     """Return what a group reads back of a session; raises WorkerError as `combined_proof` does."""
     replies = group.request(Prove(case.id), PREDICT_TIMEOUT_S)
-    return combined_proof(replies, arm, workers_and_threads(context, arm, case)[1], context.plan.variables.given)
+    return combined_proof(replies, arm, workers_and_threads(arm, split)[1], given)
 
 
 def combined_proof(replies: Sequence[ProofReply], arm: Arm, threads: int, given: Mapping[str, str]) -> ProofReply:
-    """Return the first worker's proof with the memory of all workers.
+    """Return the first worker's proof, with the memory and the cores of all workers.
 
     Raises WorkerError when a worker ran at another precision, with another number of threads, or with more instruction
     sets than was asked for, by settings or by the variables that the user has `given`.
@@ -324,7 +325,8 @@ def combined_proof(replies: Sequence[ProofReply], arm: Arm, threads: int, given:
             _require_limit(limit, arm.settings, reply.kernels)
         if fault := limit_fault(given, reply.kernels, reply.versions):
             raise WorkerError(f"proof failed: {fault}")
-    return replace(replies[0], memory_bytes=sum(reply.memory_bytes for reply in replies))
+    cores = sorted({core for reply in replies for core in reply.cores})
+    return replace(replies[0], memory_bytes=sum(reply.memory_bytes for reply in replies), cores=tuple(cores))
 
 
 def _require_limit(limit: IsaLimit, settings: str, kernels: Sequence[str]) -> None:

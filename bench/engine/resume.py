@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from bench.records import BlockEnd, End, Failure, Proof, Resume
+from bench.records import BlockEnd, Choice, End, Failure, Proof, Resume
 from bench.run_info import RunInfo
+from bench.suite.arms import Split
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,6 +67,8 @@ def restore(tally: Tally, records: Sequence[Record]) -> None:
         if isinstance(record, Proof):
             tally.labels[record.arm, record.case] = np.array(list(map(int, record.labels)), dtype=np.int64)
             tally.memory_bytes[record.arm] = max(tally.memory_bytes.get(record.arm, 0), record.memory_bytes)
+        elif isinstance(record, Choice):
+            tally.splits[record.arm, record.case] = Split(record.streams, record.threads)
         elif isinstance(record, Failure):
             place = record.arm, record.case
             if record.skipped:

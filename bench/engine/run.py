@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from bench.analysis.gates import FAILED, SKIPPED, WITHHELD
 from bench.clock import now_ns
 from bench.engine.block import InferenceBlock
+from bench.engine.choice import choose_splits, searches
 from bench.engine.context import RunContext, Tally, load_models
 from bench.engine.describe import describe_run
-from bench.engine.files import lay_out_images
+from bench.engine.files import lay_out_images, read_ahead
 from bench.engine.limits import LIMIT_WEIGHT, measure_limits, measure_overhead
 from bench.engine.proof import (
     ORACLE_WEIGHT,
@@ -29,6 +30,7 @@ from bench.journal import LOGS, Journal
 from bench.machine import resources
 from bench.records import COMPLETE, INTERRUPTED, SETTLED, End, Failure, Resume
 from bench.run_info import read_run, write_run
+from bench.suite.environments import HARNESS
 from bench.suite.suite import TRAINING_IMAGES, takes_part
 from models.data import split
 from models.errors import UserError, remedy_of
@@ -108,6 +110,9 @@ def _measure(context: RunContext, tally: Tally, steps: Steps, earlier: Sequence[
     if plan.suite.inference_models:
         measure_overhead(context, tally)
         compute_references(context, tally, steps)
+        if environments := {item.folder for item in plan.environments.values() if item.name != HARNESS}:
+            read_ahead(environments, context.scratch)
+        choose_splits(context, tally, steps)
         prove_arms(context, tally, steps)
         measure_limits(context, tally, steps)
     return measure_blocks(context, tally, steps)
@@ -158,6 +163,7 @@ def total_weights(plan: Plan, earlier: Sequence[Record] = ()) -> dict[str, float
     proven = [arm for group in inference_groups(plan) for arm in group.arms if arm == arm.original]
     return {
         "reference": len(models) * ORACLE_WEIGHT,
+        "search": sum(search.weight(plan) for search in searches(plan)),
         "proof": sum(map(proof_weight, proven)),
         "limits": len(plan.thread_counts) * LIMIT_WEIGHT if models else 0,
         "block": sum(_block_weight(plan, block) for block in plan.schedule),

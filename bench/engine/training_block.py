@@ -51,7 +51,7 @@ class TrainingBlock(BlockRunner):
             precision=arm.precision,
             recipe=self._recipe(case),
             seed=self._seed,
-            threads=self.context.plan.threads_of(case),
+            threads=self.splits[arm.id].cores,
             cores=tuple(cores),
             weights=str(self._initial_weights(case)),
             images=str(self.context.scratch / "train-images.npy"),
@@ -89,10 +89,9 @@ class TrainingBlock(BlockRunner):
             )
         )
 
-    def read_back(self, arm: Arm, case: Case) -> ProofReply:
+    def read_back(self, arm: Arm, _: Case) -> ProofReply:
         replies = self.groups[arm.id].request(ProveTraining(), PREDICT_TIMEOUT_S)
-        plan = self.context.plan
-        proof = combined_proof(replies, arm, plan.threads_of(case), plan.variables.given)
+        proof = combined_proof(replies, arm, self.splits[arm.id].cores, self.context.plan.variables.given)
         self.tally.add_memory(arm, proof.memory_bytes)
         return proof
 

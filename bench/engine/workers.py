@@ -249,7 +249,7 @@ class WorkerGroup:
 
 
 @contextmanager
-def threads_for(groups: Mapping[str, WorkerGroup], count: int) -> Iterator[ThreadPoolExecutor]:
+def threads_for(groups: Mapping[Any, WorkerGroup], count: int) -> Iterator[ThreadPoolExecutor]:
     """Yield threads in which to wait for groups; an interrupt kills the groups, which ends the threads."""
     with ThreadPoolExecutor(count) as pool:
         try:

@@ -14,7 +14,7 @@ from bench.machine.kernel import parse_number, read_fields, read_lines
 from bench.machine.resources import control_group_files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
 STAT = Path("/proc/stat")
 TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
@@ -63,13 +63,18 @@ def _throttled_ns(stat: dict[str, int]) -> int:
 
 
 def quiet_cores(count: int, observation_ns: int = CORE_OBSERVATION_NS) -> list[int]:
-    """Return the `count` usable cores with the least activity, on one memory node if it has enough.
+    """Return the `count` usable cores with the least activity, as `quiet_core_sets` chooses them."""
+    return quiet_core_sets([count], observation_ns)[count]
+
+
+def quiet_core_sets(counts: Collection[int], observation_ns: int = CORE_OBSERVATION_NS) -> dict[int, list[int]]:
+    """Return for each count the usable cores with the least activity, on one memory node if it has enough.
 
     SMT siblings are chosen only when every physical core is. Observes the cores unless all of them are needed.
     """
     usable = sorted(arm_cores())
-    if count >= len(usable):
-        return usable
+    if min(counts) >= len(usable):
+        return dict.fromkeys(counts, usable)
     before = _ticks()
     pause(observation_ns)
     after = _ticks()
@@ -79,8 +84,12 @@ def quiet_cores(count: int, observation_ns: int = CORE_OBSERVATION_NS) -> list[i
     nodes = defaultdict[int, list[int]](list)
     for core in ranked:
         nodes[node_of(core)].append(core)
-    choices = [cores[:count] for cores in nodes.values() if len(cores) >= count] or [ranked[:count]]
-    return sorted(min(choices, key=lambda cores: sum(active_ns[core] for core in cores)))
+
+    def quietest(count: int) -> list[int]:
+        choices = [cores[:count] for cores in nodes.values() if len(cores) >= count] or [ranked[:count]]
+        return sorted(min(choices, key=lambda cores: sum(active_ns[core] for core in cores)))
+
+    return {count: quietest(count) for count in counts}
 
 
 def _active_ns(ticks: dict[str, dict[str, int]], core: int) -> int:

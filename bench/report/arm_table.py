@@ -12,8 +12,8 @@ from bench.analysis.speedups import arm_status
 from bench.analysis.stats import percentile
 from bench.records import watched_ns
 from bench.report.document import Cell, Column
-from bench.report.tables import case_columns, scaled
-from bench.report.text import counted, number, number4, percent
+from bench.report.tables import case_columns, has_own_threads, scaled
+from bench.report.text import counted, number, number4, percent, split_text
 from bench.suite.arms import LATENCY
 
 if TYPE_CHECKING:
@@ -154,6 +154,12 @@ def arm_columns(run: Run, case: Case | None = None) -> list[Column[ArmRow]]:
             group=TIMES,
         ),
         Column(
+            "",
+            lambda row: split_text(row.case, run.split(row.arm, row.case)),
+            "Threads" if has_own_threads(case) else "",
+            group=TIMES,
+        ),
+        Column(
             "cores_used",
             lambda row: per_wall(row, sum(turn.cpu_ns for turn in row.turns)),
             "Cores used",
@@ -183,7 +189,8 @@ def arm_columns(run: Run, case: Case | None = None) -> list[Column[ArmRow]]:
         Column("accuracy", lambda row: run.accuracy(row.arm, row.case), "Accuracy", percent, group=TIMES),
         Column("oracle_max_abs_logit_diff", lambda row: row.proof.max_abs_logit_diff if row.proof else None),
         Column("oracle_agreement", lambda row: row.proof.agreement if row.proof else None),
-        Column("threads", lambda row: run.threads(row.case)),
+        Column("threads", lambda row: run.split(row.arm, row.case).cores),
+        Column("streams", lambda row: run.split(row.arm, row.case).streams),
         Column("threads_read_back", lambda row: row.proof.threads if row.proof else None),
         Column(
             "instructions",

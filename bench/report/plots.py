@@ -241,7 +241,7 @@ def _stacked(
 
 def scaling(run: Run) -> Figure | None:
     """Draw throughput against the batch size, and latency against the number of threads, one panel a sweep."""
-    swept = sweeps(run)
+    swept = [sweep for sweep in sweeps(run) if len(sweep.places) > 1]
     heights = [panel_height(3.6, len(sweep.curves)) for sweep in swept]
     return _stacked(heights, [partial(_scaling_panel, sweep=sweep) for sweep in swept])
 
@@ -249,8 +249,9 @@ def scaling(run: Run) -> Figure | None:
 def _scaling_panel(axes: Any, sweep: Sweep) -> None:
     by_batch = sweep.over == BATCH_SIZE
     for (style, colour), curve in zip(styles(), sweep.curves, strict=False):
-        places = [value(point.case, sweep.over) for point in curve.points]
-        heights = [point.images_per_s if by_batch else point.latency_ns / 1e3 for point in curve.points]
+        points = [point for point in curve.points if value(point.case, sweep.over) in sweep.places]
+        places = [value(point.case, sweep.over) for point in points]
+        heights = [point.images_per_s if by_batch else point.latency_ns / 1e3 for point in points]
         axes.plot(places, heights, f"o{style}", color=colour, ms=3, lw=1.2, label=curve.arm.label)
     axes.set(xscale="log", yscale="log", title=sweep.label)
     axes.set(xlabel="batch size (log scale)" if by_batch else "threads (log scale)")
@@ -258,7 +259,7 @@ def _scaling_panel(axes: Any, sweep: Sweep) -> None:
         "time per epoch, µs (log scale)" if sweep.cases[0].scenario == TRAINING else "time per batch, µs (log scale)"
     )
     axes.set_ylabel("images/s (log scale)" if by_batch else seconds)
-    plain_log_axis(axes.xaxis, FixedLocator([value(case, sweep.over) for case in sweep.cases]))
+    plain_log_axis(axes.xaxis, FixedLocator(sweep.places))
     plain_log_axis(axes.yaxis, LogLocator(subs=(1, 2, 5)))
     axes.legend(**LEGEND)
 

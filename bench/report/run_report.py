@@ -23,9 +23,20 @@ from bench.report.tables import (
     speedup_emphasis,
     tradeoff_columns,
     trained_columns,
+    trial_columns,
 )
-from bench.report.text import attribution_sentence, case_title, doubts, headline, problems, variable_lines, version_list
+from bench.report.text import (
+    attribution_sentence,
+    case_title,
+    doubts,
+    headline,
+    problems,
+    split_text,
+    variable_lines,
+    version_list,
+)
 from bench.report.writers import print_table, to_csv, to_html, to_markdown
+from bench.suite.arms import BEST_THREADS
 from bench.suite.environments import version_differences
 from models.data import SYNTHETIC_WARNING
 
@@ -68,7 +79,7 @@ def _plots(run: Run) -> Drawn:
 
 def opening(plan: Plan, data: DataSet, advice: Sequence[str], console: Console) -> None:
     """Show what will be measured, and what can't be."""
-    threads = ", ".join(map(str, plan.thread_counts))
+    threads = ", ".join(dict.fromkeys(_threads_text(plan, case) for case in plan.suite.cases))
     say(console, f"suite {plan.suite.name}, preset {plan.preset.name} ({plan.preset.summary})")
     say(console, f"{len(plan.arms)} arms, {len(plan.suite.cases)} cases, {threads} threads, data: {data.name}")
     if data.name == "synthetic":
@@ -85,6 +96,12 @@ def opening(plan: Plan, data: DataSet, advice: Sequence[str], console: Console) 
         else:
             shared = len(one.packages.keys() & other.packages.keys())
             say(console, f"{names} are matched: their {shared} shared packages have equal versions")
+
+
+def _threads_text(plan: Plan, case: Case) -> str:
+    if case.threads != BEST_THREADS:
+        return str(plan.threads_of(case))
+    return "best of " + ", ".join(split_text(case, split) for split in plan.splits_of(case))
 
 
 def say_variables(variables: UserVariables, console: Console) -> None:
@@ -125,6 +142,16 @@ def csv_files(run: Run, arms: dict[Case, list[ArmRow]]) -> dict[str, str]:
         "speedups.csv": to_csv(speedups(run), speedup_columns(run)),
         "attribution.csv": to_csv(
             [(ladder, rung) for ladder in attributions(run) for rung in ladder.rungs], rung_columns(run)
+        ),
+        "threads.csv": to_csv(
+            [
+                (arm, case, choice, trial)
+                for case in run.cases
+                for arm in run.participants(case)
+                if (choice := run.choices.get((arm.id, case.id)))
+                for trial in choice.trials
+            ],
+            trial_columns(run),
         ),
         "training.csv": to_csv(
             [(case, row) for case in run.cases for row in trained_arms(run, case)], trained_columns(run)

@@ -14,6 +14,7 @@ from bench.machine.microarchitecture import cpu_label
 from bench.report.arm_table import COSTS, LIMITS, TIMES, arm_columns
 from bench.report.document import Column, Document, Paragraph, Plot, Section, table, with_drawn_plots
 from bench.report.tables import (
+    choice_columns,
     curve_columns,
     rung_columns,
     speedup_columns,
@@ -30,7 +31,7 @@ from bench.report.text import (
     warnings,
 )
 from bench.report.trust import checks, machine, method, versions, what_ran
-from bench.suite.arms import LATENCY
+from bench.suite.arms import LATENCY, Split, threads_label
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -55,6 +56,7 @@ def document(run: Run, arms: Mapping[Case, Sequence[ArmRow]], plots: Drawn) -> D
         _speedups(run),
         _attribution(run),
         _training(run),
+        _threads(run),
         _scaling(run),
         _tradeoffs(run),
         _arms(run, arms),
@@ -171,6 +173,25 @@ def _training(run: Run) -> Section | None:
     )
 
 
+def _threads(run: Run) -> Section | None:
+    """Return the times that each arm's threads were chosen by; None unless the run has cases with best threads."""
+    tables = {}
+    for case in run.cases:
+        rows = [(arm, choice) for arm in run.participants(case) if (choice := run.choices.get((arm.id, case.id)))]
+        splits = dict.fromkeys(Split(trial.streams, trial.threads) for _, choice in rows for trial in choice.trials)
+        if rows:
+            tables[case] = table(rows, choice_columns(case, tuple(splits)))
+    if not tables:
+        return None
+    explanation = f"""Each arm uses the number of threads at which it was fastest before the blocks. All arms were
+        searched alike: every number of threads had processes of its own, which took turns. The time of a number is
+        the mean over processes of the median over rounds. For latency this table has µs per batch. For throughput it
+        has images/s, and 8 x 2 is 8 streams with 2 threads each: processes, or streams of an asynchronous process.
+        These times only choose: the blocks have fresh processes, and only those count for speedups. In Limits of the
+        machine an arm is compared with the limits of {threads_label(run.info.threads)}."""
+    return Section("Threads", (Paragraph(explanation), *_by_case(run, tables)))
+
+
 def _scaling(run: Run) -> Section | None:
     sections = [
         Section(
@@ -216,8 +237,8 @@ def _arms(run: Run, arms: Mapping[Case, Sequence[ArmRow]]) -> Section:
         the mean over seeds."""
         if run.info.suite.training
         else f"""{LATENCY_SENTENCE[run.rule]} Percentiles are of all samples, and left out if there are too few. For
-        throughput every core is busy: an arm is one single-threaded process per core, or one asynchronous process for
-        all cores."""
+        throughput every core is busy: an arm is one process per stream, or one asynchronous process with all streams.
+        Without best threads, each stream has one thread."""
     )
     tables = {
         case: table(rows, _grouped(run, case, TIMES), lambda row: "replica" if row.arm.replica else "")

@@ -10,11 +10,11 @@ from bench.analysis.latency import AT_REST
 from bench.analysis.stats import Interval
 from bench.analysis.training import GOALS
 from bench.report.document import Cell, Column
-from bench.report.text import interval_text, number, number2, number4, percent, ratio
-from bench.suite.arms import LATENCY, TRAINING
+from bench.report.text import interval_text, number, number2, number4, percent, ratio, split_text
+from bench.suite.arms import BEST_THREADS, LATENCY, THROUGHPUT, TRAINING, Split, threads_label
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from bench.analysis.attribution import Attribution, Rung
     from bench.analysis.costs import Tradeoff
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from bench.analysis.scaling import Curve, Point, Sweep
     from bench.analysis.speedups import Speedup
     from bench.analysis.training import TrainedArm
-    from bench.suite.arms import Arm, Case
+    from bench.records import Choice, SplitTrial
+    from bench.suite.arms import Arm, Case, Pair
 
 T = TypeVar("T")
 
@@ -62,6 +63,15 @@ def estimate_columns(prefix: str, estimate: Callable[[T], Estimate | None], titl
         Column(f"{prefix}_ci_high", lambda row: high(interval(row))),
         Column("", estimate, title, ratio),
     ]
+
+
+def has_own_threads(case: Case | None) -> bool:
+    """Return whether the arms of a case have different numbers of threads; not known without a case."""
+    return case is not None and case.threads == BEST_THREADS
+
+
+def _threads_text(run: Run, pair: Pair) -> str:
+    return " / ".join(split_text(pair.case, run.split(arm, pair.case)) for arm in (pair.arm, pair.baseline))
 
 
 def speedup_columns(run: Run, case: Case | None = None) -> list[Column[Speedup]]:
@@ -130,6 +140,9 @@ def speedup_columns(run: Run, case: Case | None = None) -> list[Column[Speedup]]
         Column("verdict", lambda row: row.verdict.word),
         Column("", lambda row: row, "Verdict", verdict, numeric=False, brief=True, show_brief=brief_verdict),
         Column("", times, f"{unit}, arm / baseline"),
+        Column(
+            "", lambda row: _threads_text(run, row.pair), "Threads, arm / baseline" if has_own_threads(case) else ""
+        ),
         Column("accuracy", lambda row: run.accuracy(row.pair.arm, row.pair.case)),
         Column("baseline_accuracy", lambda row: run.accuracy(row.pair.baseline, row.pair.case)),
         Column("", accuracies, "Accuracy, arm / baseline"),
@@ -152,7 +165,8 @@ def speedup_columns(run: Run, case: Case | None = None) -> list[Column[Speedup]]
         Column("ci_low_without_marked_rounds", lambda row: low(undisturbed_interval(row))),
         Column("ci_high_without_marked_rounds", lambda row: high(undisturbed_interval(row))),
         Column("settings", lambda row: row.pair.arm.settings),
-        Column("threads", lambda row: run.threads(row.pair.case)),
+        Column("threads", lambda row: run.split(row.pair.arm, row.pair.case).cores),
+        Column("baseline_threads", lambda row: run.split(row.pair.baseline, row.pair.case).cores),
         Column("rule", lambda row: row.rule),
         *estimate_columns("at_rest", lambda row: row.at_rest, ""),
         *estimate_columns("as_it_was", lambda row: row.as_it_was, ""),
@@ -270,13 +284,50 @@ def point_columns(run: Run) -> list[Column[tuple[Sweep, Arm, Point]]]:
     return [
         Column("over", lambda row: row[0].over),
         *case_columns(run, lambda row: row[2].case, lambda row: row[1]),
-        Column("threads", lambda row: run.threads(row[2].case)),
+        Column("threads", lambda row: run.split(row[1], row[2].case).cores),
         Column("stack", lambda row: row[1].stack),
         Column("variant", lambda row: row[1].variant),
         Column("settings", lambda row: row[1].settings),
         Column("latency_us", lambda row: row[2].latency_ns / 1e3),
         Column("images_per_s", lambda row: row[2].images_per_s),
         *estimate_columns("gain", lambda row: row[2].gain, ""),
+    ]
+
+
+def trial_columns(run: Run) -> list[Column[tuple[Arm, Case, Choice, SplitTrial]]]:
+    """Return the columns of threads.csv; a case's own table has a column for each split."""
+    return [
+        *case_columns(run, lambda row: row[1], lambda row: row[0]),
+        Column("stack", lambda row: row[0].stack),
+        Column("variant", lambda row: row[0].variant),
+        Column("settings", lambda row: row[0].settings),
+        Column("streams", lambda row: row[3].streams),
+        Column("threads_of_each", lambda row: row[3].threads),
+        Column("time_per_batch_us", lambda row: scaled(row[3].time_ns, 1e3)),
+        Column("chosen", lambda row: (row[3].streams, row[3].threads) == (row[2].streams, row[2].threads)),
+        Column("failure", lambda row: row[3].failure),
+    ]
+
+
+def choice_columns(case: Case, splits: Sequence[Split]) -> list[Column[tuple[Arm, Choice]]]:
+    """Return the columns of the table of a case's choices: one for each split."""
+
+    def on(split: Split) -> Column[tuple[Arm, Choice]]:
+        def time(row: tuple[Arm, Choice]) -> Cell:
+            trial = next((trial for trial in row[1].trials if Split(trial.streams, trial.threads) == split), None)
+            if trial is None or trial.time_ns is None:
+                return Cell("failed" if trial and trial.failure else "-", note=trial.failure if trial else "")
+            if case.scenario == LATENCY:
+                return Cell(number(trial.time_ns / 1e3))
+            return Cell(number4(case.batch_size / trial.time_ns * 1e9))
+
+        title = split_text(case, split) if case.scenario == THROUGHPUT else threads_label(split.threads)
+        return Column("", time, title, lambda cell: cell)
+
+    return [
+        Column("", lambda row: row[0].label, "Arm", numeric=False),
+        *map(on, splits),
+        Column("", lambda row: split_text(case, Split(row[1].streams, row[1].threads)), "Chosen"),
     ]
 
 

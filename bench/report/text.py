@@ -15,6 +15,7 @@ from bench.analysis.speedups import (
     withheld,
 )
 from bench.records import INTERRUPTED
+from bench.suite.arms import THROUGHPUT
 from models.data import SYNTHETIC_WARNING
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from bench.analysis.run import Run
     from bench.analysis.speedups import Speedup
     from bench.analysis.stats import Interval
-    from bench.suite.arms import Case
+    from bench.suite.arms import Case, Split
     from bench.suite.user_variables import UserVariables
 
 # Smaller numbers are written with an exponent.
@@ -92,6 +93,11 @@ def variable_lines(variables: UserVariables) -> list[str]:
 
 def assigned(values: Mapping[str, str]) -> str:
     return ", ".join(f"{name}={value}" for name, value in values.items())
+
+
+def split_text(case: Case, split: Split) -> str:
+    """Return the number of threads or, for throughput, those of the streams and of each of them."""
+    return f"{split.streams} x {split.threads}" if case.scenario == THROUGHPUT else str(split.threads)
 
 
 def headline(run: Run, row: Speedup) -> str:

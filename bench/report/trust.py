@@ -182,7 +182,8 @@ def method(run: Run) -> Section:
     level = f"at {confidence:.2%}".replace("%", " %") if confidence else "(none with this preset)"
     settings: list[str | Code] = [
         """Environment settings, the same for all arms of a name, vanilla or Intel. Throughput workers run with one
-        thread each. Values joined by 'or' differ by thread count. Some variants set additional variables: see """,
+        thread each, or as many as were chosen. Values joined by 'or' differ by thread count. Some variants set
+        additional variables: see """,
         Code("bench list"),
         ". ",
     ]

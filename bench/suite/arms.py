@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 LATENCY, THROUGHPUT, TRAINING = "latency", "throughput", "training"
 DEFAULT_SETTINGS = "bound"
 REPLICA = "@A/A"
+# The number of threads of a case in which each arm has its own best split of the cores.
+BEST_THREADS = -1
 # The precision of a pattern that matches arms of every precision.
 ANY_PRECISION = "*"
 
@@ -59,7 +61,10 @@ def matches(arm: Arm, pattern: Arm) -> bool:
 
 @dataclass(frozen=True)
 class Case:
-    """The work on which arms are compared; `threads` is 0 unless the run measures several numbers of threads."""
+    """The work on which arms are compared.
+
+    `threads` is 0 unless the run measures several numbers of threads, and BEST_THREADS where each arm has its own.
+    """
 
     model: str
     scenario: str
@@ -69,7 +74,8 @@ class Case:
     @property
     def id(self) -> str:
         """The name in journals and tables."""
-        return f"{self.model}/{self.scenario}/b{self.batch_size}" + (f"/t{self.threads}" if self.threads else "")
+        threads = "best" if self.threads == BEST_THREADS else str(self.threads or "")
+        return f"{self.model}/{self.scenario}/b{self.batch_size}" + (f"/t{threads}" if threads else "")
 
     @property
     def label(self) -> str:
@@ -78,14 +84,51 @@ class Case:
 
     @property
     def group(self) -> tuple[str, ...]:
-        """The key that cases have in common if one process of an arm serves all of them; a training serves one."""
-        batch = f"batch {self.batch_size}" if self.scenario == TRAINING else ""
+        """The key that cases have in common if one process of an arm serves all of them.
+
+        A training serves one, and so does a process whose threads are the best for its batch size.
+        """
+        batch = f"batch {self.batch_size}" if self.scenario == TRAINING or self.threads == BEST_THREADS else ""
         return tuple(filter(None, (self.model, self.scenario, batch, threads_label(self.threads))))
 
 
 def threads_label(count: int) -> str:
-    """Return `1 thread` or `2 threads`, and nothing for 0."""
+    """Return `1 thread`, `2 threads` or `best threads`, and nothing for 0."""
+    if count == BEST_THREADS:
+        return "best threads"
     return f"{count} thread{'s' if count > 1 else ''}" if count else ""
+
+
+@dataclass(frozen=True)
+class Split:
+    """How an arm uses its cores: `streams` batches at a time, with a number of threads for each of them.
+
+    A stream is a process, or one of the streams of an asynchronous variant's only process.
+    """
+
+    streams: int
+    threads: int
+
+    @property
+    def cores(self) -> int:
+        return self.streams * self.threads
+
+
+def usual_split(scenario: str, cores: int) -> Split:
+    """Return the split of arms that do not have their own best one: for throughput, a thread for each stream."""
+    return Split(cores, 1) if scenario == THROUGHPUT else Split(1, cores)
+
+
+def possible_splits(scenario: str, cores: int) -> tuple[Split, ...]:
+    """Return the splits among which the best is chosen, those with the fewest threads first.
+
+    For latency they have 1, 2, 4, ... and all threads. For throughput each stream has that many, as far as the streams
+    then use all cores.
+    """
+    counts = [count for count in (1 << power for power in range(cores.bit_length())) if count < cores]
+    if scenario == THROUGHPUT:
+        return tuple(Split(cores // count, count) for count in (*counts, cores) if cores % count == 0)
+    return tuple(Split(1, count) for count in (*counts, cores))
 
 
 @dataclass(frozen=True)

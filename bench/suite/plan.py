@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from backends.registry import stacks
 from bench.machine.facts import instruction_sets
-from bench.suite.arms import TRAINING, Pair
+from bench.suite.arms import BEST_THREADS, TRAINING, Pair, Split, possible_splits, usual_split
 from bench.suite.environments import Environment, MissingEnvironmentError, environment_of
 from bench.suite.schedule import Block, Group, Preset, draw_schedule
 from bench.suite.suite import TRAINING_IMAGES, baselines_of, has_precision, takes_part
@@ -39,8 +39,8 @@ class Plan:
     """All that is fixed before the first measurement.
 
     `missing` is why a stack can't be measured, by stack, `obstacles` why an arm of the suite can't be, by arm; `arms`
-    are the others. `threads` is the number of threads of cases that have none of their own. `instruction_sets` are
-    those of the CPU that kernels may use under the user's `variables`.
+    are the others. `threads` is the number of threads of cases that have none of their own, and the most that the best
+    split of an arm may have. `instruction_sets` are those of the CPU that kernels may use under the user's `variables`.
     """
 
     suite: Suite
@@ -57,8 +57,17 @@ class Plan:
     variables: UserVariables
 
     def threads_of(self, case: Case) -> int:
-        """Return the number of threads of an arm on a case, over all of its processes."""
-        return case.threads or self.threads
+        """Return the number of threads of an arm on a case, over all of its processes; at most, if it has its own."""
+        return self.threads if case.threads in (0, BEST_THREADS) else case.threads
+
+    def splits_of(self, case: Case) -> tuple[Split, ...]:
+        """Return how an arm may use its cores on a case; more than one if its best split is to be found."""
+        cores = self.threads_of(case)
+        return (
+            possible_splits(case.scenario, cores)
+            if case.threads == BEST_THREADS
+            else (usual_split(case.scenario, cores),)
+        )
 
     def blocks_of(self, case: Case) -> int:
         return sum(case.id in block.cases for block in self.schedule)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from models.errors import unknown
 
@@ -28,7 +28,8 @@ class Preset:
     primary comparisons are evaluated; the run stops if all are settled.
 
     Training has `training_blocks`. The first `seeds` of them run all epochs, the others only SHORT_EPOCHS; an
-    epoch has at most `training_images`. An `internal` preset belongs to one command and is not offered.
+    epoch has at most `training_images`. The search for an arm's best split of its cores starts `search_processes` of
+    each. An `internal` preset belongs to one command and is not offered.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Preset:
     seeds: int = 5
     training_images: int | None = None
     warm_up_limit_ns: int = 5_000_000_000
+    search_processes: int = 2
     internal: bool = False
 
     def blocks_of(self, group: Group) -> int:
@@ -63,6 +65,7 @@ PRESETS = {
             confidence=None,
             seeds=1,
             training_images=6400,
+            search_processes=1,
         ),
         Preset(
             name="quick",
@@ -114,6 +117,7 @@ def find_preset(name: str) -> Preset:
     return PRESETS[name]
 
 
+T = TypeVar("T")
 Order: TypeAlias = tuple[str, ...]
 
 
@@ -189,9 +193,9 @@ def rounds_of(number: int, group: Group, preset: Preset) -> int:
     return group.epochs if number <= preset.seeds else min(group.epochs, SHORT_EPOCHS)
 
 
-def balanced_orders(names: Sequence[str], rng: random.Random) -> Iterator[Order]:
-    """Yield random orders, each followed by its reverse, so that no arm precedes another more often than it follows."""
+def balanced_orders(contenders: Sequence[T], rng: random.Random) -> Iterator[tuple[T, ...]]:
+    """Yield random orders, each followed by its reverse, so that none precedes another more often than it follows."""
     while True:
-        order = tuple(rng.sample(list(names), len(names)))
+        order = tuple(rng.sample(list(contenders), len(contenders)))
         yield order
         yield order[::-1]

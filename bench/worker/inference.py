@@ -104,6 +104,7 @@ class InferenceWorker:
             batch_size=request.batch_size,
             calibration=standardise(network, np.load(request.calibration, allow_pickle=False)),
             files=Path(request.files) if request.files else None,
+            streams=request.streams,
         )
         images = ImageBatches(network, np.load(request.images, mmap_mode="r", allow_pickle=False), request.batch_size)
         if self._opened is None:

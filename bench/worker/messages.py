@@ -44,7 +44,8 @@ class BuildReply:
 class Build(Request[BuildReply]):
     """Build a session for a case, on these cores (None: on any).
 
-    `files` is the folder of converted files that the variant starts from, if it needs any. `delay` is the share of each
+    Of the `threads`, an asynchronous variant gives each of its `streams` an equal share. `files` is the folder of
+    converted files that the variant starts from, if it needs any. `delay` is the share of each
     call's time that is added to it, `wait` the share after which every arm makes its next call. If time and memory
     of the start are not `reported`, garbage is collected only at its end.
     """
@@ -60,6 +61,7 @@ class Build(Request[BuildReply]):
     weights: str
     images: str
     calibration: str
+    streams: int = 1
     files: str | None = None
     delay: float = 0.0
     wait: float = 0.0

@@ -9,15 +9,29 @@ import pytest
 from bench.analysis.latency import AS_IT_WAS, AT_REST
 from bench.analysis.run import Run, foreign_share, harness_share, idle_share, timed_share
 from bench.analysis.speedups import speedups
-from bench.records import PRODUCT, BlockEnd, End, Evidence, Failure, Overhead, Proof, Reference, Roof, Slice
+from bench.records import (
+    PRODUCT,
+    BlockEnd,
+    Choice,
+    End,
+    Evidence,
+    Failure,
+    Overhead,
+    Proof,
+    Reference,
+    Roof,
+    Slice,
+    SplitTrial,
+)
 from bench.report.text import doubts
 from bench.run_info import Protocol
-from bench.suite.arms import Case, Pair
+from bench.suite.arms import BEST_THREADS, Case, Pair, Split
 from models.errors import UserError
 from tests.analysis.recorded_run import (
     AA,
     BLOCKS,
     CASE,
+    COMPILE,
     EAGER,
     IPEX,
     JIT,
@@ -72,6 +86,71 @@ def test_blocks_without_rest_are_left_out_unless_they_are_more_than_half(tmp_pat
     assert (
         any("too few; the speedups there are those on the machine as it was" in line for line in doubts(run)) == warned
     )
+
+
+@pytest.fixture
+def best(builder):
+    """Return a run in which each arm has its own number of threads: one 4, the others 1 of at most 16."""
+    case = replace(CASE, threads=BEST_THREADS)
+    builder.records = [
+        replace(record, case=case.id) if hasattr(record, "case") else record for record in builder.records
+    ]
+    trials = tuple(SplitTrial(1, threads, ((time, time + 2, time + 8),)) for threads, time in ((1, 20), (4, 30)))
+    builder.records += [
+        Choice(arm.id, case.id, 1, 4 if arm == JIT else 1, trials[::-1] if arm == JIT else trials)
+        for arm in (EAGER, COMPILE, JIT)
+    ]
+    pairs = tuple(replace(pair, case=case.id) for pair in builder.info.pairs)
+    lineups = {case.id: builder.info.lineups[CASE.id]}
+    return builder.describe(cases=(case,), lineups=lineups, pairs=pairs, threads=16)
+
+
+def test_each_arm_has_the_split_that_was_chosen_for_it(best) -> None:
+    run = best.read()
+    (case,) = run.cases
+    assert {arm: run.split(arm, case) for arm in run.arms} == {
+        EAGER: Split(1, 1), AA: Split(1, 1), COMPILE: Split(1, 1), JIT: Split(1, 4),
+    }  # fmt: skip
+    assert run.threads(case) == 16
+
+
+def test_without_choices_all_arms_have_the_threads_of_the_case(builder) -> None:
+    run = builder.read()
+    assert {run.split(arm, CASE) for arm in run.arms} == {Split(1, run.info.threads)}
+    throughput = replace(CASE, scenario="throughput", threads=4)
+    assert run.split(EAGER, throughput) == Split(4, 1)
+
+
+def test_a_round_is_disturbed_by_the_share_of_each_arms_own_cores(best) -> None:
+    """A tenth of one core is used by others: much for arms with one thread, less for an arm with four."""
+    watched = {"watched_ns": 100, "steal_ns": 0}
+    best.change(Slice, lambda _: True, foreign_ns=0, **watched)
+    best.change(Slice, lambda turn: (turn.arm, turn.block, turn.round) == (JIT.id, 3, 0), foreign_ns=30)
+    best.change(Slice, lambda turn: (turn.arm, turn.block, turn.round) == (EAGER.id, 5, 0), foreign_ns=30)
+    run = best.read()
+    assert run.disturbed_rounds == {(run.cases[0].id, 5, 0)}
+    # 60 ns of the turns of four arms, three of them with one core and one with four.
+    turns = 20 * 3
+    assert foreign_share(run) == pytest.approx(60 / (100 * turns * (3 + 4)))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"arm": "nobody"},
+        {"case": "nowhere"},
+        {"threads": 3},
+        {"streams": 2},
+        {"trials": ()},
+        {"trials": (SplitTrial(1, 1, ((0,),)),)},
+        {"trials": (SplitTrial(1, 1, ((),)),)},
+        {"trials": (SplitTrial(1, 1, ((5,),)), SplitTrial(0, 1, ((5,),)))},
+    ],
+)
+def test_a_choice_that_no_run_could_have_made_is_damage(best, wrong) -> None:
+    best.change(Choice, lambda choice: choice.arm == EAGER.id, **wrong)
+    with pytest.raises(UserError, match="were not chosen from its trials"):
+        best.read()
 
 
 def test_training_has_no_latencies_at_rest(tmp_path) -> None:

@@ -12,7 +12,8 @@ from bench.console import Steps
 from bench.engine.describe import Origin
 from bench.engine.run import measure_run, total_weights
 from bench.machine.facts import usable_cores
-from bench.suite.arms import Arm
+from bench.records import Choice, Start
+from bench.suite.arms import BEST_THREADS, Arm, possible_splits
 from bench.suite.plan import make_plan
 from bench.suite.schedule import PRESETS
 from bench.suite.selftest import equal_suite
@@ -22,14 +23,15 @@ from tests.analysis.recorded_run import CASE, JIT, inference_run
 
 ARM = Arm("oracle", "numpy")
 ARMS = (ARM, replace(ARM, settings="plain"))
+COUNTS = range(1, min(2, usable_cores()) + 1)
 
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
-    """Measure three batch sizes, on one thread and, if the machine has two cores, on two."""
+    """Measure three batch sizes, on one thread, on two if the machine has two cores, and on best threads."""
     folder = tmp_path_factory.mktemp("sweep")
-    suite = equal_suite(ARM, range(1, min(2, usable_cores()) + 1))
-    suite = replace(suite, arm_patterns=ARMS, batch_sizes=(4, 1, 2))
+    suite = equal_suite(ARM, ())
+    suite = replace(suite, arm_patterns=ARMS, batch_sizes=(4, 1, 2), threads=(*COUNTS, BEST_THREADS))
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("XDG_CACHE_HOME", str(folder / ".cache"))
         use_few_test_images(patched)
@@ -46,9 +48,10 @@ def test_each_sweep_holds_every_arm_and_its_points_in_order(swept) -> None:
         assert labels == [
             ("batch_size", "cnn-small, latency, 1 thread"),
             ("batch_size", "cnn-small, latency, 2 threads"),
+            ("batch_size", "cnn-small, latency, best threads"),
             *(("threads", f"cnn-small, latency, batch {size}") for size in (4, 1, 2)),
         ]
-    for sweep in measured[:2]:
+    for sweep in measured[:3] if usable_cores() > 1 else measured[:2]:
         assert [case.batch_size for case in sweep.cases] == [1, 2, 4]
         assert [curve.arm.id for curve in sweep.curves] == ["oracle/numpy", "oracle/numpy+plain"]
 
@@ -61,7 +64,34 @@ def test_a_gain_is_paired_by_block_over_the_first_case(swept) -> None:
 
 def test_the_threads_of_a_case_are_those_of_its_processes(swept) -> None:
     for proof in swept.proofs.values():
-        assert proof.threads == int(proof.case.rpartition("/t")[2] or swept.info.threads)
+        (case,) = [case for case in swept.cases if case.id == proof.case]
+        (arm,) = [arm for arm in swept.arms if arm.id == proof.arm]
+        assert proof.threads == swept.split(arm, case).cores
+        if case.threads != BEST_THREADS:
+            assert proof.threads == case.threads
+
+
+def test_best_threads_were_chosen_from_all_counts_before_the_proofs(swept) -> None:
+    choices = swept.of(Choice)
+    assert {(choice.arm, choice.case) for choice in choices} == {
+        (arm.id, case.id) for arm in ARMS for case in swept.cases if case.threads == BEST_THREADS
+    }
+    for choice in choices:
+        times = {trial.threads: trial.time_ns for trial in choice.trials}
+        assert list(times) == [split.threads for split in possible_splits("latency", usable_cores())]
+        assert len(times) == 1 or times[choice.threads] == min(times.values())
+    kinds = [type(record) for record in swept.records]
+    assert max(place for place, kind in enumerate(kinds) if kind is Choice) < kinds.index(Start)
+
+
+def test_best_threads_are_the_last_column_of_a_sweep_and_have_no_place_on_its_axis(swept) -> None:
+    by_threads = [sweep for sweep in sweeps(swept) if sweep.over == "threads"]
+    assert len(by_threads) == 3
+    for sweep in by_threads:
+        assert [case.threads for case in sweep.cases] == [*COUNTS, BEST_THREADS]
+        assert sweep.heading(sweep.cases[-1]) == "best threads"
+        assert sweep.places == [*COUNTS]
+        assert [[point.case for point in curve.points] for curve in sweep.curves] == [[*sweep.cases]] * len(ARMS)
 
 
 def test_cases_with_equal_batch_sizes_and_threads_are_not_a_sweep(tmp_path) -> None:

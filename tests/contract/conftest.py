@@ -127,19 +127,19 @@ class RunningVariant:
                 worker.request(request, TIMEOUT_S)
         return str(folder)
 
-    def build(self, model: str, batch_size: int) -> str:
+    def build(self, model: str, batch_size: int, streams: int = 1) -> str:
         """Build a session, unless it is there, and return the name of its case.
 
         Skips a variant that by default runs at another precision.
         """
-        case, images = f"{model}-{batch_size}", str(self.folder / "images.npy")
+        case, images = f"{model}-{batch_size}-{streams}", str(self.folder / "images.npy")
         if case in self.built:
             return case
         weights = str(self.folder / f"{model}.safetensors")
         request = Build(
             case=case, stack=self.stack, variant=self.name, model=model, precision=self.precision,
             batch_size=batch_size, threads=usable_cores(), cores=None, weights=weights, images=images,
-            calibration=images, files=self.converted(model),
+            calibration=images, streams=streams, files=self.converted(model),
         )  # fmt: skip
         try:
             self.worker.request(request, TIMEOUT_S)

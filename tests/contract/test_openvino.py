@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from bench.engine.workers import WorkerError
-from bench.worker.messages import Prove
+from bench.machine.facts import usable_cores
+from bench.worker.messages import Prove, RunSlice
 from models.zoo import CNN_SMALL
 from tests.contract.conftest import HERE, TIMEOUT_S, RunningVariant
 
@@ -61,6 +62,18 @@ def test_an_int8_ir_has_a_quarter_of_the_size_and_runs_in_int8(start) -> None:
     proof = running.worker.request(Prove(running.build("cnn-small", 64)), TIMEOUT_S)
     assert [kernel for kernel in proof.kernels if kernel.startswith("Convolution") and kernel.endswith("u8")]
     assert (running.folder / "converted-cnn-small" / "model.bin").stat().st_size < 1.2 * CNN_SMALL.parameters
+
+
+def test_a_queue_has_as_many_streams_as_it_is_asked_for_and_shares_all_threads(start) -> None:
+    running = start("throughput")
+    for streams in {1, usable_cores()}:
+        case = running.build("cnn-small", 4, streams)
+        proof = running.worker.request(Prove(case), TIMEOUT_S)
+        assert (proof.versions["NUM_STREAMS"], proof.threads) == (str(streams), usable_cores())
+        timing = running.worker.request(
+            RunSlice(case, budget_ns=1_000_000, lead_in=2 * streams, asynchronous=True), TIMEOUT_S
+        )
+        assert timing.samples_ns
 
 
 def test_both_conversions_compute_the_same_logits(start, tmp_path) -> None:

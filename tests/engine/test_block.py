@@ -13,6 +13,7 @@ from bench.engine.block import BlockRunner, InferenceBlock, typical_ns
 from bench.engine.workers import Unsupported, WorkerError
 from bench.machine.counters import Counters
 from bench.records import BlockEnd, Check, Conditions, Evidence, Failure, Slice
+from bench.suite.arms import BEST_THREADS, Split
 from bench.suite.schedule import Block, Round
 from bench.worker.messages import (
     Build,
@@ -79,7 +80,9 @@ def groups(monkeypatch):
         return groups[arm.id]
 
     monkeypatch.setattr(module, "start_group", start_group)
-    monkeypatch.setattr(module.counters, "quiet_cores", lambda count: list(range(count)))
+    monkeypatch.setattr(
+        module.counters, "quiet_core_sets", lambda counts: {count: list(range(count)) for count in counts}
+    )
     return groups
 
 
@@ -183,7 +186,7 @@ def test_arms_are_built_on_disjoint_cores_and_moved_to_those_of_the_block(run, g
     assert {cores for _, cores in built} <= {(4,), (5,), (6,)}
     for arm_id, group in groups.items():
         (before,) = {cores for arm, cores in built if arm == arm_id}
-        assert group.requests == [Move(before, tuple(runner.cores))]
+        assert group.requests == [Move(before, tuple(runner.cores[arm_id]))]
 
 
 def test_a_block_that_has_ended_stores_its_wall_time_and_that_of_its_parts(run, tally, monkeypatch) -> None:
@@ -218,8 +221,37 @@ def test_arms_that_can_not_move_are_warmed_up_on_the_cores_of_the_block(run, mon
 def test_arms_that_can_not_move_are_built_on_the_cores_of_the_block(run, groups, monkeypatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {4, 5, 6})
     monkeypatch.setattr(module, "can_move", lambda *_: False)
-    cores = tuple(run().cores)
-    assert all(group.requests == [Move(cores, cores)] for group in groups.values())
+    cores = run().cores
+    for arm_id, group in groups.items():
+        assert group.requests == [Move(tuple(cores[arm_id]), tuple(cores[arm_id]))]
+
+
+def test_an_arm_with_a_choice_of_its_own_runs_on_as_many_cores(context, tally, run, groups, monkeypatch) -> None:
+    """Of 16 cores one arm uses all, the other the two quietest; its replica has the choice of its original."""
+    other = replace(ORACLE, settings="malloc")
+    groups[other.id], built = FakeGroup({}), []
+    quiet = {16: list(range(16)), 2: [6, 9]}
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)))
+    monkeypatch.setattr(module.counters, "quiet_core_sets", lambda counts: {count: quiet[count] for count in counts})
+    monkeypatch.setattr(ScriptedBlock, "prepare", lambda self, group, arm, case, cores: built.append((arm.id, cores)))
+    best = replace(ONE, threads=BEST_THREADS)
+    tally.splits |= {(ORACLE.id, best.id): Split(1, 2), (other.id, best.id): Split(1, 16)}
+    plan = replace(
+        context.plan, suite=replace(context.plan.suite, batch_sizes=(1,), threads=(BEST_THREADS,)),
+        arms=(ORACLE, REPLICA, other), threads=16,
+    )  # fmt: skip
+    order = (other.id, ORACLE.id, REPLICA.id)
+    block = Block(1, (best.id,), order, (Round(best.id, 0, order),))
+    runner = ScriptedBlock(replace(context, plan=plan), tally, block, cores_used=2.1)
+    runner.measure()
+    assert not tally.journal.of(Failure)
+    assert runner.cores == {ORACLE.id: [6, 9], REPLICA.id: [6, 9], other.id: list(range(16))}
+    # Two threads start on cores of their own and move; more threads stay where they start.
+    places = dict(built)
+    assert places[other.id] == list(range(16))
+    assert len({places[ORACLE.id], places[REPLICA.id]}) == 2
+    for arm in (ORACLE, REPLICA):
+        assert groups[arm.id].requests == [Move(places[arm.id], (6, 9))]
 
 
 def test_a_process_whose_threads_may_leave_the_cores_of_the_block_fails(run, tally, monkeypatch) -> None:
@@ -343,7 +375,8 @@ def test_a_slice_is_summed_up_by_its_median_or_the_time_per_batch_of_all_workers
 def test_rounds_that_take_too_long_are_left_out_for_all_arms(context, tally, groups, monkeypatch) -> None:
     rounds = tuple(Round(case.id, number, (ORACLE.id,)) for number in range(6) for case in (ONE, FOUR))
     runner, spent = InferenceBlock(context, tally, replace(BLOCK, rounds=rounds)), {ONE: 6_000_000, FOUR: 3_000_000}
-    monkeypatch.setattr(runner, "_run_slice", lambda *_: [reply([10])])
+    runner.groups, runner.splits = groups, {ORACLE.id: Split(1, 1)}
+    monkeypatch.setattr(module, "run_slice", lambda *_: [reply([10])])
     measured = []
     for turn in rounds:
         case = next(case for case in (ONE, FOUR) if case.id == turn.case)

@@ -6,7 +6,7 @@ import pytest
 from bench.engine import build as module
 from bench.engine.build import build_sessions, can_move, core_sets, move_group, start_group, workers_and_threads
 from bench.engine.workers import Unsupported, WorkerError
-from bench.suite.arms import Arm, Case
+from bench.suite.arms import Arm, Case, Split
 from bench.suite.user_variables import UserVariables
 from bench.suite.variables import SETTINGS, restart_variables
 from bench.worker.messages import Build, BuildReply, Move, MoveReply
@@ -15,32 +15,54 @@ from tests.engine.conftest import ONE, ORACLE, FakeGroup
 THROUGHPUT = Case("cnn-small", "throughput", 1, threads=4)
 
 
+QUEUE = Arm("openvino", "throughput")
+
+
 @pytest.mark.parametrize(
-    ("arm", "case", "expected"),
+    ("arm", "split", "expected"),
     [
-        (ORACLE, replace(THROUGHPUT, scenario="latency"), (1, 4)),
-        (Arm("pytorch", "train"), replace(THROUGHPUT, scenario="training"), (1, 4)),
-        (ORACLE, THROUGHPUT, (4, 1)),
-        (Arm("openvino", "throughput"), THROUGHPUT, (1, 4)),
-        (ORACLE, replace(THROUGHPUT, threads=0), (1, 1)),
+        (ORACLE, Split(1, 4), (1, 4)),
+        (ORACLE, Split(4, 1), (4, 1)),
+        (ORACLE, Split(4, 2), (4, 2)),
+        (QUEUE, Split(4, 2), (1, 8)),
     ],
-    ids=["latency", "training", "throughput", "asynchronous", "threads of the run"],
+    ids=["one stream", "one thread each", "several threads each", "asynchronous"],
 )
-def test_throughput_has_a_single_threaded_worker_per_core(context, arm, case, expected) -> None:
-    assert workers_and_threads(context, arm, case) == expected
+def test_each_stream_has_a_worker_unless_one_process_has_them_all(arm, split, expected) -> None:
+    assert workers_and_threads(arm, split) == expected
 
 
 def test_the_workers_of_a_group_get_a_core_each_and_the_slowest_counts(context, tally) -> None:
     replies = iter([BuildReply(1, 9, 3), BuildReply(4, 2, 8)])
     group = FakeGroup({Build: lambda _: next(replies)}, workers=2)
-    assert build_sessions(context, tally, group, ORACLE, THROUGHPUT, [3, 5], reported=False) == BuildReply(4, 9, 8)
+    slowest = build_sessions(context, tally, group, ORACLE, THROUGHPUT, Split(2, 1), [3, 5], reported=False)
+    assert slowest == BuildReply(4, 9, 8)
     assert [request.cores for request in group.requests] == [(3,), (5,)]
-    assert {request.threads for request in group.requests} == {1}
+    assert {(request.threads, request.streams) for request in group.requests} == {(1, 1)}
+
+
+def test_workers_with_several_threads_get_disjoint_sets_of_neighbouring_cores(context, tally, monkeypatch) -> None:
+    """Eight logical cores: n and n + 4 are on one physical core; the even ones are on another memory node."""
+    monkeypatch.setattr(module.facts, "siblings", lambda core: [core % 4, core % 4 + 4])
+    monkeypatch.setattr(module.facts, "node_of", lambda core: core % 2)
+    group = FakeGroup({Build: lambda _: BuildReply(1, 2, 3)}, workers=4)
+    build_sessions(context, tally, group, ORACLE, THROUGHPUT, Split(4, 2), range(8), reported=False)
+    assert [request.cores for request in group.requests] == [(0, 4), (2, 6), (1, 5), (3, 7)]
+    assert {request.threads for request in group.requests} == {2}
+
+
+def test_the_streams_of_an_asynchronous_process_share_its_threads(context, tally, monkeypatch) -> None:
+    monkeypatch.setattr(module, "converted_files", lambda *_: None)
+    group = FakeGroup({Build: lambda _: BuildReply(1, 2, 3)})
+    build_sessions(context, tally, group, QUEUE, THROUGHPUT, Split(4, 2), range(8), reported=False)
+    (request,) = group.requests
+    assert (request.cores, request.threads, request.streams) == (tuple(range(8)), 8, 4)
 
 
 def test_a_single_worker_gets_all_cores(context, tally) -> None:
     group = FakeGroup({Build: lambda _: BuildReply(1, 2, 3)})
-    assert build_sessions(context, tally, group, ORACLE, ONE, [3, 5], reported=True) == BuildReply(1, 2, 3)
+    built = build_sessions(context, tally, group, ORACLE, ONE, Split(1, 1), [3, 5], reported=True)
+    assert built == BuildReply(1, 2, 3)
     (request,) = group.requests
     assert request == Build(
         case=ONE.id, stack="oracle", variant="numpy", model="cnn-small", precision="fp32", batch_size=1, threads=1,
@@ -70,8 +92,13 @@ def test_arms_start_on_disjoint_sets_of_cores_if_they_can_move(
 
 
 def test_a_stack_that_binds_its_threads_can_not_move() -> None:
-    assert can_move(ORACLE)
-    assert not can_move(Arm("openvino", "latency"))
+    assert can_move(ORACLE, Split(1, 2))
+    assert not can_move(Arm("openvino", "latency"), Split(1, 2))
+
+
+def test_a_process_with_more_than_two_threads_can_not_move() -> None:
+    assert can_move(ORACLE, Split(8, 1))
+    assert not can_move(ORACLE, Split(1, 3))
 
 
 def test_each_worker_of_a_group_moves_from_its_core_to_another() -> None:
@@ -93,45 +120,45 @@ def test_a_group_starts_with_its_variables_log_and_priority(context, tmp_path, m
         started.append((variables, log, cwd, urgent))
 
     monkeypatch.setattr(module, "Worker", start)
-    start_group(context, ORACLE, replace(THROUGHPUT, threads=2), restart_variables())
+    start_group(context, ORACLE, Split(2, 4), tmp_path, restart_variables())
     assert len(started) == 2
     variables, log, cwd, urgent = started[0]
-    assert variables["OMP_NUM_THREADS"] == "1"
+    assert variables["OMP_NUM_THREADS"] == "4"
     assert restart_variables().items() <= variables.items()
     assert (log, cwd, urgent) == (context.folder / "logs" / "oracle-numpy.log", context.scratch, True)
 
 
-def test_a_group_gets_the_users_variables_and_all_libraries_that_are_to_be_preloaded(context, monkeypatch) -> None:
+def test_a_group_gets_the_users_variables_and_all_preloaded_libraries(context, monkeypatch, tmp_path) -> None:
     started = []
     monkeypatch.setattr(module, "Worker", lambda _, variables, *__, **___: started.append(variables))
     monkeypatch.setattr("bench.suite.variables.SETTINGS", {"bound": replace(SETTINGS["bound"], preload="bin/python")})
     given = {"A": "b", "LD_PRELOAD": "/lib/own.so"}
     plan = replace(context.plan, variables=UserVariables(given))
-    start_group(replace(context, plan=plan), ORACLE, ONE, restart_variables())
+    start_group(replace(context, plan=plan), ORACLE, Split(1, 1), tmp_path, restart_variables())
     python = plan.environments["oracle"].folder / "bin/python"
     assert (started[0]["A"], started[0]["LD_PRELOAD"]) == ("b", f"{python}:/lib/own.so")
 
 
-def test_an_arm_that_compiles_is_not_started_where_that_can_not_work(context, monkeypatch) -> None:
+def test_an_arm_that_compiles_is_not_started_where_that_can_not_work(context, monkeypatch, tmp_path) -> None:
     environment = context.plan.environments["oracle"]
     monkeypatch.setitem(context.plan.environments, "pytorch", environment)
     monkeypatch.setattr(module, "compile_obstacle", lambda folder: f"no compiler for {folder.name}")
     monkeypatch.setattr(module, "WorkerGroup", lambda starts: starts)
     with pytest.raises(WorkerError, match=f"no compiler for {environment.folder.name}"):
-        start_group(context, Arm("pytorch", "compile"), ONE)
-    assert start_group(context, Arm("pytorch", "eager"), ONE)
+        start_group(context, Arm("pytorch", "compile"), Split(1, 1), tmp_path)
+    assert start_group(context, Arm("pytorch", "eager"), Split(1, 1), tmp_path)
 
 
-def test_settings_whose_library_can_not_be_preloaded_are_a_failure(context, monkeypatch) -> None:
+def test_settings_whose_library_can_not_be_preloaded_are_a_failure(context, monkeypatch, tmp_path) -> None:
     def refuse(*_):
         raise ValueError("LD_PRELOAD can't hold it")
 
     monkeypatch.setattr(module, "preload_variables", refuse)
     with pytest.raises(WorkerError, match="LD_PRELOAD can't hold it") as raised:
-        start_group(context, Arm("oracle", "numpy", settings="iomp"), ONE)
+        start_group(context, Arm("oracle", "numpy", settings="iomp"), Split(1, 1), tmp_path)
     assert not isinstance(raised.value, Unsupported)
 
 
 def test_settings_whose_library_is_not_installed_are_unsupported(context, tmp_path) -> None:
     with pytest.raises(Unsupported, match="settings iomp need"):
-        start_group(context, Arm("oracle", "numpy", settings="iomp"), ONE)
+        start_group(context, Arm("oracle", "numpy", settings="iomp"), Split(1, 1), tmp_path)

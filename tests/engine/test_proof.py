@@ -8,7 +8,7 @@ from bench.engine import proof as module
 from bench.engine.proof import combined_proof, compare, compute_references, predict, prove_arms, read_back
 from bench.engine.workers import WorkerError
 from bench.records import Failure, Parity, Proof, Reference, Start
-from bench.suite.arms import Arm, Pair
+from bench.suite.arms import Arm, Pair, Split
 from bench.worker.messages import (
     Build,
     BuildReply,
@@ -43,7 +43,7 @@ def write_logits(logits):
 def start(monkeypatch, context, tally):
     """Return a function that makes arms start as the groups that it is given, one after the other."""
     compute_references(context, tally, CountedSteps())
-    monkeypatch.setattr(module, "quiet_cores", lambda count: list(range(count)))
+    monkeypatch.setattr(module, "quiet_core_sets", lambda counts: {count: list(range(count)) for count in counts})
 
     def start(*groups):
         remaining = iter(groups)
@@ -79,9 +79,9 @@ def test_references_are_stored_and_then_read_from_the_cache(context, tally, monk
     assert [weight for weight, _ in steps] == [module.ORACLE_WEIGHT] * 2
 
 
-def test_a_proof_of_several_workers_is_that_of_the_first_with_the_memory_of_all() -> None:
-    replies = [PROOF, replace(PROOF, kernels=("other",), memory_bytes=7)]
-    assert combined_proof(replies, ORACLE, 1, {}) == replace(PROOF, memory_bytes=12)
+def test_a_proof_of_several_workers_is_that_of_the_first_with_the_memory_and_the_cores_of_all() -> None:
+    replies = [replace(PROOF, cores=(2, 3)), replace(PROOF, kernels=("other",), memory_bytes=7, cores=(0, 1))]
+    assert combined_proof(replies, ORACLE, 1, {}) == replace(PROOF, memory_bytes=12, cores=(0, 1, 2, 3))
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_a_proof_of_several_workers_is_that_of_the_first_with_the_memory_of_all(
 def test_any_worker_that_ran_something_else_fails_the_proof(context, reply, reason) -> None:
     replies = iter([PROOF, reply])
     with pytest.raises(WorkerError, match=f"proof failed: {reason}"):
-        read_back(context, FakeGroup({Prove: lambda _: next(replies)}, workers=2), ORACLE, ONE)
+        read_back(FakeGroup({Prove: lambda _: next(replies)}, workers=2), ORACLE, ONE, Split(2, 1), {})
 
 
 def test_a_kernel_that_the_settings_forbid_fails_the_proof() -> None:

@@ -45,7 +45,9 @@ def group(monkeypatch):
         ProveTraining: lambda _: ProofReply("fp32", 1, ("k",), {}, 9),
     })  # fmt: skip
     monkeypatch.setattr(block_module, "start_group", lambda *_: group)
-    monkeypatch.setattr(block_module.counters, "quiet_cores", lambda count: list(range(count)))
+    monkeypatch.setattr(
+        block_module.counters, "quiet_core_sets", lambda counts: {count: list(range(count)) for count in counts}
+    )
     return group
 
 

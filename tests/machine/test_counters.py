@@ -67,6 +67,11 @@ def test_all_cores_are_on_one_memory_node_if_it_has_enough(cores) -> None:
     assert counters.node_of(1) == 0
 
 
+def test_several_numbers_of_cores_are_chosen_from_one_observation(cores, monkeypatch) -> None:
+    monkeypatch.setattr(counters, "quiet_cores", lambda count: counters.quiet_core_sets([1, 2, 4]))
+    assert cores(None, stat(0, 0, 0, 0), stat(9, 1, 5, 2)) == {1: [1], 2: [1, 3], 4: [0, 1, 2, 3]}
+
+
 def test_all_cores_are_chosen_without_an_observation(monkeypatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {1, 0})
     assert counters.quiet_cores(2) == [0, 1]

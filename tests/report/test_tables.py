@@ -11,13 +11,25 @@ from rich.console import Console
 from bench.analysis.latency import AS_IT_WAS, AT_REST
 from bench.analysis.run import Run
 from bench.analysis.speedups import speedups
-from bench.records import Check, Failure
+from bench.records import Check, Choice, Failure, SplitTrial
 from bench.report.arm_table import arm_columns, arm_rows
 from bench.report.document import Column, brief_table, table
 from bench.report.run_report import closing, csv_files, write_report
+from bench.report.sections import document
 from bench.report.tables import speedup_columns
 from bench.report.writers import to_csv
-from tests.analysis.recorded_run import CASE, IPEX, JIT, TRAINING_CASE, inference_run, training_run
+from bench.suite.arms import BEST_THREADS
+from tests.analysis.recorded_run import (
+    AA,
+    CASE,
+    COMPILE,
+    EAGER,
+    IPEX,
+    JIT,
+    TRAINING_CASE,
+    inference_run,
+    training_run,
+)
 
 
 def csv_rows(run, name: str) -> list[dict[str, str]]:
@@ -128,6 +140,80 @@ def test_the_same_journal_gives_the_same_files(tmp_path) -> None:
         assert write_report(folder, Console(file=io.StringIO())) == 0
         contents.append({path: path.read_bytes() for path in folder.rglob("*") if path.is_file()})
     assert contents[0] == contents[1]
+
+
+@pytest.fixture
+def chosen(tmp_path):
+    """Return a function that writes a run in which one arm uses all cores of a case, and its baselines a part."""
+
+    def chosen(scenario: str, small: tuple[int, int], large: tuple[int, int]):
+        builder = inference_run(tmp_path / "run")
+        case = replace(CASE, scenario=scenario, threads=BEST_THREADS)
+        builder.records = [
+            replace(record, case=case.id) if hasattr(record, "case") else record for record in builder.records
+        ]
+        failed = SplitTrial(3, 7, (), "exited with status 9")
+        for arm in (EAGER, COMPILE, JIT):
+            own = large if arm == JIT else small
+            trials = (SplitTrial(*small, ((10_000, 12_000),)), SplitTrial(*large, ((20_000,),)), failed)
+            builder.records.append(Choice(arm.id, case.id, *own, trials))
+        builder.describe(
+            cases=(case,), threads=16, lineups={case.id: builder.info.lineups[CASE.id]},
+            pairs=tuple(replace(pair, case=case.id) for pair in builder.info.pairs),
+        )  # fmt: skip
+        return builder.write()
+
+    return chosen
+
+
+@pytest.mark.parametrize(
+    ("scenario", "small", "large", "titles", "cells", "pair"),
+    [
+        ("latency", (1, 4), (1, 16), ["4 threads", "16 threads", "7 threads"], ["11.0", "20.0"], ("4", "16")),
+        ("throughput", (8, 2), (1, 16), ["8 x 2", "1 x 16", "3 x 7"], ["90,909", "50,000"], ("8 x 2", "1 x 16")),
+    ],
+)
+def test_best_threads_have_a_section_and_columns(chosen, scenario, small, large, titles, cells, pair) -> None:
+    folder = chosen(scenario, small, large)
+    write_report(folder, Console(file=io.StringIO()))
+    run = Run(folder)
+    (case,) = run.cases
+    page = document(run, arm_rows(run), set())
+    (section,) = [section for section in page.sections if section.title == "Threads"]
+    own = section.blocks[1].blocks[0]
+    assert [heading.title for heading in own.headings] == ["Arm", *titles, "Chosen"]
+    rows = {row.cells[0].text: row.cells[1:] for row in own.rows}
+    assert [cell.text for cell in rows["pytorch eager"]] == [*cells, "failed", pair[0]]
+    assert [cell.text for cell in rows["ipex jit"]] == [*cells, "failed", pair[1]]
+    assert rows["ipex jit"][2].note == "exited with status 9"
+    threads = [column for column in arm_columns(run, case) if column.title == "Threads"]
+    shown = table(arm_rows(run)[case], threads)
+    assert [row.cells[0].text for row in shown.rows] == [pair[0], pair[0], pair[0], pair[1]]
+    both = [column for column in speedup_columns(run, case) if column.title == "Threads, arm / baseline"]
+    shown = table([row for row in speedups(run) if row.pair.arm == JIT], both)
+    assert {row.cells[0].text for row in shown.rows} == {f"{pair[1]} / {pair[0]}"}
+
+
+def test_best_threads_are_in_all_files(chosen) -> None:
+    run = Run(chosen("throughput", (8, 2), (1, 4)))
+    trials = [row for row in csv_rows(run, "threads.csv") if row["stack"] == "ipex"]
+    assert [(row["streams"], row["threads_of_each"], row["time_per_batch_us"], row["chosen"]) for row in trials] == [
+        ("8", "2", "11", "False"), ("1", "4", "20", "True"), ("3", "7", "", "False"),
+    ]  # fmt: skip
+    assert trials[-1]["failure"] == "exited with status 9"
+    arms = {row["arm"]: (row["threads"], row["streams"]) for row in csv_rows(run, "arms.csv")}
+    assert arms == {EAGER.id: ("16", "8"), AA.id: ("16", "8"), COMPILE.id: ("16", "8"), JIT.id: ("4", "1")}
+    both = {
+        (row["threads"], row["baseline_threads"]) for row in csv_rows(run, "speedups.csv") if row["stack"] == "ipex"
+    }
+    assert both == {("4", "16")}
+
+
+def test_equal_threads_have_no_column_and_no_section(tmp_path) -> None:
+    run = inference_run(tmp_path / "run").read()
+    titles = {column.title for column in (*arm_columns(run, CASE), *speedup_columns(run, CASE))}
+    assert not [title for title in titles if title.startswith("Threads")]
+    assert "Threads" not in {section.title for section in document(run, arm_rows(run), set()).sections}
 
 
 def test_a_sweep_has_a_table_a_plot_and_a_section(tmp_path) -> None:

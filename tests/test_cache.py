@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.engine import cache
+from bench import cache
 
 
 @pytest.fixture
