@@ -122,6 +122,16 @@ def test_a_worker_that_is_killed_is_an_error_with_the_signal(start, build) -> No
         worker.request(build("good"), 60)
 
 
+def test_a_user_without_a_name_is_called_by_number(tmp_path, monkeypatch) -> None:
+    """Frameworks ask for the name, and would look for it in a list of users that need not have it."""
+    started = []
+    monkeypatch.setattr(module.subprocess, "Popen", lambda *_, env, **__: started.append(env) or SimpleNamespace(pid=1))
+    for name, expected in (("me", "me"), (None, str(os.getuid()))):
+        monkeypatch.setenv("USER", name) if name else monkeypatch.delenv("USER", raising=False)
+        Worker(Path(sys.executable), {}, tmp_path / "log", tmp_path)._close_pipes()
+        assert started[-1]["USER"] == expected
+
+
 def test_a_failure_names_a_folder_for_temporary_files_that_is_full(start, build, tmp_path, monkeypatch) -> None:
     free = iter([module.FULL_BYTES - 1, 0, module.FULL_BYTES])
     monkeypatch.setattr(module.shutil, "disk_usage", lambda _: SimpleNamespace(free=next(free)))
