@@ -52,6 +52,8 @@ class Worker:
         environment = {name: os.environ[name] for name in INHERITED if name in os.environ} | dict(variables)
         # A worker is killed; its temporary files go when this folder is removed.
         environment["TMPDIR"] = str(cwd)
+        # Without the user's keras.json, which can change types and the order of channels.
+        environment["KERAS_HOME"] = str(cwd / "keras")
         self._log, self._buffer = log, b""
         with log.open("ab") as stream:
             incoming, self._requests = os.pipe()
