@@ -6,11 +6,11 @@ from dataclasses import replace
 
 from backends import pytorch
 from backends.builders import FLOATS, variants_of
-from backends.pytorch import PyTorch, read_model, write_model
+from backends.pytorch import PyTorch, read_contents, write_model
 from backends.pytorch.inference import INFERENCE_BUILDERS
 from backends.pytorch.training import TRAINING_BUILDERS
 
-__all__ = ["STACK", "open_backend", "read_model", "write_model"]
+__all__ = ["STACK", "open_backend", "read_contents", "write_model"]
 
 # Quantisation has moved out of the framework into a package of its own. TorchScript is deprecated. The C++ wrapper is
 # part of what ahead-of-time compilation does.
