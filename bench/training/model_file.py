@@ -46,6 +46,7 @@ R = TypeVar("R")
 # A damaged file can let a library run for ever.
 READ_TIMEOUT_S, WRITE_TIMEOUT_S = 120, 600
 H5, OURS = ".h5", ".safetensors"
+MOST_CHARACTERS = 1000
 
 
 @dataclass(frozen=True)
@@ -130,11 +131,22 @@ def _open_foreign(file: Path, network: Network, assumed: Assumptions = NOTHING_S
             reason = str(error)
             if not reason.startswith(absolute):
                 reason = f"{file}: can't be read ({reason}), so it is damaged; download or save it again"
-            raise WeightsError(reason.replace(absolute, str(file))) from error
+            raise WeightsError(_printable(reason.replace(absolute, str(file)))) from error
         mean, deviation = reply.pixels
         network = replace(network, mean=mean, std=deviation)
         facts = {"network": network.name, "spec": network.digest, "imported_from": file.name}
-        return ModelFile(file, network, load_weights(ours, network), facts | pixel_metadata(reply.pixels), reply.notes)
+        return ModelFile(
+            file,
+            network,
+            load_weights(ours, network),
+            facts | pixel_metadata(reply.pixels),
+            tuple(map(_printable, reply.notes)),
+        )
+
+
+def _printable(text: str) -> str:
+    """Return a text, in which a file's names stand, without control characters and at a readable length."""
+    return "".join(character if character.isprintable() else "?" for character in text[:MOST_CHARACTERS])
 
 
 def export_model(model: ModelFile, output: Path) -> None:

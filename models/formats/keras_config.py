@@ -85,11 +85,11 @@ def _words(name: str, about: dict[str, Any]) -> list[str]:
     words: list[str]
     match name:
         case "Conv2D":
-            expected = {"strides": (1, 1), "dilation_rate": (1, 1), "padding": "same", "groups": 1, "use_bias": True}
+            expected = {"strides": (1, 1), "dilation_rate": (1, 1), "padding": "same", "groups": 1}
             size = "x".join(map(str, about["kernel_size"]))
             words = [f"convolution of {size} to {about['filters']}" + _odd(about, expected)]
         case "Dense":
-            words = [f"dense to {about['units']}" + _odd(about, {"use_bias": True})]
+            words = [f"dense to {about['units']}"]
         case "BatchNormalization":
             words = ["batch normalisation" + _odd(about, {"scale": True, "center": True})]
         case "MaxPooling2D" | "MaxPool2D":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from math import isclose
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -82,7 +83,8 @@ def fold_epsilons(network: Network, weights: Weights, epsilons: tuple[float, ...
     folded = dict(weights)
     for placed, epsilon in zip(norms_of(network), epsilons, strict=True):
         ours = placed.layer.epsilon if isinstance(placed.layer, BatchNorm) else epsilon
-        if epsilon != ours:
+        # A file may have rounded its epsilon to fp32.
+        if not isclose(epsilon, ours, rel_tol=1e-6):
             scale, variance = (weights[f"{placed.name}.{name}"].astype(np.float64) for name in ("scale", "variance"))
             folded[f"{placed.name}.scale"] = (scale * np.sqrt((variance + ours) / (variance + epsilon))).astype(
                 np.float32

@@ -7,10 +7,13 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from models.formats.contents import FP32, Tensor
 from models.formats.layouts import KERAS_LAYOUT, PYTORCH_LAYOUT, shape_in
 
 if TYPE_CHECKING:
-    from models.formats.contents import Table, Tensor
+    from models.formats.contents import Table
     from models.spec import Network, PlacedLayer, Shape
 
 # Our names of parameters by those of PyTorch, Keras and others, for layers with a kernel and for batch normalisation.
@@ -70,13 +73,15 @@ class FileLayer:
 class Match:
     """The tensor of each parameter with its name in the file, their layout, and tensors that were left out.
 
-    `exact` is whether the layers have our names.
+    `exact` is whether the layers have our names. `without_bias` are the file's layers that have none; zeros stand for
+    it.
     """
 
     tensors: dict[str, tuple[str, Tensor]]
     layout: str
     exact: bool
     left_out: tuple[str, ...]
+    without_bias: tuple[str, ...]
 
 
 def match(table: Table, network: Network, *, ordered: bool) -> Match:
@@ -128,17 +133,20 @@ def _prefixes(table: Table) -> list[str]:
 
 
 def _match_all(table: Table, network: Network, left_out: tuple[str, ...], *, ordered: bool) -> Match:
-    layers = file_layers(table)
+    stored = file_layers(table)
     wanted = [placed for placed in network.place() if placed.parameter_shapes]
     reason = ""
     for layout in (PYTORCH_LAYOUT, KERAS_LAYOUT):
         signatures = {placed.name: _signature(placed, layout) for placed in wanted}
+        layers = [_with_bias(layer, layout) for layer in stored]
         if sorted(layer.signature for layer in layers) == sorted(signatures.values()):
             assigned, exact = _assign(layers, signatures, ordered=ordered)
             tensors = {
                 f"{name}.{role}": tensor for name, layer in assigned.items() for role, tensor in layer.tensors.items()
             }
-            return Match({name: tensors[name] for name in network.parameter_shapes}, layout, exact, left_out)
+            without_bias = tuple(layer.name for layer in stored if layer.tensors.keys() == {"weight"})
+            found = {name: tensors[name] for name in network.parameter_shapes}
+            return Match(found, layout, exact, left_out, without_bias)
         reason = reason or _difference(layers, signatures)
     raise MismatchError(reason)
 
@@ -155,6 +163,16 @@ def file_layers(table: Table) -> list[FileLayer]:
         roles = NORM_ROLES if is_norm else KERNEL_ROLES
         layers.append(FileLayer(layer, {roles.get(name, name): tensor for name, tensor in tensors.items()}))
     return layers
+
+
+def _with_bias(layer: FileLayer, layout: str) -> FileLayer:
+    """Give a layer that has nothing but a kernel a bias of zeros, which is what having none means."""
+    if layer.tensors.keys() != {"weight"}:
+        return layer
+    _, kernel = layer.tensors["weight"]
+    shape = (kernel.shape or (0,))[:1] if layout == PYTORCH_LAYOUT else kernel.shape[-1:]
+    zeros = Tensor(FP32, shape, lambda: np.zeros(shape, np.float32))
+    return FileLayer(layer.name, layer.tensors | {"bias": (f"{layer.name}.bias", zeros)})
 
 
 def _signature(placed: PlacedLayer, layout: str) -> tuple[tuple[str, Shape], ...]:

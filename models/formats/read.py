@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import isfinite
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from models.spec import BatchNorm
 from models.weights import WeightsError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from models.formats.contents import Table
@@ -101,29 +102,30 @@ def interpret(path: Path, contents: Contents, network: Network, assumed: Assumpt
     norms = norms_of(network)
     origins: dict[str, list[str]] = {"the file states": [], "as you say": [], "not in the file, so assumed": []}
 
-    def settle(option: str, said: V | None, in_file: V | None, default: V, phrase: str) -> V:
+    def settle(option: str, choices: tuple[V | None, V | None, V], what: str, show: Callable[[V], str]) -> V:
         """Return what the file states, else what the user says, else the default, and note which."""
-        if in_file is not None and said is not None and in_file != said:
-            raise WeightsError(f"{path}: {option} contradicts the file, which states {phrase.format(_shown(in_file))}")
-        given = zip(origins.values(), (in_file, said, default), strict=True)
+        in_file, said, _ = choices
+        if in_file is not None and said is not None and not _agree(in_file, said):
+            raise WeightsError(f"{path}: {option} contradicts the file, which states {what} {show(in_file)}")
+        given = zip(origins.values(), choices, strict=True)
         notes, value = next((notes, value) for notes, value in given if value is not None)
-        notes.append(f"{phrase.format(_shown(value))} ({option})")
+        notes.append(f"{what} {show(value)} ({option})")
         return value
 
     like_pytorch = found.layout == PYTORCH_LAYOUT
-    layout = settle("--layout", assumed.layout, stated.layout, LAYOUTS[not like_pytorch], "flattened {}")
-    mean, deviation = settle(
-        "--pixels", assumed.pixels, stated.pixels, (network.mean, network.std), "pixels standardised with {}"
-    )
+    layout = settle("--layout", (stated.layout, assumed.layout, LAYOUTS[not like_pytorch]), "flattened", str)
+    usual_pixels = (network.mean, network.std)
+    pixels = settle("--pixels", (stated.pixels, assumed.pixels, usual_pixels), "pixels standardised with", _both)
     if norms:
         every = len(norms)
         said = None if assumed.bn_epsilon is None else (assumed.bn_epsilon,) * every
         ours = tuple(norm.layer.epsilon for norm in norms if isinstance(norm.layer, BatchNorm))
         usual = ours if found.exact else (PYTORCH_EPSILON if like_pytorch else KERAS_EPSILON,) * every
-        hint = f", where PyTorch's default is {PYTORCH_EPSILON:g}" if like_pytorch and found.exact else ""
-        epsilons = settle("--bn-epsilon", said, stated.epsilons, usual, f"batch-norm epsilon {{}}{hint}")
+        hint = f" where PyTorch's default is {PYTORCH_EPSILON:g}" if like_pytorch and found.exact else ""
+        choices = stated.epsilons, said, usual
+        epsilons = settle("--bn-epsilon", choices, "batch-norm epsilon", lambda each: _distinct(each) + hint)
         before = None if assumed.norm is None else (assumed.norm == NORM_BEFORE,) * every
-        norm_first = settle("--norm", before, stated.norm_first, (False,) * every, "batch norm {}")
+        norm_first = settle("--norm", (stated.norm_first, before, (False,) * every), "batch norm", _places)
 
     weights = {
         name: from_layout(found.layout, read_fp32(path, stored, tensor))
@@ -136,16 +138,25 @@ def interpret(path: Path, contents: Contents, network: Network, assumed: Assumpt
         weights = fold_epsilons(network, weights, epsilons)
         weights = fold_norms_before_activations(network, weights, norm_first)
     settled = [f"{origin}: {', '.join(phrases)}" for origin, phrases in origins.items() if phrases]
-    return Reading(weights, (mean, deviation), (_taken(key, found, contents), *settled))
+    return Reading(weights, pixels, (_taken(key, found, contents), *settled))
 
 
-def _shown(value: Any) -> str:
-    """Return a settled value as text; values that are the same for every layer appear once."""
-    if not isinstance(value, tuple):
-        return str(value)
-    kinds = {True: NORM_BEFORE, False: NORM_AFTER}
-    shown = [kinds[item] if isinstance(item, bool) else f"{item:g}" for item in value]
-    return shown[0] if len(set(shown)) == 1 and isinstance(value[0], bool) else ",".join(dict.fromkeys(shown))
+def _agree(in_file: object, said: object) -> bool:
+    """Return whether two values are equal; a file may have rounded its numbers to fp32."""
+    return np.allclose(in_file, said) if isinstance(in_file, tuple) else in_file == said  # type: ignore[arg-type]
+
+
+def _both(pixels: tuple[float, float]) -> str:
+    mean, deviation = pixels
+    return f"{mean:g},{deviation:g}"
+
+
+def _distinct(epsilons: tuple[float, ...]) -> str:
+    return ",".join(dict.fromkeys(f"{epsilon:g}" for epsilon in epsilons))
+
+
+def _places(norm_first: tuple[bool, ...]) -> str:
+    return ",".join(dict.fromkeys(NORMS[first] for first in norm_first))
 
 
 def _find(path: Path, contents: Contents, network: Network, key: str | None) -> tuple[str, Match]:
@@ -206,7 +217,9 @@ def _taken(key: str, found: Match, contents: Contents) -> str:
     tables = [name for name in contents.tables if name not in ("", key)]
     left_out = [*tables, *contents.others, *found.left_out]
     rest = f"; left out: {_listed(left_out)}" if left_out else ""
-    return f"read {f'{key}, ' if key else ''}{len(found.tensors)} tensors{widened}, {found.layout} layout{rest}"
+    zeros = f"; without bias: {_listed(list(found.without_bias))}" if found.without_bias else ""
+    count = len(found.tensors) - len(found.without_bias)
+    return f"read {f'{key}, ' if key else ''}{count} tensors{widened}, {found.layout} layout{zeros}{rest}"
 
 
 def _listed(names: list[str]) -> str:

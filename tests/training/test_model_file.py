@@ -61,6 +61,17 @@ def test_another_tools_file_can_be_opened_where_the_model_is_named(tmp_path) -> 
         open_model(tmp_path / "m.h5", "cnn")
 
 
+def test_names_in_a_file_reach_the_terminal_without_control_characters(tmp_path) -> None:
+    arrays = state_dict(CNN_SMALL, initial_weights(CNN_SMALL, 0))
+    save_file(arrays | {"a\x1b[31m\nb": np.array(3.0)}, tmp_path / "w")
+    assert open_model(tmp_path / "w", "cnn-small").notes[0].endswith("left out: a?[31m?b")
+    save_file({"a\x1b[31m\nb" * 10_000: np.ones(3)}, tmp_path / "w")
+    with pytest.raises(UserError) as error:
+        open_model(tmp_path / "w", "cnn-small")
+    assert str(error.value).isprintable()
+    assert len(str(error.value)) <= 1000
+
+
 def test_the_scaling_of_pixels_stays_with_an_imported_model(tmp_path) -> None:
     export_model(open_model(checkpoint_path(CNN_SMALL)), tmp_path / "m.h5")
     output = tmp_path / "m.safetensors"

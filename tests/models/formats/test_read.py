@@ -61,6 +61,16 @@ def forward(epsilon=1e-3, *, norm_first=False):
     return run
 
 
+@pytest.mark.parametrize("arrays", [STATE, WEIGHTS], ids=["PyTorch", "Keras"])
+def test_layers_without_a_bias_have_one_of_zeros_and_are_named(tmp_path, arrays) -> None:
+    without = {name: array for name, array in arrays.items() if name not in ("conv2d1.bias", "conv2d2.bias")}
+    reading = read(tmp_path, contents(without))
+    zeros = {name: np.zeros_like(WEIGHTS[name]) for name in ("conv2d1.bias", "conv2d2.bias")}
+    assert_same(reading.weights, WEIGHTS | zeros)
+    assert reading.notes[0].startswith("read 6 tensors")
+    assert reading.notes[0].endswith("; without bias: conv2d1, conv2d2")
+
+
 def test_nested_weights_are_read_and_the_rest_is_named(tmp_path) -> None:
     tables = {"model_state_dict": table(STATE), "ema": table(STATE)}
     file = Contents(tables, others=("epoch", "optimizer_state_dict", "loss"))
@@ -137,7 +147,7 @@ def test_what_a_file_can_not_say_is_said(tmp_path) -> None:
     _, *notes = read(tmp_path, contents(STATE_BN), CNN_BN).notes
     assert notes[0] == (
         "not in the file, so assumed: flattened channels-first (--layout), pixels standardised with 0.286,0.353 "
-        "(--pixels), batch-norm epsilon 0.001, where PyTorch's default is 1e-05 (--bn-epsilon), batch norm "
+        "(--pixels), batch-norm epsilon 0.001 where PyTorch's default is 1e-05 (--bn-epsilon), batch norm "
         "after-activation (--norm)"
     )
     settings = {"bn_epsilon": 1e-5, "layout": "channels-first", "pixels": (0.0, 1.0), "norm": "after-activation"}
@@ -203,10 +213,16 @@ def test_epsilon_and_place_of_batch_normalisation_are_what_keras_describes(tmp_p
     assert "batch-norm epsilon 0.02 (--bn-epsilon), batch norm before-activation (--norm)" in reading.notes[1]
 
 
+def test_an_epsilon_that_was_rounded_to_fp32_is_the_same(tmp_path) -> None:
+    file = contents(WEIGHTS_BN, config=keras_config(CNN_BN, epsilon=float(np.float32(1e-3))))
+    assert_same(read(tmp_path, file, CNN_BN, bn_epsilon=1e-3).weights, WEIGHTS_BN)
+
+
 def test_a_first_layer_that_scales_pixels_is_what_keras_describes(tmp_path) -> None:
     config = keras_config(CNN_SMALL, first=[keras_layer("Rescaling", scale=1 / 127.5, offset=-1.0)])
     reading = read(tmp_path, contents(WEIGHTS, config=config))
     assert reading.pixels == pytest.approx((0.5, 0.5))
+    assert "pixels standardised with 0.5,0.5 (--pixels)" in reading.notes[1]
 
 
 @pytest.mark.parametrize(("option", "value", "states"), [
