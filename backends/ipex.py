@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 from backends.builders import FLOATS, variants_of
 from backends.protocol import Stack, Variant
-from backends.pytorch import PyTorch, read_model, write_model
+from backends.pytorch import PyTorch, read_contents, write_model
 from backends.pytorch.inference import FUSED, InferenceBuilder, compile_frozen, trace_and_freeze
 from backends.pytorch.training import TrainingBuilder
+from models.formats.kind import PYTORCH
 
 if TYPE_CHECKING:
     from backends.protocol import TrainingSpec
 
-__all__ = ["STACK", "open_backend", "read_model", "write_model"]
+__all__ = ["STACK", "open_backend", "read_contents", "write_model"]
 
 
 def eager(module: Any, example: Any, precision: str) -> Any:
@@ -77,7 +78,7 @@ STACK = Stack(
     baselines=("pytorch",),
     needs=("avx2",),
     cache_variables=("TORCHINDUCTOR_CACHE_DIR",),
-    reads=(".pth",),
+    reads=(PYTORCH,),
     writes=(".pth",),
 )
 

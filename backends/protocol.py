@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from models.formats.contents import Contents
     from models.recipes import Recipe
     from models.spec import Network
     from models.weights import Weights
@@ -62,8 +63,8 @@ class Stack:
 
     A stack that `binds_threads` binds them, whenever it is called, to cores that it noted when the session was built.
 
-    `products` are the precisions at which the backend is a Multiplier. `reads` and `writes` are the suffixes of model
-    files that its module reads and writes.
+    `products` are the precisions at which the backend is a Multiplier. `reads` are the kinds of model files that its
+    module reads (`models/formats/kind.py`), `writes` the suffixes of those that it writes.
     """
 
     name: str
@@ -222,8 +223,8 @@ class StackModule(Protocol):
     def convert(self, conversion: str, spec: InferenceSpec, folder: Path) -> None:
         """Fill `folder` with the files that variants with this `conversion` start from."""
 
-    def read_model(self, path: Path, network: Network) -> Weights:
-        """Read a model file whose suffix is in `Stack.reads`; raise UserError when it does not fit the network."""
+    def read_contents(self, path: Path) -> Contents:
+        """Read a model file of a kind in `Stack.reads`; raise WeightsError when it can't be read."""
 
     def write_model(self, path: Path, network: Network, weights: Weights) -> None:
         """Write a model file whose suffix is in `Stack.writes`."""

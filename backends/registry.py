@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from backends.protocol import Backend, InferenceSpec, Multiplier, StackModule, Trainer, Training, TrainingSpec
+    from models.formats.contents import Contents
     from models.spec import Network
     from models.weights import Weights
 
@@ -71,8 +72,8 @@ def convert(stack: str, conversion: str, spec: InferenceSpec, folder: Path) -> N
     _module(stack).convert(conversion, spec, folder)
 
 
-def read_model(stack: str, path: Path, network: Network) -> Weights:
-    return _module(stack).read_model(path, network)
+def read_contents(stack: str, path: Path) -> Contents:
+    return _module(stack).read_contents(path)
 
 
 def write_model(stack: str, path: Path, network: Network, weights: Weights) -> None:

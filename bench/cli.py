@@ -42,7 +42,7 @@ RunNameOption = Annotated[
 ]
 ThreadsOption = Annotated[int | None, typer.Option(help="The number of threads; default: one for each usable core")]
 ModelOption = Annotated[str | None, typer.Option("--model", help="The model, if the file does not name it")]
-ModelFileArgument = Annotated[Path, typer.Argument(help="A .safetensors file, or the folder of a training")]
+ModelFileArgument = Annotated[Path, typer.Argument(help="A model file, or the folder of a training")]
 PresetOption = Annotated[str, typer.Option(help="smoke, quick, standard or publish")]
 EnvOption = Annotated[
     list[str] | None,
@@ -271,14 +271,32 @@ def export(
 
 @app.command("import")
 def import_(
-    file: Annotated[Path, typer.Argument(help="A .pth or .h5 file with weights")],
+    file: Annotated[Path, typer.Argument(help="A PyTorch, Keras or safetensors file with weights")],
     output: Annotated[Path, typer.Argument(help="The .safetensors file to write")],
     model: Annotated[str, typer.Option(help="The model that the weights belong to")],
+    key: Annotated[str | None, typer.Option(help="The entry of the file, or the prefix of the names, to read")] = None,
+    bn_epsilon: Annotated[
+        float | None, typer.Option(help="The epsilon of the file's batch normalisation, such as 1e-5")
+    ] = None,
+    layout: Annotated[
+        str | None, typer.Option(help="How feature maps are flattened: channels-first or channels-last")
+    ] = None,
+    pixels: Annotated[
+        str | None,
+        typer.Option(metavar="MEAN,DEVIATION", help="How pixels from 0 to 1 are standardised, such as 0.5,0.5"),
+    ] = None,
+    norm: Annotated[
+        str | None, typer.Option(help="The place of batch normalisation: after-activation or before-activation")
+    ] = None,
+    threads: ThreadsOption = None,
+    data: DataOption = "auto",
 ) -> None:
-    """Read the weights of another tool; only tensors are read, never code."""
+    """Read the weights of another tool, and show their accuracy; only tensors are read, never code."""
     from bench.commands.model_files import import_file
+    from models.formats.read import parse_assumptions
 
-    import_file(file, output, model, _console())
+    assumed = parse_assumptions(key, bn_epsilon, layout, pixels, norm)
+    import_file(file, output, model, assumed, data, _thread_count(threads), _console())
 
 
 @app.command()

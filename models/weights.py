@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from math import prod, sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 Weights: TypeAlias = dict[str, NDArray[np.float32]]
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
+# The key of the metadata with the mean and deviation of an imported network's pixels.
+PIXELS = "pixels"
 
 
 class WeightsError(UserError):
@@ -76,7 +79,8 @@ def load_arrays(path: Path) -> Weights:
     try:
         with mappable(path) as source:
             return load_file(source)
-    except (OSError, SafetensorError) as error:
+    # Numbers of types that NumPy lacks are KeyError, shapes that it can't have are ValueError.
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{path}: can't be read as safetensors ({error})") from error
 
 
@@ -89,6 +93,26 @@ def read_metadata(path: Path) -> dict[str, str]:
             return dict(file.metadata() or {})
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{path}: can't be read as safetensors ({error})") from error
+
+
+def pixel_metadata(pixels: tuple[float, float]) -> dict[str, str]:
+    """Return the metadata of a file whose network standardises pixels with this mean and deviation."""
+    mean, deviation = pixels
+    return {PIXELS: f"{mean!r},{deviation!r}"}
+
+
+def standardised_as_in(path: Path, network: Network) -> Network:
+    """Return the network with the mean and deviation of pixels that a file of weights names, if it does.
+
+    Raises WeightsError when the file can't be read, or names no such numbers.
+    """
+    if (text := read_metadata(path).get(PIXELS)) is None:
+        return network
+    try:
+        mean, deviation = map(float, text.split(","))
+    except ValueError as error:
+        raise WeightsError(f"{path}: its metadata has '{PIXELS}' {text[:40]!r}, not a mean and a deviation") from error
+    return replace(network, mean=mean, std=deviation)
 
 
 def load_weights(path: Path, network: Network) -> Weights:

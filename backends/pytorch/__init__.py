@@ -6,15 +6,16 @@ from typing import TYPE_CHECKING
 
 from backends.builders import builder_for, variants_of
 from backends.protocol import InferenceSpec, Session, Stack, Training, TrainingSpec
+from backends.pytorch.files import read_contents, write_model
 from backends.pytorch.framework import Framework
 from backends.pytorch.inference import INFERENCE_BUILDERS, InferenceBuilder, TorchSession
-from backends.pytorch.layers import read_model, write_model
 from backends.pytorch.training import TRAINING_BUILDERS, TorchTraining, TrainingBuilder
+from models.formats.kind import PYTORCH
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["STACK", "PyTorch", "open_backend", "read_model", "write_model"]
+__all__ = ["STACK", "PyTorch", "open_backend", "read_contents", "write_model"]
 
 STACK = Stack(
     name="pytorch",
@@ -31,7 +32,7 @@ STACK = Stack(
     restart_settings={"TORCHINDUCTOR_VEC_ISA_OK": "1"},
     cache_variables=("TORCHINDUCTOR_CACHE_DIR",),
     products=("fp32", "bf16", "int8"),
-    reads=(".pth",),
+    reads=(PYTORCH,),
     writes=(".pth",),
 )
 

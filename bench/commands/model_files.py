@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from bench.training.history import TRAINING_FILE, read_history, read_training
 from bench.training.model_file import export_model, import_model, open_model
 from models.data import SYNTHETIC_WARNING
 from models.errors import UserError, unknown
+from models.idx import DataError
 from models.zoo import NETWORKS
 
 if TYPE_CHECKING:
@@ -30,6 +31,12 @@ if TYPE_CHECKING:
     from bench.training.evaluate import Evaluation
     from bench.training.model_file import ModelFile
     from models.data import DataSet
+    from models.formats.read import Assumptions
+
+# The oracle needs no framework, and is slow.
+ORACLE, ORACLE_IMAGES = Arm("oracle", "numpy"), 1000
+# Any training that ran to its end is above.
+LOW_ACCURACY = 0.8
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,7 @@ def evaluate_model(options: EvaluateOptions, console: Console) -> int:
         if reason := obstacle(arm, {}, instruction_sets(), variables.given):
             raise UserError(f"--arms {arm.id}: {reason}")
     model = open_model(path, options.model)
+    say_notes(model, console)
     chosen = list(options.arms) or default_arms()
     if not chosen:
         raise UserError("no stack is installed to evaluate on; make an environment: tox -e vanilla --notest")
@@ -108,12 +116,43 @@ def report_model(
 
 
 def export_file(path: Path, output: Path, model_name: str | None, console: Console) -> None:
-    export_model(open_model(path, model_name), output)
+    model = open_model(path, model_name)
+    say_notes(model, console)
+    export_model(model, output)
     say(console, f"{output}: written")
 
 
-def import_file(file: Path, output: Path, model_name: str, console: Console) -> None:
+def import_file(
+    file: Path, output: Path, model_name: str, assumed: Assumptions, source: str, threads: int, console: Console
+) -> None:
+    """Import a model, and show its accuracy, by which a wrong assumption shows."""
     if model_name not in NETWORKS:
         raise unknown("model", model_name, NETWORKS)
-    import_model(file, NETWORKS[model_name], output)
-    say(console, f"{output}: written")
+    model = import_model(file, NETWORKS[model_name], output, assumed)
+    say_notes(model, console)
+    say(console, f"{output}: written; {accuracy_of(model, source, threads)}")
+
+
+def say_notes(model: ModelFile, console: Console) -> None:
+    for note in model.notes:
+        say(console, f"{model.path}: {note}")
+
+
+def accuracy_of(model: ModelFile, source: str, threads: int) -> str:
+    """Return the accuracy on the test images, by the first installed stack or by the NumPy oracle, or why not."""
+    from models.data import load
+
+    try:
+        # Accuracies on synthetic images say nothing, unless the user asks for them.
+        data = load("fashion-mnist" if source == "auto" else source)
+    except DataError as error:
+        return f"no accuracy: {error}"
+    arm, *_ = [*default_arms(), ORACLE]
+    if arm == ORACLE:
+        data = replace(data, test_images=data.test_images[:ORACLE_IMAGES], test_labels=data.test_labels[:ORACLE_IMAGES])
+    (evaluation,) = evaluate_arms(model, [arm], data, threads, {})
+    if evaluation.logits is None:
+        return f"no accuracy: {arm.label} failed ({evaluation.reason})"
+    images = f"the first {len(evaluation.truth):,} test images" if arm == ORACLE else "the test images"
+    doubt = "; so low a value may mean that something was assumed wrongly" if evaluation.accuracy < LOW_ACCURACY else ""
+    return f"accuracy {evaluation.accuracy:.2%} on {images} of {data.name} ({arm.label}){doubt}"

@@ -69,6 +69,8 @@ class Worker:
         environment = {name: os.environ[name] for name in INHERITED if name in os.environ} | dict(variables)
         # A worker is killed; its temporary files go when this folder is removed.
         environment["TMPDIR"] = str(cwd)
+        # Without the user's keras.json, which can change types and the order of channels.
+        environment["KERAS_HOME"] = str(cwd / "keras")
         # PyTorch asks for the user's name when it is imported to compile, but a container's user may have none.
         environment.setdefault("USER", str(os.getuid()))
         self._log, self._folder, self._buffer = log, cwd, b""

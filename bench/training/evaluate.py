@@ -182,7 +182,8 @@ def _predict(
         raise WorkerError(reason)
     environment = environment_of(stacks()[arm.stack])
     case = Case(model.network.name, LATENCY, EVALUATION_BATCH_SIZE)
-    file, log, weights = scratch / "logits.npy", scratch / f"{arm.slug}.log", model.path.absolute()
+    file, log, weights = scratch / "logits.npy", scratch / f"{arm.slug}.log", scratch / "model.safetensors"
+    model.save(weights)
     files = None
     if needs_conversion(arm):
         source = Source(model.network.name, model.network.digest, digest(model.weights), weights, scratch / CALIBRATION)

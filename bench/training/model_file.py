@@ -1,11 +1,14 @@
-"""Read and write trained models: our safetensors files, and the file formats of frameworks."""
+"""Read and write trained models: our safetensors files, and the files of other tools."""
 
 from __future__ import annotations
 
+import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
 
 from backends.registry import stacks
 from bench.engine.workers import Worker, WorkerError
@@ -15,53 +18,94 @@ from bench.suite.variables import environment_variables
 from bench.training.history import MODEL_FILE
 from bench.worker.messages import ReadModel, WriteModel
 from models.errors import UserError, unknown
-from models.h5 import read_h5, write_h5
-from models.weights import Weights, load_arrays, load_weights, read_metadata, save_weights
-from models.zoo import NETWORKS
+from models.formats.keras import write_keras
+from models.formats.kind import PYTORCH, SAFETENSORS, kind_of
+from models.formats.read import NOTHING_SAID
+from models.weights import (
+    Weights,
+    WeightsError,
+    load_arrays,
+    load_weights,
+    pixel_metadata,
+    read_metadata,
+    save_weights,
+    standardised_as_in,
+)
+from models.zoo import CNN_VGG, NETWORKS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from backends.protocol import Stack
-    from bench.worker.messages import Done, Request
+    from bench.worker.messages import Request
+    from models.formats.read import Assumptions
     from models.spec import Network
 
-FILE_TIMEOUT_S = 600
-H5, SAFETENSORS = ".h5", ".safetensors"
+R = TypeVar("R")
+
+# A damaged file can let a library run for ever.
+READ_TIMEOUT_S, WRITE_TIMEOUT_S = 120, 600
+H5, OURS = ".h5", ".safetensors"
+MOST_CHARACTERS = 1000
 
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A network with its weights, and the metadata of their file."""
+    """A network with its weights, the metadata of their file, and what was assumed when another tool's was read."""
 
     path: Path
     network: Network
     weights: Weights
     metadata: dict[str, str]
+    notes: tuple[str, ...] = ()
+
+    def save(self, path: Path) -> None:
+        """Write what workers need."""
+        save_weights(path, self.weights, pixel_metadata((self.network.mean, self.network.std)))
 
 
 def open_model(path: Path, name: str | None = None) -> ModelFile:
-    """Read a model file, or the one in the folder of a training; `name` is the model's if the file has none.
+    """Read a model file of any kind, or the one in the folder of a training; `name` is the model's if it has none.
 
     Raises UserError or WeightsError if it can't be read, or holds another model.
     """
     file = path / MODEL_FILE if path.is_dir() else path
     if not file.is_file():
-        raise UserError(f"{file}: not there; name a .safetensors file, or the folder of a finished training")
+        raise UserError(f"{file}: not there; name a model file, or the folder of a finished training")
+    if kind_of(file, CNN_VGG) != SAFETENSORS:
+        return _open_foreign(file, _named(file, name))
     metadata = read_metadata(file)
-    network = _network(file, name or metadata.get("network"))
+    network = standardised_as_in(file, _network(file, name or metadata.get("network")))
     if metadata.get("spec", network.digest) != network.digest:
         raise UserError(f"{file}: was trained as {metadata.get('network', 'another network')}, not as {network.name}")
-    return ModelFile(file, network, load_weights(file, network), metadata)
+    try:
+        weights = load_weights(file, network)
+    except WeightsError:
+        if path.is_dir():
+            raise
+        return _open_foreign(file, network)
+    for parameter, array in weights.items():
+        if not np.isfinite(array).all():
+            raise WeightsError(f"{file}: {parameter} has numbers that are not finite; take an earlier checkpoint")
+    return ModelFile(file, network, weights, metadata)
+
+
+def _named(file: Path, name: str | None) -> Network:
+    if not name:
+        raise UserError(f"{file}: does not name its model; name it with --model: {', '.join(NETWORKS)}")
+    if name not in NETWORKS:
+        raise unknown("model", name, NETWORKS)
+    return NETWORKS[name]
 
 
 def _network(file: Path, name: str | None) -> Network:
     """Return the network by name, else the only one that has the parameters in the file."""
     if name:
-        if name not in NETWORKS:
-            raise unknown("model", name, NETWORKS)
-        return NETWORKS[name]
-    shapes = {parameter: array.shape for parameter, array in load_arrays(file).items()}
+        return _named(file, name)
+    try:
+        shapes = {parameter: array.shape for parameter, array in load_arrays(file).items()}
+    except WeightsError:
+        return _named(file, name)
     fitting = [network for network in NETWORKS.values() if network.parameter_shapes == shapes]
     if len(fitting) != 1:
         names = " or ".join(network.name for network in fitting) or "none of the models"
@@ -69,52 +113,83 @@ def _network(file: Path, name: str | None) -> Network:
     return fitting[0]
 
 
+def _open_foreign(file: Path, network: Network, assumed: Assumptions = NOTHING_SAID) -> ModelFile:
+    """Read another tool's file in a worker: one that hangs, crashes or fills the memory does no harm."""
+    kind = kind_of(file, network)
+    with tempfile.TemporaryDirectory(prefix="bench-") as name:
+        ours, absolute = Path(name) / "weights.safetensors", str(file.resolve())
+        try:
+            if kind == PYTORCH:
+                readers = [stack for stack in stacks().values() if kind in stack.reads]
+                stack, python = _installed(readers, f"{file}: {kind} files")
+                reader: str | None = stack.name
+            else:
+                reader, python = None, Path(sys.executable)
+            request = ReadModel(reader, network.name, str(ours), absolute, assumed)
+            reply = _ask(python, request, READ_TIMEOUT_S)
+        except WorkerError as error:
+            reason = str(error)
+            if not reason.startswith(absolute):
+                reason = f"{file}: can't be read ({reason}), so it is damaged; download or save it again"
+            raise WeightsError(_printable(reason.replace(absolute, str(file)))) from error
+        mean, deviation = reply.pixels
+        network = replace(network, mean=mean, std=deviation)
+        facts = {"network": network.name, "spec": network.digest, "imported_from": file.name}
+        return ModelFile(
+            file,
+            network,
+            load_weights(ours, network),
+            facts | pixel_metadata(reply.pixels),
+            tuple(map(_printable, reply.notes)),
+        )
+
+
+def _printable(text: str) -> str:
+    """Return a text, in which a file's names stand, without control characters and at a readable length."""
+    return "".join(character if character.isprintable() else "?" for character in text[:MOST_CHARACTERS])
+
+
 def export_model(model: ModelFile, output: Path) -> None:
     """Write a model in the format that the file's suffix names.
 
     Raises UserError if there is no such format, or no environment whose framework writes it.
     """
-    suffixes = {suffix for stack in stacks().values() for suffix in stack.writes} | {H5, SAFETENSORS}
+    suffixes = {suffix for stack in stacks().values() for suffix in stack.writes} | {H5, OURS}
     _require_place(output)
     if output.suffix not in suffixes:
         raise UserError(f"{output}: allowed: files that end in {_either(suffixes)}")
     if output.suffix == H5:
-        write_h5(output, model.network, model.weights)
-    elif output.suffix == SAFETENSORS:
+        write_keras(output, model.network, model.weights)
+    elif output.suffix == OURS:
         save_weights(output, model.weights, model.metadata)
     else:
+        writers = [stack for stack in stacks().values() if output.suffix in stack.writes]
+        stack, python = _installed(writers, f"{output.suffix} files")
         with tempfile.TemporaryDirectory(prefix="bench-", dir=output.parent) as name:
-            file, weights = Path(name).absolute() / output.name, str(model.path.absolute())
-            writers = [stack for stack in stacks().values() if output.suffix in stack.writes]
-            _ask(writers, file, lambda stack: WriteModel(stack.name, model.network.name, weights, str(file)))
+            folder, weights = Path(name).absolute(), Path(name).absolute() / "weights.safetensors"
+            model.save(weights)
+            try:
+                request = WriteModel(stack.name, model.network.name, str(weights), str(folder / output.name))
+                _ask(python, request, WRITE_TIMEOUT_S)
+            except WorkerError as error:
+                raise UserError(f"{output}: can't be written: {error}") from error
+            weights.unlink()
             # Some formats have a second file: the named one appears last, when the other is in place.
-            for path in sorted(Path(name).iterdir(), key=lambda path: path.name == output.name):
+            for path in sorted(folder.iterdir(), key=lambda path: path.name == output.name):
                 path.replace(output.parent / path.name)
 
 
-def import_model(file: Path, network: Network, output: Path) -> Weights:
-    """Read weights in the format that the file's suffix names, and write them as safetensors.
+def import_model(file: Path, network: Network, output: Path, assumed: Assumptions = NOTHING_SAID) -> ModelFile:
+    """Read weights of any tool, and write them as safetensors.
 
-    Raises UserError if the file can't be read, holds anything but tensors, or is of another network.
+    Raises UserError if the file can't be read, holds no such weights, or says otherwise than `assumed`.
     """
-    suffixes = {suffix for stack in stacks().values() for suffix in stack.reads} | {H5}
     _require_place(output)
-    if output.suffix != SAFETENSORS:
-        raise UserError(f"{output}: allowed: a file that ends in {SAFETENSORS}")
-    if not file.is_file():
-        raise UserError(f"{file}: not there")
-    if file.suffix not in suffixes:
-        raise UserError(f"{file}: allowed: files that end in {_either(suffixes)}")
-    if file.suffix == H5:
-        weights = read_h5(file, network)
-    else:
-        with tempfile.TemporaryDirectory(prefix="bench-") as name:
-            ours = Path(name) / "weights.safetensors"
-            readers = [stack for stack in stacks().values() if file.suffix in stack.reads]
-            _ask(readers, file, lambda stack: ReadModel(stack.name, network.name, str(ours), str(file.resolve())))
-            weights = load_weights(ours, network)
-    save_weights(output, weights, {"network": network.name, "spec": network.digest, "imported_from": file.name})
-    return weights
+    if output.suffix != OURS:
+        raise UserError(f"{output}: allowed: a file that ends in {OURS}")
+    model = _open_foreign(file, network, assumed)
+    save_weights(output, model.weights, model.metadata)
+    return model
 
 
 def _either(suffixes: Iterable[str]) -> str:
@@ -127,21 +202,20 @@ def _require_place(output: Path) -> None:
         raise UserError(f"{output}: allowed: a file in a folder that exists")
 
 
-def _ask(able: Iterable[Stack], file: Path, request: Callable[[Stack], Request[Done]]) -> None:
-    """Send the request to a worker of the first stack that is installed; raises UserError if there is none."""
+def _installed(able: Iterable[Stack], files: str) -> tuple[Stack, Path]:
+    """Return the first stack that is installed, with its interpreter; raises UserError if there is none."""
     missing = []
     for stack in able:
         try:
-            environment = environment_of(stack)
+            return stack, environment_of(stack).python
         except MissingEnvironmentError as error:
             missing.append(str(error))
-            continue
-        with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-            scratch, settings = Path(folder), environment_variables(DEFAULT_SETTINGS, 1)
-            try:
-                with Worker(environment.python, settings, scratch / "log", scratch) as worker:
-                    worker.wait_until_ready().request(request(stack), FILE_TIMEOUT_S)
-            except WorkerError as error:
-                raise UserError(str(error)) from error
-        return
-    raise UserError(f"{file.suffix} files need one of these: {'; '.join(missing)}")
+    raise UserError(f"{files} need one of these: {'; '.join(missing)}")
+
+
+def _ask(python: Path, request: Request[R], timeout_s: float) -> R:
+    """Send a request to a worker; raises WorkerError."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        scratch, settings = Path(folder), environment_variables(DEFAULT_SETTINGS, 1)
+        with Worker(python, settings, scratch / "log", scratch) as worker:
+            return worker.wait_until_ready().request(request, timeout_s)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import tempfile
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import cycle, repeat
 from pathlib import Path
@@ -12,13 +13,14 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from backends.protocol import InferenceSpec
-from backends.registry import convert, open_backend, open_product, read_model, write_model
+from backends.registry import convert, open_backend, open_product, read_contents, write_model
 from bench.clock import now_ns
 from bench.worker import messages
 from bench.worker.process import (
     NotReadyError,
     allowed_cores,
     involuntary_switches,
+    limit_memory,
     peak_memory_bytes,
     pin_to_cores,
     require_no_other_framework,
@@ -26,7 +28,11 @@ from bench.worker.process import (
 )
 from bench.worker.timing import delayed, time_pipeline, time_slice
 from models.data import standardise
-from models.weights import load_weights, save_weights
+from models.formats.keras import open_keras
+from models.formats.kind import SAFETENSORS, kind_of, largest_file_bytes
+from models.formats.read import interpret
+from models.formats.tensors import read_tensors
+from models.weights import load_weights, save_weights, standardised_as_in
 from models.zoo import NETWORKS
 
 if TYPE_CHECKING:
@@ -40,6 +46,8 @@ if TYPE_CHECKING:
 
 # Every timed call gets another input batch, out of a pool of about one core's share of a last-level cache.
 POOL_BYTES, MIN_POOL, MAX_POOL = 8 << 20, 2, 256
+# The memory for reading a model file: a framework's import, and copies of the largest file.
+IMPORT_BYTES, COPIES = 1 << 30, 4
 
 
 @dataclass(frozen=True)
@@ -95,7 +103,7 @@ class InferenceWorker:
         return reply
 
     def _build(self, request: messages.Build) -> messages.BuildReply:
-        network = NETWORKS[request.model]
+        network = standardised_as_in(Path(request.weights), NETWORKS[request.model])
         spec = InferenceSpec(
             network=network,
             weights=load_weights(Path(request.weights), network),
@@ -173,7 +181,7 @@ class InferenceWorker:
 
 def convert_model(request: messages.Convert) -> messages.ConvertReply:
     start = now_ns()
-    network = NETWORKS[request.model]
+    network = standardised_as_in(Path(request.weights), NETWORKS[request.model])
     no_images = np.empty((0, 28, 28), np.uint8)
     images = np.load(request.calibration, allow_pickle=False) if request.calibration else no_images
     spec = InferenceSpec(
@@ -194,10 +202,20 @@ def write_model_file(request: messages.WriteModel) -> messages.Done:
     return messages.Done()
 
 
-def read_model_file(request: messages.ReadModel) -> messages.Done:
-    weights = read_model(request.stack, Path(request.file), NETWORKS[request.model])
-    save_weights(Path(request.weights), weights, {})
-    return messages.Done()
+def read_model_file(request: messages.ReadModel) -> messages.ReadModelReply:
+    path, network = Path(request.file), NETWORKS[request.model]
+    kind = kind_of(path, network)
+    limit_memory(IMPORT_BYTES + COPIES * largest_file_bytes(network))
+    with ExitStack() as opened:
+        if kind == SAFETENSORS:
+            contents = read_tensors(path)
+        elif request.stack:
+            contents = read_contents(request.stack, path)
+        else:
+            contents = opened.enter_context(open_keras(path, kind))
+        reading = interpret(path, contents, network, request.assumed)
+    save_weights(Path(request.weights), reading.weights, {})
+    return messages.ReadModelReply(reading.pixels, reading.notes)
 
 
 class LimitWorker:

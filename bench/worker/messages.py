@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, get_args
 
 from bench.codec import decode, encode
+from models.formats.read import Assumptions
 from models.recipes import Recipe
 
 R = TypeVar("R")
@@ -187,13 +188,22 @@ class WriteModel(Request[Done]):
 
 
 @dataclass(frozen=True)
-class ReadModel(Request[Done]):
-    """Convert a file of a stack's framework to a safetensors file of ours."""
+class ReadModelReply:
+    """What was taken from a file and assumed of it, and the mean and deviation of its pixels."""
 
-    stack: str
+    pixels: tuple[float, float]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ReadModel(Request[ReadModelReply]):
+    """Convert a file of any tool to a safetensors file of ours; a stack reads files of its framework."""
+
+    stack: str | None
     model: str
     weights: str
     file: str
+    assumed: Assumptions
 
 
 @dataclass(frozen=True)

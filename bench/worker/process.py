@@ -76,5 +76,14 @@ def peak_memory_bytes() -> int:
     return peak_kib * 1024
 
 
+def limit_memory(further_bytes: int) -> None:
+    """Let allocations fail beyond what this process has and these bytes, so that no file can fill the machine."""
+    status = Path("/proc/self/status").read_text()
+    held = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmData")) * 1024
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    soft = held + further_bytes
+    resource.setrlimit(resource.RLIMIT_DATA, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
+
+
 def involuntary_switches() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw

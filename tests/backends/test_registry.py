@@ -1,6 +1,7 @@
 from itertools import product
 
 from backends.registry import stacks
+from models.formats.kind import PYTORCH
 
 
 def test_vanilla_stacks_come_first() -> None:
@@ -33,7 +34,7 @@ def test_the_variants_that_leave_compiled_code_behind_have_a_folder_for_it() -> 
     assert all(stacks()[name.partition("/")[0]].cache_variables for name in compiling)
 
 
-def test_the_suffixes_of_model_files_are_declared() -> None:
-    assert [name for name, stack in stacks().items() if ".pth" in stack.reads] == ["pytorch", "ipex", "pytorch-latest"]
+def test_the_kinds_and_suffixes_of_model_files_are_declared() -> None:
+    assert [name for name, stack in stacks().items() if PYTORCH in stack.reads] == ["pytorch", "ipex", "pytorch-latest"]
     assert [name for name, stack in stacks().items() if ".pth" in stack.writes] == ["pytorch", "ipex", "pytorch-latest"]
     assert [name for name, stack in stacks().items() if ".xml" in stack.writes] == ["openvino"]

@@ -52,6 +52,12 @@ def start(tmp_path, monkeypatch):
         worker.stop()
 
 
+def test_the_users_settings_of_keras_are_out_of_a_workers_sight(start, tmp_path) -> None:
+    variables = Path(f"/proc/{start().pid}/environ").read_bytes().split(b"\0")
+    assert f"KERAS_HOME={tmp_path / 'keras'}".encode() in variables
+    assert not (tmp_path / "keras").exists()
+
+
 @pytest.fixture
 def built(start, build):
     """Return a function that starts a worker in which a toy's session is built."""

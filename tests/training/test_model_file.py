@@ -1,103 +1,16 @@
-"""Model files: ours and Keras's. State dicts and OpenVINO IR are tested in the environments of their stacks."""
+"""Model files: ours and other tools'. State dicts and OpenVINO IR are tested in the environments of their stacks."""
 
-import h5py
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from safetensors.numpy import save_file
 
+from bench.training import model_file
 from bench.training.model_file import export_model, import_model, open_model
 from models.errors import UserError
-from models.h5 import read_h5, write_h5
-from models.weights import checkpoint_path, initial_weights, save_weights
-from models.zoo import CNN_BN, CNN_SAM, CNN_SMALL, NETWORKS
-
-
-@pytest.mark.parametrize("name", NETWORKS)
-def test_weights_survive_the_keras_format(tmp_path, name) -> None:
-    network = NETWORKS[name]
-    weights = initial_weights(network, 3)
-    write_h5(tmp_path / "w.h5", network, weights)
-    loaded = read_h5(tmp_path / "w.h5", network)
-    assert list(loaded) == list(weights)
-    assert all(np.array_equal(loaded[name], array) for name, array in weights.items())
-    assert [path.name for path in tmp_path.iterdir()] == ["w.h5"]
-
-
-def test_the_weights_of_a_full_keras_model_are_read_whatever_the_names_of_its_layers(tmp_path) -> None:
-    weights = initial_weights(CNN_SMALL, 3)
-    write_h5(tmp_path / "w.h5", CNN_SMALL, weights)
-    with h5py.File(tmp_path / "w.h5") as plain, h5py.File(tmp_path / "m.h5", "w") as whole:
-        root = whole.create_group("model_weights")
-        for key, value in plain.attrs.items():
-            root.attrs[key] = value
-        for name in plain:
-            plain.copy(name, root)
-        root.move("conv2d1", "my_conv")
-        root.attrs["layer_names"] = [b"flatten", b"my_conv", b"conv2d2", b"dense1", b"dense2"]
-        root.create_group("flatten").attrs["weight_names"] = np.array([], "S1")
-    loaded = read_h5(tmp_path / "m.h5", CNN_SMALL)
-    assert all(np.array_equal(loaded[name], array) for name, array in weights.items())
-
-
-def test_weights_of_another_network_are_refused(tmp_path) -> None:
-    write_h5(tmp_path / "w.h5", CNN_SMALL, initial_weights(CNN_SMALL, 3))
-    with pytest.raises(UserError, match=r"does not fit cnn-bn: it holds \(3, 3, 1, 16\) where \(3, 3, 1, 32\)"):
-        read_h5(tmp_path / "w.h5", CNN_BN)
-
-
-@given(content=st.binary(max_size=200), cut=st.integers(0, 5000))
-def test_other_files_are_refused_in_one_line(tmp_path_factory, content, cut) -> None:
-    folder = tmp_path_factory.mktemp("h5")
-    write_h5(folder / "w.h5", CNN_SMALL, initial_weights(CNN_SMALL, 3))
-    (folder / "t.h5").write_bytes((folder / "w.h5").read_bytes()[:cut] + content)
-    with pytest.raises(UserError) as error:
-        read_h5(folder / "t.h5", CNN_SMALL)
-    assert str(error.value).startswith(str(folder / "t.h5"))
-
-
-@pytest.mark.parametrize("damage", [
-    lambda file: file.attrs.__delitem__("layer_names"),
-    lambda file: file.attrs.__setitem__("layer_names", 3),
-    lambda file: file["conv2d1"].attrs.__setitem__("weight_names", [b"nowhere"]),
-    lambda file: file["conv2d1"].attrs.__setitem__("weight_names", [b"conv2d1"]),
-    lambda file: file.__delitem__("dense2"),
-])  # fmt: skip
-def test_a_file_of_another_structure_is_refused(tmp_path, damage) -> None:
-    write_h5(tmp_path / "w.h5", CNN_SMALL, initial_weights(CNN_SMALL, 3))
-    with h5py.File(tmp_path / "w.h5", "a") as file:
-        damage(file)
-    with pytest.raises(UserError):
-        read_h5(tmp_path / "w.h5", CNN_SMALL)
-
-
-def hostile(tmp_path, make):
-    """Return a file of weights with one array replaced."""
-    write_h5(tmp_path / "w.h5", CNN_SMALL, initial_weights(CNN_SMALL, 3))
-    with h5py.File(tmp_path / "w.h5", "a") as file:
-        layer = file["dense2"]
-        del layer["dense2/bias:0"]
-        make(layer["dense2"], "bias:0")
-    return tmp_path / "w.h5"
-
-
-@pytest.mark.parametrize("make", [
-    lambda group, name: group.create_dataset(name, (10,), "f4", external=[("/etc/passwd", 0, 40)]),
-    lambda group, name: group.__setitem__(name, h5py.ExternalLink("/etc/passwd", "x")),
-    lambda group, name: group.__setitem__(name, h5py.SoftLink("/dense1/dense1/bias:0")),
-    lambda group, name: group.create_dataset(name, (10,), "f4", maxshape=(None,), chunks=(2**20,), compression="gzip"),
-    lambda group, name: group.create_virtual_dataset(name, virtual_layout()),
-])  # fmt: skip
-def test_external_linked_and_decompressing_arrays_are_not_read(tmp_path, make) -> None:
-    with pytest.raises(UserError, match=r"not (in the file itself|stored as an array of its size)"):
-        read_h5(hostile(tmp_path, make), CNN_SMALL)
-
-
-def virtual_layout():
-    """Return an array whose content is in another file."""
-    layout = h5py.VirtualLayout((10,), "f4")
-    layout[:] = h5py.VirtualSource("other.h5", "x", (10,))
-    return layout
+from models.formats.read import Assumptions
+from models.weights import checkpoint_path, initial_weights, read_metadata, save_weights
+from models.zoo import CNN_BN, CNN_SAM, CNN_SMALL
+from tests.models.formats.samples import state_dict
 
 
 def test_a_model_with_the_same_shapes_and_other_input_scaling_is_refused(tmp_path) -> None:
@@ -116,17 +29,83 @@ def test_the_network_is_that_of_the_file_or_of_the_option(tmp_path) -> None:
     assert open_model(tmp_path / "w.safetensors", "cnn-sam").network == CNN_SAM
     with pytest.raises(UserError, match="does not fit cnn-bn"):
         open_model(tmp_path / "w.safetensors", "cnn-bn")
-    with pytest.raises(UserError, match=r"not there; name a \.safetensors file, or the folder of a finished training"):
+    with pytest.raises(UserError, match="not there; name a model file, or the folder of a finished training"):
         open_model(tmp_path)
 
 
-def test_an_exported_model_can_be_imported_again(tmp_path) -> None:
+@pytest.mark.parametrize("file", ["m.h5", "m.weights.h5", "m.safetensors"])
+def test_an_exported_model_can_be_imported_again(tmp_path, file) -> None:
     model = open_model(checkpoint_path(CNN_SMALL))
-    export_model(model, tmp_path / "m.h5")
-    import_model(tmp_path / "m.h5", CNN_SMALL, tmp_path / "m.safetensors")
-    again = open_model(tmp_path / "m.safetensors")
+    export_model(model, tmp_path / file)
+    # The content of a file counts, not its name.
+    (tmp_path / file).rename(tmp_path / "exported.bin")
+    import_model(tmp_path / "exported.bin", CNN_SMALL, tmp_path / "back.safetensors")
+    again = open_model(tmp_path / "back.safetensors")
     assert all(np.array_equal(again.weights[name], array) for name, array in model.weights.items())
-    assert again.metadata["imported_from"] == "m.h5"
+    assert again.metadata["imported_from"] == "exported.bin"
+
+
+def test_another_tools_file_can_be_opened_where_the_model_is_named(tmp_path) -> None:
+    model = open_model(checkpoint_path(CNN_SMALL))
+    file = tmp_path / "model.safetensors"
+    save_file({f"model.{name}": array for name, array in state_dict(CNN_SMALL, model.weights).items()}, file)
+    opened = open_model(file, "cnn-small")
+    assert all(np.array_equal(opened.weights[name], array) for name, array in model.weights.items())
+    assert opened.notes[0] == "read 8 tensors, PyTorch layout"
+    with pytest.raises(UserError, match=r"may be of none of the models; name the model with --model"):
+        open_model(file)
+    export_model(model, tmp_path / "m.h5")
+    with pytest.raises(UserError, match=r"m\.h5: does not name its model; name it with --model: cnn-small, "):
+        open_model(tmp_path / "m.h5")
+    with pytest.raises(UserError, match="unknown model 'cnn'"):
+        open_model(tmp_path / "m.h5", "cnn")
+
+
+def test_names_in_a_file_reach_the_terminal_without_control_characters(tmp_path) -> None:
+    arrays = state_dict(CNN_SMALL, initial_weights(CNN_SMALL, 0))
+    save_file(arrays | {"a\x1b[31m\nb": np.array(3.0)}, tmp_path / "w")
+    assert open_model(tmp_path / "w", "cnn-small").notes[0].endswith("left out: a?[31m?b")
+    save_file({"a\x1b[31m\nb" * 10_000: np.ones(3)}, tmp_path / "w")
+    with pytest.raises(UserError) as error:
+        open_model(tmp_path / "w", "cnn-small")
+    assert str(error.value).isprintable()
+    assert len(str(error.value)) <= 1000
+
+
+def test_the_scaling_of_pixels_stays_with_an_imported_model(tmp_path) -> None:
+    export_model(open_model(checkpoint_path(CNN_SMALL)), tmp_path / "m.h5")
+    output = tmp_path / "m.safetensors"
+    imported = import_model(tmp_path / "m.h5", CNN_SMALL, output, Assumptions(pixels=(0.5, 0.25)))
+    opened = open_model(output)
+    assert opened.network == imported.network
+    assert (opened.network.mean, opened.network.std) == (0.5, 0.25)
+    opened.save(tmp_path / "for-workers.safetensors")
+    assert read_metadata(tmp_path / "for-workers.safetensors") == {"pixels": "0.5,0.25"}
+
+
+@pytest.mark.parametrize("text", ["", "1", "a,b", "1,2,3"])
+def test_metadata_that_is_no_scaling_of_pixels_is_refused(tmp_path, text) -> None:
+    save_weights(tmp_path / "w.safetensors", initial_weights(CNN_SMALL, 0), {"network": "cnn-small", "pixels": text})
+    with pytest.raises(UserError, match=r"its metadata has 'pixels' .*, not a mean and a deviation"):
+        open_model(tmp_path / "w.safetensors")
+
+
+def test_our_own_files_with_numbers_that_are_not_finite_are_refused(tmp_path) -> None:
+    weights = initial_weights(CNN_SMALL, 0)
+    weights["dense1.bias"][3] = np.nan
+    save_weights(tmp_path / "w.safetensors", weights, {"network": "cnn-small"})
+    with pytest.raises(UserError, match=r"dense1\.bias has numbers that are not finite"):
+        open_model(tmp_path / "w.safetensors")
+
+
+def test_a_file_that_keeps_its_reader_busy_for_ever_is_given_up(tmp_path, monkeypatch) -> None:
+    export_model(open_model(checkpoint_path(CNN_SMALL)), tmp_path / "m.h5")
+    monkeypatch.setattr(model_file, "READ_TIMEOUT_S", 0)
+    with pytest.raises(
+        UserError, match=r"m\.h5: can't be read \(did not reply within 0 s\), so it is damaged; download"
+    ):
+        import_model(tmp_path / "m.h5", CNN_SMALL, tmp_path / "m.safetensors")
+    assert not (tmp_path / "m.safetensors").exists()
 
 
 @pytest.mark.parametrize(("name", "reason"), [
@@ -143,13 +122,39 @@ def test_an_impossible_export_is_refused(tmp_path, monkeypatch, name, reason) ->
 
 
 @pytest.mark.parametrize(("file", "output", "reason"), [
-    ("w.onnx", "o.safetensors", r"allowed: files that end in \.h5 or \.pth"),
+    ("w.onnx", "o.safetensors", "is empty; allowed: a safetensors file, a PyTorch state dict"),
     ("w.h5", "o.h5", r"allowed: a file that ends in \.safetensors"),
+    ("w.h5", "nowhere/o.safetensors", "allowed: a file in a folder that exists"),
     ("nowhere.h5", "o.safetensors", "not there"),
+    ("old.pth", "o.safetensors", r"old\.pth: PyTorch files need one of these: environment vanilla does not exist"),
 ])  # fmt: skip
-def test_an_impossible_import_is_refused(tmp_path, file, output, reason) -> None:
+def test_an_impossible_import_is_refused(tmp_path, monkeypatch, file, output, reason) -> None:
+    monkeypatch.setenv("BENCH_ENVIRONMENTS_DIR", str(tmp_path))
     (tmp_path / "w.onnx").touch()
     (tmp_path / "w.h5").touch()
+    (tmp_path / "old.pth").write_bytes(b"\x80\x02.")
     with pytest.raises(UserError, match=reason):
         import_model(tmp_path / file, CNN_SMALL, tmp_path / output)
     assert not (tmp_path / output).exists()
+
+
+def test_the_command_says_what_it_took_and_the_accuracy_that_the_oracle_reaches(bench, tmp_path) -> None:
+    export_model(open_model(checkpoint_path(CNN_SMALL)), tmp_path / "m.h5")
+    arguments = ["import", "m.h5", "o.safetensors", "--model", "cnn-small"]
+    done = bench(*arguments, "--data", "synthetic", BENCH_ENVIRONMENTS_DIR=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.replace("\n", " ")
+    assert "m.h5: read 8 tensors, Keras layout" in lines
+    assert "m.h5: not in the file, so assumed: flattened channels-last (--layout)" in lines
+    assert "% on the first 1,000 test images of synthetic (oracle numpy)" in lines
+    refused = bench(*arguments, "--layout", "NHWC")
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+
+
+def test_without_data_the_command_says_why_there_is_no_accuracy(bench, tmp_path) -> None:
+    export_model(open_model(checkpoint_path(CNN_SMALL)), tmp_path / "m.h5")
+    done = bench("import", "m.h5", "o.safetensors", "--model", "cnn-small", FASHION_MNIST_DIR="nowhere")
+    assert done.returncode == 0, done.stderr
+    assert "o.safetensors: written; no accuracy: FASHION_MNIST_DIR=nowhere: not a folder" in done.stdout.replace(
+        "\n", " "
+    )

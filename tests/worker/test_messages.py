@@ -30,8 +30,10 @@ def strategy(hint):
         return st.one_of(map(strategy, get_args(hint)))
     if get_origin(hint) is dict:
         return st.dictionaries(st.text(), strategy(get_args(hint)[1]), max_size=3)
-    item, _ = get_args(hint)
-    return st.lists(strategy(item), max_size=3).map(tuple)
+    *items, last = get_args(hint)
+    if last is Ellipsis:
+        return st.lists(strategy(items[0]), max_size=3).map(tuple)
+    return st.tuples(*map(strategy, (*items, last)))
 
 
 @pytest.mark.parametrize("kind", REQUESTS.values(), ids=REQUESTS)

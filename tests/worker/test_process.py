@@ -1,5 +1,6 @@
 import os
 import resource
+import subprocess
 import sys
 from pathlib import Path
 
@@ -65,3 +66,18 @@ def test_peak_memory_is_that_of_the_resource_usage_where_the_kernel_tells_nothin
 def test_involuntary_switches_never_decrease() -> None:
     first = process.involuntary_switches()
     assert process.involuntary_switches() >= first >= 0
+
+
+def test_allocations_fail_beyond_the_limit() -> None:
+    code = (
+        "import numpy as np\n"
+        "from bench.worker.process import limit_memory\n"
+        "limit_memory(1 << 28)\n"
+        "np.ones(1 << 27, np.uint8)\n"
+        "try:\n"
+        "    np.ones(1 << 29, np.uint8)\n"
+        "except MemoryError:\n"
+        "    print('refused')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "refused\n"
