@@ -41,6 +41,7 @@ READERS = {
     "nice_of": partial(resources.nice_of, os.getpid()),
     "counters": counters.counters,
     "quiet_cores": partial(counters.quiet_cores, 1),
+    "quiet_core_sets": partial(counters.quiet_core_sets, [1]),
     "static_findings": lambda: list(diagnosis.static_findings(1)),
     "current_findings": lambda: list(diagnosis.current_findings(0)),
 }

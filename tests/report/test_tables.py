@@ -13,7 +13,7 @@ from bench.analysis.run import Run
 from bench.analysis.speedups import speedups
 from bench.records import Check, Choice, Failure, SplitTrial
 from bench.report.arm_table import arm_columns, arm_rows
-from bench.report.document import Column, brief_table, table
+from bench.report.document import Column, Drawn, brief_table, table
 from bench.report.run_report import closing, csv_files, write_report
 from bench.report.sections import document
 from bench.report.tables import speedup_columns
@@ -178,7 +178,7 @@ def test_best_threads_have_a_section_and_columns(chosen, scenario, small, large,
     write_report(folder, Console(file=io.StringIO()))
     run = Run(folder)
     (case,) = run.cases
-    page = document(run, arm_rows(run), set())
+    page = document(run, arm_rows(run), Drawn())
     (section,) = [section for section in page.sections if section.title == "Threads"]
     own = section.blocks[1].blocks[0]
     assert [heading.title for heading in own.headings] == ["Arm", *titles, "Chosen"]
@@ -213,7 +213,7 @@ def test_equal_threads_have_no_column_and_no_section(tmp_path) -> None:
     run = inference_run(tmp_path / "run").read()
     titles = {column.title for column in (*arm_columns(run, CASE), *speedup_columns(run, CASE))}
     assert not [title for title in titles if title.startswith("Threads")]
-    assert "Threads" not in {section.title for section in document(run, arm_rows(run), set()).sections}
+    assert "Threads" not in {section.title for section in document(run, arm_rows(run), Drawn()).sections}
 
 
 def test_a_sweep_has_a_table_a_plot_and_a_section(tmp_path) -> None:
