@@ -14,6 +14,7 @@ from bench.commands.origin import origin_of_now
 from bench.console import say
 from bench.journal import write_atomically
 from bench.machine import facts
+from bench.report.plots.training_plots import trials_plot
 from bench.suite.arms import Arm
 from bench.training.history import MODEL_FILE, TRAINING_SCHEMA, TrainingRecord, is_complete
 from bench.training.model_file import open_model
@@ -85,9 +86,6 @@ def tune_recipe(options: TrainOptions, trials: int, console: Console) -> None:
     job = make_job(options)
     folder = shared_folder(options.results, options.name or default_name("tune", options))
     trained = search.search_settings(job, trials, folder, console)
-    # Late: the orchestrator does not load Matplotlib while it trains.
-    from bench.report.training_plots import trials_plot
-
     write_atomically(folder / PLOT, trials_plot(trained))
     settings = ", ".join(f"{name} {value:.4g}" for name, value in search.best_trial(trained).settings.items())
     recipe = folder / search.BEST

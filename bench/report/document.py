@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 T = TypeVar("T")
 
@@ -18,24 +18,40 @@ class Code:
     text: str
 
 
-Text: TypeAlias = str | tuple[str | Code, ...]
+@dataclass(frozen=True)
+class Strong:
+    """A word that is explained, or that names what follows."""
+
+    text: str
+
+
+Text: TypeAlias = str | tuple[str | Code | Strong, ...]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """The text of a cell; `style` names its style, such as a verdict's word; `note` is appended to the text."""
+    """The text of a cell; `style` names its style, such as a verdict's word; `note` is a footnote of the table.
+
+    `detail` follows the text in parentheses. A `struck` text was measured, but must not be used.
+    """
 
     text: str
     style: str = ""
     note: str = ""
+    struck: bool = False
+    detail: str = ""
 
 
 @dataclass(frozen=True)
 class Row:
-    """The cells of a row; `emphasis` is "primary", "replica" or empty."""
+    """The cells of a row; `emphasis` is "primary", "replica" or empty.
+
+    `facets` are what a reader can filter by, for instance {"stack": "ipex"}.
+    """
 
     cells: tuple[Cell, ...]
     emphasis: str = ""
+    facets: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -53,6 +69,11 @@ class Table:
     title: str = ""
     folded: str = ""
 
+    @property
+    def notes(self) -> list[str]:
+        """Return the footnotes, each once; a cell's is known by its place in this list."""
+        return list(dict.fromkeys(cell.note for row in self.rows for cell in row.cells if cell.note))
+
 
 @dataclass(frozen=True)
 class Paragraph:
@@ -69,10 +90,14 @@ class Bullets:
 
 @dataclass(frozen=True)
 class Plot:
-    """A plot, by the name of its file without the suffix, and a description for readers who can't see it."""
+    """A plot, by the name of its file without the suffix, and a description for readers who can't see it.
+
+    The caption says how to read it.
+    """
 
     stem: str
     alt: str
+    caption: str = ""
 
 
 @dataclass(frozen=True)
@@ -81,7 +106,24 @@ class Section:
     blocks: tuple[Element, ...]
 
 
-Element: TypeAlias = "Table | Paragraph | Bullets | Plot | Section"
+@dataclass(frozen=True)
+class Card:
+    """A section with a verdict: `badge` is its word or words, `style` its style, such as a verdict's word."""
+
+    title: str
+    badge: str
+    style: str
+    blocks: tuple[Element, ...]
+
+
+@dataclass(frozen=True)
+class Cards:
+    """Cards side by side, where the format has the room."""
+
+    cards: tuple[Card, ...]
+
+
+Element: TypeAlias = "Table | Paragraph | Bullets | Plot | Section | Cards"
 
 
 @dataclass(frozen=True)
@@ -91,8 +133,23 @@ class Document:
     title: str
     lead: str
     warnings: tuple[str, ...]
-    headlines: tuple[str, ...]
     sections: tuple[Section, ...]
+
+
+def sections_of(document: Document) -> Iterator[Section]:
+    """Yield the sections of a document, each before those inside of it."""
+    return (block for block in _blocks_in(document.sections) if isinstance(block, Section))
+
+
+def plots_of(document: Document) -> Iterator[Plot]:
+    return (block for block in _blocks_in(document.sections) if isinstance(block, Plot))
+
+
+def _blocks_in(blocks: Iterable[Element]) -> Iterator[Element]:
+    for block in blocks:
+        yield block
+        if isinstance(block, Section):
+            yield from _blocks_in(block.blocks)
 
 
 @dataclass(frozen=True)
@@ -120,6 +177,7 @@ def table(
     emphasis: Callable[[T], str] = lambda _: "",
     title: str = "",
     folded: str = "",
+    facets: Callable[[T], Mapping[str, str]] = lambda _: {},
 ) -> Table:
     """Return the table of the columns that have a title."""
     shown = [column for column in columns if column.title]
@@ -130,7 +188,7 @@ def table(
 
     return Table(
         headings=tuple(Heading(column.title, column.numeric) for column in shown),
-        rows=tuple(Row(tuple(cell(column, row) for column in shown), emphasis(row)) for row in rows),
+        rows=tuple(Row(tuple(cell(column, row) for column in shown), emphasis(row), facets(row)) for row in rows),
         title=title,
         folded=folded,
     )

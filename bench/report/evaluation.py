@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.codec import encode
-from bench.report import training_plots
 from bench.report.document import Column, Document, Paragraph, Plot, Section, table
+from bench.report.page.html import plot_files, to_html
+from bench.report.plots.training_plots import evaluation_plots
 from bench.report.text import number, number4, percent
-from bench.report.writers import to_csv, to_html, to_markdown
+from bench.report.writers import to_csv, to_markdown
 from models.data import CLASSES, SYNTHETIC_WARNING
 
 if TYPE_CHECKING:
@@ -33,10 +34,10 @@ def render_evaluation(
 
     `record` and `history` are those of the training, None and empty for a file of another origin.
     """
-    drawn = training_plots.evaluation_plots(model, evaluations, history)
+    plots = evaluation_plots(model, evaluations, history)
     page = _document(model, evaluations, history, record, data)
     texts = _csv_files(evaluations, history, data)
-    return texts | {"report.md": to_markdown(page), "report.html": to_html(page, drawn)}, drawn
+    return texts | {"report.md": to_markdown(page), "report.html": to_html(page, plots)}, plot_files(page, plots)
 
 
 def _document(
@@ -58,7 +59,6 @@ def _document(
         title=network.name + (f", recipe {record.job.recipe.name}" if record else ""),
         lead=f"{network.summary}; {network.parameters:,} parameters. File: {model.path.name}.",
         warnings=tuple(warnings),
-        headlines=(),
         sections=tuple(section for section in sections if section),
     )
 

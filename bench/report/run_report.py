@@ -14,6 +14,8 @@ from bench.console import say
 from bench.journal import write_pages
 from bench.report.arm_table import arm_columns, arm_rows
 from bench.report.document import brief_table
+from bench.report.page.html import plot_files, to_html
+from bench.report.plots.run_plots import run_plots
 from bench.report.sections import document
 from bench.report.tables import (
     point_columns,
@@ -24,7 +26,7 @@ from bench.report.tables import (
     trained_columns,
 )
 from bench.report.text import attribution_sentence, case_title, doubts, headline, problems, version_list
-from bench.report.writers import print_table, to_csv, to_html, to_markdown
+from bench.report.writers import print_table, to_csv, to_markdown
 from bench.suite.environments import version_differences
 from models.data import SYNTHETIC_WARNING
 
@@ -46,14 +48,12 @@ def write_report(folder: Path, console: Console, rule: Rule | None = None) -> in
 
     Everything is rendered before anything is written: a run that can't be read leaves its folder as it was.
     """
-    # Late: the orchestrator does not load Matplotlib while it measures.
-    from bench.report.plots import run_plots
-
     run = Run(folder, rule)
-    arms, drawn = arm_rows(run), run_plots(run)
-    page = document(run, arms, set(drawn))
-    texts = csv_files(run, arms) | {"report.md": to_markdown(page), "report.html": to_html(page, drawn)}
-    write_pages(folder, texts, drawn)
+    arms = arm_rows(run)
+    plots = run_plots(run, arms)
+    page = document(run, arms, set(plots))
+    texts = csv_files(run, arms) | {"report.md": to_markdown(page), "report.html": to_html(page, plots)}
+    write_pages(folder, texts, plot_files(page, plots))
     closing(run, console)
     return 1 if problems(run) else 0
 

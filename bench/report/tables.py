@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, TypeVar
 
+from bench.analysis.gates import WITHHELD
 from bench.analysis.latency import AT_REST
 from bench.analysis.stats import Interval
 from bench.analysis.training import GOALS
 from bench.report.document import Cell, Column
-from bench.report.text import interval_text, number, number2, number4, percent, ratio
+from bench.report.text import decimals3, interval_text, level, number, number2, number4, percent, ratio
 from bench.suite.arms import LATENCY, TRAINING
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+# The tables of speedups, each with a group of the columns.
+VERDICTS, CONDITIONS = "verdicts", "conditions"
 MATCHED = {True: "matched", False: "unmatched", None: ""}
 
 
@@ -63,6 +66,22 @@ def estimate_columns(prefix: str, estimate: Callable[[T], Estimate | None], titl
     ]
 
 
+def _verdict(row: Speedup) -> Cell:
+    reasons = row.verdict.reason.split("; ")
+    if row.pair.arm.replica:
+        # Two equal arms need no verdict, so no further blocks either.
+        reasons = [reason for reason in reasons if "further block" not in reason]
+    return Cell(row.verdict.word, row.verdict.word, "; ".join(reasons))
+
+
+def _brief_verdict(row: Speedup) -> Cell:
+    return Cell(row.verdict.word + (", unmatched" if row.matched is False else ""), row.verdict.word)
+
+
+def _speedup(row: Speedup) -> Cell:
+    return Cell(decimals3(row.speedup), struck=row.verdict.word == WITHHELD)
+
+
 def speedup_columns(run: Run, case: Case | None = None) -> list[Column[Speedup]]:
     """Return the columns of speedups.csv; their titles are those of a case's table."""
     other = ""
@@ -76,12 +95,6 @@ def speedup_columns(run: Run, case: Case | None = None) -> list[Column[Speedup]]
 
     def accuracies(row: Speedup) -> str:
         return " / ".join(percent(run.accuracy(arm, row.pair.case)) for arm in (row.pair.arm, row.pair.baseline))
-
-    def verdict(row: Speedup) -> Cell:
-        return Cell(row.verdict.word, row.verdict.word, row.verdict.reason)
-
-    def brief_verdict(row: Speedup) -> Cell:
-        return Cell(row.verdict.word + (", unmatched" if row.matched is False else ""), row.verdict.word)
 
     def by_other_rule(row: Speedup) -> Estimate | None:
         return row.as_it_was if run.rule_of(row.pair.case) == AT_REST else row.at_rest
@@ -99,50 +112,58 @@ def speedup_columns(run: Run, case: Case | None = None) -> list[Column[Speedup]]
         return Interval(math.exp(signs.low), math.exp(signs.high)) if signs else None
 
     return [
-        Column("", lambda row: row.pair.arm.label, "Arm", numeric=False, brief=True),
-        Column("", lambda row: row.pair.baseline.label, "Baseline", numeric=False, brief=True),
+        Column("", lambda row: row.pair.arm.label, "Arm", numeric=False, brief=True, group=VERDICTS),
+        Column("", lambda row: row.pair.baseline.label, "Baseline", numeric=False, brief=True, group=VERDICTS),
+        Column("", lambda row: row.pair.arm.label, "Arm", numeric=False, group=CONDITIONS),
+        Column("", lambda row: row.pair.baseline.label, "Baseline", numeric=False, group=CONDITIONS),
         *case_columns(run, lambda row: row.pair.case, lambda row: row.pair.arm),
         Column("stack", lambda row: row.pair.arm.stack),
         Column("variant", lambda row: row.pair.arm.variant),
         Column("baseline_stack", lambda row: row.pair.baseline.stack),
         Column("baseline_variant", lambda row: row.pair.baseline.variant),
-        Column(
-            "speedup",
-            lambda row: row.speedup,
-            "Speedup",
-            number4,
-            brief=True,
-            show_brief=lambda x: f"{x:.3f}" if x else "-",
-        ),
+        Column("speedup", lambda row: row.speedup),
+        Column("", lambda row: row, "Speedup", _speedup, brief=True, group=VERDICTS),
         Column("ci_low", lambda row: low(row.interval)),
         Column("ci_high", lambda row: high(row.interval)),
         Column(
             "",
             lambda row: row.interval,
-            "Interval",
+            f"{level(run)} interval".strip(),
             interval_text,
             brief=True,
             show_brief=lambda x: interval_text(x, "-"),
+            group=VERDICTS,
         ),
-        Column("", by_other_rule, other, ratio),
-        Column("blocks", lambda row: row.estimate.blocks if row.estimate else 0, "Blocks"),
+        Column(
+            "",
+            lambda row: row,
+            "Verdict",
+            _verdict,
+            numeric=False,
+            brief=True,
+            show_brief=_brief_verdict,
+            group=VERDICTS,
+        ),
+        Column("blocks", lambda row: row.estimate.blocks if row.estimate else 0, "Blocks", group=VERDICTS),
+        Column("", lambda row: row.speedup, "Speedup", decimals3, group=CONDITIONS),
+        Column("", by_other_rule, other, ratio, group=CONDITIONS),
         Column("verdict", lambda row: row.verdict.word),
-        Column("", lambda row: row, "Verdict", verdict, numeric=False, brief=True, show_brief=brief_verdict),
-        Column("", times, f"{unit}, arm / baseline"),
+        Column("", times, f"{unit}, arm / baseline", group=VERDICTS),
         Column("accuracy", lambda row: run.accuracy(row.pair.arm, row.pair.case)),
         Column("baseline_accuracy", lambda row: run.accuracy(row.pair.baseline, row.pair.case)),
-        Column("", accuracies, "Accuracy, arm / baseline"),
+        Column("", accuracies, "Accuracy, arm / baseline", group=VERDICTS),
         Column(
             "max_abs_logit_diff",
             lambda row: parity.max_abs_logit_diff if (parity := run.parity(row.pair)) else None,
             "Max logit difference",
             number2,
+            group=CONDITIONS,
         ),
         Column("data", lambda _: run.data),
         Column("reason", lambda row: row.verdict.reason),
         Column("family", lambda row: "A/A" if row.pair.arm.replica else "primary" if row.primary else "exploratory"),
-        Column("", undisturbed, "Undisturbed rounds only"),
-        Column("matched", lambda row: MATCHED[row.matched], "Environments", numeric=False),
+        Column("", undisturbed, "Undisturbed rounds only", group=CONDITIONS),
+        Column("matched", lambda row: MATCHED[row.matched], "Environments", numeric=False, group=CONDITIONS),
         Column("confidence", lambda _: run.preset.confidence),
         Column("sign_ci_low", lambda row: low(sign_interval(row))),
         Column("sign_ci_high", lambda row: high(sign_interval(row))),
@@ -160,6 +181,11 @@ def speedup_columns(run: Run, case: Case | None = None) -> list[Column[Speedup]]
 
 def speedup_emphasis(row: Speedup) -> str:
     return "primary" if row.primary else "replica" if row.pair.arm.replica else ""
+
+
+def speedup_facets(row: Speedup) -> dict[str, str]:
+    """Return what a reader can filter comparisons by."""
+    return {"stack": row.pair.arm.stack, "case": row.pair.case.label, "verdict": row.verdict.word}
 
 
 def rung_columns(run: Run) -> list[Column[tuple[Attribution, Rung]]]:
