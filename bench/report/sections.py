@@ -16,7 +16,9 @@ from bench.report.answer import answer
 from bench.report.arm_table import COSTS, LIMITS, TIMES, arm_columns
 from bench.report.document import Cell, Column, Document, Paragraph, Plot, Section, table
 from bench.report.tables import (
+    ACCURACY,
     CONDITIONS,
+    SPEED,
     VERDICTS,
     curve_columns,
     rung_columns,
@@ -186,10 +188,11 @@ def _training(run: Run) -> Section | None:
         case: [
             table(
                 [(case, row) for row in rows],
-                trained_columns(run),
+                [column for column in trained_columns(run) if column.group == group],
                 lambda pair: "replica" if pair[1].arm.replica else "",
                 facets=lambda pair: {"stack": pair[1].arm.stack, "case": pair[0].label},
             )
+            for group in (SPEED, ACCURACY)
         ]
         for case in run.cases
         if (rows := trained_arms(run, case))

@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# The tables of speedups, each with a group of the columns.
+# The tables of speedups, and those of trainings, each with a group of the columns.
 VERDICTS, CONDITIONS = "verdicts", "conditions"
+SPEED, ACCURACY = "speed", "accuracy"
 MATCHED = {True: "matched", False: "unmatched", None: ""}
 
 
@@ -249,7 +250,7 @@ def _seconds_to(goal: float) -> Column[tuple[Case, TrainedArm]]:
 
 
 def _shown_time_to(goal: float) -> Column[tuple[Case, TrainedArm]]:
-    return Column("", lambda row: _time_to(row[1], goal), f"To {goal:.0%}, s")
+    return Column("", lambda row: _time_to(row[1], goal), f"To {goal:.0%}, s", group=SPEED)
 
 
 def _seeds_reaching(goal: float) -> Column[tuple[Case, TrainedArm]]:
@@ -259,31 +260,32 @@ def _seeds_reaching(goal: float) -> Column[tuple[Case, TrainedArm]]:
 def trained_columns(run: Run) -> list[Column[tuple[Case, TrainedArm]]]:
     """Return the columns of training.csv, and of a case's table."""
     return [
-        Column("", lambda row: row[1].arm.label, "Arm", numeric=False),
+        Column("", lambda row: row[1].arm.label, "Arm", numeric=False, group=SPEED),
+        Column("", lambda row: row[1].arm.label, "Arm", numeric=False, group=ACCURACY),
         *case_columns(run, lambda row: row[0], lambda row: row[1].arm),
         Column("stack", lambda row: row[1].arm.stack),
         Column("variant", lambda row: row[1].arm.variant),
         Column("settings", lambda row: row[1].arm.settings),
         Column("replica", lambda row: row[1].arm.replica),
         Column("epochs", lambda row: row[1].epochs),
-        Column("epoch_s", lambda row: scaled(row[1].epoch_ns, 1e9), "Epoch, s", number),
-        Column("first_epoch_s", lambda row: row[1].first_epoch_ns / 1e9, "First epoch, s", number),
-        Column("images_per_s", lambda row: row[1].images_per_s, "Images/s", number4),
-        Column("wait_share", lambda row: row[1].wait_share, "Waiting", percent),
+        Column("epoch_s", lambda row: scaled(row[1].epoch_ns, 1e9), "Epoch, s", number, group=SPEED),
+        Column("first_epoch_s", lambda row: row[1].first_epoch_ns / 1e9, "First epoch, s", number, group=SPEED),
+        Column("images_per_s", lambda row: row[1].images_per_s, "Images/s", number4, group=SPEED),
+        Column("wait_share", lambda row: row[1].wait_share, "Waiting", percent, group=SPEED),
         Column("peak_memory_bytes", lambda row: row[1].memory_bytes),
-        Column("", lambda row: row[1].memory_bytes / 1e6, "Peak memory, MB", number),
+        Column("", lambda row: row[1].memory_bytes / 1e6, "Peak memory, MB", number, group=SPEED),
         *map(_seconds_to, GOALS),
         *map(_shown_time_to, GOALS),
         *map(_seeds_reaching, GOALS),
-        Column("seeds", lambda row: len(row[1].final), "Seeds"),
-        Column("accuracy", lambda row: row[1].accuracy, "Accuracy", percent),
-        Column("accuracy_sd", lambda row: row[1].deviation, "sd", percent),
+        Column("seeds", lambda row: len(row[1].final), "Seeds", group=ACCURACY),
+        Column("accuracy", lambda row: row[1].accuracy, "Accuracy", percent, group=ACCURACY),
+        Column("accuracy_sd", lambda row: row[1].deviation, "sd", percent, group=ACCURACY),
         Column("against", lambda row: row[1].difference.against.id if row[1].difference else None),
         Column("accuracy_difference", lambda row: row[1].difference.mean if row[1].difference else None),
         Column("difference_low", lambda row: low(row[1].difference.interval if row[1].difference else None)),
         Column("difference_high", lambda row: high(row[1].difference.interval if row[1].difference else None)),
-        Column("", lambda row: _difference(row[1]), "Difference, points"),
-        Column("", lambda row: _comparison(row[1]), "Compared with seeds", numeric=False),
+        Column("", lambda row: _difference(row[1]), "Difference, points", group=ACCURACY),
+        Column("", lambda row: _comparison(row[1]), "Compared with seeds", numeric=False, group=ACCURACY),
         Column("judgement", lambda row: row[1].difference.word if row[1].difference else ""),
     ]
 

@@ -91,7 +91,7 @@ def test_the_report_of_a_training_has_its_table_and_omits_what_was_not_measured(
         "run.json", "journal.jsonl", "arms.csv", "speedups.csv", "training.csv", "report.md", "report.html",
     }  # fmt: skip
     # Rows must follow the line that makes a table.
-    assert "|---|\n| pytorch train | 6.01 |" in text
+    assert "|--:|\n| pytorch train | 6.01 |" in text
     assert "| ipex train | 4.00 | 8.01 |" in text
     assert text.count("| reference |") == 1
     assert "within seed noise" in text
