@@ -2,7 +2,6 @@
 
 import functools
 
-import matplotlib.figure
 import pandas as pd
 import scipy.stats
 import sklearn.metrics
@@ -11,7 +10,7 @@ import bench.cli
 from bench.machine import facts
 from models import data, synthetic
 
-__all__ = ["bench", "matplotlib", "pd", "scipy", "sklearn"]
+__all__ = ["bench", "pd", "scipy", "sklearn"]
 
 synthetic.draw = functools.cache(synthetic.draw)
 data.load("synthetic")

@@ -51,26 +51,6 @@ def test_what_the_interpreter_prints_when_it_starts_is_ignored(tmp_path) -> None
     assert json.loads((tmp_path / "results" / "r" / "run.json").read_text())["machine"]["vendor"] != "unknown"
 
 
-@pytest.mark.parametrize(
-    "settings", [b"text.usetex: True\n", b"backend: no-such-backend\n", NOT_UTF_8, b"no such line\n"]
-)
-@pytest.mark.parametrize("place", ["matplotlibrc", "MATPLOTLIBRC", "matplotlib/matplotlibrc"])
-def test_personal_settings_of_plots_are_not_read(tmp_path, place, settings) -> None:
-    file = tmp_path / place
-    file.parent.mkdir(exist_ok=True)
-    file.write_bytes(settings)
-    variables = {"XDG_CONFIG_HOME": str(tmp_path)} | ({place: str(file)} if place == "MATPLOTLIBRC" else {})
-    code = (
-        "from bench.report import without_personal_settings\n"
-        "with without_personal_settings():\n    import matplotlib\n    from matplotlib.figure import Figure\n"
-        "figure = Figure()\nfigure.subplots().set_title('x')\nfigure.savefig('x.svg')\n"
-        "print(matplotlib.rcParams['text.usetex'], matplotlib.rcParams['backend'])"
-    )
-    done = python(tmp_path, "-c", code, MPLBACKEND="no-such-backend", **variables)
-    assert (done.stdout, done.stderr) == ("False agg\n", "")
-    assert (tmp_path / "x.svg").exists()
-
-
 def test_a_report_is_written_whatever_the_settings_of_plots(tmp_path) -> None:
     (tmp_path / "matplotlibrc").write_bytes(NOT_UTF_8)
     inference_run(tmp_path / "r").write()

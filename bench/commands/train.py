@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 from bench.commands.folders import shared_folder
 from bench.commands.model_files import report_model, say_failures
 from bench.commands.origin import origin_of_now
-from bench.console import WARNING, say
+from bench.console import say
 from bench.journal import write_atomically
 from bench.machine import facts
-from bench.report import without_personal_settings
-from bench.report.document import drawn_by
+from bench.report.plots.training_plots import trials_plot
 from bench.report.run_report import say_variables
 from bench.suite.arms import Arm
 from bench.suite.plan import obstacle
@@ -27,13 +26,9 @@ from models.errors import UserError, unknown
 from models.files import atomic_write
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from rich.console import Console
 
     from backends.protocol import Stack
-    from bench.report.document import Drawn
-    from bench.training.tune import Trained
     from models.recipes import Recipe
 
 MAX_TRIALS = 10_000
@@ -103,23 +98,10 @@ def tune_recipe(options: TrainOptions, trials: int, console: Console) -> None:
     folder = shared_folder(options.results, options.name or default_name("tune", options))
     say_variables(options.variables, console)
     trained = search.search_settings(job, trials, folder, console)
-    drawn = drawn_by(lambda: _plots(trained))
-    for name, svg in drawn.svgs.items():
-        write_atomically(folder / name, svg)
-    for line in drawn.warnings:
-        say(console, line, WARNING)
+    write_atomically(folder / PLOT, trials_plot(trained))
     settings = ", ".join(f"{name} {value:.4g}" for name, value in search.best_trial(trained).settings.items())
     recipe = folder / search.BEST
     say(console, f"best: {settings}: {recipe}; train it: bench train --recipe {recipe}")
-
-
-def _plots(trained: Sequence[Trained]) -> Drawn:
-    # Late: the orchestrator does not load Matplotlib while it trains.
-    with without_personal_settings():
-        from bench.report.plot_style import draw_all
-        from bench.report.training_plots import trials_plot
-
-    return draw_all({PLOT: lambda: trials_plot(trained)})
 
 
 def make_job(options: TrainOptions) -> Job:

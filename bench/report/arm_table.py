@@ -13,7 +13,7 @@ from bench.analysis.stats import percentile
 from bench.records import watched_ns
 from bench.report.document import Cell, Column
 from bench.report.tables import case_columns, has_own_threads, scaled
-from bench.report.text import counted, number, number4, percent, split_text
+from bench.report.text import counted, decimals3, number, number4, percent, split_text
 from bench.suite.arms import LATENCY
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def arm_columns(run: Run, case: Case | None = None) -> list[Column[ArmRow]]:
         return part_ns(row.cost.start) / 1e9 if row.cost.start else None
 
     def seconds(key: str, title: str, value: Callable[[ArmRow], float | None]) -> Column[ArmRow]:
-        return Column(key, value, title, number, group=COSTS)
+        return Column(key, value, title, decimals3, group=COSTS)
 
     def megabytes(
         key: str, title: str, value: Callable[[ArmRow], float | None], divisor: float = 1e6

@@ -6,11 +6,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Set as AbstractSet
 
 T = TypeVar("T")
-
-LONGEST_REASON = 200
 
 
 @dataclass(frozen=True)
@@ -20,24 +19,40 @@ class Code:
     text: str
 
 
-Text: TypeAlias = str | tuple[str | Code, ...]
+@dataclass(frozen=True)
+class Strong:
+    """A word that is explained, or that names what follows."""
+
+    text: str
+
+
+Text: TypeAlias = str | tuple[str | Code | Strong, ...]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """The text of a cell; `style` names its style, such as a verdict's word; `note` is appended to the text."""
+    """The text of a cell; `style` names its style, such as a verdict's word; `note` is a footnote of the table.
+
+    `detail` follows the text in parentheses. A `struck` text was measured, but must not be used.
+    """
 
     text: str
     style: str = ""
     note: str = ""
+    struck: bool = False
+    detail: str = ""
 
 
 @dataclass(frozen=True)
 class Row:
-    """The cells of a row; `emphasis` is "primary", "replica" or empty."""
+    """The cells of a row; `emphasis` is "primary", "replica" or empty.
+
+    `facets` are what a reader can filter by, for instance {"stack": "ipex"}.
+    """
 
     cells: tuple[Cell, ...]
     emphasis: str = ""
+    facets: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -55,6 +70,11 @@ class Table:
     title: str = ""
     folded: str = ""
 
+    @property
+    def notes(self) -> list[str]:
+        """Return the footnotes, each once; a cell's is known by its place in this list."""
+        return list(dict.fromkeys(cell.note for row in self.rows for cell in row.cells if cell.note))
+
 
 @dataclass(frozen=True)
 class Paragraph:
@@ -71,10 +91,14 @@ class Bullets:
 
 @dataclass(frozen=True)
 class Plot:
-    """A plot, by the name of its file without the suffix, and a description for readers who can't see it."""
+    """A plot, by the name of its file without the suffix, and a description for readers who can't see it.
+
+    The caption says how to read it.
+    """
 
     stem: str
     alt: str
+    caption: str = ""
 
 
 @dataclass(frozen=True)
@@ -83,7 +107,24 @@ class Section:
     blocks: tuple[Element, ...]
 
 
-Element: TypeAlias = "Table | Paragraph | Bullets | Plot | Section"
+@dataclass(frozen=True)
+class Card:
+    """A section with a verdict: `badge` is its word or words, `style` its style, such as a verdict's word."""
+
+    title: str
+    badge: str
+    style: str
+    blocks: tuple[Element, ...]
+
+
+@dataclass(frozen=True)
+class Cards:
+    """Cards side by side, where the format has the room."""
+
+    cards: tuple[Card, ...]
+
+
+Element: TypeAlias = "Table | Paragraph | Bullets | Plot | Section | Cards"
 
 
 @dataclass(frozen=True)
@@ -93,8 +134,23 @@ class Document:
     title: str
     lead: str
     warnings: tuple[str, ...]
-    headlines: tuple[str, ...]
     sections: tuple[Section, ...]
+
+
+def sections_of(document: Document) -> Iterator[Section]:
+    """Yield the sections of a document, each before those inside of it."""
+    return (block for block in _blocks_in(document.sections) if isinstance(block, Section))
+
+
+def plots_of(document: Document) -> Iterator[Plot]:
+    return (block for block in _blocks_in(document.sections) if isinstance(block, Plot))
+
+
+def _blocks_in(blocks: Iterable[Element]) -> Iterator[Element]:
+    for block in blocks:
+        yield block
+        if isinstance(block, Section):
+            yield from _blocks_in(block.blocks)
 
 
 @dataclass(frozen=True)
@@ -116,35 +172,15 @@ class Column(Generic[T]):
     group: str = ""
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """Plots as SVG by file name, and why others could not be drawn."""
-
-    svgs: dict[str, str] = field(default_factory=dict)
-    failures: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def warnings(self) -> list[str]:
-        """Return a line for each plot that is missing."""
-        return [f"The plot {name} could not be drawn: {reason}" for name, reason in self.failures.items()]
-
-
-def failure(error: Exception) -> str:
-    """Return an error in one line of readable length."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST_REASON]
-
-
-def drawn_by(draw: Callable[[], Drawn]) -> Drawn:
-    """Return what a function draws; nothing if Matplotlib, which the function imports, does not work at all."""
-    try:
-        return draw()
-    except Exception as error:  # noqa: BLE001 - a personal configuration can let the import fail in any way
-        return Drawn(failures={"of every figure": failure(error)})
-
-
-def with_drawn_plots(section: Section, drawn: Drawn) -> Section:
-    """Return a section without the plots that were not drawn."""
-    blocks = [block for block in section.blocks if not isinstance(block, Plot) or f"{block.stem}.svg" in drawn.svgs]
+def with_drawn_plots(section: Section, drawn: AbstractSet[str]) -> Section:
+    """Return the section without plots that were not drawn, and without sections that held only those."""
+    blocks: list[Element] = []
+    for block in section.blocks:
+        if isinstance(block, Section):
+            inner = with_drawn_plots(block, drawn)
+            blocks += [inner] if inner.blocks else []
+        elif not isinstance(block, Plot) or block.stem in drawn:
+            blocks.append(block)
     return Section(section.title, tuple(blocks))
 
 
@@ -154,6 +190,7 @@ def table(
     emphasis: Callable[[T], str] = lambda _: "",
     title: str = "",
     folded: str = "",
+    facets: Callable[[T], Mapping[str, str]] = lambda _: {},
 ) -> Table:
     """Return the table of the columns that have a title."""
     shown = [column for column in columns if column.title]
@@ -164,7 +201,7 @@ def table(
 
     return Table(
         headings=tuple(Heading(column.title, column.numeric) for column in shown),
-        rows=tuple(Row(tuple(cell(column, row) for column in shown), emphasis(row)) for row in rows),
+        rows=tuple(Row(tuple(cell(column, row) for column in shown), emphasis(row), facets(row)) for row in rows),
         title=title,
         folded=folded,
     )

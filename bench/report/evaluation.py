@@ -10,15 +10,17 @@ import numpy as np
 from bench.codec import encode
 from bench.machine.facts import instruction_sets
 from bench.machine.microarchitecture import instructions
-from bench.report import without_personal_settings
-from bench.report.document import Column, Document, Drawn, Paragraph, Plot, Section, drawn_by, table, with_drawn_plots
+from bench.report.document import Column, Document, Paragraph, Plot, Section, table, with_drawn_plots
+from bench.report.page.html import drawable, plot_files, to_html
+from bench.report.plots.training_plots import evaluation_plots
 from bench.report.text import number, number4, percent, variable_lines
-from bench.report.writers import to_csv, to_html, to_markdown
+from bench.report.writers import to_csv, to_markdown
 from bench.suite.user_variables import usable_instruction_sets
 from models.data import CLASSES, SYNTHETIC_WARNING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+    from collections.abc import Set as AbstractSet
 
     from bench.report.document import Element
     from bench.suite.user_variables import UserVariables
@@ -43,18 +45,10 @@ def render_evaluation(
     `record` and `history` are those of the training, None and empty for a file of another origin. `variables` are those
     of the user at the evaluation.
     """
-    drawn = drawn_by(lambda: _plots(model, evaluations, history))
-    page = _document(model, evaluations, history, record, data, variables, drawn)
+    plots, missing = drawable(evaluation_plots(model, evaluations, history))
+    page = _document(model, evaluations, history, record, data, variables, set(plots), missing)
     texts = _csv_files(evaluations, history, data)
-    return texts | {"report.md": to_markdown(page), "report.html": to_html(page, drawn.svgs)}, drawn.svgs
-
-
-def _plots(model: ModelFile, evaluations: list[Evaluation], history: list[Epoch]) -> Drawn:
-    # Late, because it takes long.
-    with without_personal_settings():
-        from bench.report.training_plots import evaluation_plots
-
-    return evaluation_plots(model, evaluations, history)
+    return texts | {"report.md": to_markdown(page), "report.html": to_html(page, plots)}, plot_files(page, plots)
 
 
 def _document(
@@ -64,7 +58,8 @@ def _document(
     record: TrainingRecord | None,
     data: str,
     variables: UserVariables,
-    drawn: Drawn,
+    plots: AbstractSet[str],
+    missing: Sequence[str],
 ) -> Document:
     network = model.network
     sections = [
@@ -81,9 +76,8 @@ def _document(
     return Document(
         title=network.name + (f", recipe {record.job.recipe.name}" if record else ""),
         lead=f"{network.summary}; {network.parameters:,} parameters. File: {model.path.name}.",
-        warnings=(*warnings, *drawn.warnings),
-        headlines=(),
-        sections=tuple(with_drawn_plots(section, drawn) for section in sections if section),
+        warnings=(*warnings, *missing),
+        sections=tuple(with_drawn_plots(section, plots) for section in sections if section),
     )
 
 

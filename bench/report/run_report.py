@@ -12,9 +12,10 @@ from bench.analysis.speedups import speedups
 from bench.analysis.training import trained_arms
 from bench.console import say
 from bench.journal import write_pages
-from bench.report import without_personal_settings
 from bench.report.arm_table import arm_columns, arm_rows
-from bench.report.document import brief_table, drawn_by
+from bench.report.document import brief_table
+from bench.report.page.html import drawable, plot_files, to_html
+from bench.report.plots.run_plots import run_plots
 from bench.report.sections import document
 from bench.report.tables import (
     point_columns,
@@ -35,7 +36,7 @@ from bench.report.text import (
     variable_lines,
     version_list,
 )
-from bench.report.writers import print_table, to_csv, to_html, to_markdown
+from bench.report.writers import print_table, to_csv, to_markdown
 from bench.suite.arms import BEST_THREADS
 from bench.suite.environments import version_differences
 from models.data import SYNTHETIC_WARNING
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
 
     from bench.analysis.latency import Rule
     from bench.report.arm_table import ArmRow
-    from bench.report.document import Drawn
     from bench.suite.arms import Case
     from bench.suite.plan import Plan
     from bench.suite.user_variables import UserVariables
@@ -61,20 +61,13 @@ def write_report(folder: Path, console: Console, rule: Rule | None = None) -> in
     Everything is rendered before anything is written: a run that can't be read leaves its folder as it was.
     """
     run = Run(folder, rule)
-    arms, drawn = arm_rows(run), drawn_by(lambda: _plots(run))
-    page = document(run, arms, drawn)
-    texts = csv_files(run, arms) | {"report.md": to_markdown(page), "report.html": to_html(page, drawn.svgs)}
-    write_pages(folder, texts, drawn.svgs)
-    closing(run, console, drawn.warnings)
+    arms = arm_rows(run)
+    plots, missing = drawable(run_plots(run, arms))
+    page = document(run, arms, set(plots), missing)
+    texts = csv_files(run, arms) | {"report.md": to_markdown(page), "report.html": to_html(page, plots)}
+    write_pages(folder, texts, plot_files(page, plots))
+    closing(run, console, missing)
     return 1 if problems(run) else 0
-
-
-def _plots(run: Run) -> Drawn:
-    # Late: the orchestrator does not load Matplotlib while it measures.
-    with without_personal_settings():
-        from bench.report.plots import run_plots
-
-    return run_plots(run)
 
 
 def opening(plan: Plan, data: DataSet, advice: Sequence[str], console: Console) -> None:

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from bench.analysis.attribution import attributions
 from bench.analysis.costs import tradeoffs
 from bench.analysis.latency import AS_IT_WAS, AT_REST
 from bench.analysis.scaling import BATCH_SIZE, sweeps
-from bench.analysis.speedups import speedups
+from bench.analysis.speedups import speedups, withheld
 from bench.analysis.training import trained_arms
 from bench.machine.microarchitecture import cpu_label
+from bench.report.answer import answer
 from bench.report.arm_table import COSTS, LIMITS, TIMES, arm_columns
-from bench.report.document import Column, Document, Paragraph, Plot, Section, table, with_drawn_plots
+from bench.report.document import Cell, Column, Document, Paragraph, Plot, Section, table, with_drawn_plots
 from bench.report.tables import (
+    ACCURACY,
+    CONDITIONS,
+    SPEED,
+    VERDICTS,
     choice_columns,
     curve_columns,
     rung_columns,
     speedup_columns,
     speedup_emphasis,
+    speedup_facets,
     tradeoff_columns,
     trained_columns,
 )
@@ -26,19 +33,23 @@ from bench.report.text import (
     assigned,
     attribution_sentence,
     case_title,
-    headline,
+    counted,
+    decimals3,
+    level,
     number,
     warnings,
 )
-from bench.report.trust import checks, machine, method, versions, what_ran
+from bench.report.trust import checks, machine, method, versions, what_ran, words
 from bench.suite.arms import LATENCY, Split, threads_label
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
     from bench.analysis.run import Run
+    from bench.analysis.speedups import Speedup
     from bench.report.arm_table import ArmRow
-    from bench.report.document import Drawn, Element
+    from bench.report.document import Element, Table
     from bench.suite.arms import Arm, Case
 
 LATENCY_SENTENCE = {
@@ -46,37 +57,40 @@ LATENCY_SENTENCE = {
     AS_IT_WAS: """Latency is the median over blocks and rounds of the slices' trimmed means (a tenth of the calls is cut
         off at each end).""",
 }
-NO_HEADLINE = "No Intel arm was measured with its baseline: there is no speedup to report, only absolute times."
 
 
-def document(run: Run, arms: Mapping[Case, Sequence[ArmRow]], plots: Drawn) -> Document:
-    """Return the report of a run; it says which of its plots could not be drawn."""
+def document(
+    run: Run, arms: Mapping[Case, Sequence[ArmRow]], plots: AbstractSet[str], missing: Sequence[str] = ()
+) -> Document:
+    """Return the report of a run; `plots` are the names of those that were drawn, `missing` says why others are."""
     info = run.info
     sections = [
+        answer(run, arms),
+        words(run),
         _speedups(run),
         _attribution(run),
         _training(run),
         _threads(run),
-        _scaling(run),
         _tradeoffs(run),
         _arms(run, arms),
+        _scaling(run),
         _limits(run, arms),
         _costs(run, arms),
+        _withheld(run),
         checks(run),
         what_ran(run),
         method(run),
         machine(run),
         versions(run),
     ]
-    primary = [headline(run, row) for row in speedups(run) if row.primary]
     return Document(
         title=f"{info.suite.name}: {info.suite.summary}",
         lead=(
-            f"""{cpu_label(info.machine)}, {info.threads} threads, data {info.data.name}, preset {info.preset}, started
-            {info.started}.{_given_sentence(run)} The results hold for this machine and this run."""
+            f"""{cpu_label(info.machine)}, {counted(info.threads, "thread")}, data {info.data.name}, preset
+            {info.preset}, started {_moment(info.started)}.{_given_sentence(run)} The results hold for this machine and
+            this run."""
         ),
-        warnings=(*warnings(run), *plots.warnings),
-        headlines=tuple(primary or [NO_HEADLINE]),
+        warnings=(*warnings(run), *missing),
         sections=tuple(with_drawn_plots(section, plots) for section in sections if section),
     )
 
@@ -86,34 +100,49 @@ def _given_sentence(run: Run) -> str:
     return f" All arms ran with {assigned(given)}." if given else ""
 
 
-def _by_case(run: Run, blocks: Mapping[Case, Element]) -> list[Section]:
-    return [Section(case_title(run, case), (block,)) for case, block in blocks.items()]
+def _moment(started: str) -> str:
+    """Return `2026-11-26 16:15 UTC`, or another text as it is."""
+    return re.sub(r"^([\d-]+)T(\d\d:\d\d):[\d.]+\+00:00$", r"\1 \2 UTC", started)
+
+
+def _by_case(run: Run, blocks: Mapping[Case, Sequence[Element]]) -> list[Section]:
+    return [Section(case_title(run, case), tuple(content)) for case, content in blocks.items()]
+
+
+def _arm_facets(row: ArmRow) -> dict[str, str]:
+    return {"stack": row.arm.stack, "case": row.case.label}
 
 
 def _speedups(run: Run) -> Section:
     what = "epoch time" if run.info.suite.training else "latency"
-    confidence = run.preset.confidence
     interval = (
-        f"The interval covers the true ratio with {confidence * 100:g} % confidence."
-        if confidence
+        f"The interval covers the true ratio with {level(run)} confidence."
+        if run.preset.confidence
         else "This preset has too few blocks for intervals."
     )
-    explanation = f"""Speedup is the baseline's {what} divided by the arm's: above 1 the arm is faster. An arm is a
-        stack in one variant, at one precision, with one set of environment settings. {interval} The primary comparison
-        (bold) is between an arm that was named before measuring and its fastest baseline. All others are exploratory.
-        A/A compares a baseline with a second copy of itself: it shows what the harness reports where there is no
-        difference. Undisturbed rounds are those in which neither the hypervisor nor other processes took much of the
-        arms' cores. {_rule_sentence(run)}"""
+    explanation = f"""Every comparison of this run. Speedup is the baseline's {what} divided by the arm's: above 1 the
+        arm is faster. {interval} Primary comparisons are bold, all others are exploratory. A struck ratio was measured,
+        but is withheld. {_rule_sentence(run)}"""
+    caption = f"""A dot is the estimate, its line the {level(run)} interval, the grey band the A/A band. Left of 1 the
+        arm is slower."""
     tables = {
-        case: table(
-            [row for row in speedups(run) if row.pair.case == case],
-            speedup_columns(run, case),
-            speedup_emphasis,
-        )
+        case: [_comparisons(run, case, VERDICTS), _comparisons(run, case, CONDITIONS, folded=_CONDITIONS_TITLE)]
         for case in run.cases
     }
-    return Section(
-        "Speedups", (Paragraph(explanation), *_by_case(run, tables), Plot("speedups", "Speedups and their intervals"))
+    alt = "Speedup and interval of every comparison"
+    return Section("Speedups", (Paragraph(explanation), Plot("speedups", alt, caption), *_by_case(run, tables)))
+
+
+_CONDITIONS_TITLE = "The same comparisons under other conditions"
+
+
+def _comparisons(run: Run, case: Case, group: str, folded: str = "") -> Table:
+    return table(
+        [row for row in speedups(run) if row.pair.case == case],
+        [column for column in speedup_columns(run, case) if column.group == group],
+        speedup_emphasis,
+        folded=folded,
+        facets=speedup_facets,
     )
 
 
@@ -130,30 +159,41 @@ def _rule_sentence(run: Run) -> str:
 
 def _attribution(run: Run) -> Section | None:
     explanation = """Each step changes one thing. Environment settings stay in effect for all later steps, on both
-        sides. The extension's contribution is its speedup over the fastest vanilla arm at the same precision. Each
-        step is estimated by itself, so the steps do not multiply exactly to the cumulative speedup."""
+        sides. The extension's contribution is its speedup over the fastest vanilla arm at the same precision, which
+        need not be the step before. Each step is estimated by itself, from its own pairs of processes. So the steps do
+        not multiply exactly to the cumulative speedup."""
     sections = []
     for ladder in attributions(run):
-        steps = table([(ladder, rung) for rung in ladder.rungs], rung_columns(run))
+        steps = table(
+            [(ladder, rung) for rung in ladder.rungs],
+            rung_columns(run),
+            folded="Steps and their intervals",
+            facets=lambda row: {"stack": row[1].arm.stack, "case": row[0].case.label},
+        )
         missing = [Paragraph(f"Not measured: {', '.join(ladder.missing)}.")] if ladder.missing else []
         sentence = Paragraph(attribution_sentence(ladder), "plain")
         sections.append(Section(f"{ladder.name}: {case_title(run, ladder.case)}", (sentence, steps, *missing)))
     if not sections:
         return None
-    return Section(
-        "Where the gain comes from",
-        (Paragraph(explanation), *sections, Plot("attribution", "What each step adds to the speedup")),
-    )
+    caption = """A bar is what one step adds; it ends at the cumulative speedup, whose interval is the thin line. Colour
+        is the step's own result: "no clear difference" is a step whose interval includes 1. The extension's bar starts
+        at the fastest vanilla arm. Right is faster."""
+    plot = Plot("attribution", "What each step adds to the speed of the default settings", caption)
+    return Section("Where the gain comes from", (Paragraph(explanation), plot, *sections))
 
 
 def _training(run: Run) -> Section | None:
     training = run.info.suite.training
     tables = {
-        case: table(
-            [(case, row) for row in rows],
-            trained_columns(run),
-            lambda pair: "replica" if pair[1].arm.replica else "",
-        )
+        case: [
+            table(
+                [(case, row) for row in rows],
+                [column for column in trained_columns(run) if column.group == group],
+                lambda pair: "replica" if pair[1].arm.replica else "",
+                facets=lambda pair: {"stack": pair[1].arm.stack, "case": pair[0].label},
+            )
+            for group in (SPEED, ACCURACY)
+        ]
         for case in run.cases
         if (rows := trained_arms(run, case))
     }
@@ -167,10 +207,11 @@ def _training(run: Run) -> Section | None:
         reached; median over the seeds that reach it. Accuracy: after {training.epochs} epochs, mean over seeds,
         with the standard deviation (sd) between them. The difference is paired by seed, with Student's interval at
         95 %."""
-    return Section(
-        "Training",
-        (Paragraph(explanation), *_by_case(run, tables), Plot("training", "Test accuracy against training time")),
+    caption = (
+        "A point is the end of an epoch. Higher and further left is better. Dotted lines are the accuracies to reach."
     )
+    plot = Plot("training", "Test accuracy of each arm against its training time", caption)
+    return Section("Training", (Paragraph(explanation), plot, *_by_case(run, tables)))
 
 
 def _threads(run: Run) -> Section | None:
@@ -180,7 +221,7 @@ def _threads(run: Run) -> Section | None:
         rows = [(arm, choice) for arm in run.participants(case) if (choice := run.choices.get((arm.id, case.id)))]
         splits = dict.fromkeys(Split(trial.streams, trial.threads) for _, choice in rows for trial in choice.trials)
         if rows:
-            tables[case] = table(rows, choice_columns(case, tuple(splits)))
+            tables[case] = [table(rows, choice_columns(case, tuple(splits)))]
     if not tables:
         return None
     explanation = f"""Each arm uses the number of threads at which it was fastest before the blocks. All arms were
@@ -196,23 +237,24 @@ def _scaling(run: Run) -> Section | None:
     sections = [
         Section(
             f"{'By batch size' if sweep.over == BATCH_SIZE else 'By threads'}: {sweep.label}",
-            (table(sweep.curves, curve_columns(sweep)),),
+            (table(sweep.curves, curve_columns(sweep), facets=lambda curve: {"stack": curve.arm.stack}),),
         )
         for sweep in sweeps(run)
     ]
     explanation = "Median throughput over blocks in images/s, with the ratio to the first column (paired by block)."
-    return (
-        Section(
-            "Scaling", (Paragraph(explanation), *sections, Plot("scaling", "Throughput by batch size and by threads"))
-        )
-        if sections
-        else None
-    )
+    plot = Plot("scaling", "Throughput by batch size, and time by number of threads", "Medians over blocks.")
+    return Section("Scaling", (Paragraph(explanation), plot, *sections)) if sections else None
 
 
 def _tradeoffs(run: Run) -> Section | None:
     tables = {
-        case: table([(case, row) for row in rows], tradeoff_columns(run, rows[0].against.label))
+        case: [
+            table(
+                [(case, row) for row in rows],
+                tradeoff_columns(run, rows[0].against.label),
+                facets=lambda pair: {"stack": pair[1].arm.stack, "case": pair[0].label},
+            )
+        ]
         for case in run.cases
         if (rows := tradeoffs(run, case))
     }
@@ -221,10 +263,10 @@ def _tradeoffs(run: Run) -> Section | None:
         the images that only fp32, or only this arm, classifies correctly; p is McNemar's exact p value."""
     if not tables:
         return None
-    return Section(
-        "Accuracy against speed",
-        (Paragraph(explanation), *_by_case(run, tables), Plot("tradeoffs", "Accuracy against speed")),
-    )
+    caption = """Speed and accuracy of the same arms, fastest first. Right is better in both. The limit, 99 % of the
+        accuracy of fp32, is a line where it is near."""
+    plot = Plot("tradeoffs", "Accuracy of each arm beside its speed", caption)
+    return Section("Accuracy against speed", (Paragraph(explanation), plot, *_by_case(run, tables)))
 
 
 def _grouped(run: Run, case: Case, group: str) -> list[Column[ArmRow]]:
@@ -241,18 +283,29 @@ def _arms(run: Run, arms: Mapping[Case, Sequence[ArmRow]]) -> Section:
         Without best threads, each stream has one thread."""
     )
     tables = {
-        case: table(rows, _grouped(run, case, TIMES), lambda row: "replica" if row.arm.replica else "")
+        case: [
+            table(
+                rows,
+                _grouped(run, case, TIMES),
+                lambda row: "replica" if row.arm.replica else "",
+                facets=_arm_facets,
+            )
+        ]
         for case, rows in arms.items()
     }
-    return Section(
-        "Arms",
-        (
-            Paragraph(explanation),
-            *_by_case(run, tables),
-            Plot("latencies", "Distribution of the latencies"),
-            Plot("blocks", "Ratio of each block"),
-        ),
+    latencies = Plot(
+        "latencies",
+        "Distribution of each arm's latencies",
+        """The shape is the distribution of all calls, on one scale for the case. The tall line is the median, which is
+        also written at the end. The short line is p99. The axis ends at the 99.5th percentile of the slowest arm.""",
     )
+    ratios = Plot(
+        "blocks",
+        "Ratio of every block of each comparison",
+        """A dot is the ratio of one block, from the first block at the top of a row to the last at its bottom: a slope
+        would be a drift. The number is the estimate over all blocks.""",
+    )
+    return Section("Absolute times", (Paragraph(explanation), latencies, *_by_case(run, tables), ratios))
 
 
 def _limits(run: Run, arms: Mapping[Case, Sequence[ArmRow]]) -> Section | None:
@@ -262,24 +315,25 @@ def _limits(run: Run, arms: Mapping[Case, Sequence[ArmRow]]) -> Section | None:
         roughly the remaining headroom. Implementations that use fewer multiply-adds, or read more than they write,
         can exceed it. Operations of int8 are integer operations: read GFLOP/s as GOP/s."""
     tables = {
-        case: table([row for row in rows if row.point], _grouped(run, case, LIMITS))
+        case: [table([row for row in rows if row.point], _grouped(run, case, LIMITS), facets=_arm_facets)]
         for case, rows in arms.items()
         if any(row.point for row in rows)
     }
     if not tables:
         return None
-    return Section(
-        "Limits of the machine",
-        (Paragraph(explanation), *_by_case(run, tables), Plot("roofline", "Arms below the limits of the machine")),
-    )
+    caption = """Horizontal lines are the fastest matrix products, dashes the memory traffic of the smallest and the
+        largest working set. Higher is better."""
+    plot = Plot("roofline", "Rate of each arm below the limits of the machine", caption)
+    return Section("Limits of the machine", (Paragraph(explanation), plot, *_by_case(run, tables)))
 
 
 def _costs(run: Run, arms: Mapping[Case, Sequence[ArmRow]]) -> Section | None:
     explanation = """Cold start is that of a process alone on the machine, with empty compile caches and its files in
         the page cache: convert (done once, and kept), import, build and first call for the first of the cases.
         Restart is import, build and first call with filled caches. Memory is the peak of all processes of an arm
-        together. Break-even is the number of images after which a faster arm makes up for a longer cold start than
-        that of its first baseline."""
+        together. Environment is the size of the whole environment: that of the stock stacks holds both PyTorch and
+        TensorFlow, that of OpenVINO also what models are converted with. Break-even is the number of images after which
+        a faster arm makes up for a longer cold start than that of its first baseline."""
     sections = []
     for group in dict.fromkeys(case.group for case in run.cases):
         cases = [case for case in run.cases if case.group == group]
@@ -287,8 +341,26 @@ def _costs(run: Run, arms: Mapping[Case, Sequence[ArmRow]]) -> Section | None:
         break_even = {(row.arm, case): row.cost.break_even_images for case in cases for row in arms[case]}
         columns = [_break_even_column(case, break_even) for case in cases]
         if rows:
-            sections.append(Section(", ".join(group), (table(rows, [*_grouped(run, cases[0], COSTS), *columns]),)))
-    return Section("Costs", (Paragraph(explanation), *sections)) if sections else None
+            costs = table(
+                rows, [*_grouped(run, cases[0], COSTS), *columns], facets=lambda row: {"stack": row.arm.stack}
+            )
+            sections.append(Section(", ".join(group), (costs,)))
+    plot = Plot("costs", "Parts of each arm's cold start", "Shorter is better. One start of each arm was measured.")
+    return Section("Costs", (Paragraph(explanation), plot, *sections)) if sections else None
+
+
+def _withheld(run: Run) -> Section | None:
+    rows = withheld(run)
+    columns: list[Column[Speedup]] = [
+        Column("", lambda row: row.pair.arm.label, "Arm", numeric=False),
+        Column("", lambda row: row.pair.baseline.label, "Baseline", numeric=False),
+        Column("", lambda row: row.pair.case.label, "Case", numeric=False),
+        Column("", lambda row: Cell(decimals3(row.speedup), struck=True), "Ratio, not to be used", lambda cell: cell),
+        Column("", lambda row: row.verdict.reason, "Why it is withheld", numeric=False),
+    ]
+    explanation = "These comparisons were measured, but a condition for any claim is not met. Do not use their ratios."
+    withdrawn = table(rows, columns, facets=speedup_facets)
+    return Section("Withheld results", (Paragraph(explanation), withdrawn)) if rows else None
 
 
 def _break_even_column(case: Case, images: Mapping[tuple[Arm, Case], float | None]) -> Column[ArmRow]:

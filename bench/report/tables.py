@@ -5,12 +5,22 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, TypeVar
 
-from bench.analysis.gates import WITHDRAWN
+from bench.analysis.gates import WITHDRAWN, WITHHELD
 from bench.analysis.latency import AT_REST
 from bench.analysis.stats import Interval
 from bench.analysis.training import GOALS
 from bench.report.document import Cell, Column
-from bench.report.text import interval_text, number, number2, number4, percent, ratio, split_text
+from bench.report.text import (
+    decimals3,
+    interval_text,
+    level,
+    number,
+    number2,
+    number4,
+    percent,
+    ratio,
+    split_text,
+)
 from bench.suite.arms import BEST_THREADS, LATENCY, THROUGHPUT, TRAINING, Split, threads_label
 
 if TYPE_CHECKING:
@@ -28,6 +38,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+# The tables of speedups, and those of trainings, each with a group of the columns.
+VERDICTS, CONDITIONS = "verdicts", "conditions"
+SPEED, ACCURACY = "speed", "accuracy"
 MATCHED = {True: "matched", False: "unmatched", None: ""}
 
 
@@ -74,6 +87,22 @@ def _threads_text(run: Run, pair: Pair) -> str:
     return " / ".join(split_text(pair.case, run.split(arm, pair.case)) for arm in (pair.arm, pair.baseline))
 
 
+def _verdict(row: Speedup) -> Cell:
+    reasons = row.verdict.reason.split("; ")
+    if row.pair.arm.replica:
+        # Two equal arms need no verdict, so no further blocks either.
+        reasons = [reason for reason in reasons if "further block" not in reason]
+    return Cell(row.verdict.word, row.verdict.word, "; ".join(reasons))
+
+
+def _brief_verdict(row: Speedup) -> Cell:
+    return Cell(row.verdict.word + (", unmatched" if row.matched is False else ""), row.verdict.word)
+
+
+def _speedup(row: Speedup) -> Cell:
+    return Cell(decimals3(row.speedup), struck=row.verdict.word in (WITHHELD, WITHDRAWN))
+
+
 def speedup_columns(run: Run, case: Case | None = None) -> list[Column[Speedup]]:
     """Return the columns of speedups.csv; their titles are those of a case's table."""
     other = ""
@@ -87,12 +116,6 @@ def speedup_columns(run: Run, case: Case | None = None) -> list[Column[Speedup]]
 
     def accuracies(row: Speedup) -> str:
         return " / ".join(percent(run.accuracy(arm, row.pair.case)) for arm in (row.pair.arm, row.pair.baseline))
-
-    def verdict(row: Speedup) -> Cell:
-        return Cell(row.verdict.word, row.verdict.word, row.verdict.reason)
-
-    def brief_verdict(row: Speedup) -> Cell:
-        return Cell(row.verdict.word + (", unmatched" if row.matched is False else ""), row.verdict.word)
 
     def by_other_rule(row: Speedup) -> Estimate | None:
         return row.as_it_was if run.rule_of(row.pair.case) == AT_REST else row.at_rest
@@ -110,53 +133,64 @@ def speedup_columns(run: Run, case: Case | None = None) -> list[Column[Speedup]]
         return Interval(math.exp(signs.low), math.exp(signs.high)) if signs else None
 
     return [
-        Column("", lambda row: row.pair.arm.label, "Arm", numeric=False, brief=True),
-        Column("", lambda row: row.pair.baseline.label, "Baseline", numeric=False, brief=True),
+        Column("", lambda row: row.pair.arm.label, "Arm", numeric=False, brief=True, group=VERDICTS),
+        Column("", lambda row: row.pair.baseline.label, "Baseline", numeric=False, brief=True, group=VERDICTS),
+        Column("", lambda row: row.pair.arm.label, "Arm", numeric=False, group=CONDITIONS),
+        Column("", lambda row: row.pair.baseline.label, "Baseline", numeric=False, group=CONDITIONS),
         *case_columns(run, lambda row: row.pair.case, lambda row: row.pair.arm),
         Column("stack", lambda row: row.pair.arm.stack),
         Column("variant", lambda row: row.pair.arm.variant),
         Column("baseline_stack", lambda row: row.pair.baseline.stack),
         Column("baseline_variant", lambda row: row.pair.baseline.variant),
-        Column(
-            "speedup",
-            lambda row: row.speedup,
-            "Speedup",
-            number4,
-            brief=True,
-            show_brief=lambda x: f"{x:.3f}" if x else "-",
-        ),
+        Column("speedup", lambda row: row.speedup),
+        Column("", lambda row: row, "Speedup", _speedup, brief=True, group=VERDICTS),
         Column("ci_low", lambda row: low(row.interval)),
         Column("ci_high", lambda row: high(row.interval)),
         Column(
             "",
             lambda row: row.interval,
-            "Interval",
+            f"{level(run)} interval".strip(),
             interval_text,
             brief=True,
             show_brief=lambda x: interval_text(x, "-"),
+            group=VERDICTS,
         ),
-        Column("", by_other_rule, other, ratio),
-        Column("blocks", lambda row: row.estimate.blocks if row.estimate else 0, "Blocks"),
-        Column("verdict", lambda row: row.verdict.word),
-        Column("", lambda row: row, "Verdict", verdict, numeric=False, brief=True, show_brief=brief_verdict),
-        Column("", times, f"{unit}, arm / baseline"),
         Column(
-            "", lambda row: _threads_text(run, row.pair), "Threads, arm / baseline" if has_own_threads(case) else ""
+            "",
+            lambda row: row,
+            "Verdict",
+            _verdict,
+            numeric=False,
+            brief=True,
+            show_brief=_brief_verdict,
+            group=VERDICTS,
+        ),
+        Column("blocks", lambda row: row.estimate.blocks if row.estimate else 0, "Blocks", group=VERDICTS),
+        Column("", lambda row: row.speedup, "Speedup", decimals3, group=CONDITIONS),
+        Column("", by_other_rule, other, ratio, group=CONDITIONS),
+        Column("verdict", lambda row: row.verdict.word),
+        Column("", times, f"{unit}, arm / baseline", group=VERDICTS),
+        Column(
+            "",
+            lambda row: _threads_text(run, row.pair),
+            "Threads, arm / baseline" if has_own_threads(case) else "",
+            group=VERDICTS,
         ),
         Column("accuracy", lambda row: run.accuracy(row.pair.arm, row.pair.case)),
         Column("baseline_accuracy", lambda row: run.accuracy(row.pair.baseline, row.pair.case)),
-        Column("", accuracies, "Accuracy, arm / baseline"),
+        Column("", accuracies, "Accuracy, arm / baseline", group=VERDICTS),
         Column(
             "max_abs_logit_diff",
             lambda row: parity.max_abs_logit_diff if (parity := run.parity(row.pair)) else None,
             "Max logit difference",
             number2,
+            group=CONDITIONS,
         ),
         Column("data", lambda _: run.data),
         Column("reason", lambda row: row.verdict.reason),
         Column("family", lambda row: "A/A" if row.pair.arm.replica else "primary" if row.primary else "exploratory"),
-        Column("", undisturbed, "Undisturbed rounds only"),
-        Column("matched", lambda row: MATCHED[row.matched], "Environments", numeric=False),
+        Column("", undisturbed, "Undisturbed rounds only", group=CONDITIONS),
+        Column("matched", lambda row: MATCHED[row.matched], "Environments", numeric=False, group=CONDITIONS),
         Column("confidence", lambda _: run.preset.confidence),
         Column("sign_ci_low", lambda row: low(sign_interval(row))),
         Column("sign_ci_high", lambda row: high(sign_interval(row))),
@@ -177,6 +211,11 @@ def speedup_emphasis(row: Speedup) -> str:
     if row.verdict.word == WITHDRAWN:
         return "withdrawn"
     return "primary" if row.primary else "replica" if row.pair.arm.replica else ""
+
+
+def speedup_facets(row: Speedup) -> dict[str, str]:
+    """Return what a reader can filter comparisons by."""
+    return {"stack": row.pair.arm.stack, "case": row.pair.case.label, "verdict": row.verdict.word}
 
 
 def rung_columns(run: Run) -> list[Column[tuple[Attribution, Rung]]]:
@@ -240,7 +279,7 @@ def _seconds_to(goal: float) -> Column[tuple[Case, TrainedArm]]:
 
 
 def _shown_time_to(goal: float) -> Column[tuple[Case, TrainedArm]]:
-    return Column("", lambda row: _time_to(row[1], goal), f"To {goal:.0%}, s")
+    return Column("", lambda row: _time_to(row[1], goal), f"To {goal:.0%}, s", group=SPEED)
 
 
 def _seeds_reaching(goal: float) -> Column[tuple[Case, TrainedArm]]:
@@ -250,31 +289,32 @@ def _seeds_reaching(goal: float) -> Column[tuple[Case, TrainedArm]]:
 def trained_columns(run: Run) -> list[Column[tuple[Case, TrainedArm]]]:
     """Return the columns of training.csv, and of a case's table."""
     return [
-        Column("", lambda row: row[1].arm.label, "Arm", numeric=False),
+        Column("", lambda row: row[1].arm.label, "Arm", numeric=False, group=SPEED),
+        Column("", lambda row: row[1].arm.label, "Arm", numeric=False, group=ACCURACY),
         *case_columns(run, lambda row: row[0], lambda row: row[1].arm),
         Column("stack", lambda row: row[1].arm.stack),
         Column("variant", lambda row: row[1].arm.variant),
         Column("settings", lambda row: row[1].arm.settings),
         Column("replica", lambda row: row[1].arm.replica),
         Column("epochs", lambda row: row[1].epochs),
-        Column("epoch_s", lambda row: scaled(row[1].epoch_ns, 1e9), "Epoch, s", number),
-        Column("first_epoch_s", lambda row: row[1].first_epoch_ns / 1e9, "First epoch, s", number),
-        Column("images_per_s", lambda row: row[1].images_per_s, "Images/s", number4),
-        Column("wait_share", lambda row: row[1].wait_share, "Waiting", percent),
+        Column("epoch_s", lambda row: scaled(row[1].epoch_ns, 1e9), "Epoch, s", number, group=SPEED),
+        Column("first_epoch_s", lambda row: row[1].first_epoch_ns / 1e9, "First epoch, s", number, group=SPEED),
+        Column("images_per_s", lambda row: row[1].images_per_s, "Images/s", number4, group=SPEED),
+        Column("wait_share", lambda row: row[1].wait_share, "Waiting", percent, group=SPEED),
         Column("peak_memory_bytes", lambda row: row[1].memory_bytes),
-        Column("", lambda row: row[1].memory_bytes / 1e6, "Peak memory, MB", number),
+        Column("", lambda row: row[1].memory_bytes / 1e6, "Peak memory, MB", number, group=SPEED),
         *map(_seconds_to, GOALS),
         *map(_shown_time_to, GOALS),
         *map(_seeds_reaching, GOALS),
-        Column("seeds", lambda row: len(row[1].final), "Seeds"),
-        Column("accuracy", lambda row: row[1].accuracy, "Accuracy", percent),
-        Column("accuracy_sd", lambda row: row[1].deviation, "sd", percent),
+        Column("seeds", lambda row: len(row[1].final), "Seeds", group=ACCURACY),
+        Column("accuracy", lambda row: row[1].accuracy, "Accuracy", percent, group=ACCURACY),
+        Column("accuracy_sd", lambda row: row[1].deviation, "sd", percent, group=ACCURACY),
         Column("against", lambda row: row[1].difference.against.id if row[1].difference else None),
         Column("accuracy_difference", lambda row: row[1].difference.mean if row[1].difference else None),
         Column("difference_low", lambda row: low(row[1].difference.interval if row[1].difference else None)),
         Column("difference_high", lambda row: high(row[1].difference.interval if row[1].difference else None)),
-        Column("", lambda row: _difference(row[1]), "Difference, points"),
-        Column("", lambda row: _comparison(row[1]), "Compared with seeds", numeric=False),
+        Column("", lambda row: _difference(row[1]), "Difference, points", group=ACCURACY),
+        Column("", lambda row: _comparison(row[1]), "Compared with seeds", numeric=False, group=ACCURACY),
         Column("judgement", lambda row: row[1].difference.word if row[1].difference else ""),
     ]
 

@@ -53,6 +53,16 @@ def number4(value: float | None) -> str:
     return number(value, 4)
 
 
+def decimals3(value: float | None) -> str:
+    """Return a number with three decimals, so that the points of a column are aligned."""
+    return "-" if value is None else f"{value:.3f}"
+
+
+def level(run: Run) -> str:
+    """Return the confidence of the run's intervals, such as "95 %", or nothing if it has none."""
+    return f"{run.preset.confidence * 100:g} %" if run.preset.confidence else ""
+
+
 def percent(value: float | None, digits: int = 2) -> str:
     return "-" if value is None else f"{value * 100:.{digits}f} %"
 

@@ -13,7 +13,7 @@ from bench.analysis.training import trained_arms
 from bench.console import duration
 from bench.journal import broken_link
 from bench.records import Evidence, Resume
-from bench.report.document import Bullets, Code, Column, Paragraph, Section, table, text_table
+from bench.report.document import Bullets, Code, Column, Paragraph, Section, Strong, table, text_table
 from bench.report.text import counted, interval_text, number, number2, percent, variable_lines
 from bench.suite.arms import LATENCY, TRAINING
 from models.errors import UserError
@@ -32,6 +32,37 @@ AT_REST_METHOD = f"""Latency at rest: the samples of a slice are divided into wi
     a block. An arm's latency is the median of its fastest windows of that share. Blocks with a share below
     {MIN_REST_SHARE:.0%} are left out. If those are more than half, or too many to claim a speedup, the case is
     reported as the machine was."""
+
+
+WORDS = (
+    ("Stack", "a framework with its extensions, in an environment of its own; vanilla or stock stacks have none"),
+    ("Variant", "one documented way to use a stack, such as eager or compile"),
+    ("Arm", "what is measured: a variant at one precision, with one set of environment settings"),
+    ("Baseline", "the vanilla arm that an arm is compared with"),
+    ("Case", "the work: model, scenario, batch size and threads"),
+    ("Slice, round, block", """a slice is a short turn of one arm; in a round each arm has one; a block is one fresh
+        process per arm, all alive together, and many rounds. A block gives one ratio: n counts blocks, not calls"""),
+    ("A/A", """a baseline compared with a second copy of itself: what the harness reports where there is no difference.
+        The A/A band reaches as far from 1 as the interval of this comparison"""),
+    ("Primary", """the comparison of an arm that the suite named before measuring, with its fastest baseline. All others
+        are exploratory: of many comparisons, some differ by chance"""),
+    ("Matched", "both environments have the same versions of all packages that both have"),
+    ("At rest, as it was", """speedups by the fastest speed of the machine, and by all of its speeds; see How it was
+        measured"""),
+    ("Undisturbed", "without the rounds in which the hypervisor or other processes took much of the arms' cores"),
+    ("Gate", """a condition for any claim: right outputs, accuracy, proof of what ran. If one is not met, a result
+        is WITHHELD"""),
+    ("FASTER, SLOWER", """the interval excludes 1, a second kind of interval agrees, and the difference is larger than
+        the A/A band"""),
+    ("EQUIVALENT", "both 90 % intervals lie within 2 % of 1"),
+    ("UNRESOLVED", "none of these; the footnote says why"),
+)  # fmt: skip
+
+
+def words(run: Run) -> Section:
+    """Return what the words of the report mean, those about training only if there is any."""
+    shown = [(name, meaning) for name, meaning in WORDS if not (run.info.suite.training and name.startswith("At rest"))]
+    return Section("Words", (Bullets(tuple((Strong(name), f": {meaning}.") for name, meaning in shown)),))
 
 
 def checks(run: Run) -> Section:
@@ -101,6 +132,9 @@ def _machine_rows(run: Run) -> Iterator[tuple[str, str, str]]:
         yield "CPU time of other processes while an arm was measured", percent(foreign), "about 0 % of the arms' cores"
 
 
+KERNELS_TITLE = "Versions and kernels of every arm"
+
+
 def what_ran(run: Run) -> Section:
     def kernels(record: Proof | Evidence) -> str:
         # The framework's plain operators run in every variant, so they do not distinguish any.
@@ -121,13 +155,18 @@ def what_ran(run: Run) -> Section:
         Column("", lambda record: record.images, "Images"),
         Column("", lambda record: record.max_abs_logit_diff, "Max logit difference from the oracle", number2),
         Column("", lambda record: record.agreement, "Labels equal to the oracle's", percent),
-        Column(
-            "",
-            lambda record: ", ".join(f"{name} {version}" for name, version in record.versions.items()),
-            "Versions",
-            numeric=False,
-        ),
     ]
+    versions_column: Column[Any] = Column(
+        "",
+        lambda record: ", ".join(f"{name} {version}" for name, version in record.versions.items()),
+        "Versions and settings",
+        numeric=False,
+    )
+    labels = {case.id: case.label for case in run.cases}
+
+    def facets(record: Proof | Evidence) -> dict[str, str]:
+        return {"stack": record.arm.partition("/")[0], "case": labels.get(record.case, record.case)}
+
     last: Column[Any] = Column("", kernels, "Kernels", numeric=False)
     training = {case.id for case in run.cases if case.scenario == TRAINING}
     first: dict[tuple[str, str], Evidence] = {}
@@ -138,12 +177,16 @@ def what_ran(run: Run) -> Section:
     if first:
         explanation = """Read back from the first process of each arm after its last epoch. Every other process must
             pass the same check."""
-        blocks += [Paragraph(explanation), table(first.values(), [*identity, last])]
+        trained = table(first.values(), [*identity, last], folded="Kernels of every arm", facets=facets)
+        blocks += [Paragraph(explanation), trained]
     if run.proofs:
         explanation = """Read back from each arm in a separate pass that is never timed. Every process of every block
             must pass the same check after its last timed slice. The oracle computes the logits in plain NumPy.
-            Accuracies are of all test images, which each arm predicts on one case of a model."""
-        blocks += [Paragraph(explanation), table(run.proofs.values(), [*identity, *proof, last])]
+            Accuracies are of all test images, which each arm predicts on one case of a model. A hint about the
+            precision, as OpenVINO has it, is that of the layers which are not quantised."""
+        proven = table(run.proofs.values(), [*identity, *proof], folded="Outputs of every arm", facets=facets)
+        named = table(run.proofs.values(), [*identity[:2], versions_column, last], folded=KERNELS_TITLE, facets=facets)
+        blocks += [Paragraph(explanation), proven, named]
     return Section("What ran", tuple(blocks))
 
 

@@ -1,15 +1,14 @@
-"""Write a document as Markdown, as one self-contained HTML file, and on the console; write columns as CSV."""
+"""Write a document as Markdown, and tables on the console; write columns as CSV."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from bench.report.document import Bullets, Code, Paragraph, Plot, Section, Table
+from bench.report.document import Bullets, Cards, Code, Paragraph, Plot, Section, Strong, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from rich.console import Console
 
@@ -19,8 +18,6 @@ T = TypeVar("T")
 
 # What makes spreadsheets take a text for a formula.
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
-
-HERE = Path(__file__).parent
 CONSOLE_STYLES = {
     "FASTER": "bold green", "SLOWER": "bold red", "EQUIVALENT": "bold blue", "WITHHELD": "bold magenta",
     "PASS": "bold green", "FAIL": "bold red", "ok": "green", "!": "bold yellow", "reproduced": "green",
@@ -46,7 +43,6 @@ def _defused(value: object) -> object:
 def to_markdown(document: Document) -> str:
     parts = [f"# {escape(document.title)}", escape(document.lead)]
     parts += [f"> **{escape(line)}**" for line in document.warnings]
-    parts += [f"**{escape(line)}**" for line in document.headlines]
     for section in document.sections:
         parts += _markdown_blocks(section, 2)
     return "\n\n".join(parts) + "\n"
@@ -66,10 +62,15 @@ def _markdown_blocks(block: Element, level: int) -> Iterator[str]:
             yield ("> " if style == "warning" else "") + _markdown_text(text)
         case Bullets(items):
             yield "\n".join(f"- {_markdown_text(item)}" for item in items)
-        case Plot(stem, alt):
+        case Plot(stem, alt, caption):
             yield f"![{escape(alt)}](plots/{stem}.svg)"
+            if caption:
+                yield escape(caption)
+        case Cards(cards):
+            for card in cards:
+                yield from _markdown_blocks(Section(f"{card.title}: {card.badge}", card.blocks), level)
         case Table():
-            yield markdown_table(block)
+            yield from _markdown_table_parts(block)
 
 
 def markdown_table(table: Table) -> str:
@@ -77,8 +78,9 @@ def markdown_table(table: Table) -> str:
         "| " + " | ".join(escape(heading.title) for heading in table.headings) + " |",
         "|" + "|".join("--:" if heading.numeric else "---" for heading in table.headings) + "|",
     ]
+    notes = table.notes
     for row in table.rows:
-        first, *others = [escape(f"{cell.text}: {cell.note}" if cell.note else cell.text) for cell in row.cells]
+        first, *others = [_markdown_cell(cell, notes) for cell in row.cells]
         cells = [f"**{first}**" if row.emphasis == "primary" else first, *others]
         if row.emphasis == "withdrawn":
             cells = [f"~~{cell}~~" if cell else "" for cell in cells]
@@ -86,9 +88,36 @@ def markdown_table(table: Table) -> str:
     return "\n".join(lines)
 
 
+def _markdown_table_parts(table: Table) -> Iterator[str]:
+    """Yield the title of a table that other formats fold, the table, and its footnotes."""
+    if table.folded:
+        yield f"**{escape(table.folded)}**"
+    yield markdown_table(table)
+    if table.notes:
+        yield "\n".join(f"- {superscript(number)} {escape(note)}" for number, note in enumerate(table.notes, 1))
+
+
+def _markdown_cell(cell: Cell, notes: list[str]) -> str:
+    text = f"~~{escape(cell.text)}~~" if cell.struck else escape(cell.text)
+    text += f" ({escape(cell.detail)})" if cell.detail else ""
+    return f"{text} {superscript(notes.index(cell.note) + 1)}" if cell.note else text
+
+
+def superscript(number: int) -> str:
+    return str(number).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
 def _markdown_text(text: Text) -> str:
-    parts = (text,) if isinstance(text, str) else text
-    return "".join(_code_span(part.text) if isinstance(part, Code) else escape(part) for part in parts)
+    def markdown(part: str | Code | Strong) -> str:
+        match part:
+            case Code(content):
+                return _code_span(content)
+            case Strong(content):
+                return f"**{escape(content)}**"
+            case _:
+                return escape(part)
+
+    return "".join(map(markdown, (text,) if isinstance(text, str) else text))
 
 
 def _code_span(text: str) -> str:
@@ -101,35 +130,7 @@ def _code_span(text: str) -> str:
 
 def escape(text: str) -> str:
     """Return text on one line that can't break out of a Markdown table's cell, nor smuggle in HTML."""
-    return re.sub(r"([|\\`*_\[\]<>])", r"\\\1", re.sub(r"\s+", " ", text))
-
-
-def to_html(document: Document, plots: Mapping[str, str]) -> str:
-    """Return the page; `plots` holds SVG by file name."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
-
-    environment = Environment(
-        loader=FileSystemLoader(HERE, encoding="utf-8"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    # We draw the plots; matplotlib has escaped their texts.
-    inline = {name.removesuffix(".svg"): Markup(_unique_ids(name, svg)) for name, svg in plots.items()}  # noqa: S704
-    style = Markup((HERE / "style.css").read_text(encoding="utf-8"))  # noqa: S704 - a file of ours
-    kinds = {
-        "kind": lambda block: type(block).__name__,
-        "parts": lambda text: (text,) if isinstance(text, str) else text,
-    }
-    return environment.get_template("page.html").render(document=document, plots=inline, style=style, **kinds)
-
-
-def _unique_ids(name: str, svg: str) -> str:
-    """Return the SVG element with ids that no other plot of the page has."""
-    stem = name.removesuffix(".svg")
-    return re.sub(r'(id="|url\(#|xlink:href="#)', rf"\g<1>{stem}-", svg[svg.index("<svg") :])
+    return re.sub(r"([|\\`*_\[\]<>~])", r"\\\1", re.sub(r"\s+", " ", text))
 
 
 def print_table(table: Table, console: Console, *, lines: bool = False) -> None:

@@ -46,7 +46,7 @@ R = TypeVar("R")
 # A damaged file can let a library run for ever.
 READ_TIMEOUT_S, WRITE_TIMEOUT_S = 120, 600
 H5, OURS = ".h5", ".safetensors"
-MOST_CHARACTERS = 1000
+MOST_SHOWN = 1000
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def _open_foreign(file: Path, network: Network, assumed: Assumptions = NOTHING_S
 
 def _printable(text: str) -> str:
     """Return a text, in which a file's names stand, without control characters and at a readable length."""
-    return "".join(character if character.isprintable() else "?" for character in text[:MOST_CHARACTERS])
+    return "".join(character if character.isprintable() else "?" for character in text[:MOST_SHOWN])
 
 
 def export_model(model: ModelFile, output: Path) -> None:

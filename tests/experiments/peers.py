@@ -38,6 +38,18 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 OURS, EVEN, QUIET, LOADED = "this harness", "this harness, usual priority", "quiet", "busy core"
 CONDITIONS, TRUTHS = (QUIET, LOADED), (0.0, 0.05)
+COLOURS = {QUIET: "#0072B2", LOADED: "#D55E00"}
+STYLE = {
+    # The same outcomes give the same file.
+    "svg.hashsalt": "bench",
+    "svg.fonttype": "none",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "figure.constrained_layout.use": True,
+}
 NOTEWORTHY = math.log(1.02)
 # Of the plot, in percent.
 TICKS = (-10, -1, 0, 1, 10)
@@ -271,8 +283,6 @@ def plot(outcomes: list[Outcome], path: Path) -> None:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    from bench.report.plot_style import COLOURS, STYLE, svg_of
-
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8.5, 4.2))
         panels = figure.subplots(1, 2, sharey=True, sharex=True)
@@ -282,17 +292,17 @@ def plot(outcomes: list[Outcome], path: Path) -> None:
                     own = [outcome.error * 100 for outcome in outcomes
                            if (outcome.tool, outcome.condition, outcome.delay) == (tool, condition, delay)]  # fmt: skip
                     axes.plot(own, [place + shift] * len(own), marker, ms=4, alpha=0.8,
-                              color=COLOURS[0 if condition == QUIET else 4])  # fmt: skip
+                              color=COLOURS[condition])  # fmt: skip
             axes.axvline(0, color="black", lw=0.8)
             axes.set_xscale("symlog", linthresh=1)
             axes.set_xticks(TICKS, [f"{tick:+}" if tick else "0" for tick in TICKS])
             axes.set(title=f"truth {1 + delay}", xlabel="error of the reported ratio, %")
         panels[0].set(yticks=range(len(TOOLS)), yticklabels=list(TOOLS))
         panels[0].invert_yaxis()
-        panels[1].plot([], [], "o", color=COLOURS[0], label=QUIET)
-        panels[1].plot([], [], "x", color=COLOURS[4], label=LOADED)
+        panels[1].plot([], [], "o", color=COLOURS[QUIET], label=QUIET)
+        panels[1].plot([], [], "x", color=COLOURS[LOADED], label=LOADED)
         panels[1].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-        path.write_text(svg_of(figure), encoding="utf-8")
+        figure.savefig(path, metadata={"Date": None})
 
 
 def main() -> None:

@@ -4,6 +4,8 @@ import re
 from html.parser import HTMLParser
 
 VOID = {"meta", "br"}
+SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+TEXTS = ("h1", "h2", "h3", "h4", "p", "li", "td", "th", "summary", "figcaption")
 
 
 class PageParser(HTMLParser):
@@ -12,22 +14,29 @@ class PageParser(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
         self.blocks, self.tags, self._text, self._rows = [], set(), None, []
-        self.open = []
+        self.open, self._note = [], 0
 
     def handle_starttag(self, tag, attrs) -> None:
         self.tags.add(tag)
         if tag not in VOID:
             self.open.append(tag)
+        if tag == "svg" and dict(attrs)["class"] == "wide":
+            self.blocks.append(("plot", dict(attrs)["aria-label"]))
         if self._skipped(tag):
             return
-        if tag == "figure":
-            self.blocks.append(("plot", dict(attrs)["aria-label"]))
-        elif tag == "table":
+        if tag == "table":
             self._rows = []
         elif tag == "tr":
             self._rows.append([])
-        elif tag in ("h1", "h2", "h3", "p", "li", "td", "th", "summary"):
+        elif tag == "ol":
+            self._note = 0
+        elif tag == "s":
+            self._text += "~~"
+        elif tag in TEXTS:
             self._text = ""
+            if tag == "li" and "ol" in self.open:
+                self._note += 1
+                self._text = str(self._note).translate(SUPERSCRIPTS) + " "
 
     def handle_endtag(self, tag) -> None:
         assert self.open.pop() == tag
@@ -37,15 +46,18 @@ class PageParser(HTMLParser):
             self._rows[-1].append(clean(self._text))
         elif tag == "table":
             self.blocks.append(("table", self._rows))
-        elif tag in ("h1", "h2", "h3", "p", "li"):
+        elif tag == "s":
+            self._text += "~~"
+        elif tag in TEXTS:
             self.blocks.append((tag if tag[0] == "h" else "text", clean(self._text)))
+            self._text = None
 
     def handle_data(self, data) -> None:
         if self._text is not None and not self._skipped():
-            self._text += data
+            self._text += data.translate(SUPERSCRIPTS) if "sup" in self.open else data
 
     def _skipped(self, tag=None) -> bool:
-        return bool({"svg", "head"} & {*self.open, tag})
+        return bool({"svg", "head", "nav", "script"} & {*self.open, tag})
 
 
 def clean(text: str) -> str:
@@ -64,7 +76,7 @@ def read_markdown(page: str) -> list:
     blocks = []
     for paragraph in page.strip().split("\n\n"):
         lines = paragraph.split("\n")
-        if heading := re.fullmatch(r"(#{1,3}) (.*)", paragraph):
+        if heading := re.fullmatch(r"(#{1,4}) (.*)", paragraph):
             blocks.append((f"h{len(heading[1])}", unmarked(heading[2])))
         elif plot := re.fullmatch(r"!\[(.*)\]\(plots/[a-z-]+\.svg\)", paragraph):
             blocks.append(("plot", unmarked(plot[1])))

@@ -1,0 +1,270 @@
+"use strict";
+(() => {
+  const all = (selector, root = document) => [...root.querySelectorAll(selector)];
+  const element = (name, attributes = {}, ...children) => {
+    const made = document.createElement(name);
+    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+    made.append(...children);
+    return made;
+  };
+
+  // The state of the view is in the URL's fragment: "#anchor?stack=ipex&sort=t3.2d".
+  const FACETS = { stack: "Stack", case: "Case", verdict: "Verdict" };
+  const [, anchor, query] = /^#?([^?]*)\??(.*)$/.exec(location.hash);
+  const stored = new URLSearchParams(query);
+  const state = { anchor, filters: {}, sort: new Map(), hide: new Map(), only: new Map() };
+  for (const facet of Object.keys(FACETS)) state.filters[facet] = stored.get(facet) ?? "";
+  for (const key of ["sort", "hide", "only"]) {
+    for (const item of stored.getAll(key)) {
+      const at = item.indexOf(".");
+      state[key].set(item.slice(0, at), item.slice(at + 1));
+    }
+  }
+  const save = () => {
+    const parameters = new URLSearchParams();
+    for (const [facet, value] of Object.entries(state.filters)) if (value) parameters.set(facet, value);
+    for (const key of ["sort", "hide", "only"]) {
+      for (const [name, value] of state[key]) if (value) parameters.append(key, `${name}.${value}`);
+    }
+    const text = parameters.toString();
+    history.replaceState(null, "", text || state.anchor ? `#${state.anchor}${text ? `?${text}` : ""}` : location.pathname + location.search);
+  };
+  const jump = (name) => {
+    const target = document.getElementById(name);
+    if (!target) return;
+    target.closest("details")?.setAttribute("open", "");
+    target.scrollIntoView();
+  };
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest('a[href^="#"]');
+    if (!link) return;
+    event.preventDefault();
+    state.anchor = link.getAttribute("href").slice(1);
+    save();
+    jump(state.anchor);
+    const target = document.getElementById(state.anchor);
+    if (target) {
+      target.setAttribute("tabindex", "-1");
+      target.focus({ preventScroll: true });
+    }
+  });
+
+  // Tables: sort, hide columns, download.
+  const textOf = (cell) => {
+    const copy = cell.cloneNode(true);
+    all("sup", copy).forEach((note) => note.remove());
+    return copy.textContent.trim();
+  };
+  const keyOf = (text) => {
+    const found = /[-+]?\d[\d,]*(\.\d+)?(e[-+]?\d+)?/.exec(text);
+    return found ? Number(found[0].replaceAll(",", "")) : text === "never" ? Infinity : NaN;
+  };
+  const compare = (one, other) => (Number.isNaN(one) ? 1 : 0) - (Number.isNaN(other) ? 1 : 0) || one - other;
+  const quoted = (text) => {
+    // A spreadsheet must not take a text for a formula.
+    const safe = /^[=@\t]|^[-+](?![\d.])/.test(text) && text !== "-" ? `'${text}` : text;
+    return /[",\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
+  };
+  for (const box of all("main .table")) {
+    const heads = all("thead th", box), body = box.querySelector("tbody"), rows = all("tr", body);
+    const cells = rows.map((row) => [...row.cells]);
+    const texts = cells.map((row) => row.map(textOf)), titles = heads.map((head) => head.textContent);
+    const inCard = box.closest(".card");
+    if (!inCard && rows.length > 1) {
+      const sort = (column, order) => {
+        const numeric = heads[column].classList.contains("n"), sign = order === "d" ? -1 : 1;
+        const keys = texts.map((row) => (numeric ? keyOf(row[column]) : row[column]));
+        const places = rows.map((_, place) => place);
+        if (order) {
+          places.sort((one, other) => {
+            if (!numeric) return sign * keys[one].localeCompare(keys[other]);
+            const bad = compare(keys[one], keys[other]);
+            return Number.isNaN(keys[one]) || Number.isNaN(keys[other]) ? bad : sign * bad;
+          });
+        }
+        body.append(...places.map((place) => rows[place]));
+        heads.forEach((head, place) => {
+          const mine = order && place === column;
+          if (mine) head.setAttribute("aria-sort", order === "d" ? "descending" : "ascending");
+          else head.removeAttribute("aria-sort");
+        });
+        state.sort.set(box.id, order ? `${column}${order}` : "");
+      };
+      heads.forEach((head, column) => {
+        const button = element("button", { type: "button", class: "sort" }, ...head.childNodes);
+        head.append(button);
+        button.addEventListener("click", () => {
+          const first = head.classList.contains("n") ? "d" : "a", second = first === "d" ? "a" : "d";
+          const now = { ascending: "a", descending: "d" }[head.getAttribute("aria-sort")];
+          sort(column, now === first ? second : now === second ? "" : first);
+          save();
+        });
+      });
+      const found = /^(\d+)([ad])$/.exec(state.sort.get(box.id) ?? "");
+      if (found && found[1] < heads.length) sort(Number(found[1]), found[2]);
+    }
+    if (inCard) continue;
+
+    const hidden = new Set((state.hide.get(box.id) ?? "").split("-").filter(Boolean).map(Number));
+    const show = () => {
+      [heads, ...cells].forEach((row) => row.forEach((cell, column) => (cell.hidden = hidden.has(column))));
+    };
+    show();
+    const tools = element("div", { class: "tools" });
+    if (heads.length > 2) {
+      const list = element("div", { class: "choices" });
+      titles.forEach((title, column) => {
+        if (!column) return;
+        const choice = element("input", { type: "checkbox" });
+        choice.checked = !hidden.has(column);
+        choice.addEventListener("change", () => {
+          if (choice.checked) hidden.delete(column);
+          else hidden.add(column);
+          state.hide.set(box.id, [...hidden].join("-"));
+          show();
+          save();
+        });
+        list.append(element("label", {}, choice, title));
+      });
+      tools.append(element("details", { class: "columns" }, element("summary", {}, "Columns"), list));
+    }
+    const download = element("button", { type: "button", title: "Download the rows and columns that are shown" }, "CSV");
+    download.addEventListener("click", () => {
+      const columns = titles.map((_, column) => column).filter((column) => !hidden.has(column));
+      const shown = all("tr", body).filter((row) => !row.hidden).map((row) => texts[rows.indexOf(row)]);
+      const lines = [titles, ...shown].map((row) => columns.map((column) => quoted(row[column])).join(","));
+      const address = URL.createObjectURL(new Blob([`${lines.join("\n")}\n`], { type: "text/csv" }));
+      const section = box.closest("section");
+      element("a", { href: address, download: `${section?.id ?? "table"}.csv` }).click();
+      setTimeout(() => URL.revokeObjectURL(address), 10_000);
+    });
+    tools.append(download);
+    box.prepend(tools);
+  }
+
+  // One filter for all tables.
+  const filtered = all("main tr").filter((row) => Object.keys(row.dataset).length);
+  const bar = element("div", { class: "filters", role: "search", "aria-label": "Filter all tables" });
+  const count = element("span", { class: "count", "aria-live": "polite" });
+  const filter = () => {
+    const wanted = Object.entries(state.filters).filter(([, value]) => value);
+    let shown = 0;
+    for (const row of filtered) {
+      row.hidden = wanted.some(([facet, value]) => facet in row.dataset && row.dataset[facet] !== value);
+      shown += row.hidden ? 0 : 1;
+    }
+    for (const box of all("main .table")) {
+      const rows = all("tbody tr", box);
+      box.classList.toggle("empty", rows.length > 0 && rows.every((row) => row.hidden));
+    }
+    for (const section of all("main section section")) {
+      const boxes = all(".table", section);
+      const empty = boxes.length > 0 && boxes.every((box) => box.classList.contains("empty"));
+      section.classList.toggle("empty", empty && !section.querySelector("figure"));
+    }
+    count.textContent = wanted.length ? `${shown} of ${filtered.length} rows` : "";
+    bar.classList.toggle("active", wanted.length > 0);
+  };
+  for (const [facet, title] of Object.entries(FACETS)) {
+    const values = new Set(filtered.map((row) => row.dataset[facet]).filter(Boolean));
+    if (!values.has(state.filters[facet])) state.filters[facet] = "";
+    if (values.size < 2) continue;
+    const select = element("select", {}, element("option", { value: "" }, "all"));
+    for (const value of values) select.append(element("option", { value }, value));
+    select.value = state.filters[facet];
+    select.addEventListener("change", () => {
+      state.filters[facet] = select.value;
+      filter();
+      save();
+    });
+    bar.append(element("label", {}, title, select));
+  }
+  if (bar.children.length) {
+    const reset = element("button", { type: "button" }, "Reset");
+    reset.addEventListener("click", () => {
+      all("select", bar).forEach((select) => (select.value = ""));
+      for (const facet of Object.keys(FACETS)) state.filters[facet] = "";
+      filter();
+      save();
+    });
+    bar.append(reset, count);
+    all("main > section").find((section) => section.contains(filtered[0]))?.before(bar);
+    filter();
+  }
+
+  // Plots: a click on the legend isolates a series; the pointer shows values.
+  const tip = element("div", { class: "tip", "aria-hidden": "true" });
+  document.body.append(tip);
+  for (const plot of all("figure svg")) {
+    const name = plot.dataset.name, keys = all(".key", plot);
+    const isolate = (series) => {
+      const chosen = new Set(series.split("~").filter(Boolean));
+      plot.classList.toggle("isolated", chosen.size > 0);
+      all("[data-series]", plot).forEach((part) => part.classList.toggle("on", chosen.has(part.dataset.series)));
+      keys.forEach((key) => key.setAttribute("aria-pressed", chosen.has(key.dataset.series)));
+      state.only.set(name, series);
+    };
+    if (keys.length) plot.setAttribute("role", "group");
+    for (const key of keys) {
+      key.setAttribute("role", "button");
+      key.setAttribute("tabindex", "0");
+      key.setAttribute("aria-pressed", "false");
+      const toggle = (event) => {
+        const before = (state.only.get(name) ?? "").split("~").filter(Boolean), mine = key.dataset.series;
+        const others = before.filter((other) => other !== mine);
+        const several = event.shiftKey || event.ctrlKey || event.metaKey;
+        isolate((before.includes(mine) ? (several ? others : []) : several ? [...before, mine] : [mine]).join("~"));
+        save();
+      };
+      key.addEventListener("click", toggle);
+      key.addEventListener("keydown", (event) => {
+        if (event.key !== "Enter" && event.key !== " ") return;
+        event.preventDefault();
+        toggle(event);
+      });
+    }
+    if (state.only.get(name)) isolate(state.only.get(name));
+    for (const title of all("title", plot)) {
+      if (title.parentNode === plot) continue;
+      title.parentNode.dataset.tip = title.textContent;
+      title.remove();
+    }
+    const move = (event) => {
+      const mark = event.target.closest("[data-tip]");
+      tip.classList.toggle("shown", mark !== null);
+      if (!mark) return;
+      tip.textContent = mark.dataset.tip;
+      const left = Math.min(event.clientX + 14, innerWidth - tip.offsetWidth - 8);
+      const below = event.clientY + 18, above = event.clientY - tip.offsetHeight - 12;
+      tip.style.left = `${Math.max(8, left)}px`;
+      tip.style.top = `${below + tip.offsetHeight < innerHeight ? below : above}px`;
+    };
+    plot.addEventListener("pointermove", move);
+    plot.addEventListener("pointerdown", move);
+    plot.addEventListener("pointerleave", () => tip.classList.remove("shown"));
+  }
+
+  // Paper shows what is folded on the screen.
+  let folded = [];
+  addEventListener("beforeprint", () => {
+    folded = all("main details:not([open]):not(.columns)");
+    folded.forEach((details) => (details.open = true));
+  });
+  addEventListener("afterprint", () => folded.forEach((details) => (details.open = false)));
+
+  if ("IntersectionObserver" in window) {
+    const links = new Map(all("nav a").map((link) => [link.hash.slice(1), link]));
+    const observer = new IntersectionObserver(
+      (entries) => {
+        for (const entry of entries) {
+          if (!entry.isIntersecting) continue;
+          links.forEach((link) => link.removeAttribute("aria-current"));
+          links.get(entry.target.id)?.setAttribute("aria-current", "true");
+        }
+      },
+      { rootMargin: "-10% 0px -80% 0px" },
+    );
+    all("main > section").forEach((section) => observer.observe(section));
+  }
+  if (query && anchor) jump(anchor);
+})();

@@ -1,0 +1,147 @@
+"""The answer at the top of a report."""
+
+from dataclasses import replace
+
+import pytest
+
+from bench.records import Parity, Proof
+from bench.report.answer import answer, answer_sentence, judgements, short_labels, summary_rows
+from bench.report.arm_table import arm_rows
+from bench.report.document import Cards, Section
+from bench.run_info import StackInfo
+from bench.suite.arms import Arm, Case
+from tests.analysis.recorded_run import CASE, EAGER, JIT, inference_run, ladder_info, training_run
+
+
+def with_second_case(builder, jit_factor: float):
+    """Add batch 64, in which every latency of IPEX is multiplied by a factor."""
+    case = replace(CASE, batch_size=64)
+    records = [replace(record, case=case.id) for record in builder.records if hasattr(record, "case")]
+    for record in records:
+        if hasattr(record, "samples_ns") and record.arm == JIT.id:
+            samples = tuple(round(sample * jit_factor) for sample in record.samples_ns)
+            builder.records.append(replace(record, samples_ns=samples))
+        else:
+            builder.records.append(record)
+    pairs = [replace(pair, case=case.id, candidate=False) for pair in builder.info.pairs]
+    return builder.describe(
+        cases=(CASE, case),
+        lineups=builder.info.lineups | {case.id: builder.info.lineups[CASE.id]},
+        pairs=(*builder.info.pairs, *pairs),
+    )
+
+
+def facts(run) -> dict[str, str]:
+    """Return what the first card says, by the words it begins with."""
+    section = answer(run, arm_rows(run))
+    (card,) = next(block.cards for block in section.blocks if isinstance(block, Cards))
+    paragraphs = [block.text for block in card.blocks[1:]]
+    return {"badge": card.badge} | {strong.text: text.strip() for strong, text in paragraphs}
+
+
+@pytest.mark.parametrize(
+    ("latencies", "sentence"),
+    [
+        ({}, "IPEX is worth it here (1.34x over the fastest stock variant)."),
+        ({"jit": 134_000}, "IPEX is not worth it here (no gain over stock)."),
+        ({"jit": 150_000}, "IPEX is not worth it here (slower than stock)."),
+        ({"jit": 130_500, "noise": 0.05}, "Whether IPEX is worth it here is not settled."),
+        ({"preset": "smoke"}, "Whether IPEX is worth it here is not settled."),
+    ],
+)
+def test_the_answer_is_about_the_fastest_stock_variant(tmp_path, latencies, sentence) -> None:
+    assert answer_sentence(inference_run(tmp_path / "run", **latencies).read()) == sentence
+
+
+@pytest.mark.parametrize(
+    ("factor", "sentence", "badge"),
+    [
+        (1.0, "IPEX is worth it here at both batch sizes (1.34x, 1.34x over the fastest stock variant).", "worth it"),
+        (1.34, "IPEX is worth it at batch 1, not at batch 64 (no gain over stock).", "worth it at batch 1 only"),
+        (1.5, "IPEX is worth it at batch 1, not at batch 64 (slower than stock).", "worth it at batch 1 only"),
+    ],
+)
+def test_the_answer_covers_every_batch_size(tmp_path, factor, sentence, badge) -> None:
+    run = with_second_case(inference_run(tmp_path / "run"), factor).read()
+    assert answer_sentence(run) == sentence
+    assert facts(run)["badge"] == badge
+    assert [outcome.case.batch_size for _, outcome in summary_rows(run)] == [1, 64]
+
+
+def test_a_card_says_what_a_stack_costs_and_how_accurate_it_is(tmp_path) -> None:
+    ladder = ladder_info("ladder", [("as it is", EAGER), ("extension", JIT)])
+    shown = facts(inference_run(tmp_path / "run", noise=1e-9).describe(ladders=(ladder,)).read())
+    assert shown["Compared with"] == "pytorch compile. Latency: 100 against 134 µs."
+    assert shown["Accuracy"] == "90.00 %, stock 90.00 %."
+    assert shown["How much is the extension's"].startswith("42% of a gain of 2.00x, over default settings")
+    assert shown["Costs"].startswith("Peak memory")
+    assert shown["Maintenance"].startswith("Archived by its authors")
+
+
+def test_a_withheld_result_settles_nothing(tmp_path) -> None:
+    builder = inference_run(tmp_path / "run")
+    builder.change(Parity, lambda record: record.arm == JIT.id, max_abs_logit_diff=1.0)
+    run = builder.read()
+    assert answer_sentence(run) == "Whether IPEX is worth it here is not settled."
+
+
+def test_a_faster_stock_stack_of_another_framework_is_named(tmp_path) -> None:
+    builder = inference_run(tmp_path / "run")
+    other = Arm("tensorflow", "graph")
+    builder.add_arm(other, EAGER)
+    for index, record in enumerate(builder.records):
+        if getattr(record, "arm", "") == other.id and hasattr(record, "samples_ns"):
+            builder.records[index] = replace(record, samples_ns=tuple(sample // 4 for sample in record.samples_ns))
+    builder.describe(stacks=builder.info.stacks | {"tensorflow": StackInfo("vanilla", ())})
+    run = builder.read()
+    assert answer_sentence(run).endswith(", but stock TensorFlow is faster at cnn-small, latency, batch 1.")
+    assert "stock tensorflow graph is 2.0" in facts(run)["Compared with"]
+
+
+def test_a_newer_stock_version_is_judged_apart(tmp_path) -> None:
+    builder = inference_run(tmp_path / "run")
+    newest = Arm("pytorch-latest", "compile")
+    builder.add_arm(newest, JIT)
+    builder.records.append(Parity(newest.id, EAGER.id, CASE.id, 1e-6, 1.0))
+    pair = next(pair for pair in builder.info.pairs if (pair.arm, pair.baseline) == (JIT.id, EAGER.id))
+    builder.describe(
+        stacks=builder.info.stacks | {"pytorch-latest": StackInfo("latest", ("pytorch",))},
+        pairs=(*builder.info.pairs, replace(pair, arm=newest.id, candidate=False)),
+    )
+    run = builder.read()
+    assert [judgement.stack for judgement in judgements(run)] == ["ipex"]
+    assert [judgement.stack for judgement in judgements(run, upgrades=True)] == ["pytorch-latest"]
+    (upgrade,) = [
+        block
+        for block in answer(run, arm_rows(run)).blocks
+        if isinstance(block, Section) and block.title == "Would a newer stock version do?"
+    ]
+    assert upgrade.blocks[1].cards[0].title == "Newest PyTorch compile"
+
+
+def test_training_is_judged_by_the_time_of_an_epoch(tmp_path) -> None:
+    run = training_run(tmp_path / "run").read()
+    assert answer_sentence(run) == "IPEX is worth it here (1.50x over the fastest stock variant)."
+    assert facts(run)["Compared with"] == "pytorch train. Epoch: 4.00 against 6.01 s."
+
+
+def test_without_comparisons_there_is_no_answer(tmp_path) -> None:
+    run = inference_run(tmp_path / "run").describe(pairs=()).read()
+    assert answer_sentence(run).startswith("No Intel-optimised stack was measured with a stock one")
+
+
+def test_synthetic_data_is_named_in_the_answer(tmp_path) -> None:
+    run = inference_run(tmp_path / "run", data="synthetic").read()
+    assert answer_sentence(run).endswith(" The data is synthetic.")
+
+
+def test_labels_leave_out_what_all_cases_have_in_common() -> None:
+    cases = [Case("a", "latency", 1), Case("a", "latency", 64), Case("b", "latency", 64)]
+    assert list(short_labels(cases).values()) == ["a, batch 1", "a, batch 64", "b, batch 64"]
+    assert short_labels(cases[:1]) == {cases[0]: "a, latency, batch 1"}
+
+
+def test_an_inaccurate_lower_precision_does_not_change_the_answer(tmp_path) -> None:
+    builder = inference_run(tmp_path / "run")
+    builder.change(Proof, lambda record: record.arm == EAGER.id, accuracy=0.9)
+    assert facts(builder.read())["badge"] == "worth it"
