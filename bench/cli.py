@@ -38,6 +38,12 @@ ThreadsOption = Annotated[int | None, typer.Option(help="The number of threads; 
 ModelOption = Annotated[str | None, typer.Option("--model", help="The model, if the file does not name it")]
 ModelFileArgument = Annotated[Path, typer.Argument(help="A .safetensors file, or the folder of a training")]
 PresetOption = Annotated[str, typer.Option(help="smoke, quick, standard or publish")]
+RuleOption = Annotated[
+    str | None, typer.Option(help="The rule for latencies: at-rest or as-it-was; default: the run's own")
+]
+OutputsOption = Annotated[
+    list[Path] | None, typer.Option(metavar="FILE", help="Write this file, in the format of its suffix; repeatable")
+]
 # Options of `train` and `tune`.
 RecipeOption = Annotated[str, typer.Option(help="The name of a recipe, or the path of a recipe file")]
 TrainStackOption = Annotated[str, typer.Option("--stack", help="The stack to train on")]
@@ -102,15 +108,40 @@ def run(
 @app.command()
 def report(
     folder: Annotated[Path, typer.Argument(help="The folder of a run")] = RESULTS / "latest",
-    rule: Annotated[
-        str | None, typer.Option(help="The rule for latencies: at-rest or as-it-was; default: the run's own")
-    ] = None,
+    rule: RuleOption = None,
 ) -> None:
     """Write the report of an earlier run again, from its journal."""
     from bench.analysis.latency import find_rule
     from bench.commands.run import report_run
 
     raise typer.Exit(report_run(folder, find_rule(rule) if rule else None, _console()))
+
+
+@app.command()
+def compare(
+    runs: Annotated[
+        list[Path], typer.Argument(help="The folders of two or more runs; all are compared with the first")
+    ],
+    fail_if_slower: Annotated[
+        str | None,
+        typer.Option(metavar="PERCENT", help="Exit with 1 if an arm is slower by more than this, such as 5%"),
+    ] = None,
+    output: OutputsOption = None,
+    github: Annotated[bool, typer.Option("--github", help="Print annotations and write the summary of a job")] = False,  # noqa: FBT002 - an option
+    rule: RuleOption = None,
+) -> None:
+    """Compare runs: how much faster or slower each arm became, with intervals and verdicts."""
+    from bench.analysis.latency import find_rule
+    from bench.commands.compare import CompareOptions, compare_recorded, slowdown
+
+    options = CompareOptions(
+        runs=tuple(runs),
+        threshold=None if fail_if_slower is None else slowdown(fail_if_slower),
+        outputs=tuple(output or ()),
+        github=github,
+        rule=find_rule(rule) if rule else None,
+    )
+    raise typer.Exit(compare_recorded(options, _console()))
 
 
 @app.command("list")

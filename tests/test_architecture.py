@@ -12,7 +12,7 @@ from conftest import ROOT
 # Each room may import those above it in this list, as far as `MAY_IMPORT` does not narrow that down.
 ROOMS = [
     "models", "backends", "clock", "codec", "worker", "machine", "records", "journal", "suite", "run_info", "console",
-    "analysis", "engine", "training", "report", "commands", "cli",
+    "analysis", "engine", "training", "report", "compare", "exports", "commands", "cli",
 ]  # fmt: skip
 MAY_IMPORT = {
     "models": set(),

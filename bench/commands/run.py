@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.commands.folders import default_run_name, link_latest, run_folder
+from bench.commands.folders import default_run_name, link_latest, refusing_damage, run_folder
 from bench.commands.origin import origin_of_now
 from bench.machine.facts import usable_cores
 from bench.suite.plan import Plan, make_plan
@@ -102,13 +102,7 @@ def report_run(folder: Path, rule: Rule | None, console: Console) -> int:
 
     `rule` replaces the run's own rule for latencies.
     """
-    from jinja2 import TemplateError
-
     from bench.report.run_report import write_report
 
-    try:
+    with refusing_damage(folder):
         return write_report(folder, console, rule)
-    except UserError:
-        raise
-    except (KeyError, TypeError, AttributeError, IndexError, ArithmeticError, ValueError, TemplateError) as error:
-        raise UserError(f"{folder}: this run is damaged ({type(error).__name__}: {error})") from error

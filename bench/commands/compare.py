@@ -1,0 +1,145 @@
+"""`bench compare` and `bench history`."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.analysis.run import Run
+from bench.commands.folders import refusing_damage
+from bench.compare.changes import compare_runs
+from bench.compare.comparison import change_columns, change_emphasis, comparison_document, drift
+from bench.compare.matching import require_different
+from bench.compare.outputs import github_annotations, to_junit
+from bench.console import WARNING, say
+from bench.journal import disk_error, write_atomically
+from bench.report.document import brief_table
+from bench.report.writers import print_table, to_csv, to_markdown
+from models.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from rich.console import Console
+
+    from bench.analysis.latency import Rule
+    from bench.compare.changes import Comparison
+    from bench.report.document import Document
+
+MIN_RUNS = 2
+STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
+PERCENT = re.compile(r"(\d{1,3}(?:\.\d{1,4})?) ?%")
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """What to compare and how to show it; `threshold` is the slowdown that fails the gate, None without a gate."""
+
+    runs: tuple[Path, ...]
+    threshold: float | None = None
+    outputs: tuple[Path, ...] = ()
+    github: bool = False
+    rule: Rule | None = None
+
+
+def slowdown(text: str) -> float:
+    """Return the fraction in a text such as `5%`."""
+    if not (match := PERCENT.fullmatch(text.strip())):
+        raise UserError(f"--fail-if-slower {text}: allowed: a percentage, such as 5%")
+    return float(match[1]) / 100
+
+
+def compare_recorded(options: CompareOptions, console: Console) -> int:
+    """Compare the first run with the others; return 1 if the gate tripped, else 0."""
+    if len(options.runs) < MIN_RUNS:
+        raise UserError("compare: name two or more runs, such as results/before results/after")
+    require_suffixes(options.outputs, (".md", ".csv", ".xml"))
+    summary = _step_summary() if options.github else None
+    runs = [Run(path, options.rule) for path in options.runs]
+    require_different(zip(options.runs, runs, strict=True))
+    names = run_names(options.runs, runs)
+    with refusing_damage(*options.runs):
+        comparisons = compare_runs(runs[0], runs[1:], options.threshold)
+        document = comparison_document(comparisons, names, options.threshold)
+    for path, comparison in zip(options.runs[1:], comparisons, strict=True):
+        if not comparison.rows:
+            raise UserError(
+                f"{path}: has no arm on a case in common with {options.runs[0]}; compare runs of the same suite"
+            )
+    texts: dict[str, Callable[[], str]] = {
+        ".md": lambda: to_markdown(document),
+        ".xml": lambda: to_junit(comparisons, names),
+        ".csv": lambda: _csv(comparisons, names),
+    }
+    write_outputs(options.outputs, texts)
+    _show(document, comparisons, names, console)
+    if options.github:
+        for line in github_annotations(comparisons, names, options.threshold):
+            say(console, line)
+    if summary:
+        _append(summary, to_markdown(document))
+    return 1 if any(comparison.regressions for comparison in comparisons) else 0
+
+
+def require_suffixes(outputs: Sequence[Path], allowed: Sequence[str]) -> None:
+    for path in outputs:
+        if path.suffix not in allowed:
+            raise UserError(f"--output {path}: allowed: a file that ends in {', '.join(allowed)}")
+        if not path.parent.is_dir():
+            raise UserError(f"--output {path}: {path.parent} is not a folder; make it first")
+
+
+def write_outputs(outputs: Sequence[Path], texts: dict[str, Callable[[], str]]) -> None:
+    """Write each file in the format of its suffix, after all of them are rendered."""
+    rendered = {path: texts[path.suffix]() for path in outputs}
+    for path, text in rendered.items():
+        write_atomically(path, text)
+
+
+def run_names(paths: Sequence[Path], runs: Sequence[Run]) -> dict[Run, str]:
+    """Return the names of the runs' folders, or their paths if two have the same name."""
+    names = [path.resolve().name for path in paths]
+    if len(set(names)) < len(names):
+        names = [str(path) for path in paths]
+    return dict(zip(runs, names, strict=True))
+
+
+def _show(document: Document, comparisons: Sequence[Comparison], names: dict[Run, str], console: Console) -> None:
+    for comparison in comparisons:
+        pair = f"{names[comparison.after]} compared with {names[comparison.before]}"
+        for case in dict.fromkeys(row.case for row in comparison.rows):
+            rows = [row for row in comparison.rows if row.case == case]
+            columns = change_columns(comparison, names, case)
+            print_table(brief_table(rows, columns, change_emphasis, f"{pair}: {case.label}"), console)
+            console.print()
+            say(console, drift(rows))
+            console.print()
+        for line in (*comparison.notes, *comparison.missing):
+            say(console, line, "dim")
+    for line in document.warnings:
+        say(console, line, WARNING)
+    say(console, "Speeds, later run / earlier run: above 1 is faster. The runs are not interleaved.")
+    for line in document.headlines:
+        say(console, line, "bold")
+
+
+def _csv(comparisons: Sequence[Comparison], names: dict[Run, str]) -> str:
+    tables = [to_csv(comparison.rows, change_columns(comparison, names)) for comparison in comparisons]
+    return tables[0] + "".join(text.partition("\n")[2] for text in tables[1:])
+
+
+def _step_summary() -> Path:
+    if path := os.environ.get(STEP_SUMMARY):
+        return Path(path)
+    raise UserError(f"--github: {STEP_SUMMARY} is not set; use it in a GitHub job, or write --output summary.md")
+
+
+def _append(path: Path, text: str) -> None:
+    try:
+        with path.open("a", encoding="utf-8", errors="backslashreplace") as stream:
+            stream.write(text)
+    except OSError as error:
+        raise disk_error(path, error) from error
