@@ -144,6 +144,21 @@ def compare(
     raise typer.Exit(compare_recorded(options, _console()))
 
 
+@app.command()
+def history(
+    runs: Annotated[list[Path] | None, typer.Argument(help="The folders of runs; default: all in the results")] = None,
+    results: ResultsOption = RESULTS,
+    output: OutputsOption = None,
+    rule: RuleOption = None,
+) -> None:
+    """Show speedups over many runs, and from which run on they changed."""
+    from bench.analysis.latency import find_rule
+    from bench.commands.compare import show_history
+
+    chosen = find_rule(rule) if rule else None
+    show_history(tuple(runs or ()), results, tuple(output or ()), chosen, _console())
+
+
 @app.command("list")
 def list_() -> None:
     """List the suites, presets, stacks, variants, models and recipes."""

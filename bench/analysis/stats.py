@@ -159,19 +159,38 @@ def rank_sum_p(before: Sequence[float], after: Sequence[float], margin: float = 
     return sum(counts[: statistic + 1]) / sum(counts)
 
 
-def welch_interval(before: Sequence[float], after: Sequence[float], confidence: float) -> Interval | None:
-    """Return the interval of the difference of two means (Welch 1947), None with a sample of fewer than two values."""
-    from scipy import stats
+@dataclass(frozen=True)
+class ErrorOfShift:
+    """The standard error of the shift between two samples, with the degrees of freedom of Student's distribution."""
 
-    if min(len(before), len(after)) < 2:  # noqa: PLR2004 - a variance needs two
-        return None
-    squares = [variance(sample) / len(sample) for sample in (before, after)]
-    difference, error = fmean(after) - fmean(before), math.sqrt(sum(squares))
-    if not error:
-        return Interval(difference, difference)
-    parts = (square**2 / (len(sample) - 1) for square, sample in zip(squares, (before, after), strict=True))
-    half_width = float(stats.t.ppf((1 + confidence) / 2, error**4 / sum(parts))) * error
-    return Interval(difference - half_width, difference + half_width)
+    error: float
+    freedom: float
+
+    def half_width(self, confidence: float) -> float:
+        from scipy import stats
+
+        return float(stats.t.ppf((1 + confidence) / 2, self.freedom)) * self.error
+
+    def p_below(self, value: float) -> float:
+        """Return the chance of such a low value, or a lower one, around zero."""
+        from scipy import stats
+
+        return float(stats.t.cdf(value / self.error, self.freedom)) if self.error else float(value >= 0)
+
+
+def error_of_shift(
+    before: Sequence[float], after: Sequence[float], common_variance: float = 0.0, common_freedom: float = math.inf
+) -> ErrorOfShift:
+    """Return Welch's error of the shift between two samples of at least two values, of unequal variances.
+
+    `common_variance` is that of an effect which all values of a sample share, for both samples together; it is an
+    estimate with `common_freedom` degrees of freedom. Those of the sum follow Satterthwaite (1946).
+    """
+    parts = [(variance(sample) / len(sample), len(sample) - 1.0) for sample in (before, after)]
+    parts.append((common_variance, common_freedom))
+    total = sum(square for square, _ in parts)
+    doubt = sum(square**2 / freedom for square, freedom in parts)
+    return ErrorOfShift(math.sqrt(total), total**2 / doubt if doubt else math.inf)
 
 
 def student_interval(values: Sequence[float], confidence: float) -> Interval:

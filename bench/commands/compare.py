@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 from dataclasses import dataclass
@@ -11,13 +12,23 @@ from typing import TYPE_CHECKING
 from bench.analysis.run import Run
 from bench.commands.folders import refusing_damage
 from bench.compare.changes import compare_runs
-from bench.compare.comparison import change_columns, change_emphasis, comparison_document, drift
-from bench.compare.matching import require_different
+from bench.compare.comparison import change_columns, change_emphasis, comparison_document, drift, run_effect_text
+from bench.compare.history import (
+    HISTORY_COLUMNS,
+    POINT_COLUMNS,
+    HistoryPoint,
+    history_document,
+    history_points,
+    point_rows,
+    series_of,
+)
+from bench.compare.matching import require_new
 from bench.compare.outputs import github_annotations, to_junit
 from bench.console import WARNING, say
 from bench.journal import disk_error, write_atomically
 from bench.report.document import brief_table
 from bench.report.writers import print_table, to_csv, to_markdown
+from bench.run_info import RUN
 from models.errors import UserError
 
 if TYPE_CHECKING:
@@ -59,8 +70,10 @@ def compare_recorded(options: CompareOptions, console: Console) -> int:
     require_suffixes(options.outputs, (".md", ".csv", ".xml"))
     summary = _step_summary() if options.github else None
     runs = [Run(path, options.rule) for path in options.runs]
-    require_different(zip(options.runs, runs, strict=True))
-    names = run_names(options.runs, runs)
+    seen: dict[tuple[str, int], Path] = {}
+    for path, run in zip(options.runs, runs, strict=True):
+        require_new(path, run, seen)
+    names = dict(zip(runs, path_names(options.runs), strict=True))
     with refusing_damage(*options.runs):
         comparisons = compare_runs(runs[0], runs[1:], options.threshold)
         document = comparison_document(comparisons, names, options.threshold)
@@ -84,6 +97,49 @@ def compare_recorded(options: CompareOptions, console: Console) -> int:
     return 1 if any(comparison.regressions for comparison in comparisons) else 0
 
 
+def show_history(
+    folders: tuple[Path, ...], results: Path, outputs: tuple[Path, ...], rule: Rule | None, console: Console
+) -> None:
+    """Show how speedups changed over the runs in these folders, by default over all runs in `results`."""
+    require_suffixes(outputs, (".md", ".csv"))
+    if importlib.util.find_spec("ruptures") is None:
+        raise UserError("history: needs ruptures; install it: python -m pip install ruptures")
+    points, seen = list[HistoryPoint](), dict[tuple[str, int], Path]()
+    paths = list(folders) or _runs_in(results)
+    for path, name in zip(paths, path_names(paths), strict=True):
+        try:
+            # One at a time: the journals of many runs need much memory.
+            run = Run(path, rule)
+            require_new(path, run, seen)
+            with refusing_damage(path):
+                points += history_points(run, name)
+        except UserError as error:
+            if folders:
+                raise
+            say(console, f"left out: {error}", WARNING)
+    series = series_of(points)
+    if not series:
+        where = ", ".join(map(str, folders)) or str(results)
+        raise UserError(f"{where}: no two runs of a machine have a comparison in common; name others, or measure again")
+    document = history_document(series)
+    texts: dict[str, Callable[[], str]] = {
+        ".md": lambda: to_markdown(document),
+        ".csv": lambda: to_csv(point_rows(series), POINT_COLUMNS),
+    }
+    write_outputs(outputs, texts)
+    for title in dict.fromkeys(each.title for each in series):
+        rows = [each for each in series if each.title == title]
+        print_table(brief_table(rows, HISTORY_COLUMNS, title=title), console)
+        console.print()
+    for line in document.headlines:
+        say(console, line, "bold")
+
+
+def _runs_in(results: Path) -> list[Path]:
+    """Return the folders of runs below a folder, without links such as `latest`."""
+    return [file.parent for file in sorted(results.glob(f"*/{RUN}")) if not file.parent.is_symlink()]
+
+
 def require_suffixes(outputs: Sequence[Path], allowed: Sequence[str]) -> None:
     for path in outputs:
         if path.suffix not in allowed:
@@ -99,12 +155,10 @@ def write_outputs(outputs: Sequence[Path], texts: dict[str, Callable[[], str]]) 
         write_atomically(path, text)
 
 
-def run_names(paths: Sequence[Path], runs: Sequence[Run]) -> dict[Run, str]:
+def path_names(paths: Sequence[Path]) -> list[str]:
     """Return the names of the runs' folders, or their paths if two have the same name."""
     names = [path.resolve().name for path in paths]
-    if len(set(names)) < len(names):
-        names = [str(path) for path in paths]
-    return dict(zip(runs, names, strict=True))
+    return names if len(set(names)) == len(names) else list(map(str, paths))
 
 
 def _show(document: Document, comparisons: Sequence[Comparison], names: dict[Run, str], console: Console) -> None:
@@ -117,6 +171,7 @@ def _show(document: Document, comparisons: Sequence[Comparison], names: dict[Run
             console.print()
             say(console, drift(rows))
             console.print()
+        say(console, run_effect_text(comparison))
         for line in (*comparison.notes, *comparison.missing):
             say(console, line, "dim")
     for line in document.warnings:

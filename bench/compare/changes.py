@@ -1,33 +1,24 @@
 """How much faster or slower each arm is in a later run, and whether that can be claimed.
 
-Two runs are not interleaved. The machine may have changed between them, and did so for all arms. So an arm's change is
-also taken relative to a control: a vanilla arm that ran the same software in both runs. The blocks of a run are paired
-with the control's, and the two runs are compared as independent samples of blocks.
+Two runs are not interleaved. The machine may have changed between them, for all arms alike. So an arm's change is taken
+relative to a control: a vanilla arm that ran the same software in both runs. In each run the blocks of an arm are
+paired with the control's; those of the two runs are independent samples. A run may also favour one arm in all of its
+blocks. How much it does so shows in the arms that ran the same software.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import TYPE_CHECKING
 
-from bench.analysis.gates import (
-    EQUIVALENCE,
-    EQUIVALENCE_CONFIDENCE,
-    EQUIVALENT,
-    FAILED,
-    FASTER,
-    SKIPPED,
-    SLOWER,
-    UNRESOLVED,
-    WITHHELD,
-    Verdict,
-)
+from bench.analysis.gates import FASTER, SLOWER, UNRESOLVED, Verdict
 from bench.analysis.latency import AS_IT_WAS, AT_REST
-from bench.analysis.speedups import arm_faults, arm_status, speedups
-from bench.analysis.stats import Interval, holm, rank_sum_interval, rank_sum_p, shift, welch_interval
+from bench.analysis.speedups import arm_trouble
+from bench.analysis.stats import Interval, error_of_shift, holm, rank_sum_interval, rank_sum_p, shift
 from bench.compare.matching import common_arms, common_cases, is_unchanged, mismatch, notes, other_machine
-from bench.suite.arms import TRAINING, Pair
+from bench.suite.arms import Pair
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -36,11 +27,14 @@ if TYPE_CHECKING:
     from bench.analysis.run import Run
     from bench.suite.arms import Arm, Case
 
-UNMATCHED = "UNMATCHED"
-# Runs of the same software on one machine, an hour apart, differed by up to 2.2 % relative to the control.
-MIN_CHANGE = 0.03
-# The chance that a gate fails although no arm is slower by more than its threshold.
+UNCHANGED, UNMATCHED = "UNCHANGED", "UNMATCHED"
+# The change that UNCHANGED rules out, unless the gate names another one, and the confidence at each end.
+MARGIN, MARGIN_CONFIDENCE = 0.05, 0.95
+# The chance that the gate fails although no arm is slower by more than its threshold.
 GATE_LEVEL = 0.05
+# The effect of a run on an arm, in two runs of the reference suite an hour apart: the standard deviation of the change
+# of unchanged arms, and its degrees of freedom. It is what is known of the effect before two runs are compared.
+USUAL_EFFECT, USUAL_FREEDOM = 0.009, 8
 NO_CONTROL = (
     "no unchanged vanilla arm in both runs: a drift of the machine would look the same; keep one environment as it is, "
     "or measure both in one run"
@@ -48,19 +42,27 @@ NO_CONTROL = (
 
 
 @dataclass(frozen=True)
+class RunEffect:
+    """The standard deviation of an arm's change between two runs of the same software, without the common drift."""
+
+    deviation: float
+    freedom: int
+
+
+@dataclass(frozen=True)
 class Change:
     """How many times as fast the later run is, on the log scale, from independent samples of blocks.
 
-    `interval` is that of Mann and Whitney, `second_interval` that of Welch; None where there are too few blocks or the
-    preset claims nothing. `equivalence_intervals` are both at 90 %. `p_value` is two-sided. `slower_p` is that of the
-    hypothesis that the later run is not slower by more than the threshold of the gate.
+    `interval` has the confidence of the preset, None where there are too few blocks or the preset claims nothing;
+    `margin_interval` has that of UNCHANGED. Both are the wider ones of two: Mann and Whitney's, and Welch's with the
+    effect of a run. `p_value` is two-sided. `slower_p` is that of the hypothesis that the later run is not slower by
+    more than the threshold of the gate. They are the larger ones of the same two.
     """
 
     blocks: tuple[int, int]
     log_change: float
     interval: Interval | None
-    second_interval: Interval | None
-    equivalence_intervals: tuple[Interval | None, Interval | None]
+    margin_interval: Interval | None
     p_value: float
     slower_p: float
 
@@ -74,21 +76,32 @@ class Change:
 
 
 def change_of(
-    before: Sequence[float], after: Sequence[float], confidence: float | None, threshold: float = 0.0
+    before: Sequence[float], after: Sequence[float], effect: RunEffect, confidence: float | None, threshold: float
 ) -> Change:
-    """Return the change between the log speeds, or log ratios, of the blocks of two runs."""
+    """Return the change between the log ratios of the blocks of two runs, of an arm and its control."""
+    estimate, limit = shift(before, after), math.log1p(threshold)
+    if min(len(before), len(after)) < 2:  # noqa: PLR2004 - a variance needs two
+        return Change((len(before), len(after)), estimate, None, None, 1.0, 1.0)
+    # The effects on the arm and on its control add up.
+    error = error_of_shift(before, after, 2 * effect.deviation**2, effect.freedom)
     flipped = [-value for value in before], [-value for value in after]
+
+    def interval(level: float) -> Interval | None:
+        if (ranks := rank_sum_interval(before, after, level)) is None:
+            return None
+        half_width = error.half_width(level)
+        return Interval(min(ranks.low, estimate - half_width), max(ranks.high, estimate + half_width))
+
     return Change(
         blocks=(len(before), len(after)),
-        log_change=shift(before, after),
-        interval=rank_sum_interval(before, after, confidence) if confidence else None,
-        second_interval=welch_interval(before, after, confidence) if confidence else None,
-        equivalence_intervals=(
-            rank_sum_interval(before, after, EQUIVALENCE_CONFIDENCE),
-            welch_interval(before, after, EQUIVALENCE_CONFIDENCE),
+        log_change=estimate,
+        interval=interval(confidence) if confidence else None,
+        margin_interval=interval(2 * MARGIN_CONFIDENCE - 1),
+        p_value=min(
+            1.0,
+            2 * max(min(rank_sum_p(before, after), rank_sum_p(*flipped)), error.p_below(-abs(estimate))),
         ),
-        p_value=min(1.0, 2 * min(rank_sum_p(before, after), rank_sum_p(*flipped))),
-        slower_p=rank_sum_p(before, after, math.log1p(threshold)),
+        slower_p=max(rank_sum_p(before, after, limit), error.p_below(estimate + limit)),
     )
 
 
@@ -96,10 +109,9 @@ def change_of(
 class ChangeRow:
     """An arm on a case, in two runs.
 
-    `alone` is the change of its own times, drift of the machine included. `net` is that of its ratio to the control's.
-    `band` is how far arms that did not change seem to have changed relative to the control. `regression` marks a
-    sound slowdown by more than the threshold of the gate, `ruled_out` that the interval leaves no room for one; both
-    are False without a gate.
+    `alone` is the log ratio of its own speeds, drift of the machine included. `net` is the change of its ratio to the
+    control's. `regression` marks a sound slowdown by more than the threshold of the gate, `ruled_out` that there is no
+    room for one; both are False without a gate.
     """
 
     arm: Arm
@@ -107,9 +119,8 @@ class ChangeRow:
     control: Arm | None
     latencies_ns: tuple[float | None, float | None]
     accuracies: tuple[float | None, float | None]
-    alone: Change | None
+    alone: float | None
     net: Change | None
-    band: float | None
     verdict: Verdict
     regression: bool = False
     ruled_out: bool = False
@@ -122,6 +133,7 @@ class Comparison:
     before: Run
     after: Run
     rows: tuple[ChangeRow, ...]
+    effect: RunEffect
     other_machine: tuple[str, ...]
     notes: tuple[str, ...]
     missing: tuple[str, ...]
@@ -145,48 +157,95 @@ def compare_runs(before: Run, others: Sequence[Run], threshold: float | None = N
 
 
 def _compare(before: Run, after: Run, threshold: float) -> Comparison:
-    rows: list[ChangeRow] = []
-    for cases in common_cases(before, after):
-        arms = common_arms(before, after, cases)
-        vanilla = [arm for arm in arms if before.is_vanilla(arm) and after.is_vanilla(arm)]
-        controls = [
+    controls = {
+        cases: [
             arm
-            for arm in vanilla
-            if is_unchanged(before, after, cases, arm)
+            for arm in common_arms(before, after, cases)
+            if before.is_vanilla(arm)
+            and after.is_vanilla(arm)
+            and is_unchanged(before, after, cases, arm)
             and not mismatch(before, after, cases, arm)
             and not _trouble(before, after, cases, arm)
         ]
-        rows += [_row(before, after, cases, arm, controls, threshold) for arm in arms]
+        for cases in common_cases(before, after)
+    }
+    effect = run_effect([_unchanged(before, after, cases, arms) for cases, arms in controls.items()])
     return Comparison(
-        before,
-        after,
-        tuple(rows),
-        tuple(other_machine(before, after)),
-        tuple(notes(before, after)),
-        tuple(_missing(before, after)),
+        before=before,
+        after=after,
+        rows=tuple(
+            _row(before, after, cases, arm, arms, effect, threshold)
+            for cases, arms in controls.items()
+            for arm in common_arms(before, after, cases)
+        ),
+        effect=effect,
+        other_machine=tuple(other_machine(before, after)),
+        notes=tuple(notes(before, after)),
+        missing=tuple(_missing(before, after)),
     )
 
 
+def _unchanged(before: Run, after: Run, cases: tuple[Case, Case], controls: Sequence[Arm]) -> list[float]:
+    """Return how much the controls and their A/A arms changed by themselves, if they have the usual settings.
+
+    Arms with other settings are there for ladders. They scatter more, and take part in fewer blocks.
+    """
+    twins = [arm for arm in before.participants(cases[0]) if arm.replica and arm.original in controls]
+    usual = {arm.settings for arm in twins}
+    arms = [arm for arm in controls if arm.settings in usual or not twins]
+    both = [arm for arm in (*arms, *twins) if arm in after.participants(cases[1])]
+    changes = (_alone(before, after, cases, arm) for arm in both)
+    return [change for change in changes if change is not None]
+
+
+def run_effect(groups: Sequence[Sequence[float]]) -> RunEffect:
+    """Return the effect of a run from the changes of unchanged arms on each case, and from what is usual.
+
+    The variance is that around the mean of each case, moderated by the usual one (Smyth 2004).
+    """
+    squares = sum((value - fmean(group)) ** 2 for group in groups for value in group)
+    freedom = sum(len(group) - 1 for group in groups if group) + USUAL_FREEDOM
+    return RunEffect(math.sqrt((squares + USUAL_FREEDOM * USUAL_EFFECT**2) / freedom), freedom)
+
+
 def _row(
-    before: Run, after: Run, cases: tuple[Case, Case], arm: Arm, controls: Sequence[Arm], threshold: float
+    before: Run,
+    after: Run,
+    cases: tuple[Case, Case],
+    arm: Arm,
+    controls: Sequence[Arm],
+    effect: RunEffect,
+    threshold: float,
 ) -> ChangeRow:
-    rule, confidence = _rule(before, after, cases), _confidence(before, after)
-    latencies = [run.block_latencies_ns(arm, case, rule) for run, case in zip((before, after), cases, strict=True)]
-    speeds = tuple([-math.log(value) for value in blocks.values()] for blocks in latencies)
     trouble, unlike = _trouble(before, after, cases, arm), mismatch(before, after, cases, arm)
     control = None if trouble or unlike else _control(before, cases[0], arm, controls)
-    net = _net(before, after, cases, arm, control, threshold) if control else None
+    net = None
+    if control:
+        rule = _rule(before, after, cases)
+        ratios = [
+            list(run.log_ratios(Pair(arm, control, case), rule).values())
+            for run, case in zip((before, after), cases, strict=True)
+        ]
+        if all(ratios):
+            net = change_of(ratios[0], ratios[1], effect, _confidence(before, after), threshold)
     return ChangeRow(
         arm=arm,
         case=cases[0],
         control=control,
         latencies_ns=(before.typical_latency_ns(arm, cases[0]), after.typical_latency_ns(arm, cases[1])),
         accuracies=(before.accuracy(arm, cases[0]), after.accuracy(arm, cases[1])),
-        alone=change_of(speeds[0], speeds[1], confidence, threshold) if all(speeds) and not unlike else None,
+        alone=None if unlike else _alone(before, after, cases, arm),
         net=net,
-        band=_band(before, after, cases, arm, control, controls) if control else None,
         verdict=trouble or (Verdict(UNMATCHED, unlike) if unlike else Verdict(UNRESOLVED, NO_CONTROL)),
     )
+
+
+def _alone(before: Run, after: Run, cases: tuple[Case, Case], arm: Arm) -> float | None:
+    """Return the log ratio of an arm's speeds after and before."""
+    rule = _rule(before, after, cases)
+    latencies = [run.block_latencies_ns(arm, case, rule) for run, case in zip((before, after), cases, strict=True)]
+    speeds = [[-math.log(value) for value in blocks.values()] for blocks in latencies]
+    return shift(speeds[0], speeds[1]) if all(speeds) else None
 
 
 def _rule(before: Run, after: Run, cases: tuple[Case, Case]) -> Rule:
@@ -202,16 +261,8 @@ def _confidence(before: Run, after: Run) -> float | None:
 def _trouble(before: Run, after: Run, cases: tuple[Case, Case], arm: Arm) -> Verdict | None:
     """Return the verdict on an arm that one of the runs has no valid times of, or None."""
     for run, case, when in ((before, cases[0], "before"), (after, cases[1], "after")):
-        status = arm_status(run, arm, case)
-        if status.word != "measured":
-            return Verdict(SKIPPED if status.word == "skipped" else FAILED, f"{when}: {status.reason}")
-        if case.scenario == TRAINING:
-            rows = (row for row in speedups(run) if (row.pair.arm, row.pair.case) == (arm, case))
-            faults = [row.verdict.reason for row in rows if row.verdict.word == WITHHELD]
-        else:
-            faults = arm_faults(run, arm, case)
-        if faults:
-            return Verdict(WITHHELD, f"{when}: {'; '.join(faults)}")
+        if verdict := arm_trouble(run, arm, case):
+            return replace(verdict, reason=f"{when}: {verdict.reason}")
     return None
 
 
@@ -226,37 +277,6 @@ def _control(run: Run, case: Case, arm: Arm, controls: Sequence[Arm]) -> Arm | N
     return min((control for control in controls if control != arm), key=distance, default=None)
 
 
-def _net(
-    before: Run, after: Run, cases: tuple[Case, Case], arm: Arm, control: Arm, threshold: float = 0.0
-) -> Change | None:
-    rule = _rule(before, after, cases)
-    ratios = [
-        list(run.log_ratios(Pair(arm, control, case), rule).values())
-        for run, case in zip((before, after), cases, strict=True)
-    ]
-    return change_of(ratios[0], ratios[1], _confidence(before, after), threshold) if all(ratios) else None
-
-
-def _band(
-    before: Run, after: Run, cases: tuple[Case, Case], arm: Arm, control: Arm, controls: Sequence[Arm]
-) -> float | None:
-    """Return how far arms that did not change seem to have changed relative to the control; None without A/A arm.
-
-    That is the farther end of the A/A arm's interval, or the largest change of another unchanged arm.
-    """
-    sizes = []
-    for replica in (other for other in before.participants(cases[0]) if other.replica):
-        if replica in after.participants(cases[1]) and replica.original in controls:
-            twin = _net(before, after, cases, replica, replica.original)
-            if twin and twin.interval:
-                sizes.append(max(abs(twin.interval.low), abs(twin.interval.high)))
-    if not sizes:
-        return None
-    others = (other for other in controls if other not in (arm, control) and other.settings == control.settings)
-    changes = (_net(before, after, cases, other, control) for other in others)
-    return max((*sizes, *(abs(change.log_change) for change in changes if change)))
-
-
 def _judged(draft: Comparison, row: ChangeRow, threshold: float | None) -> ChangeRow:
     """Return the row with its verdict; the p values of its change are corrected already."""
     if (net := row.net) is None:
@@ -265,48 +285,31 @@ def _judged(draft: Comparison, row: ChangeRow, threshold: float | None) -> Chang
     if silent := next((preset for preset in presets if preset.confidence is None), None):
         return replace(row, verdict=Verdict(UNRESOLVED, f"preset {silent.name} claims nothing"))
     level = 1 - (_confidence(draft.before, draft.after) or 0.0)
-    verdict = judge_change(net, row.band, max(MIN_CHANGE, *(preset.minimum_effect for preset in presets)), level)
+    margin = MARGIN if threshold is None else threshold
+    verdict = judge_change(net, margin, max(preset.minimum_effect for preset in presets), level)
     if threshold is None:
         return replace(row, verdict=verdict)
-    return replace(
-        row,
-        verdict=verdict,
-        regression=not draft.other_machine and is_regression(net, verdict, threshold),
-        ruled_out=all(side and side.low > -math.log1p(threshold) for side in net.equivalence_intervals),
-    )
+    regression = verdict.word == SLOWER and net.slower_p <= GATE_LEVEL and not draft.other_machine
+    ruled_out = net.margin_interval is not None and net.margin_interval.low > -math.log1p(threshold)
+    return replace(row, verdict=verdict, regression=regression, ruled_out=ruled_out)
 
 
-def judge_change(net: Change, band: float | None, minimum_effect: float, level: float) -> Verdict:
+def judge_change(net: Change, margin: float, minimum_effect: float, level: float) -> Verdict:
     """Return the verdict on a change; its p value is corrected by Holm, and claimed up to `level`."""
-    if net.interval is None or net.second_interval is None:
-        return Verdict(UNRESOLVED, f"{min(net.blocks)} blocks are too few for an interval")
-    if band is None:
-        return Verdict(UNRESOLVED, "no A/A arm in both runs: how much unchanged arms change is not known")
-    equal = all(side and side.within(*EQUIVALENCE) for side in net.equivalence_intervals)
-    if equal and band <= EQUIVALENCE[1] and minimum_effect <= MIN_CHANGE:
-        return Verdict(EQUIVALENT)
-    size, excludes_1 = abs(net.log_change), net.interval.excludes(0)
+    if net.interval is None or net.margin_interval is None:
+        return Verdict(UNRESOLVED, f"too few blocks for an interval: {min(net.blocks)}")
     doubts = {
-        "the interval includes 1": not excludes_1,
-        "Welch's interval disagrees": excludes_1 and not net.second_interval.excludes(0),
-        f"arms that did not change differ by up to {math.expm1(band):.1%}": size <= band,
-        f"under {minimum_effect:.0%}, which is not claimed between such runs": size < math.log1p(minimum_effect),
-        "not significant after Holm's correction": excludes_1 and net.p_value > level,
+        "the interval includes 1": not net.interval.excludes(0),
+        f"under {minimum_effect:.0%}, which the preset does not claim": abs(net.log_change)
+        < math.log1p(minimum_effect),
+        "not significant after Holm's correction": net.interval.excludes(0) and net.p_value > level,
     }
-    if reasons := [doubt for doubt, applies in doubts.items() if applies]:
-        return Verdict(UNRESOLVED, "; ".join(reasons))
-    return Verdict(FASTER if net.log_change > 0 else SLOWER)
-
-
-def is_regression(net: Change, verdict: Verdict, threshold: float) -> bool:
-    """Return whether a slowdown beyond the threshold is beyond doubt: by its size, by rank and by Welch."""
-    welch = net.equivalence_intervals[1]
-    return (
-        verdict.word == SLOWER
-        and net.slower_p <= GATE_LEVEL
-        and welch is not None
-        and welch.high < -math.log1p(threshold)
-    )
+    reasons = [doubt for doubt, applies in doubts.items() if applies]
+    if not reasons:
+        return Verdict(FASTER if net.log_change > 0 else SLOWER)
+    if net.margin_interval.within(-math.log1p(margin), math.log1p(margin)):
+        return Verdict(UNCHANGED, f"by more than {margin * 100:g} %")
+    return Verdict(UNRESOLVED, "; ".join(reasons))
 
 
 def _missing(before: Run, after: Run) -> Iterator[str]:

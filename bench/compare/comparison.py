@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from bench.analysis.gates import FAILED, SLOWER, WITHHELD
-from bench.compare.changes import GATE_LEVEL, MIN_CHANGE, UNMATCHED
+from bench.compare.changes import GATE_LEVEL, MARGIN, UNMATCHED
 from bench.machine.microarchitecture import cpu_label
 from bench.report.document import Bullets, Cell, Code, Column, Document, Paragraph, Section, table
 from bench.report.tables import high, low, scaled
@@ -88,8 +88,8 @@ def change_sentence(row: ChangeRow, after: str) -> str:
     control = row.control.label if row.control else "-"
     size = change_text(row.net)
     return (
-        f"{row.arm.label} is {row.verdict.word} in {after}: {size} net of {control}, alone "
-        f"{change_text(row.alone)} ({row.case.label})."
+        f"{row.arm.label} is {row.verdict.word} in {after}: {size} net of {control}, {alone_text(row.alone)} alone "
+        f"({row.case.label})."
     )
 
 
@@ -100,17 +100,17 @@ def change_text(change: Change | None) -> str:
     return f"{change.ratio:.3f}x" + (f" ({interval_text(interval)})" if interval else "")
 
 
+def alone_text(alone: float | None) -> str:
+    return "-" if alone is None else f"{math.exp(alone):.3f}x"
+
+
 def _section(comparison: Comparison, names: Mapping[Run, str]) -> Section:
-    blocks: list[Element] = [Paragraph(NOT_INTERLEAVED)]
+    blocks: list[Element] = [Paragraph(NOT_INTERLEAVED), Paragraph(run_effect_text(comparison))]
     cases = list(dict.fromkeys(row.case for row in comparison.rows))
     for case in cases:
         rows = [row for row in comparison.rows if row.case == case]
-        blocks.append(
-            Section(
-                case.label,
-                (table(rows, change_columns(comparison, names, case), change_emphasis), Paragraph(drift(rows))),
-            )
-        )
+        changes = table(rows, change_columns(comparison, names, case), change_emphasis)
+        blocks.append(Section(case.label, (changes, Paragraph(drift(rows)))))
     if comparison.missing:
         blocks.append(Section("In one run only", (Bullets(comparison.missing),)))
     if comparison.notes:
@@ -121,16 +121,19 @@ def _section(comparison: Comparison, names: Mapping[Run, str]) -> Section:
 def drift(rows: Sequence[ChangeRow]) -> str:
     """Return the sentence on how much the controls of a case changed by themselves."""
     controls = {row.control for row in rows}
-    drifts = [f"{row.arm.label} {change_text(row.alone)}" for row in rows if row.arm in controls]
+    drifts = [f"{row.arm.label} {alone_text(row.alone)}" for row in rows if row.arm in controls]
     if not drifts:
         return "No vanilla arm ran the same software in both runs: the drift of the machine is not known."
-    bands = [row.band for row in rows if row.band is not None]
-    band = (
-        f" Relative to it, arms that did not change differ by up to {percent(math.expm1(max(bands)), 1)}."
-        if bands
-        else ""
+    return f"Drift of the machine, as its controls show it: {', '.join(drifts)}."
+
+
+def run_effect_text(comparison: Comparison) -> str:
+    """Return the sentence on how much a run favours single arms."""
+    effect = comparison.effect
+    return (
+        f"Arms that did not change differ between the two runs by {percent(effect.deviation, 1)} (standard deviation, "
+        f"{effect.freedom} degrees of freedom, without the common drift). The intervals include that."
     )
-    return f"Drift of the machine, as its controls show it: {', '.join(drifts)}.{band}"
 
 
 def change_emphasis(row: ChangeRow) -> str:
@@ -178,14 +181,13 @@ def change_columns(
             lambda row: " / ".join(number(scaled(value, divisor)) for value in row.latencies_ns),
             f"{unit}, before / after",
         ),
-        *_ratio_columns("alone", lambda row: row.alone),
-        Column("", lambda row: row.alone, "Alone", change_text, brief=True, show_brief=brief_ratio),
+        Column("alone_ratio", lambda row: None if row.alone is None else math.exp(row.alone)),
+        Column("", lambda row: row.alone, "Alone", alone_text, brief=True),
         Column("control", lambda row: row.control.id if row.control else ""),
         Column("", lambda row: row.control.label if row.control else "-", "Control", numeric=False),
         *_ratio_columns("net", lambda row: row.net),
         Column("", lambda row: row.net, "Net of control", brief_ratio, brief=True),
         Column("", lambda row: row.net, "Interval", interval, brief=True),
-        Column("band", lambda row: math.expm1(row.band) if row.band is not None else None, "Band", _plus_minus),
         Column("blocks_before", lambda row: row.net.blocks[0] if row.net else None),
         Column("blocks_after", lambda row: row.net.blocks[1] if row.net else None),
         Column("", lambda row: "/".join(map(str, row.net.blocks)) if row.net else "-", "Blocks"),
@@ -205,10 +207,6 @@ def change_columns(
 
 def _word(row: ChangeRow) -> str:
     return "REGRESSION" if row.regression else row.verdict.word
-
-
-def _plus_minus(band: float | None) -> str:
-    return "-" if band is None else f"±{percent(band, 1)}"
 
 
 def _ratio_columns(
@@ -233,17 +231,17 @@ def _method(threshold: float | None) -> Section:
         to the control's time, which is measured in the same blocks.""",
         """The control of an arm is its baseline, or else another vanilla arm, if it ran the same versions and kernels
         in both runs.""",
-        """The unit is the block. The estimate is that of Hodges and Lehmann for two samples, the interval the exact one
-        of Mann and Whitney. Welch's interval is the second opinion.""",
-        """Band: the farther end of the A/A arm's interval, or the largest net change of another vanilla arm that ran
-        the same software.""",
-        f"""FASTER, SLOWER: the interval excludes 1, Welch's agrees, the change is larger than the band and than
-        {MIN_CHANGE:.0%}, and passes Holm's correction over all rows. EQUIVALENT: both 90 % intervals and the band lie
-        within 2 % of 1. UNRESOLVED: neither.""",
+        """The unit is the block. The estimate is that of Hodges and Lehmann for two samples. The interval is the wider
+        one at each end of Mann and Whitney's exact one and of Welch's with the effect of a run.""",
+        """The effect of a run on single arms is estimated from the vanilla arms and A/A arms that ran the same
+        software, and moderated by what is usual.""",
+        f"""FASTER, SLOWER: the interval excludes 1, and the p value passes Holm's correction over all rows.
+        UNCHANGED: by more than {(MARGIN if threshold is None else threshold) * 100:g} %, with 95 % confidence at each
+        end. UNRESOLVED: neither.""",
     ]
     if threshold is not None:
         limit = f"{threshold * 100:g}"
-        rule = f"""SLOWER, and slower by more than {limit} % by Mann and Whitney's test, with Holm's correction at
-            {GATE_LEVEL:.0%}, and by Welch's interval; on the same machine."""
+        rule = f"""SLOWER, and by more than {limit} %, by both tests with Holm's correction at {GATE_LEVEL:.0%}; on the
+            same machine."""
         items.append(("REGRESSION (", Code(f"--fail-if-slower {limit}%"), f"): {rule}"))
     return Section("How runs are compared", (Bullets(tuple(items)),))

@@ -25,14 +25,12 @@ STATE_FIELDS = ("nice", "governor", "turbo", "kernel", "transparent_huge_pages",
 MOST_PACKAGES = 8
 
 
-def require_different(runs: Iterable[tuple[Path, Run]]) -> None:
-    """Raise UserError if one run is named twice, as itself, by a link or as a copy."""
-    seen: dict[tuple[str, int], Path] = {}
-    for path, run in runs:
-        identity = run.info.started, run.info.seed
-        if identity in seen:
-            raise UserError(f"{path}: is the same run as {seen[identity]}; name different runs")
-        seen[identity] = path
+def require_new(path: Path, run: Run, seen: dict[tuple[str, int], Path]) -> None:
+    """Raise UserError if a run is among those `seen`, as itself, by a link or as a copy; else add it to them."""
+    identity = run.info.started, run.info.seed
+    if identity in seen:
+        raise UserError(f"{path}: is the same run as {seen[identity]}; name different runs")
+    seen[identity] = path
 
 
 def common_cases(before: Run, after: Run) -> list[tuple[Case, Case]]:

@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 
 from bench.analysis.gates import FAILED, SKIPPED, WITHHELD
 from bench.compare.changes import UNMATCHED
-from bench.compare.comparison import change_sentence, change_text, comparison_warnings, headlines
+from bench.compare.comparison import alone_text, change_sentence, change_text, comparison_warnings, headlines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -47,7 +47,7 @@ def _test_case(suite: ET.Element, row: ChangeRow, after: str) -> None:
         ET.SubElement(case, "failure", type="regression", message=_xml(change_sentence(row, after)))
     elif row.verdict.word in (FAILED, SKIPPED, WITHHELD, UNMATCHED):
         ET.SubElement(case, "skipped", message=_xml(f"{row.verdict.word}: {row.verdict.reason}"))
-    text = f"{row.verdict.word} {row.verdict.reason}; net {change_text(row.net)}, alone {change_text(row.alone)}"
+    text = f"{row.verdict.word} {row.verdict.reason}; net {change_text(row.net)}, alone {alone_text(row.alone)}"
     ET.SubElement(case, "system-out").text = _xml(text)
 
 

@@ -9,6 +9,7 @@ from scipy import stats as scipy_stats
 
 from bench.analysis.stats import (
     Interval,
+    error_of_shift,
     further_blocks,
     hodges_lehmann,
     holm,
@@ -22,7 +23,6 @@ from bench.analysis.stats import (
     signed_rank_counts,
     trimmed_mean,
     walsh_averages,
-    welch_interval,
     wilcoxon_interval,
     wilcoxon_p,
 )
@@ -184,12 +184,22 @@ def test_rank_sum_and_welch_equal_scipy(seed: int) -> None:
     moved = [value + 0.25 for value in after]
     exact = scipy_stats.mannwhitneyu(moved, before, alternative="less", method="exact").pvalue
     assert rank_sum_p(before, after, 0.25) == pytest.approx(exact)
+    error = error_of_shift(before, after)
     low, high = scipy_stats.ttest_ind(after, before, equal_var=False).confidence_interval(0.95)
-    assert welch_interval(before, after, 0.95) == Interval(pytest.approx(low), pytest.approx(high))
+    assert error.half_width(0.95) == pytest.approx((high - low) / 2)
+    below = scipy_stats.ttest_ind(after, before, equal_var=False, alternative="less").pvalue
+    assert error.p_below(np.mean(after) - np.mean(before)) == pytest.approx(below)
+
+
+def test_an_effect_that_a_sample_shares_adds_its_variance() -> None:
+    before, after = [0.0, 1.0, 2.0], [5.0, 6.0, 7.0]
+    alone, shared = error_of_shift(before, after), error_of_shift(before, after, 3.0, 5)
+    assert shared.error**2 == pytest.approx(alone.error**2 + 3)
+    # The variance of the effect is 9 times each of the others'.
+    assert shared.freedom == pytest.approx((1 / 3 + 1 / 3 + 3) ** 2 / (1 / 18 + 1 / 18 + 9 / 5))
+    assert error_of_shift([1.0, 1.0], [1.0, 1.0]).p_below(0.0) == 1
 
 
 def test_equal_values_are_no_decrease_and_too_few_have_no_interval() -> None:
     assert rank_sum_p([0.0] * 9, [0.0] * 9) == 1
     assert rank_sum_interval([0.1] * 3, [0.2] * 3, 0.95) is None
-    assert welch_interval([0.1], [0.2, 0.3], 0.95) is None
-    assert welch_interval([0.1, 0.1], [0.2, 0.2], 0.95) == Interval(pytest.approx(0.1), pytest.approx(0.1))
