@@ -159,6 +159,26 @@ def history(
     show_history(tuple(runs or ()), results, tuple(output or ()), chosen, _console())
 
 
+@app.command()
+def convert(
+    folder: Annotated[Path, typer.Argument(help="The folder of a run")] = RESULTS / "latest",
+    to: Annotated[
+        str,
+        typer.Option(
+            metavar="FORMAT[,FORMAT...]",
+            help="pyperf, pytest-benchmark, github-action-benchmark, bencher, latex, trace or parquet",
+        ),
+    ] = "",
+    output: Annotated[Path | None, typer.Option(help="The folder to write to; default: `exports` in the run's")] = None,
+) -> None:
+    """Write a run in the formats of other tools."""
+    from bench.commands.convert import FORMATS, convert_run
+
+    if not (formats := _names("--to", to)):
+        raise UserError(f"--to: name one or more of {', '.join(FORMATS)}")
+    convert_run(folder, formats, output, _console())
+
+
 @app.command("list")
 def list_() -> None:
     """List the suites, presets, stacks, variants, models and recipes."""
