@@ -48,6 +48,12 @@ EnvOption = Annotated[
     list[str] | None,
     typer.Option("--env", metavar="NAME=VALUE", help="Hand an environment variable to all arms; may be repeated"),
 ]
+RuleOption = Annotated[
+    str | None, typer.Option(help="The rule for latencies: at-rest or as-it-was; default: the run's own")
+]
+OutputsOption = Annotated[
+    list[Path] | None, typer.Option(metavar="FILE", help="Write this file, in the format of its suffix; repeatable")
+]
 # Options of `train` and `tune`.
 RecipeOption = Annotated[str, typer.Option(help="The name of a recipe, or the path of a recipe file")]
 TrainStackOption = Annotated[str, typer.Option("--stack", help="The stack to train on")]
@@ -125,9 +131,7 @@ def run(
 @app.command()
 def report(
     folder: Annotated[Path, typer.Argument(help="The folder of a run")] = RESULTS / "latest",
-    rule: Annotated[
-        str | None, typer.Option(help="The rule for latencies: at-rest or as-it-was; default: the run's own")
-    ] = None,
+    rule: RuleOption = None,
 ) -> None:
     """Write the report of an earlier run again, from its journal."""
     console = _console("reading the run")
@@ -154,6 +158,68 @@ def withdraw(
     from bench.commands.integrity import withdraw_run
 
     raise typer.Exit(withdraw_run(folder, why, _console()))
+
+
+@app.command()
+def compare(
+    runs: Annotated[
+        list[Path], typer.Argument(help="The folders of two or more runs; all are compared with the first")
+    ],
+    fail_if_slower: Annotated[
+        str | None,
+        typer.Option(metavar="PERCENT", help="Exit with 1 if an arm is slower by more than this, such as 5%"),
+    ] = None,
+    output: OutputsOption = None,
+    github: Annotated[bool, typer.Option("--github", help="Print annotations and write the summary of a job")] = False,  # noqa: FBT002 - an option
+    rule: RuleOption = None,
+) -> None:
+    """Compare runs: how much faster or slower each arm became, with intervals and verdicts."""
+    from bench.analysis.latency import find_rule
+    from bench.commands.compare import CompareOptions, compare_recorded, slowdown
+
+    options = CompareOptions(
+        runs=tuple(runs),
+        threshold=None if fail_if_slower is None else slowdown(fail_if_slower),
+        outputs=tuple(output or ()),
+        github=github,
+        rule=find_rule(rule) if rule else None,
+    )
+    raise typer.Exit(compare_recorded(options, _console()))
+
+
+@app.command()
+def history(
+    runs: Annotated[list[Path] | None, typer.Argument(help="The folders of runs; default: all in the results")] = None,
+    results: ResultsOption = RESULTS,
+    output: OutputsOption = None,
+    rule: RuleOption = None,
+) -> None:
+    """Show speedups over many runs, and from which run on they changed."""
+    from bench.analysis.latency import find_rule
+    from bench.commands.compare import show_history
+
+    chosen = find_rule(rule) if rule else None
+    show_history(tuple(runs or ()), results, tuple(output or ()), chosen, _console())
+
+
+@app.command()
+def convert(
+    folder: Annotated[Path, typer.Argument(help="The folder of a run")] = RESULTS / "latest",
+    to: Annotated[
+        str,
+        typer.Option(
+            metavar="FORMAT[,FORMAT...]",
+            help="pyperf, pytest-benchmark, github-action-benchmark, bencher, latex, trace or parquet",
+        ),
+    ] = "",
+    output: Annotated[Path | None, typer.Option(help="The folder to write to; default: `exports` in the run's")] = None,
+) -> None:
+    """Write a run in the formats of other tools."""
+    from bench.commands.convert import FORMATS, convert_run
+
+    if not (formats := _names("--to", to)):
+        raise UserError(f"--to: name one or more of {', '.join(FORMATS)}")
+    convert_run(folder, formats, output, _console())
 
 
 @app.command("list")

@@ -10,7 +10,7 @@ FRAMEWORKS = {"torch", "intel_extension_for_pytorch", "tensorflow", "intel_exten
 ORCHESTRATOR = [
     "bench.cli", "bench.commands.run", "bench.commands.train", "bench.engine.run", "bench.analysis.speedups",
     "bench.training.train", "bench.report.sections", "bench.report.plots", "bench.report.tables",
-    "bench.report.run_report",
+    "bench.report.run_report", "bench.commands.compare",
 ]  # fmt: skip
 
 

@@ -328,6 +328,10 @@ class Run:
             for (arm, case), turns in self.turns.items()
         }
 
+    def turn_latencies_ns(self, arm: Arm, case: Case) -> dict[tuple[int, int], float]:
+        """Return the time per batch or epoch by block and round, as the machine was."""
+        return self._latencies.get((arm.id, case.id), {})
+
     @cached_property
     def _windows(self) -> dict[str, dict[int, BlockLatencies]]:
         """Return the windows of all arms by case and block; only cases of latency have any."""

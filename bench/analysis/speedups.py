@@ -155,6 +155,19 @@ def arm_faults(run: Run, arm: Arm, case: Case) -> list[str]:
     return [f"{arm.label}: {fault}" for fault in faults if fault]
 
 
+def arm_trouble(run: Run, arm: Arm, case: Case) -> Verdict | None:
+    """Return the verdict on an arm that has no valid times of a case, or None. An A/A arm is judged as its original."""
+    status = arm_status(run, arm, case)
+    if status.word != "measured":
+        return Verdict(SKIPPED if status.word == "skipped" else FAILED, status.reason)
+    if case.scenario == TRAINING:
+        rows = (row for row in speedups(run) if (row.pair.arm, row.pair.case) == (arm.original, case))
+        faults = [row.verdict.reason for row in rows if row.verdict.word == WITHHELD]
+    else:
+        faults = arm_faults(run, arm, case)
+    return Verdict(WITHHELD, "; ".join(faults)) if faults else None
+
+
 def accuracy_fault(run: Run, arm: Arm, case: Case) -> str | None:
     """Return why an arm's accuracy is too low compared with fp32's, or None; random weights have none to compare."""
     proof, reference = run.full_proof(arm, case), run.references.get(case.model)

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import combinations_with_replacement
-from statistics import fmean, median
+from statistics import fmean, median, variance
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -111,6 +111,86 @@ def wilcoxon_p(values: Sequence[float]) -> float:
     if not any(values):
         return 1.0
     return float(wilcoxon(values, method="exact" if _untied(values) else "approx").pvalue)
+
+
+def shift(before: Sequence[float], after: Sequence[float]) -> float:
+    """Return the median of all differences after - before (Hodges & Lehmann 1963)."""
+    return median(_differences(before, after))
+
+
+def _differences(before: Sequence[float], after: Sequence[float]) -> list[float]:
+    return sorted(later - earlier for later in after for earlier in before)
+
+
+@cache
+def rank_sum_counts(m: int, n: int) -> tuple[int, ...]:
+    """Return by value of Mann and Whitney's U, 0..mn, how many of the (m + n choose m) orders of values give it.
+
+    They are the coefficients of the product over i = 1..m of (1 - q^(n + i)) / (1 - q^i).
+    """
+    counts = [1] + [0] * (m * n)
+    for i in range(1, m + 1):
+        for power in range(m * n, n + i - 1, -1):
+            counts[power] -= counts[power - n - i]
+        for power in range(i, m * n + 1):
+            counts[power] += counts[power - i]
+    return tuple(counts)
+
+
+def rank_sum_interval(before: Sequence[float], after: Sequence[float], confidence: float) -> Interval | None:
+    """Return the exact distribution-free interval of the shift between two independent samples.
+
+    With U the statistic of Mann and Whitney and k the largest integer with P(U < k) <= (1 - confidence) / 2, it runs
+    from the k-th smallest to the k-th largest difference (Hollander, Wolfe & Chicken 2014, 4.3). None when there are
+    too few values for it.
+    """
+    k = _largest_tail(rank_sum_counts(len(before), len(after)), (1 - confidence) / 2)
+    differences = _differences(before, after)
+    return Interval(differences[k - 1], differences[-k]) if k else None
+
+
+def rank_sum_p(before: Sequence[float], after: Sequence[float], margin: float = 0.0) -> float:
+    """Return the exact one-sided p value of Mann and Whitney's test of `after` against being above before - margin.
+
+    A difference of nought counts as being above: the test errs on the side of no decrease.
+    """
+    statistic = sum(later >= earlier - margin for later in after for earlier in before)
+    counts = rank_sum_counts(len(before), len(after))
+    return sum(counts[: statistic + 1]) / sum(counts)
+
+
+@dataclass(frozen=True)
+class ErrorOfShift:
+    """The standard error of the shift between two samples, with the degrees of freedom of Student's distribution."""
+
+    error: float
+    freedom: float
+
+    def half_width(self, confidence: float) -> float:
+        from scipy import stats
+
+        return float(stats.t.ppf((1 + confidence) / 2, self.freedom)) * self.error
+
+    def p_below(self, value: float) -> float:
+        """Return the chance of such a low value, or a lower one, around zero."""
+        from scipy import stats
+
+        return float(stats.t.cdf(value / self.error, self.freedom)) if self.error else float(value >= 0)
+
+
+def error_of_shift(
+    before: Sequence[float], after: Sequence[float], common_variance: float = 0.0, common_freedom: float = math.inf
+) -> ErrorOfShift:
+    """Return Welch's error of the shift between two samples of at least two values, of unequal variances.
+
+    `common_variance` is that of an effect which all values of a sample share, for both samples together; it is an
+    estimate with `common_freedom` degrees of freedom. Those of the sum follow Satterthwaite (1946).
+    """
+    parts = [(variance(sample) / len(sample), len(sample) - 1.0) for sample in (before, after)]
+    parts.append((common_variance, common_freedom))
+    total = sum(square for square, _ in parts)
+    doubt = sum(square**2 / freedom for square, freedom in parts)
+    return ErrorOfShift(math.sqrt(total), total**2 / doubt if doubt else math.inf)
 
 
 def student_interval(values: Sequence[float], confidence: float) -> Interval:

@@ -122,6 +122,20 @@ def shared_folder(results: Path, name: str, *foreign: str) -> Path:
     return folder
 
 
+@contextmanager
+def refusing_damage(*folders: Path) -> Iterator[None]:
+    """Raise UserError for what goes wrong with the figures of a run that others measured, or changed."""
+    from jinja2 import TemplateError
+
+    try:
+        yield
+    except UserError:
+        raise
+    except (KeyError, TypeError, AttributeError, IndexError, ArithmeticError, ValueError, TemplateError) as error:
+        names, verb = ", ".join(map(str, folders)), "this run is" if len(folders) == 1 else "one of these runs is"
+        raise UserError(f"{names}: {verb} damaged ({type(error).__name__}: {error})") from error
+
+
 def _not_writable(folder: Path, error: OSError) -> UserError:
     what = f"{folder}: can't be made ({error.strerror})"
     return UserError(f"{what}; {remedy_of(error)}, or name a writable folder with --results")

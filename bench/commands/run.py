@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backends.registry import stacks
-from bench.commands.folders import default_run_name, kept_records, link_latest, run_folder, unfinished_run
+from bench.commands.folders import (
+    default_run_name,
+    kept_records,
+    link_latest,
+    refusing_damage,
+    run_folder,
+    unfinished_run,
+)
 from bench.commands.origin import origin_of_now
 from bench.journal import read_journal
 from bench.machine.facts import usable_cores
@@ -107,10 +114,10 @@ def measure(
     `is_latest` lets results/latest point to it.
     """
     from bench.cache import require_writable
-    from bench.commands.lock import only_measurement
     from bench.console import say, steps
     from bench.engine.run import measure_run, total_weights
     from bench.engine.workers import timeout_factor
+    from bench.lock import only_measurement
     from bench.machine.diagnosis import disturbances
     from bench.report.run_report import opening, write_report
     from models.data import load
@@ -151,13 +158,7 @@ def report_run(folder: Path, rule: Rule | None, console: Console) -> int:
 
     `rule` replaces the run's own rule for latencies.
     """
-    from jinja2 import TemplateError
-
     from bench.report.run_report import write_report
 
-    try:
+    with refusing_damage(folder):
         return write_report(folder, console, rule)
-    except UserError:
-        raise
-    except (KeyError, TypeError, AttributeError, IndexError, ArithmeticError, ValueError, TemplateError) as error:
-        raise UserError(f"{folder}: this run is damaged ({type(error).__name__}: {error})") from error

@@ -9,11 +9,16 @@ from scipy import stats as scipy_stats
 
 from bench.analysis.stats import (
     Interval,
+    error_of_shift,
     further_blocks,
     hodges_lehmann,
     holm,
     mcnemar_p,
     percentile,
+    rank_sum_counts,
+    rank_sum_interval,
+    rank_sum_p,
+    shift,
     sign_interval,
     signed_rank_counts,
     trimmed_mean,
@@ -146,3 +151,55 @@ def test_a_trimmed_mean_leaves_out_a_tenth_at_each_end_and_at_least_one(values, 
 @given(st.lists(st.floats(1, 1e9), min_size=10, max_size=200).filter(lambda values: len(values) % 10 == 0))
 def test_a_trimmed_mean_is_that_of_scipy(values) -> None:
     assert trimmed_mean(values) == pytest.approx(float(scipy_stats.trim_mean(values, 0.1)))
+
+
+@pytest.mark.parametrize(("m", "n"), [(1, 1), (2, 3), (4, 4), (5, 2)])
+def test_rank_sum_counts_equal_brute_force(m: int, n: int) -> None:
+    statistics = [
+        sum(one > other for one in ranks for other in set(range(m + n)) - set(ranks))
+        for ranks in combinations(range(m + n), n)
+    ]
+    assert rank_sum_counts(m, n) == tuple(np.bincount(statistics, minlength=m * n + 1))
+
+
+def test_the_shift_by_hand() -> None:
+    assert shift([1, 2], [4, 8, 9]) == 6.5
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_rank_sum_interval_holds_exactly_the_shifts_that_the_test_does_not_reject(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    before, after = list(random.normal(0, 0.05, 12)), list(random.normal(0.02, 0.08, 9))
+    interval = rank_sum_interval(before, after, 0.95)
+    for value, inside in ((interval.low - 1e-9, False), (interval.low + 1e-9, True),
+                          (interval.high - 1e-9, True), (interval.high + 1e-9, False)):  # fmt: skip
+        moved = [later - value for later in after]
+        assert bool(scipy_stats.mannwhitneyu(moved, before, method="exact").pvalue > 0.05) is inside
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_rank_sum_and_welch_equal_scipy(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    before, after = list(random.normal(0, 1, 11)), list(random.normal(-0.5, 2, 7))
+    moved = [value + 0.25 for value in after]
+    exact = scipy_stats.mannwhitneyu(moved, before, alternative="less", method="exact").pvalue
+    assert rank_sum_p(before, after, 0.25) == pytest.approx(exact)
+    error = error_of_shift(before, after)
+    low, high = scipy_stats.ttest_ind(after, before, equal_var=False).confidence_interval(0.95)
+    assert error.half_width(0.95) == pytest.approx((high - low) / 2)
+    below = scipy_stats.ttest_ind(after, before, equal_var=False, alternative="less").pvalue
+    assert error.p_below(np.mean(after) - np.mean(before)) == pytest.approx(below)
+
+
+def test_an_effect_that_a_sample_shares_adds_its_variance() -> None:
+    before, after = [0.0, 1.0, 2.0], [5.0, 6.0, 7.0]
+    alone, shared = error_of_shift(before, after), error_of_shift(before, after, 3.0, 5)
+    assert shared.error**2 == pytest.approx(alone.error**2 + 3)
+    # The variance of the effect is 9 times each of the others'.
+    assert shared.freedom == pytest.approx((1 / 3 + 1 / 3 + 3) ** 2 / (1 / 18 + 1 / 18 + 9 / 5))
+    assert error_of_shift([1.0, 1.0], [1.0, 1.0]).p_below(0.0) == 1
+
+
+def test_equal_values_are_no_decrease_and_too_few_have_no_interval() -> None:
+    assert rank_sum_p([0.0] * 9, [0.0] * 9) == 1
+    assert rank_sum_interval([0.1] * 3, [0.2] * 3, 0.95) is None
