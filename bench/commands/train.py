@@ -15,6 +15,7 @@ from bench.console import say
 from bench.journal import write_atomically
 from bench.machine import facts
 from bench.suite.arms import Arm
+from bench.training.cost import cost_of, target_text
 from bench.training.history import MODEL_FILE, TRAINING_SCHEMA, TrainingRecord, is_complete
 from bench.training.model_file import open_model
 from bench.training.train import Job, train_job
@@ -74,6 +75,9 @@ def train_model(options: TrainOptions, output: Path | None, console: Console) ->
     trained = "was trained before" if was_complete else "trained"
     accuracy = f"test accuracy {float(model.metadata['test_accuracy']):.2%} on {job.data.name}"
     say(console, f"{folder / MODEL_FILE}: {trained}, {len(history)} epochs, {accuracy}")
+    target = options.recipe.target
+    reached = "" if target is None else f"; {target_text(target, history)}"
+    say(console, f"{job.threads} threads: {cost_of(history).text}{reached}")
 
 
 def tune_recipe(options: TrainOptions, trials: int, console: Console) -> None:

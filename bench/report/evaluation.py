@@ -12,6 +12,7 @@ from bench.report import training_plots
 from bench.report.document import Column, Document, Paragraph, Plot, Section, table
 from bench.report.text import number, number4, percent
 from bench.report.writers import to_csv, to_html, to_markdown
+from bench.training.cost import cost_of, target_text
 from models.data import CLASSES, SYNTHETIC_WARNING
 
 if TYPE_CHECKING:
@@ -128,15 +129,19 @@ def _training(history: list[Epoch], record: TrainingRecord | None) -> Section | 
         Column("", lambda epoch: epoch.validation_accuracy, "Held-out accuracy", percent),
         Column("", lambda epoch: epoch.validation_loss, "Held-out loss", number4),
         Column("", lambda epoch: epoch.result.wall_ns / 1e9, "Time, s", number),
+        Column("", lambda epoch: epoch.result.cpu_ns / 1e9, "CPU time, s", number),
         Column("", lambda epoch: epoch.result.wait_ns / epoch.result.wall_ns, "Waiting", percent),
     ]
     blocks: list[Element] = []
     if record:
         job = record.job
+        target = job.recipe.target
+        reached = "" if target is None else f" {target_text(target, history).capitalize()}."
         blocks.append(
             Paragraph(
                 f"""{job.recipe.summary}. Trained on {job.stack}/{job.variant} in {job.precision}, seed {job.seed},
-                {job.threads} threads: {len(history)} epochs of {history[-1].result.images} images."""
+                {job.threads} threads: {len(history)} epochs of {history[-1].result.images} images.
+                Cost: {cost_of(history).text}.{reached}"""
             )
         )
     return Section(
