@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from models.recipes import COSINE, PLATEAU
+from models.recipes import COSINE, ONE_CYCLE, PLATEAU
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,9 +23,14 @@ def learning_rates(
 
     A plateau schedule depends on the validation losses of the epochs before it.
     """
+    total = epochs * batches
+    steps = range(epoch * batches, (epoch + 1) * batches)
     if recipe.schedule == COSINE:
-        before, total = epoch * batches, epochs * batches
-        return [recipe.learning_rate * (1 + math.cos(math.pi * (before + step) / total)) / 2 for step in range(batches)]
+        return [recipe.learning_rate * (1 + math.cos(math.pi * step / total)) / 2 for step in steps]
+    if recipe.schedule == ONE_CYCLE:
+        # The middle of each step, so that no step has a rate of zero.
+        progress = [(step + 1 / 2) / total for step in steps]
+        return [recipe.learning_rate * _one_cycle(done, recipe.warmup) for done in progress]
     reductions = 0
     if recipe.schedule == PLATEAU:
         best, waited = math.inf, 0
@@ -34,3 +39,8 @@ def learning_rates(
             if waited == recipe.plateau_patience:
                 waited, reductions = 0, reductions + 1
     return [recipe.learning_rate * recipe.plateau_factor**reductions] * batches
+
+
+def _one_cycle(done: float, warmup: float) -> float:
+    """Return the fraction of the highest learning rate after the fraction `done` of all steps."""
+    return done / warmup if done < warmup else (1 - done) / (1 - warmup)

@@ -12,6 +12,7 @@ from backends.builders import FLOATS, require_evidence
 from backends.protocol import Proof, ProofError, Variant
 from backends.pytorch.framework import profile
 from backends.pytorch.layers import as_nchw, build_module, neutral_weights
+from models.recipes import ADAM
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -71,7 +72,7 @@ class TorchTraining:
         self._forward = self._module
         if builder.variant.compiles:
             self._forward = torch.compile(self._module, dynamic=False, fullgraph=True)
-        self._loss = torch.nn.CrossEntropyLoss()
+        self._loss = torch.nn.CrossEntropyLoss(label_smoothing=spec.recipe.label_smoothing)
         self.begin_epoch(spec.seed)
 
     def begin_epoch(self, seed: int) -> None:
@@ -184,6 +185,7 @@ class TorchTraining:
 def make_optimizer(recipe: Recipe, parameters: Any, *, fused: bool) -> Any:
     import torch
 
-    if recipe.optimizer == "adam":
-        return torch.optim.Adam(parameters, lr=recipe.learning_rate, fused=fused)
-    return torch.optim.SGD(parameters, lr=recipe.learning_rate, momentum=recipe.momentum, fused=fused)
+    common = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay, "fused": fused}
+    if recipe.optimizer == ADAM:
+        return torch.optim.Adam(parameters, **common)
+    return torch.optim.SGD(parameters, momentum=recipe.momentum, nesterov=recipe.nesterov, **common)

@@ -11,8 +11,11 @@ from backends.builders import FLOATS
 from backends.protocol import Proof, ProofError, Variant
 from backends.tensorflow.framework import ONEDNN, precision_of
 from backends.tensorflow.layers import build_model, neutral_weights
+from models.recipes import ADAM
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from backends.protocol import F32, State, TrainingSpec
@@ -52,13 +55,14 @@ TRAINING_BUILDERS = {
 class Momentum:
     """Gradient descent with PyTorch's velocity: v = momentum * v + g, w -= rate * v.
 
-    Keras's velocity includes the rate, which makes it another optimiser as soon as the rate changes.
+    Nesterov's step is w -= rate * (g + momentum * v). Keras's velocity includes the rate, which makes it another
+    optimiser as soon as the rate changes.
     """
 
-    def __init__(self, momentum: float) -> None:
+    def __init__(self, momentum: float, *, nesterov: bool) -> None:
         import tensorflow as tf
 
-        self._momentum, self.learning_rate = momentum, tf.Variable(0.0)
+        self._momentum, self._nesterov, self.learning_rate = momentum, nesterov, tf.Variable(0.0)
         self.variables: list[Any] = []
 
     def build(self, variables: list[Any]) -> None:
@@ -68,10 +72,11 @@ class Momentum:
 
     def apply(self, gradients: list[Any], variables: list[Any]) -> None:
         for index, (gradient, variable) in enumerate(zip(gradients, variables, strict=True)):
-            velocity = gradient
+            direction = gradient
             if self._momentum:
                 velocity = self.variables[index].assign(self._momentum * self.variables[index] + gradient)
-            variable.assign_sub(self.learning_rate * velocity)
+                direction = gradient + self._momentum * velocity if self._nesterov else velocity
+            variable.assign_sub(self.learning_rate * direction)
 
 
 class Adam:
@@ -93,7 +98,23 @@ class Adam:
 
 
 def make_optimizer(recipe: Recipe) -> Adam | Momentum:
-    return Adam() if recipe.optimizer == "adam" else Momentum(recipe.momentum)
+    return Adam() if recipe.optimizer == ADAM else Momentum(recipe.momentum, nesterov=recipe.nesterov)
+
+
+def make_loss(recipe: Recipe) -> Callable[[Any, Any], Any]:
+    """Return the mean cross-entropy of labels and logits."""
+    import tensorflow as tf
+
+    sparse = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    smoothed = tf.keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing)
+
+    def loss(labels: Any, logits: Any) -> Any:
+        # Only the other class smooths labels.
+        if recipe.label_smoothing:
+            return smoothed(tf.one_hot(labels, logits.shape[-1]), logits)
+        return sparse(labels, logits)
+
+    return loss
 
 
 class TensorFlowTraining:
@@ -111,7 +132,7 @@ class TensorFlowTraining:
             for layer in self._model.layers
             if isinstance(layer, tf.keras.layers.Dropout)
         ]
-        self._loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        self._loss = make_loss(spec.recipe)
         self._optimizer = make_optimizer(spec.recipe)
         self._optimizer.build(self._model.trainable_variables)
         self._step = tf.function(self._take_step)
@@ -130,7 +151,10 @@ class TensorFlowTraining:
         # A radius of zero takes a plain step: after a second pass ITEX would round the optimiser's step differently.
         rho = self._spec.recipe.rho
         loss, gradients = self._sharpened(images, labels, rho) if rho else self._gradients(images, labels)
-        self._optimizer.apply(gradients, self._model.trainable_variables)
+        variables, decay = self._model.trainable_variables, self._spec.recipe.weight_decay
+        if decay:
+            gradients = [gradient + decay * variable for gradient, variable in zip(gradients, variables, strict=True)]
+        self._optimizer.apply(gradients, variables)
         return loss
 
     def _gradients(self, images: Any, labels: Any) -> tuple[Any, list[Any]]:

@@ -19,6 +19,7 @@ from bench.report.run_report import say_variables
 from bench.suite.arms import Arm
 from bench.suite.plan import obstacle
 from bench.suite.user_variables import UserVariables
+from bench.training.cost import cost_of, target_text
 from bench.training.history import MODEL_FILE, TRAINING_SCHEMA, TrainingRecord, is_complete
 from bench.training.model_file import open_model
 from bench.training.train import Job, train_job
@@ -86,6 +87,9 @@ def train_model(options: TrainOptions, output: Path | None, console: Console) ->
     trained = "was trained before" if was_complete else "trained"
     accuracy = f"test accuracy {float(model.metadata['test_accuracy']):.2%} on {job.data.name}"
     say(console, f"{folder / MODEL_FILE}: {trained}, {len(history)} epochs, {accuracy}")
+    target = options.recipe.target
+    reached = "" if target is None else f"; {target_text(target, history)}"
+    say(console, f"{job.threads} threads: {cost_of(history).text}{reached}")
 
 
 def tune_recipe(options: TrainOptions, trials: int, console: Console) -> None:

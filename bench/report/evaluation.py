@@ -16,6 +16,7 @@ from bench.report.plots.training_plots import evaluation_plots
 from bench.report.text import number, number4, percent, variable_lines
 from bench.report.writers import to_csv, to_markdown
 from bench.suite.user_variables import usable_instruction_sets
+from bench.training.cost import cost_of, target_text
 from models.data import CLASSES, SYNTHETIC_WARNING
 
 if TYPE_CHECKING:
@@ -155,15 +156,19 @@ def _training(history: list[Epoch], record: TrainingRecord | None) -> Section | 
         Column("", lambda epoch: epoch.validation_accuracy, "Held-out accuracy", percent),
         Column("", lambda epoch: epoch.validation_loss, "Held-out loss", number4),
         Column("", lambda epoch: epoch.result.wall_ns / 1e9, "Time, s", number),
+        Column("", lambda epoch: epoch.result.cpu_ns / 1e9, "CPU time, s", number),
         Column("", lambda epoch: epoch.result.wait_ns / epoch.result.wall_ns, "Waiting", percent),
     ]
     blocks: list[Element] = []
     if record:
         job = record.job
+        target = job.recipe.target
+        reached = "" if target is None else f" {target_text(target, history).capitalize()}."
         blocks.append(
             Paragraph(
                 f"""{job.recipe.summary}. Trained on {job.stack}/{job.variant} in {job.precision}, seed {job.seed},
-                {job.threads} threads: {len(history)} epochs of {history[-1].result.images} images."""
+                {job.threads} threads: {len(history)} epochs of {history[-1].result.images} images.
+                Cost: {cost_of(history).text}.{reached}"""
             )
         )
     return Section(

@@ -58,7 +58,8 @@ class TrainingRecord:
 class Epoch:
     """One epoch: the first step's learning rate, the timed part, and the evaluations after it.
 
-    The validation results are None if no images are held out.
+    The validation results are None if no images are held out. The first epoch of a process has what its start took:
+    CPU time and wall time until the training was built. Other epochs have zero.
     """
 
     epoch: int
@@ -68,6 +69,8 @@ class Epoch:
     test_loss: float
     validation_accuracy: float | None
     validation_loss: float | None
+    start_cpu_ns: int = 0
+    start_wall_ns: int = 0
 
 
 def is_complete(folder: Path) -> bool:

@@ -8,6 +8,7 @@ from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.clock import cpu_ns_of, now_ns
 from bench.codec import CodecError
 from bench.console import duration, steps
 from bench.engine.build import BUILD_TIMEOUT_S, EPOCH_TIMEOUT_S
@@ -112,8 +113,9 @@ def train_job(job: Job, folder: Path, record: TrainingRecord, console: Console) 
             proof = prove_training(job, environment, Path(scratch))
             if not history:
                 write_training(folder, replace(record, proof=proof))
+            begin_ns = now_ns()
             with start_worker(job, environment, Path(scratch)) as worker:
-                _train_epochs(job, folder, Path(scratch), worker.wait_until_ready(), history, console)
+                _train_epochs(job, folder, Path(scratch), worker.wait_until_ready(), begin_ns, history, console)
         except WorkerError as error:
             kept = f"; {len(history)} epochs are kept in {folder}" if history else ""
             raise UserError(f"training {job.recipe.name} on {job.stack.name} failed: {error}{kept}") from error
@@ -185,9 +187,18 @@ def evaluation_of(part: str, scratch: Path) -> Evaluate:
 
 
 def _train_epochs(
-    job: Job, folder: Path, scratch: Path, worker: Worker, history: list[Epoch], console: Console
+    job: Job,
+    folder: Path,
+    scratch: Path,
+    worker: Worker,
+    begin_ns: int,
+    history: list[Epoch],
+    console: Console,
 ) -> None:
-    """Append the remaining epochs to `history`, each after its checkpoint is written."""
+    """Append the remaining epochs to `history`, each after its checkpoint is written.
+
+    The worker was started at `begin_ns`.
+    """
     if history:
         arrays = load_arrays(folder / CHECKPOINT_FILE)
         open_training(worker, job, _part(arrays, "weights"), scratch)
@@ -196,6 +207,7 @@ def _train_epochs(
         worker.request(RestoreOptimizer(str(state)), BUILD_TIMEOUT_S)
     else:
         open_training(worker, job, initial_weights(job.network, job.seed, job.recipe.initial), scratch)
+    start_cpu_ns, start_wall_ns = cpu_ns_of(worker.pid), now_ns() - begin_ns
     images = len(split(job.data, job.recipe.validation).train[1])
     batches = ceil(images / job.recipe.batch_size)
     with steps(console, {"": job.epochs - len(history)}) as progress:
@@ -214,7 +226,10 @@ def _train_epochs(
                 test_loss=test.loss,
                 validation_accuracy=held_out.accuracy if held_out else None,
                 validation_loss=held_out.loss if held_out else None,
+                start_cpu_ns=start_cpu_ns,
+                start_wall_ns=start_wall_ns,
             )
+            start_cpu_ns = start_wall_ns = 0
             _save_checkpoint(job, folder, scratch, worker, [*history, epoch])
             history.append(epoch)
             validation = f", validation {held_out.accuracy:.2%}" if held_out else ""

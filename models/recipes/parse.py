@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from models.errors import UserError, unknown
-from models.recipes import CONSTANT, COSINE, OPTIMIZERS, PLATEAU, RECIPES, Augmentation, Recipe
+from models.recipes import CONSTANT, COSINE, ONE_CYCLE, OPTIMIZERS, PLATEAU, RECIPES, SGD, Augmentation, Recipe
 from models.recipes.toml_file import TomlFile, read_toml
 from models.weights import INITIAL
 from models.zoo import NETWORKS
@@ -49,6 +49,8 @@ def load_recipe(name: str, changes: str = "") -> Recipe:
     ):
         if is_used and not recipe.validation:
             raise file.error(key, f"{text} needs a validation loss: set validation to the fraction to hold out")
+    if recipe.nesterov and not (recipe.optimizer == SGD and recipe.momentum):
+        raise file.error("nesterov", f'nesterov = true needs optimizer = "{SGD}" and a momentum above 0')
     return recipe
 
 
@@ -104,6 +106,7 @@ def _one_of(*names: str) -> Rule:
 
 
 TEXT = (lambda value: isinstance(value, str) and bool(value.strip()), "a text")
+BOOLEAN = (lambda value: isinstance(value, bool), "true, false")
 RULES: dict[str, Rule] = {
     "name": TEXT,
     "summary": TEXT,
@@ -114,18 +117,23 @@ RULES: dict[str, Rule] = {
     "learning_rate": _number(0, 100),
     "initial": _one_of(*INITIAL),
     "momentum": _number(0, 0.9999),
+    "nesterov": BOOLEAN,
+    "weight_decay": _number(0, 1),
+    "label_smoothing": _number(0, 0.9999),
     "rho": _number(0, 100),
-    "schedule": _one_of(CONSTANT, COSINE, PLATEAU),
+    "schedule": _one_of(CONSTANT, COSINE, ONE_CYCLE, PLATEAU),
+    "warmup": _number(0, 0.9999),
     "plateau_patience": _number(1, MAX_EPOCHS, int),
     "plateau_factor": _number(0, 0.9999),
     "validation": _number(0, 0.9),
     "patience": _number(0, MAX_EPOCHS, int),
+    "target": _number(0, 1),
     "rotation": _number(0, 180),
     "shift": _number(0, 1),
     "shear": _number(0, 80),
     "zoom": _number(0, 0.9),
     "share": _number(0, 1),
-    "flip": (lambda value: isinstance(value, bool), "true, false"),
+    "flip": BOOLEAN,
 }
 
 

@@ -22,13 +22,19 @@ Backward: TypeAlias = "Callable[[F64], tuple[F64, tuple[F64, ...]]]"
 
 
 def sgd_step(
-    network: Network, weights: Weights, images: NDArray[np.float32], labels: NDArray[np.int64], learning_rate: float
+    network: Network,
+    weights: Weights,
+    images: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    learning_rate: float,
+    *,
+    label_smoothing: float = 0.0,
 ) -> tuple[float, Weights]:
     """Return the mean cross-entropy of a batch and the weights after one step: w - learning_rate * gradient.
 
     Raises SpecError for a network with dropout, because no two stacks drop the same units.
     """
-    loss, gradients, moved = _descend(network, _exact(weights), images, labels)
+    loss, gradients, moved = _descend(network, _exact(weights), images, labels, label_smoothing)
     return loss, _stepped(weights, gradients, moved, learning_rate)
 
 
@@ -64,7 +70,11 @@ def _stepped(weights: Weights, gradients: dict[str, F64], moved: dict[str, F64],
 
 
 def _descend(
-    network: Network, weights: dict[str, F64], images: NDArray[np.float32], labels: NDArray[np.int64]
+    network: Network,
+    weights: dict[str, F64],
+    images: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    label_smoothing: float = 0.0,
 ) -> tuple[float, dict[str, F64], dict[str, F64]]:
     """Return the loss of a batch, the gradients of the trained parameters, and the updated running statistics."""
     tensor = images.astype(np.float64)
@@ -77,7 +87,7 @@ def _descend(
             moved |= zip(names[2:], _moved(placed.layer, tensor, *parameters[2:]), strict=True)
         tensor, backward = _apply(placed.layer, tensor, parameters)
         tape.append((names, backward))
-    loss, gradient = _cross_entropy(tensor, labels)
+    loss, gradient = _cross_entropy(tensor, labels, label_smoothing)
     gradients = dict[str, F64]()
     for names, backward in reversed(tape):
         gradient, of_parameters = backward(gradient)
@@ -85,14 +95,14 @@ def _descend(
     return loss, gradients, moved
 
 
-def _cross_entropy(logits: F64, labels: NDArray[np.int64]) -> tuple[float, F64]:
-    """Return the mean of -log softmax at the labels, and its gradient."""
+def _cross_entropy(logits: F64, labels: NDArray[np.int64], label_smoothing: float) -> tuple[float, F64]:
+    """Return the mean cross-entropy with smoothed labels (Szegedy et al. 2016, section 7), and its gradient."""
     shifted = logits - logits.max(axis=1, keepdims=True)
-    softmax = np.exp(shifted) / np.exp(shifted).sum(axis=1, keepdims=True)
-    rows = np.arange(len(labels))
-    loss = float(-np.log(softmax[rows, labels]).mean())
-    softmax[rows, labels] -= 1
-    return loss, softmax / len(labels)
+    log_softmax = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    classes = logits.shape[1]
+    target = (1 - label_smoothing) * np.eye(classes)[labels] + label_smoothing / classes
+    loss = float(-(target * log_softmax).sum(axis=1).mean())
+    return loss, (np.exp(log_softmax) - target) / len(labels)
 
 
 def _apply(layer: Layer, tensor: F64, parameters: list[F64]) -> tuple[F64, Backward]:

@@ -50,6 +50,19 @@ def _moved(array, index, step):
     return copy
 
 
+def test_smoothed_labels_are_spread_over_all_classes() -> None:
+    """Loss and gradient are linear in the target: a part of it counts for the label, the rest for all classes alike."""
+
+    def step(labels, label_smoothing=0.0):
+        loss, after = gradient.sgd_step(SMALL, before, IMAGES, labels, 1.0, label_smoothing=label_smoothing)
+        return np.append(after["dense2.bias"], loss)
+
+    before = weights()
+    of_classes = [step(np.full(len(LABELS), label)) for label in range(4)]
+    expected = 0.7 * step(LABELS) + 0.3 * np.mean(of_classes, axis=0)
+    np.testing.assert_allclose(step(LABELS, label_smoothing=0.3), expected, rtol=1e-5)
+
+
 def test_the_running_statistics_move_towards_those_of_the_batch() -> None:
     """The variance of the batch is divided by n - 1, as PyTorch and TensorFlow's operator for images do."""
     _, after = gradient.sgd_step(SMALL, before := weights(), IMAGES, LABELS, 0.1)

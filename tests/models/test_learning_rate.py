@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from models.learning_rate import learning_rates
@@ -14,6 +15,16 @@ def test_a_cosine_schedule_falls_from_the_initial_rate_to_zero_over_all_epochs()
     assert rates[6] == pytest.approx(ADAM.learning_rate / 2)
     assert rates == sorted(rates, reverse=True)
     assert 0 < rates[-1] < 0.05 * ADAM.learning_rate
+
+
+@pytest.mark.parametrize("warmup", [0.0, 0.25])
+def test_a_one_cycle_schedule_rises_and_falls_linearly_over_all_epochs(warmup) -> None:
+    """Each step has the rate of its middle, so that none has a rate of zero."""
+    recipe = replace(ADAM, schedule="one-cycle", warmup=warmup, learning_rate=1.0)
+    rates = [rate for epoch in range(3) for rate in learning_rates(recipe, 3, 8, epoch)]
+    middles = [(step + 0.5) / 24 for step in range(24)]
+    assert rates == pytest.approx(np.interp(middles, [0, warmup, 1], [0 if warmup else 1, 1, 0]))
+    assert min(rates) > 0
 
 
 def test_a_constant_schedule_keeps_the_rate() -> None:

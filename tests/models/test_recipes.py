@@ -25,7 +25,7 @@ def write(tmp_path, text):
 
 
 def test_every_published_recipe_names_a_network_of_the_zoo() -> None:
-    assert recipe_names() == ["adam", "bn", "sam", "small", "vgg"]
+    assert recipe_names() == ["adam", "bn", "fast", "sam", "small", "vgg"]
     for name in recipe_names():
         recipe = load_recipe(name)
         assert recipe.name == name
@@ -45,7 +45,7 @@ def test_recipes_have_the_published_settings() -> None:
     assert all(vars(load_recipe("bn").augmentation).values())
 
 
-@pytest.mark.parametrize("name", ["adam", "bn", "sam", "small", "vgg"])
+@pytest.mark.parametrize("name", ["adam", "bn", "fast", "sam", "small", "vgg"])
 def test_a_written_recipe_is_read_back_unchanged(tmp_path, name) -> None:
     assert load_recipe(write(tmp_path, to_toml(load_recipe(name), "a comment"))) == load_recipe(name)
 
@@ -68,6 +68,10 @@ def test_a_written_text_with_special_characters_is_read_back_unchanged(tmp_path)
     (lambda text: text + "patience = 2\n", "line 8: patience needs a validation loss: set validation"),
     (lambda text: text + 'schedule = "plateau"\n', 'line 8: schedule = "plateau" needs a validation loss'),
     (lambda text: text + "rho = -1\n", "line 8: rho is -1; allowed: numbers from 0 to 100"),
+    (lambda text: text + "nesterov = true\n", 'line 8: nesterov = true needs optimizer = "sgd" and a momentum above 0'),
+    (lambda text: text + "nesterov = 1\n", "line 8: nesterov is 1; allowed: true, false"),
+    (lambda text: text + "warmup = 1\n", "line 8: warmup is 1; allowed: numbers from 0 to 0.9999"),
+    (lambda text: text + "target = 91\n", "line 8: target is 91; allowed: numbers from 0 to 1"),
     (lambda text: text + "[", "not TOML"),
 ])  # fmt: skip
 def test_an_invalid_value_is_refused_with_its_line(tmp_path, change, message) -> None:

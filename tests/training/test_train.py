@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from bench.codec import encode
+from bench.training.cost import cost_of
 from bench.training.history import read_history, read_training
 from models.weights import load_weights, read_metadata
 from models.zoo import CNN_SMALL
@@ -19,6 +20,7 @@ epochs = 3
 batch_size = 8192
 optimizer = "sgd"
 learning_rate = 0.1
+target = 0.99
 """
 TRAIN = ("train", "--recipe", "./own.toml", "--stack", "toy", "--data", "synthetic", "--threads", "1")
 
@@ -52,6 +54,9 @@ def test_a_training_writes_its_model_history_tables_and_reports(own, tmp_path) -
     assert [epoch.epoch for epoch in history] == [1, 2, 3]
     assert all(epoch.result.images == 60_000 and epoch.result.wall_ns > epoch.result.wait_ns >= 0 for epoch in history)
     assert len({epoch.result.digest for epoch in history}) == 3
+    assert [epoch.start_cpu_ns > 0 and epoch.start_wall_ns > 0 for epoch in history] == [True, False, False]
+    assert f"1 threads: {cost_of(history).text}; target 99.00% missed" in done.stdout.replace("\n", " ")
+    assert f"Cost: {cost_of(history).text}. Target 99.00% missed." in (folder / "report.md").read_text()
     assert "SYNTHETIC DATA" in (folder / "report.md").read_text()
     with (folder / "confusion.csv").open() as stream:
         assert sum(int(row["images"]) for row in csv.DictReader(stream)) == 10_000
