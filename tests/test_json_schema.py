@@ -1,0 +1,59 @@
+"""The JSON Schemas describe what is written, and say no to what is not read."""
+
+import json
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from bench.run_info import SCHEMA
+from conftest import ROOT
+from tests.json_schema import FOLDER, schemas
+
+RUNS = sorted(path.parent for path in (ROOT / "results").glob("*/run.json"))
+
+
+def validator(name) -> Draft202012Validator:
+    schema = json.loads((FOLDER / f"{name}-{SCHEMA}.schema.json").read_text())
+    Draft202012Validator.check_schema(schema)
+    return Draft202012Validator(schema)
+
+
+def journal_lines(folder) -> list[dict]:
+    """Return the lines of a journal with a few of their samples: the reader checks all of them, and much faster."""
+    lines = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
+    return [line | ({"samples_ns": line["samples_ns"][:3]} if "samples_ns" in line else {}) for line in lines]
+
+
+def test_the_committed_schemas_are_those_of_the_code() -> None:
+    """To mend this, run `python -m tests.json_schema`."""
+    assert {path.name: path.read_text() for path in FOLDER.glob(f"*-{SCHEMA}.schema.json")} == schemas()
+
+
+@pytest.mark.parametrize("folder", RUNS, ids=lambda folder: folder.name)
+def test_the_committed_runs_are_valid(folder) -> None:
+    validator("run").validate(json.loads((folder / "run.json").read_text()))
+    journal = validator("journal")
+    for line in journal_lines(folder):
+        journal.validate(line)
+
+
+@pytest.mark.parametrize("damage", ["schema", "seed", "arms", "threads"])
+def test_a_run_with_a_missing_or_wrong_field_is_invalid(damage) -> None:
+    content = json.loads((ROOT / "results" / "reference" / "run.json").read_text())
+    run = validator("run")
+    assert run.is_valid(content)
+    assert not run.is_valid({key: value for key, value in content.items() if key != damage})
+    assert not run.is_valid(content | {damage: "wrong"})
+
+
+def test_each_kind_of_record_is_refused_with_another_key_or_without_one_of_its_own() -> None:
+    journal = validator("journal")
+    first_of_kind = {}
+    for line in journal_lines(ROOT / "results" / "reference"):
+        first_of_kind.setdefault(line["kind"], line)
+    assert len(first_of_kind) > 8
+    for line in first_of_kind.values():
+        key = next(key for key in line if key != "kind")
+        assert not journal.is_valid(line | {"more": 1})
+        assert not journal.is_valid({name: value for name, value in line.items() if name != key})
+    assert not journal.is_valid({"kind": "unheard-of"})
