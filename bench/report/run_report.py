@@ -12,6 +12,7 @@ from bench.analysis.speedups import speedups
 from bench.analysis.training import trained_arms
 from bench.console import say
 from bench.journal import write_pages
+from bench.report.answer import answer_sentence
 from bench.report.arm_table import arm_columns, arm_rows
 from bench.report.document import brief_table
 from bench.report.page.html import plot_files, to_html
@@ -25,7 +26,7 @@ from bench.report.tables import (
     tradeoff_columns,
     trained_columns,
 )
-from bench.report.text import attribution_sentence, case_title, doubts, headline, problems, version_list
+from bench.report.text import case_title, doubts, problems, version_list
 from bench.report.writers import print_table, to_csv, to_markdown
 from bench.suite.environments import version_differences
 from models.data import SYNTHETIC_WARNING
@@ -79,7 +80,7 @@ def opening(plan: Plan, data: DataSet, advice: Sequence[str], console: Console) 
 
 
 def closing(run: Run, console: Console) -> None:
-    """Show the verdicts of each case, what went wrong, and where the report lies."""
+    """Show the verdicts of each case, what went wrong, the answer, and where the report lies."""
     for case in run.cases:
         rows = [row for row in speedups(run) if row.pair.case == case]
         verdicts = brief_table(
@@ -90,15 +91,11 @@ def closing(run: Run, console: Console) -> None:
         )
         print_table(verdicts, console)
         console.print()
-    for row in speedups(run):
-        if row.primary:
-            say(console, headline(run, row), "bold")
-    for ladder in attributions(run):
-        say(console, attribution_sentence(ladder))
     for line in [*doubts(run), *problems(run)]:
         say(console, line, "yellow")
     if run.data == "synthetic":
         say(console, SYNTHETIC_WARNING, "bold yellow")
+    say(console, answer_sentence(run), "bold")
     say(console, f"report: {run.folder / 'report.html'}")
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from bench.analysis import gates
 from bench.analysis.speedups import (
-    baselines_not_measured,
     changed_by_rest,
     failed,
     failed_aa_checks,
@@ -22,7 +20,6 @@ if TYPE_CHECKING:
     from bench.analysis.attribution import Attribution
     from bench.analysis.gates import Estimate
     from bench.analysis.run import Run
-    from bench.analysis.speedups import Speedup
     from bench.analysis.stats import Interval
     from bench.suite.arms import Case
 
@@ -82,31 +79,6 @@ def ratio(estimate: Estimate | None) -> str:
 def case_title(run: Run, case: Case) -> str:
     """Return the title of a case's tables, which says so if the data is synthetic."""
     return case.label + (" [SYNTHETIC DATA]" if run.data == "synthetic" else "")
-
-
-def headline(run: Run, row: Speedup) -> str:
-    """Return the sentence that answers the user's question for one Intel stack."""
-    arm, baseline = row.pair.arm.label, row.pair.baseline.label
-    scope = [row.pair.case.label, row.pair.arm.precision]
-    where = ", ".join(scope)
-    if unmeasured := baselines_not_measured(run, row.pair):
-        where += f"; not measured: {', '.join(unmeasured)}"
-    where += "; this machine, this run" + ("; UNMATCHED environments" if row.matched is False else "")
-    size = "no ratio"
-    if row.speedup:
-        level = f"{(run.preset.confidence or 0) * 100:g} %"
-        size = f"{row.speedup:.3f}x" + (f", {level} interval {interval_text(row.interval)}" if row.interval else "")
-    match row.verdict.word:
-        case gates.FASTER:
-            return f"{arm} is faster than {baseline}: {size} ({where})."
-        case gates.SLOWER:
-            return f"{arm} is slower than {baseline}: {size} ({where})."
-        case gates.EQUIVALENT:
-            return f"{arm} is as fast as {baseline} to within 2 %: {size} ({where})."
-        case gates.WITHHELD:
-            return f"{arm} compared with {baseline}: withheld; {row.verdict.reason} ({where})."
-        case word:
-            return f"{arm} compared with {baseline}: {word.lower()}, {size}; {row.verdict.reason} ({where})."
 
 
 def attribution_sentence(ladder: Attribution) -> str:
