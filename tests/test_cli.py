@@ -167,9 +167,10 @@ def test_synthetic_data_is_warned_of_everywhere(measured) -> None:
 
 def test_the_page_is_self_contained_and_escapes_its_content(measured) -> None:
     page = (measured[0] / "report.html").read_text()
-    assert "<script" not in page
+    assert page.count("<script") == 1
     assert "&lt;script&gt;alert(1)" in page
-    assert page.count("<svg") == len(list((measured[0] / "plots").glob("*.svg"))) == 6
+    plots = list((measured[0] / "plots").glob("*.svg"))
+    assert page.count('class="wide"') == page.count('class="narrow"') == len(plots) > 6
     assert not re.search(r'(src|href)="(?!#)', page)
     assert not re.search(r"@import|url\((?!#)", page)
 
@@ -355,7 +356,7 @@ def test_a_stack_without_its_baseline_gets_absolute_times_and_no_speedup(tmp_pat
     options = ["--preset", "smoke", "--data", "synthetic", "--name", "r", "--stack", "toy"]
     done = run_bench(tmp_path, "run", "--suite", "./toys.toml", *options)
     assert done.returncode == 0, done.stderr
-    assert "there is no speedup to report" in (tmp_path / "results/r/report.md").read_text()
+    assert "there are only absolute times" in (tmp_path / "results/r/report.md").read_text()
     assert float(rows(tmp_path / "results" / "r", "arms.csv")["good"]["latency_us"]) > 0
 
 

@@ -50,7 +50,7 @@ class HistoryPoint:
 
 
 @dataclass(frozen=True)
-class Series:
+class SpeedupSeries:
     """A comparison in the order of the runs of one machine; `changes` are the first points of later segments."""
 
     points: tuple[HistoryPoint, ...]
@@ -95,13 +95,13 @@ def history_points(run: Run, name: str) -> list[HistoryPoint]:
     return points
 
 
-def series_of(points: Sequence[HistoryPoint]) -> list[Series]:
+def series_of(points: Sequence[HistoryPoint]) -> list[SpeedupSeries]:
     """Return the comparisons that two or more runs of a machine have, each with its change points."""
     groups = defaultdict[tuple[object, ...], list[HistoryPoint]](list)
     for point in sorted(points, key=lambda point: point.started):
         groups[point.key].append(point)
     return [
-        Series(tuple(group), tuple(change_points([point.estimate.log_speedup for point in group])))
+        SpeedupSeries(tuple(group), tuple(change_points([point.estimate.log_speedup for point in group])))
         for group in groups.values()
         if len(group) > 1
     ]
@@ -129,7 +129,7 @@ def change_points(values: Sequence[float]) -> list[int]:
     return [int(end) for end in ends[:-1]]
 
 
-def history_document(series: Sequence[Series]) -> Document:
+def history_document(series: Sequence[SpeedupSeries]) -> Document:
     runs = len({point.run for each in series for point in each.points})
     sections = [
         Section(title, (table([each for each in series if each.title == title], HISTORY_COLUMNS),))
@@ -148,7 +148,7 @@ def history_document(series: Sequence[Series]) -> Document:
     )
 
 
-def history_headlines(series: Sequence[Series]) -> list[str]:
+def history_headlines(series: Sequence[SpeedupSeries]) -> list[str]:
     lines = [line for each in series for line in change_sentences(each)]
     return lines or ["No speedup is shown to have changed."]
 
@@ -158,7 +158,7 @@ METHOD = f"""Change points are the ends of the segments of least squares, with a
     single odd run is no change. The unit is the run."""
 
 
-def change_sentences(series: Series) -> list[str]:
+def change_sentences(series: SpeedupSeries) -> list[str]:
     """Return a sentence for each change of a series."""
     pair = series.pair
     return [
@@ -168,7 +168,7 @@ def change_sentences(series: Series) -> list[str]:
     ]
 
 
-def changes_text(series: Series) -> str:
+def changes_text(series: SpeedupSeries) -> str:
     texts = (
         f"{series.points[index].run} ({math.expm1(after - before):+.1%})"
         for index, (before, after) in zip(series.changes, pairwise(series.levels), strict=True)
@@ -176,14 +176,14 @@ def changes_text(series: Series) -> str:
     return ", ".join(texts) or ("none" if len(series.points) >= MIN_RUNS else "too few runs")
 
 
-def sparkline(series: Series) -> str:
+def sparkline(series: SpeedupSeries) -> str:
     """Return a bar for each run, from the lowest to the highest speedup of the series."""
     values = [point.estimate.log_speedup for point in series.points]
     bottom, extent = min(values), max(values) - min(values)
     return "".join(BARS[int((value - bottom) / extent * (len(BARS) - 1)) if extent else 0] for value in values)
 
 
-HISTORY_COLUMNS: tuple[Column[Series], ...] = (
+HISTORY_COLUMNS: tuple[Column[SpeedupSeries], ...] = (
     Column("", lambda series: series.pair.arm.label, "Arm", numeric=False, brief=True),
     Column("", lambda series: series.pair.baseline.label, "Baseline", numeric=False, brief=True),
     Column("", lambda series: len(series.points), "Runs", brief=True),
@@ -211,6 +211,6 @@ POINT_COLUMNS: tuple[Column[tuple[HistoryPoint, bool]], ...] = (
 )
 
 
-def point_rows(series: Sequence[Series]) -> list[tuple[HistoryPoint, bool]]:
+def point_rows(series: Sequence[SpeedupSeries]) -> list[tuple[HistoryPoint, bool]]:
     """Return every point, with whether its series changes there."""
     return [(point, index in each.changes) for each in series for index, point in enumerate(each.points)]

@@ -25,20 +25,21 @@ if TYPE_CHECKING:
     from bench.suite.arms import Arm, Case
 
 # The data types of columns; missing values are allowed in all of them. Columns that are not listed are float64.
-TEXT, COUNT, FLAG, NUMBER, NAME = "str", "Int64", "boolean", "float64", "category"
+TEXT, COUNT, FLAG, NUMBER, CATEGORY = "str", "Int64", "boolean", "float64", "category"
 TEXTS = frozenset({
     "suite", "model", "scenario", "precision", "arm", "baseline", "stack", "variant", "settings", "status", "reason",
     "precision_read_back", "instructions", "data", "limit_is", "baseline_stack", "baseline_variant", "verdict",
     "family", "matched", "rule",
 })  # fmt: skip
 COUNTS = frozenset({
-    "batch_size", "threads", "threads_read_back", "block", "blocks", "round", "position", "index", "samples",
+    "batch_size", "threads", "baseline_threads", "streams", "threads_read_back", "block", "blocks", "round",
+    "position", "index", "samples",
     "failed_blocks", "blocks_without_steady_state", "peak_memory_bytes", "installed_bytes", "saved_bytes",
     "involuntary_switches", "blocks_at_rest",
 })  # fmt: skip
 FLAGS = frozenset({"replica", "disturbed", "at_rest"})
 # In frames with a row for each turn, call or block, so that they stay small.
-NAMES = frozenset({"case", "arm", "baseline"})
+CATEGORIES = frozenset({"case", "arm", "baseline"})
 FRAMES = ("arms", "speedups", "slices", "samples", "blocks", "ratios")
 
 
@@ -164,8 +165,8 @@ def to_parquet(run: Run) -> dict[str, bytes]:
 
 def column_type(name: str, *, small: bool) -> str:
     """Return the data type of a column; in a `small` frame names are categories."""
-    if small and name in NAMES:
-        return NAME
+    if small and name in CATEGORIES:
+        return CATEGORY
     return TEXT if name in TEXTS else COUNT if name in COUNTS else FLAG if name in FLAGS else NUMBER
 
 

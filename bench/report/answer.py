@@ -38,6 +38,7 @@ LATEST = "latest"
 UPGRADE_COMMAND = "tox -e vanilla,ipex,itex,openvino,latest"
 # More cases are counted instead of named.
 MOST_NAMED = 3
+QUESTION = "Is it worth it here?"
 NOTHING = "No Intel-optimised stack was measured with a stock one: there are only absolute times."
 
 
@@ -157,6 +158,8 @@ def short_labels(cases: Sequence[Case]) -> dict[Case, str]:
 
 def answer(run: Run, arms: Arms) -> Section:
     """Return the section that a reader in a hurry reads."""
+    if run.withdrawal:
+        return Section(QUESTION, (Paragraph(answer_sentence(run), "answer"),))
     judged, upgrades = judgements(run), judgements(run, upgrades=True)
     blocks: list[Element] = [Paragraph(answer_sentence(run), "answer")]
     if judged:
@@ -169,15 +172,20 @@ def answer(run: Run, arms: Arms) -> Section:
         blocks.append(Section("Would a newer stock version do?", _upgrade(run, upgrades, arms)))
     if (fastest := _fastest(run, arms)) is not None:
         blocks.append(fastest)
-    return Section("Is it worth it here?", tuple(blocks))
+    return Section(QUESTION, tuple(blocks))
 
 
 def answer_sentence(run: Run) -> str:
     """Return the answer for all Intel-optimised stacks, in one sentence."""
+    if run.withdrawal:
+        return f"This run was withdrawn on {run.withdrawal.date}: {run.withdrawal.why}. It answers nothing."
     labels = short_labels(run.cases)
-    clauses = [_clause(judgement, labels) for judgement in judgements(run)]
-    if not clauses:
+    judged = judgements(run)
+    if not judged:
         return NOTHING
+    clauses = [_clause(judgement, labels) for judgement in judged if judgement.word != UNSETTLED]
+    if unsettled := [judgement for judgement in judged if judgement.word == UNSETTLED]:
+        clauses.append(_unsettled_clause(unsettled))
     text = "; ".join(clauses)
     return f"{text[0].upper()}{text[1:]}." + (" The data is synthetic." if run.data == "synthetic" else "")
 
@@ -197,14 +205,31 @@ def _clause(judgement: Judgement, labels: Mapping[Case, str]) -> str:
             if unsettled := judgement.having(UNSETTLED):
                 parts.append(f"not settled {_where(unsettled, labels)}")
             text = ", ".join(parts)
-        case word if word == NOT_WORTH:
-            text = f"{name} is not worth it here{_everywhere(outcomes, labels)} ({_why_not(outcomes)})"
         case _:
-            text = f"whether {name} is worth it here is not settled"
+            refused = judgement.having(NOT_WORTH)
+            text = f"{name} is not worth it here{_everywhere(outcomes, labels)} ({_why_not(refused)})"
     if faster := [outcome for outcome in worth if outcome.faster_stock]:
         other = faster[0].faster_stock[0].stack if faster[0].faster_stock else ""
         text += f", but stock {name_of(other)} is faster {_where(faster, labels)}"
     return text
+
+
+def _unsettled_clause(judged: Sequence[Judgement]) -> str:
+    names = _listed([name_of(judgement.stack) for judgement in judged])
+    reasons = {
+        outcome.row.verdict.reason
+        for judgement in judged
+        for outcome in judgement.outcomes
+        if outcome.word == UNSETTLED
+    }
+    why = f": {reasons.pop()}" if len(reasons) == 1 else ", for the reasons below"
+    return f"whether {names} {'is' if len(judged) == 1 else 'are'} worth it here is not settled{why}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return "a", "a and b", or "a, b and c"."""
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _everywhere(outcomes: Sequence[Outcome], labels: Mapping[Case, str]) -> str:
@@ -221,7 +246,7 @@ def _everywhere(outcomes: Sequence[Outcome], labels: Mapping[Case, str]) -> str:
 def _where(outcomes: Sequence[Outcome], labels: Mapping[Case, str]) -> str:
     if len(outcomes) > MOST_NAMED:
         return f"in {len(outcomes)} of {len(labels)} cases"
-    return "at " + " and ".join(labels[outcome.case] for outcome in outcomes)
+    return "at " + _listed([labels[outcome.case] for outcome in outcomes])
 
 
 def _why_not(outcomes: Sequence[Outcome]) -> str:
@@ -295,7 +320,7 @@ def _grouped(values: Sequence[tuple[str, str]]) -> str:
         groups.setdefault(value, []).append(label)
     if len(groups) == 1:
         return next(iter(groups))
-    return ", ".join(f"{value} ({' and '.join(labels)})" for value, labels in groups.items())
+    return ", ".join(f"{value} ({_listed(labels)})" for value, labels in groups.items())
 
 
 def _compared(run: Run, judgement: Judgement, labels: Mapping[Case, str]) -> Text:

@@ -12,6 +12,7 @@ from bench.analysis.speedups import speedups
 from bench.analysis.training import trained_arms
 from bench.console import say
 from bench.journal import write_pages
+from bench.report.answer import answer_sentence
 from bench.report.arm_table import arm_columns, arm_rows
 from bench.report.document import brief_table
 from bench.report.page.html import drawable, plot_files, to_html
@@ -26,16 +27,7 @@ from bench.report.tables import (
     trained_columns,
     trial_columns,
 )
-from bench.report.text import (
-    attribution_sentence,
-    case_title,
-    doubts,
-    headline,
-    problems,
-    split_text,
-    variable_lines,
-    version_list,
-)
+from bench.report.text import case_title, doubts, problems, split_text, variable_lines, version_list
 from bench.report.writers import print_table, to_csv, to_markdown
 from bench.suite.arms import BEST_THREADS
 from bench.suite.environments import version_differences
@@ -105,7 +97,7 @@ def say_variables(variables: UserVariables, console: Console) -> None:
 
 
 def closing(run: Run, console: Console, missing: Sequence[str] = ()) -> None:
-    """Show the verdicts of each case, what went wrong, which plots are missing, and where the report lies."""
+    """Show the verdicts of each case, what went wrong, which plots are missing, the answer, and where the report is."""
     for case in run.cases:
         rows = [row for row in speedups(run) if row.pair.case == case]
         verdicts = brief_table(
@@ -116,15 +108,11 @@ def closing(run: Run, console: Console, missing: Sequence[str] = ()) -> None:
         )
         print_table(verdicts, console)
         console.print()
-    for row in speedups(run):
-        if row.primary:
-            say(console, headline(run, row), "bold")
-    for ladder in attributions(run):
-        say(console, attribution_sentence(ladder))
     for line in [*doubts(run), *problems(run), *missing]:
         say(console, line, "yellow")
     if run.data == "synthetic":
         say(console, SYNTHETIC_WARNING, "bold yellow")
+    say(console, answer_sentence(run), "bold")
     say(console, f"report: {run.folder / 'report.html'}")
 
 

@@ -13,7 +13,7 @@ from bench.analysis.speedups import speedups, withheld
 from bench.analysis.training import trained_arms
 from bench.machine.microarchitecture import cpu_label
 from bench.report.answer import answer
-from bench.report.arm_table import COSTS, LIMITS, TIMES, arm_columns
+from bench.report.arm_table import COSTS, LIMITS, TIMES, ArmRow, arm_columns
 from bench.report.document import Cell, Column, Document, Paragraph, Plot, Section, table, with_drawn_plots
 from bench.report.tables import (
     ACCURACY,
@@ -48,9 +48,8 @@ if TYPE_CHECKING:
 
     from bench.analysis.run import Run
     from bench.analysis.speedups import Speedup
-    from bench.report.arm_table import ArmRow
     from bench.report.document import Element, Table
-    from bench.suite.arms import Arm, Case
+    from bench.suite.arms import Case
 
 LATENCY_SENTENCE = {
     AT_REST: "Latency is the median over blocks of the latency at rest; as it was, where no block was at rest.",
@@ -72,6 +71,7 @@ def document(
         _training(run),
         _threads(run),
         _tradeoffs(run),
+        _confusion(),
         _arms(run, arms),
         _scaling(run),
         _limits(run, arms),
@@ -91,7 +91,7 @@ def document(
             this run."""
         ),
         warnings=(*warnings(run), *missing),
-        sections=tuple(with_drawn_plots(section, plots) for section in sections if section),
+        sections=tuple(shown for section in sections if section and (shown := with_drawn_plots(section, plots)).blocks),
     )
 
 
@@ -269,6 +269,12 @@ def _tradeoffs(run: Run) -> Section | None:
     return Section("Accuracy against speed", (Paragraph(explanation), plot, *_by_case(run, tables)))
 
 
+def _confusion() -> Section:
+    caption = """Arms with the same predictions share a matrix. The diagonal counts the right predictions; the darker
+        another field, the more errors."""
+    return Section("Confusion matrices", (Plot("confusion", "Which class is taken for which, by each arm", caption),))
+
+
 def _grouped(run: Run, case: Case, group: str) -> list[Column[ArmRow]]:
     return [column for column in arm_columns(run, case) if column.group == group]
 
@@ -338,13 +344,9 @@ def _costs(run: Run, arms: Mapping[Case, Sequence[ArmRow]]) -> Section | None:
     for group in dict.fromkeys(case.group for case in run.cases):
         cases = [case for case in run.cases if case.group == group]
         rows = [row for row in arms[cases[0]] if not row.arm.replica and row.cost.cold_start_ns is not None]
-        break_even = {(row.arm, case): row.cost.break_even_images for case in cases for row in arms[case]}
-        columns = [_break_even_column(case, break_even) for case in cases]
         if rows:
-            costs = table(
-                rows, [*_grouped(run, cases[0], COSTS), *columns], facets=lambda row: {"stack": row.arm.stack}
-            )
-            sections.append(Section(", ".join(group), (costs,)))
+            costs = table(rows, _grouped(run, cases[0], COSTS), facets=lambda row: {"stack": row.arm.stack})
+            sections.append(Section(", ".join(group), (costs, *_break_even(arms, cases))))
     plot = Plot("costs", "Parts of each arm's cold start", "Shorter is better. One start of each arm was measured.")
     return Section("Costs", (Paragraph(explanation), plot, *sections)) if sections else None
 
@@ -363,5 +365,15 @@ def _withheld(run: Run) -> Section | None:
     return Section("Withheld results", (Paragraph(explanation), withdrawn)) if rows else None
 
 
-def _break_even_column(case: Case, images: Mapping[tuple[Arm, Case], float | None]) -> Column[ArmRow]:
-    return Column("", lambda row: images.get((row.arm, case)), f"Break-even, images, batch {case.batch_size}", number)
+def _break_even(arms: Mapping[Case, Sequence[ArmRow]], cases: Sequence[Case]) -> list[Table]:
+    """Return the table of the images after which a longer cold start is made up for, with a column for each case."""
+    images = {(row.arm, case): row.cost.break_even_images for case in cases for row in arms[case]}
+    compared = [row for row in arms[cases[0]] if any(images.get((row.arm, case)) is not None for case in cases)]
+
+    def on(case: Case) -> Column[ArmRow]:
+        return Column(
+            "", lambda row: images.get((row.arm, case)), f"Break-even, images: batch {case.batch_size}", number
+        )
+
+    columns = [Column[ArmRow]("", lambda row: row.arm.label, "Arm", numeric=False), *map(on, cases)]
+    return [table(compared, columns, facets=lambda row: {"stack": row.arm.stack})] if compared else []

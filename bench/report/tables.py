@@ -374,10 +374,14 @@ def choice_columns(case: Case, splits: Sequence[Split]) -> list[Column[tuple[Arm
 def curve_columns(sweep: Sweep) -> list[Column[Curve]]:
     """Return the columns of a sweep's table: one for each of its cases."""
 
-    def show(point: Point | None) -> str:
+    def show(point: Point | None) -> Cell:
         if point is None:
-            return "-"
-        return number4(point.images_per_s) + (f", x{ratio(point.gain)}" if point.gain else "")
+            return Cell("-")
+        gain, text = point.gain, number4(point.images_per_s)
+        if gain is None:
+            return Cell(text)
+        interval = f", {interval_text(gain.ratio_interval)}" if gain.ratio_interval else ""
+        return Cell(text, detail=f"x{gain.speedup:.3f}{interval}")
 
     def on(case: Case) -> Column[Curve]:
         return Column(

@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from bench.analysis import gates
 from bench.analysis.speedups import (
-    baselines_not_measured,
     changed_by_rest,
     failed,
     failed_aa_checks,
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
     from bench.analysis.attribution import Attribution
     from bench.analysis.gates import Estimate
     from bench.analysis.run import Run
-    from bench.analysis.speedups import Speedup
     from bench.analysis.stats import Interval
     from bench.suite.arms import Case, Split
     from bench.suite.user_variables import UserVariables
@@ -108,33 +105,6 @@ def assigned(values: Mapping[str, str]) -> str:
 def split_text(case: Case, split: Split) -> str:
     """Return the number of threads or, for throughput, those of the streams and of each of them."""
     return f"{split.streams} x {split.threads}" if case.scenario == THROUGHPUT else str(split.threads)
-
-
-def headline(run: Run, row: Speedup) -> str:
-    """Return the sentence that answers the user's question for one Intel stack."""
-    arm, baseline = row.pair.arm.label, row.pair.baseline.label
-    scope = [row.pair.case.label, row.pair.arm.precision]
-    where = ", ".join(scope)
-    if unmeasured := baselines_not_measured(run, row.pair):
-        where += f"; not measured: {', '.join(unmeasured)}"
-    where += "; this machine, this run" + ("; UNMATCHED environments" if row.matched is False else "")
-    size = "no ratio"
-    if row.speedup:
-        level = f"{(run.preset.confidence or 0) * 100:g} %"
-        size = f"{row.speedup:.3f}x" + (f", {level} interval {interval_text(row.interval)}" if row.interval else "")
-    match row.verdict.word:
-        case gates.FASTER:
-            return f"{arm} is faster than {baseline}: {size} ({where})."
-        case gates.SLOWER:
-            return f"{arm} is slower than {baseline}: {size} ({where})."
-        case gates.EQUIVALENT:
-            return f"{arm} is as fast as {baseline} to within 2 %: {size} ({where})."
-        case gates.WITHDRAWN:
-            return f"{arm} compared with {baseline}: withdrawn ({where})."
-        case gates.WITHHELD:
-            return f"{arm} compared with {baseline}: withheld; {row.verdict.reason} ({where})."
-        case word:
-            return f"{arm} compared with {baseline}: {word.lower()}, {size}; {row.verdict.reason} ({where})."
 
 
 def attribution_sentence(ladder: Attribution) -> str:

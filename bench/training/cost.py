@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Cost:
+class TrainingCost:
     """The CPU time of all threads of a training's processes, and the wall time, in seconds.
 
     A start lasts until the training is built, imports included. Evaluations and checkpoints do not count.
@@ -31,8 +31,8 @@ class Cost:
         return f"{epochs}; with start {cpu:.1f} CPU-seconds, {wall:.1f} s" if self.start_cpu_s else epochs
 
 
-def cost_of(history: Sequence[Epoch]) -> Cost:
-    return Cost(
+def cost_of(history: Sequence[Epoch]) -> TrainingCost:
+    return TrainingCost(
         start_cpu_s=sum(epoch.start_cpu_ns for epoch in history) / 1e9,
         start_wall_s=sum(epoch.start_wall_ns for epoch in history) / 1e9,
         epochs_cpu_s=sum(epoch.result.cpu_ns for epoch in history) / 1e9,

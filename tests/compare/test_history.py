@@ -9,7 +9,7 @@ import pytest
 from bench.compare.history import (
     BARS,
     MIN_RUNS,
-    Series,
+    SpeedupSeries,
     change_points,
     history_document,
     history_points,
@@ -70,7 +70,7 @@ def test_the_page_names_the_run_and_the_size_of_a_change(points) -> None:
     series = series_of([later(points[-1], index, value) for index, value in enumerate(level)])
     page = read_markdown(to_markdown(history_document(series)))
     assert page[0] == ("h1", "History of 12 runs")
-    assert page[2] == (
+    assert page[3] == (
         "text", "ipex jit / pytorch eager changed with r6: 1.500x to 1.200x (cnn-small, latency, batch 1, c).",
     )  # fmt: skip
     ((_, row),) = [rows for kind, rows in page if kind == "table"]
@@ -80,5 +80,5 @@ def test_the_page_names_the_run_and_the_size_of_a_change(points) -> None:
 
 def test_a_sparkline_has_a_bar_for_each_run(points) -> None:
     values = [later(points[0], index, math.exp(index)) for index in range(8)]
-    assert sparkline(Series(tuple(values), ())) == BARS
-    assert sparkline(Series((values[0],) * 3, ())) == "▁▁▁"
+    assert sparkline(SpeedupSeries(tuple(values), ())) == BARS
+    assert sparkline(SpeedupSeries((values[0],) * 3, ())) == "▁▁▁"

@@ -30,7 +30,7 @@ def test_a_run_is_a_table_for_each_case(tmp_path) -> None:
     text = to_latex(inference_run(tmp_path / "run").read())["speedups.tex"]
     assert environments(text) == ["table", "tabular"]
     rows = [line for line in text.splitlines() if line.endswith(r" \\")]
-    assert rows[0] == r"Arm & Baseline & Speedup & Interval & Verdict \\"
+    assert rows[0] == r"Arm & Baseline & Speedup & 95 \% interval & Verdict \\"
     assert rows[1].startswith(r"\textbf{ipex jit} & \textbf{pytorch compile} & \textbf{1.34")
     assert {row.count("&") for row in rows} == {4}
 

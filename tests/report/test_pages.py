@@ -46,8 +46,8 @@ def test_both_pages_name_the_command_and_the_commit(tmp_path) -> None:
 def test_sections_are_in_the_order_of_a_reader_s_questions(tmp_path) -> None:
     markdown, _ = report(with_ladder(tmp_path / "run"))
     assert [title for kind, title in read_markdown(markdown) if kind == "h2"] == [
-        "Is it worth it here?", "Words", "Speedups", "Where the gain comes from", "Absolute times", "Costs", "Checks",
-        "What ran", "How it was measured", "Machine", "Versions",
+        "Is it worth it here?", "Words", "Speedups", "Where the gain comes from", "Confusion matrices",
+        "Absolute times", "Costs", "Checks", "What ran", "How it was measured", "Machine", "Versions",
     ]  # fmt: skip
 
 

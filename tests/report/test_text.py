@@ -5,11 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.analysis.attribution import attributions
-from bench.analysis.speedups import speedups
 from bench.analysis.stats import Interval
 from bench.console import duration
 from bench.records import Failure
-from bench.report.text import attribution_sentence, counted, headline, interval_text, number, percent, problems
+from bench.report.text import attribution_sentence, counted, interval_text, number, percent, problems
 from bench.report.text import warnings as warning_lines
 from bench.report.writers import escape
 from tests.analysis.recorded_run import CASE, COMPILE, EAGER, JIT, inference_run, ladder_info
@@ -55,18 +54,8 @@ def test_durations(seconds, text) -> None:
     assert duration(seconds) == text
 
 
-def test_a_headline_names_the_ratio_its_interval_and_its_scope(tmp_path) -> None:
-    run = inference_run(tmp_path / "run").read()
-    (line,) = [headline(run, row) for row in speedups(run) if row.primary]
-    assert line.startswith("ipex jit is faster than pytorch compile: 1.34")
-    assert "x, 95 % interval 1.3" in line
-    assert line.endswith("(cnn-small, latency, batch 1, fp32; this machine, this run).")
-
-
-def test_a_headline_says_that_environments_are_unmatched(tmp_path) -> None:
+def test_unmatched_environments_are_a_warning(tmp_path) -> None:
     run = inference_run(tmp_path / "run").describe(mismatches={"ipex vanilla": {"numpy": ("1", "2")}}).read()
-    (line,) = [headline(run, row) for row in speedups(run) if row.primary]
-    assert line.endswith("this machine, this run; UNMATCHED environments).")
     assert "UNMATCHED environments ipex and vanilla: numpy 1 / 2" in warning_lines(run)
 
 

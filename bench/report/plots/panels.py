@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from bench.report.plots.svg import (
+    BOLD_SIZE,
     FONT_SIZE,
     NARROW,
     Scale,
@@ -106,7 +107,7 @@ def row_panel(
     # Lines across the panel must not cross the labels, which narrow panels have between the rows of marks.
     spans = [(middle - NARROW_MARKS, middle + NARROW_MARKS) for middle in middles] if narrow else [(top, bottom)]
     place = Scale(limits.low, limits.high, left + 6, right - 6, limits.log)
-    parts = [label(0, 17, shortened(title, width, 13), size=13, bold=True)] if title else []
+    parts = [label(0, 17, shortened(title, width, BOLD_SIZE), size=13, bold=True)] if title else []
     for start, end in spans:
         if axis.band:
             low, high = (min(max(value, limits.low), limits.high) for value in axis.band)
@@ -162,7 +163,7 @@ def plane_panel(
     top, bottom, right = TITLE + 18, TITLE + 18 + height, width - min(names, 0.42 * width)
     across = Scale(limits[0].low, limits[0].high, left + 6, right - 6, limits[0].log)
     up = Scale(limits[1].low, limits[1].high, bottom - 4, top + 4, limits[1].log)
-    parts = [label(0, 17, shortened(title, width, 13), size=13, bold=True)]
+    parts = [label(0, 17, shortened(title, width, BOLD_SIZE), size=13, bold=True)]
     parts.append(label(0, TITLE + 8, shortened(f"↑ {y.title}", width, SMALL_TEXT), "t-muted", size=SMALL_TEXT))
     for tick in y.ticks or up.ticks(vertical=True):
         parts.append(line(left, up(tick), right, up(tick), "grid"))

@@ -45,8 +45,10 @@ from bench.report.plots.svg import (
     shape_of,
     stack_colours,
 )
+from bench.report.plots.training_plots import confusion_plot
 from bench.report.text import counted, interval_text, level, number, percent
-from bench.suite.arms import LATENCY, TRAINING, Case
+from bench.suite.arms import LATENCY, TRAINING, Arm, Case
+from models.data import CLASSES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -60,13 +62,14 @@ if TYPE_CHECKING:
     from bench.analysis.stats import Interval
     from bench.report.arm_table import ArmRow
     from bench.report.plots.panels import Drawing
-    from bench.suite.arms import Arm
+    from bench.report.plots.training_plots import Matrix
 
 # More rows in a panel would be illegible; the tables show all of them.
 MOST_ROWS = 60
 # More names beside the lines would not fit.
 MOST_NAMES = 15
 BINS = 90
+MOST_MATRICES = 12
 # The share of samples on which the axis of a distribution ends.
 SHOWN_QUANTILE = 0.995
 START_PARTS = ("convert", "import", "build", "first call")
@@ -83,6 +86,7 @@ def run_plots(run: Run, arms: Mapping[Case, Sequence[ArmRow]]) -> dict[str, Draw
         "speedups": (rows, _speedups),
         "attribution": (attributions(run), _attribution),
         "tradeoffs": ([case for case in run.cases if tradeoffs(run, case)], _tradeoffs),
+        "confusion": (_matrices(run), _confusion),
         "training": (trained, partial(_training, trained)),
         "scaling": (sweeps(run), _scaling),
         "roofline": (any(roofline_points(run, case) for case in run.cases), _roofline),
@@ -349,6 +353,28 @@ def _tradeoff_panels(
 def _whisker(values: tuple[float, float, float], shape: str, css: str, place: Scale, y: float) -> str:
     low, middle, high = values
     return group(line(place(low), y, place(high), y, "", 2.5) + mark(shape, place(middle), y, 4.4), css)
+
+
+def _matrices(run: Run) -> list[tuple[str, Matrix]]:
+    """Return the confusion matrices of the arms with a title each; arms with the same predictions share one."""
+    groups = defaultdict[tuple[str, str], list[Arm]](list)
+    for case in {case.model: case for case in reversed(run.cases)}.values():
+        for arm in run.participants(case):
+            proof = run.full_proof(arm, case)
+            if proof and not arm.replica and case.model in run.references and run.info.models[case.model].trained:
+                groups[case.model, proof.labels].append(arm)
+    matrices = []
+    for (model, labels), arms in list(groups.items())[:MOST_MATRICES]:
+        counts = np.zeros((len(CLASSES), len(CLASSES)), dtype=np.int64)
+        for actual, predicted in zip(run.references[model].truth, labels, strict=False):
+            counts[int(actual), int(predicted)] += 1
+        others = f" and {counted(len(arms) - 1, 'other')}" if len(arms) > 1 else ""
+        matrices.append((f"{percent(counts.trace() / max(1, counts.sum()))}: {arms[0].label}{others}", counts))
+    return matrices
+
+
+def _confusion(run: Run, alt: str, width: float) -> str:
+    return confusion_plot(_matrices(run), alt, width)
 
 
 def _training(cases: Sequence[Case], run: Run, alt: str, width: float) -> str:

@@ -49,6 +49,8 @@ SERIES = 8
 SHAPES = ("circle", "square", "triangle", "diamond")
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
 FONT_SIZE = 12
+# Titles have 13 pixels and are bold, which is as wide as this size.
+BOLD_SIZE = 14.5
 # Widths of the two versions of a plot in pixels: for a screen or paper, and for a phone.
 WIDE, NARROW = 1000, 400
 # The least distance between two labels of an axis, in pixels.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from functools import partial
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from bench.report.plots.panels import (
+    DETAIL,
     Axis,
     Panel,
     PlotRow,
@@ -20,7 +21,20 @@ from bench.report.plots.panels import (
     plane_panel,
     row_panel,
 )
-from bench.report.plots.svg import SHAPES, WIDE, Scale, colour, group, label, mark, rect, scale, shortened, standalone
+from bench.report.plots.svg import (
+    BOLD_SIZE,
+    SHAPES,
+    WIDE,
+    Scale,
+    colour,
+    group,
+    label,
+    mark,
+    rect,
+    scale,
+    shortened,
+    standalone,
+)
 from bench.report.text import counted, number4, percent
 from models.data import CLASSES
 
@@ -34,6 +48,7 @@ if TYPE_CHECKING:
     from bench.training.tune import Trained
     from models.spec import Network, PlacedLayer
 
+Matrix: TypeAlias = "np.ndarray[tuple[int, int], np.dtype[np.int64]]"
 KIND_COLOURS = {"Conv2d": "s0", "Dense": "s4", "BatchNorm": "s3", "MaxPool2d": "s2", "Dropout": "s5"}
 # The rows of the architecture, and the least width of a matrix, in pixels.
 LAYER_ROW, MATRIX = 28, 280
@@ -58,14 +73,14 @@ def evaluation_plots(model: ModelFile, evaluations: list[Evaluation], history: l
 
 
 def _title(evaluation: Evaluation) -> str:
-    return f"{evaluation.arm.label}: {evaluation.accuracy:.2%}"
+    return f"{percent(evaluation.accuracy)}: {evaluation.arm.label}"
 
 
 def _learning_curves(history: list[Epoch], alt: str, width: float) -> str:
     def series(name: str, index: int, value: Callable[[Epoch], float | None], text: Callable[[float], str]) -> Series:
         points = [(epoch.epoch, value(epoch)) for epoch in history]
         shown = tuple((n, y, f"epoch {n}, {name}: {text(y)}") for n, y in points if y is not None)
-        return Series(name, colour(index), SHAPES[index], shown)
+        return Series(name, colour(index), SHAPES[index % len(SHAPES)], shown)
 
     def share(value: float | None) -> float | None:
         return None if value is None else 100 * value
@@ -97,9 +112,8 @@ def _learning_curves(history: list[Epoch], alt: str, width: float) -> str:
         panels.append(
             plane_panel(count, drawn, (Axis("epoch"), Axis(title)), limits, column_width(width, columns), 200)
         )
-    panels.append(
-        legend([("training", "s0", "circle"), ("test", "s1", "square"), ("held out", "s2", "triangle")], width)
-    )
+    shown = {one.name: (one.name, one.css, one.shape) for drawn in curves.values() for one in drawn if one.points}
+    panels.append(legend([entry for name, entry in shown.items() if name != "rate"], width))
     return arranged("learning-curves", alt, panels, width, columns)
 
 
@@ -134,21 +148,19 @@ def _class_marks(evaluations: list[Evaluation], name: str, values: Sequence[floa
     return "".join(marks)
 
 
-def confusion_plot(
-    matrices: Sequence[tuple[str, np.ndarray[tuple[int, int], np.dtype[np.int64]]]], alt: str, width: float
-) -> str:
+def confusion_plot(matrices: Sequence[tuple[str, Matrix]], alt: str, width: float) -> str:
     """Draw confusion matrices, each with its title; only errors are coloured."""
     columns = max(1, int((width + 28) // (MATRIX + 28)))
     panels = [_matrix(title, counts, column_width(width, columns)) for title, counts in matrices]
     return arranged("confusion", alt, panels, width, columns)
 
 
-def _matrix(title: str, counts: np.ndarray[tuple[int, int], np.dtype[np.int64]], width: float) -> Panel:
+def _matrix(title: str, counts: Matrix, width: float) -> Panel:
     left, top = 66.0, 30.0
     cell = (width - left) / len(CLASSES)
     wrong = counts * (1 - np.eye(len(CLASSES), dtype=int))
     most = max(1, int(wrong.max()))
-    parts = [label(0, 17, shortened(title, width, 13), size=13, bold=True)]
+    parts = [label(0, 17, shortened(title, width, BOLD_SIZE), size=13, bold=True)]
     for row, actual in enumerate(CLASSES):
         y = top + row * cell
         parts.append(
@@ -158,9 +170,9 @@ def _matrix(title: str, counts: np.ndarray[tuple[int, int], np.dtype[np.int64]],
             count = int(counts[row, column])
             x, shade = left + column * cell, 0.0 if row == column else 0.75 * wrong[row, column] / most
             area = rect(x, y, cell - 1, cell - 1, "f-soft")
-            area += (
-                rect(x, y, cell - 1, cell - 1, "m-s1", f' stroke="none" fill-opacity="{shade:.2f}"') if shade else ""
-            )
+            if shade:
+                shaded = rect(x, y, cell - 1, cell - 1, "", f' stroke="none" fill-opacity="{shade:.2f}"')
+                area += group(shaded, "m-s1")
             text = label(x + cell / 2, y + cell / 2 + 3.5, str(count), anchor="middle", size=9) if count else ""
             images = counted(count, "image")
             parts.append(group(area + text, title=f"{actual}, predicted as {predicted}: {images}"))
@@ -169,9 +181,13 @@ def _matrix(title: str, counts: np.ndarray[tuple[int, int], np.dtype[np.int64]],
         name = label(0, 0, predicted, "t-muted", anchor="end", size=10)
         parts.append(f'<g transform="translate({x + 3:.1f} {y:.1f}) rotate(-60)">{name}</g>')
     bottom = top + len(CLASSES) * cell + 74
-    caption = f"rows: actual class, columns: predicted (n = {counts.sum():,} images)"
-    parts.append(label(0, bottom, shortened(caption, width, 10), "t-muted", size=10))
-    return Panel(bottom + 10, "".join(parts))
+    lines = (
+        f"rows: actual class, columns: predicted (n = {counts.sum():,} images)",
+        "off the diagonal fewer is better",
+    )
+    for index, content in enumerate(lines):
+        parts.append(label(0, bottom + 13 * index, shortened(content, width, DETAIL), "t-muted", size=DETAIL))
+    return Panel(bottom + 24, "".join(parts))
 
 
 def _roc(evaluation: Evaluation, alt: str, width: float) -> str:
@@ -195,7 +211,7 @@ def _architecture(network: Network, alt: str, width: float) -> str:
     placed, broad = network.place(), min(width, 620.0)
     rows = [("input", f"({', '.join(map(str, network.input_shape))})", "s7"), *map(_box, placed)]
     title = f"{network.name}: {network.parameters:,} parameters, {network.trainable_parameters:,} trainable"
-    parts = [label(0, 17, shortened(title, width, 13), size=13, bold=True)]
+    parts = [label(0, 17, shortened(title, width, BOLD_SIZE), size=13, bold=True)]
     for index, (name, text, css) in enumerate(rows):
         y = 30 + index * LAYER_ROW
         parts.append(rect(0, y, broad, LAYER_ROW - 4, "f-soft", ' rx="3"') + rect(0, y, 5, LAYER_ROW - 4, f"m-{css}"))
