@@ -39,7 +39,7 @@ UPGRADE_COMMAND = "tox -e vanilla,ipex,itex,openvino,latest"
 # More cases are counted instead of named.
 MOST_NAMED = 3
 QUESTION = "Is it worth it here?"
-NOTHING = "No Intel-optimised stack was measured with a stock one: there are only absolute times."
+NOTHING = "No Intel-optimised stack was measured with a stock one: there is no speedup to report, only absolute times."
 
 
 @dataclass(frozen=True)
