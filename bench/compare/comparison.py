@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from bench.analysis.gates import FAILED, SLOWER, WITHHELD
-from bench.compare.changes import GATE_LEVEL, MARGIN, UNMATCHED
+from bench.compare.changes import GATE_LEVEL, MARGIN, UNMATCHED, USUAL_FREEDOM
 from bench.machine.microarchitecture import cpu_label
 from bench.report.document import Bullets, Cell, Code, Column, Document, Paragraph, Section, table
 from bench.report.tables import high, low, scaled
@@ -133,6 +133,8 @@ def drift(rows: Sequence[ChangeRow]) -> str:
 def run_effect_text(comparison: Comparison) -> str:
     """Return the sentence on how much a run favours single arms."""
     effect = comparison.effect
+    if effect.freedom == USUAL_FREEDOM:
+        return "No arms that did not change tell how much a run favours single arms."
     return (
         f"Arms that did not change differ between the two runs by {percent(effect.deviation, 1)} (standard deviation, "
         f"{effect.freedom} degrees of freedom, without the common drift). The intervals include that."

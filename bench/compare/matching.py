@@ -34,13 +34,17 @@ def require_new(path: Path, run: Run, seen: dict[tuple[str, int], Path]) -> None
 
 
 def common_cases(before: Run, after: Run) -> list[tuple[Case, Case]]:
-    """Return the cases of both runs with the same model, scenario, batch size and number of threads."""
-    later = {_work(after, case): case for case in after.cases}
-    return [(case, later[_work(before, case)]) for case in before.cases if _work(before, case) in later]
+    """Return the cases of both runs with the same model, scenario, batch size and number of threads.
 
+    On different machines the usual numbers of threads correspond to each other.
+    """
+    moved = bool(other_machine(before, after))
 
-def _work(run: Run, case: Case) -> tuple[str, str, int, int]:
-    return case.model, case.scenario, case.batch_size, run.threads(case)
+    def work(run: Run, case: Case) -> tuple[str, str, int, int]:
+        return case.model, case.scenario, case.batch_size, case.threads if moved else run.threads(case)
+
+    later = {work(after, case): case for case in after.cases}
+    return [(case, later[work(before, case)]) for case in before.cases if work(before, case) in later]
 
 
 def common_arms(before: Run, after: Run, cases: tuple[Case, Case]) -> list[Arm]:
@@ -50,7 +54,9 @@ def common_arms(before: Run, after: Run, cases: tuple[Case, Case]) -> list[Arm]:
 
 
 def other_machine(before: Run, after: Run) -> list[str]:
-    return list(_differences(vars(before.info.machine), vars(after.info.machine), MACHINE_FIELDS))
+    """Return what tells that the runs were measured on different machines, and their numbers of threads."""
+    lines = list(_differences(vars(before.info.machine), vars(after.info.machine), MACHINE_FIELDS))
+    return [*lines, *_differences(vars(before.info), vars(after.info), ("threads",))] if lines else []
 
 
 def notes(before: Run, after: Run) -> list[str]:
@@ -95,9 +101,12 @@ def mismatch(before: Run, after: Run, cases: tuple[Case, Case], arm: Arm) -> str
 
 
 def is_unchanged(before: Run, after: Run, cases: tuple[Case, Case], arm: Arm) -> bool:
-    """Return whether an arm ran the same software in both runs, by its proofs or else by its environment."""
+    """Return whether an arm ran the same software in both runs, by its proofs or else by its environment.
+
+    On different machines the same software has other kernels.
+    """
     proofs = before.proof(arm, cases[0]), after.proof(arm, cases[1])
-    if proofs[0] and proofs[1]:
+    if proofs[0] and proofs[1] and not other_machine(before, after):
         return proofs[0].versions == proofs[1].versions and proofs[0].kernels == proofs[1].kernels
     environments = {run.info.stacks[arm.stack].environment for run in (before, after)}
     known = before.info.environments.keys() & after.info.environments.keys()

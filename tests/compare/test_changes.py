@@ -118,6 +118,13 @@ def test_another_machine_is_named_and_never_gated(before, tmp_path) -> None:
     assert comparison.regressions == []
 
 
+def test_on_another_machine_the_usual_threads_correspond_and_kernels_may_differ(before, tmp_path) -> None:
+    later = after(tmp_path).describe(machine=Machine("other", 2, 2), threads=16)
+    found, comparison = rows(before, later.change(Proof, lambda _: True, kernels=("other",)))
+    assert comparison.other_machine == ("cpu: c / other", "threads: 2 / 16")
+    assert found[JIT].control == EAGER
+
+
 def test_a_preset_that_claims_nothing_has_no_verdict(before, tmp_path) -> None:
     found, comparison = rows(before, after(tmp_path, jit=150_000).describe(preset="smoke"), 0.05)
     assert found[JIT].verdict.reason == "preset smoke claims nothing"
