@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from backends.registry import read_model, stacks, write_model
+from conftest import OWN_STACK
 from models.errors import UserError
 from models.h5 import read_h5, write_h5
 from models.zoo import CNN_BN, CNN_SMALL, NETWORKS
-from tests.contract.conftest import OWN_STACK, in_process, nontrivial_weights
+from tests.contract.conftest import in_process, nontrivial_weights
 
-READS = stacks()[OWN_STACK].reads if OWN_STACK else ()
+READS = stacks()[OWN_STACK].reads
 pytestmark = in_process
 torch_only = pytest.mark.skipif(".pth" not in READS, reason="state dicts are PyTorch's")
 keras_only = pytest.mark.skipif(OWN_STACK not in {"tensorflow", "itex"}, reason="needs Keras")
