@@ -12,12 +12,20 @@ from statistics import median
 
 import pytest
 
+from backends.registry import open_backend
 from bench.analysis.stats import hodges_lehmann, wilcoxon_interval
 from bench.worker.timing import time_slice
+from conftest import OWN_STACK, OpenStack
 
 ROUNDS, TURN_S, CONFIDENCE = 30, 0.1, 0.9999
 # The loops around the timed call differ: one counts iterations, the other reads a clock.
 TOLERANCE = math.log(1.02)
+
+
+@pytest.fixture(scope="module")
+def stack(caches, tmp_path_factory) -> OpenStack:
+    """Open the stack with one thread: several that wait for each other multiply the noise of a busy machine."""
+    return OpenStack(OWN_STACK, open_backend(OWN_STACK, 1), tmp_path_factory.mktemp("converted"))
 
 
 @pytest.fixture(scope="module")
