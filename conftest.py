@@ -1,15 +1,17 @@
-"""Fixtures, and the stack that pytest-benchmark times.
+"""Fixtures, those for pytest-benchmark among them.
 
-In a stack's environment `pytest --benchmark-enable tests/contract -k benchmark` times every variant of its first
-stack, or of the one that BENCH_STACK names.
+In a stack's environment `python -m pytest tests/benchmarks --benchmark-only` times the first stack of this environment,
+or the one that BENCH_STACK names. A case of your own needs a function that takes `benchmark`, `stack`, `model` and
+`batch`; tests/benchmarks has examples.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
 import tempfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,17 +20,24 @@ import pytest
 from _pytest.nodeid import NodeId
 from hypothesis import HealthCheck, settings
 
-from models import data
+from backends.protocol import InferenceSpec
+from backends.registry import convert, open_backend, stacks
+from bench.machine.facts import usable_cores
+from bench.suite.variables import restart_variables
+from models import data, synthetic
+from models.data import standardise
 from models.weights import checkpoint_path, initial_weights, load_weights
-from models.zoo import CNN_SMALL
+from models.zoo import CNN_SMALL, NETWORKS
 from tests.command_line import run_bench
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
+    from backends.protocol import F32, Backend, Session
+    from models.spec import Network
     from models.weights import Weights
 
 # A slow example is no error: on a loaded machine any of them may be slow.
@@ -41,6 +50,11 @@ os.environ["BENCH_LOCK"] = str(Path(tempfile.gettempdir()) / f"cnn-stack-bench-t
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parent
+# The stacks of the environment that these tests run in. tox names it; without tox it is the folder of the interpreter.
+ENVIRONMENT = os.environ.get("TOX_ENV_NAME") or Path(sys.prefix).name
+HERE = [stack for stack in stacks().values() if stack.environment == ENVIRONMENT]
+# A process can import one framework.
+OWN_STACK = os.environ.get("BENCH_STACK") or next((stack.name for stack in HERE), "oracle")
 SMALL = """\
 name = "small"
 summary = "two arms that work"
@@ -52,6 +66,12 @@ arms = ["oracle/numpy", "toy/good"]
 baselines = ["oracle/numpy"]
 primary = ["toy/good"]
 """
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let benchmarks run once, untimed, unless the command line asks for times."""
+    if not (config.getoption("benchmark_only", False) or config.getoption("benchmark_enable", False)):
+        config.option.benchmark_disable = True
 
 
 def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
@@ -81,6 +101,62 @@ def trained() -> Weights:
 def images() -> NDArray[np.float32]:
     """Return 64 standardised random NHWC images."""
     return np.random.default_rng(1).standard_normal((64, 28, 28, 1)).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Let all processes, those of xdist as well, share the compilers' caches; return their folder."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "caches"
+    with pytest.MonkeyPatch.context() as patched:
+        for name in {name for stack in HERE for name in stack.cache_variables}:
+            patched.setenv(name, str(folder / name.lower()))
+        for name, value in restart_variables().items():
+            patched.setenv(name, value)
+        yield folder
+
+
+@dataclass(frozen=True)
+class Model:
+    network: Network
+    weights: Weights
+
+
+@dataclass(frozen=True)
+class OpenStack:
+    """The stack of this environment; its framework is imported into this process."""
+
+    name: str
+    backend: Backend
+    folder: Path
+
+    def session(self, model: Model, batch: F32, variant: str | None = None, precision: str = "fp32") -> Session:
+        """Build a session for batches of this size: `session.step(session.prepare(batch))` returns their logits."""
+        name = variant or stacks()[self.name].default_variant or ""
+        spec = InferenceSpec(model.network, model.weights, name, precision, len(batch), batch)
+        if conversion := stacks()[self.name].variants[name].conversion:
+            spec = replace(spec, files=Path(tempfile.mkdtemp(dir=self.folder)))
+            convert(self.name, conversion, replace(spec, batch_size=1), spec.files)
+        return self.backend.inference(spec)
+
+
+@pytest.fixture(scope="session")
+def stack(caches: Path, tmp_path_factory: pytest.TempPathFactory) -> OpenStack:
+    return OpenStack(OWN_STACK, open_backend(OWN_STACK, usable_cores()), tmp_path_factory.mktemp("converted"))
+
+
+@pytest.fixture(params=["cnn-small"])
+def model(request: pytest.FixtureRequest) -> Model:
+    """Return a network by name, with its trained weights if there are any."""
+    network = NETWORKS[request.param]
+    file = checkpoint_path(network)
+    return Model(network, load_weights(file, network) if file.exists() else initial_weights(network, seed=0))
+
+
+@pytest.fixture(params=[1, 64])
+def batch(request: pytest.FixtureRequest, model: Model) -> F32:
+    """Return so many standardised NHWC images."""
+    return standardise(model.network, synthetic.draw(request.param, stream=5)[0])
 
 
 @pytest.fixture

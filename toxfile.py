@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tox.session.state import State
 
 NO_STACKS = re.compile("tests|benchmark.*")
+CONTRACT = "python -m pytest -n 2 --dist loadgroup tests/contract tests/benchmarks"
 
 
 def selected_environments(state: State) -> list[str]:
@@ -43,7 +44,7 @@ def tox_add_env_config(env_conf: EnvConfigSet, state: State) -> None:
     if env_conf.name not in stacks:
         return
     if len(stacks) < len(selected):
-        env_conf.loaders.insert(0, MemoryLoader(commands=["python -m pytest -n 2 --dist loadgroup tests/contract"]))
+        env_conf.loaders.insert(0, MemoryLoader(commands=[CONTRACT]))
     elif env_conf.name == stacks[-1]:
         measure = f"python -m bench run --environments {','.join(stacks)}"
         posargs = state.conf.pos_args(None) or ()

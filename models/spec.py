@@ -152,7 +152,10 @@ class PlacedLayer:
 
 @dataclass(frozen=True)
 class Network:
-    """A feed-forward CNN; pixels are scaled to [0, 1] and standardised with `mean` and `std` before the first layer."""
+    """A feed-forward CNN; pixels are scaled to [0, 1] and standardised with `mean` and `std` before the first layer.
+
+    `checkpoint` is the path of the trained weights of a user's network; those of ours are found by name.
+    """
 
     name: str
     summary: str
@@ -160,6 +163,7 @@ class Network:
     input_shape: Shape = (28, 28, 1)
     mean: float = 0.0
     std: float = 1.0
+    checkpoint: str | None = None
 
     def place(self) -> tuple[PlacedLayer, ...]:
         """Infer every shape; raise SpecError when a layer does not fit its input."""
@@ -190,7 +194,7 @@ class Network:
 
     @property
     def digest(self) -> str:
-        """The SHA-256 of layers, input shape and standardisation, without name and summary."""
+        """The SHA-256 of layers, input shape and standardisation, without name, summary and checkpoint."""
         layers = [[type(layer).__name__, asdict(layer)] for layer in self.layers]
         canonical = json.dumps([layers, self.input_shape, self.mean, self.std])
         return hashlib.sha256(canonical.encode()).hexdigest()

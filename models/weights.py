@@ -58,7 +58,7 @@ def digest(weights: Weights) -> str:
 
 
 def checkpoint_path(network: Network) -> Path:
-    return CHECKPOINTS / f"{network.name}.safetensors"
+    return Path(network.checkpoint) if network.checkpoint else CHECKPOINTS / f"{network.name}.safetensors"
 
 
 def save_weights(path: Path, weights: Weights, metadata: dict[str, str]) -> None:

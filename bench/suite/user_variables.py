@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 ONEDNN_ISA, ATEN_ISA, PRELOAD = "ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "LD_PRELOAD"
 # All that workers inherit; every other variable that they see is set explicitly, and recorded.
-INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "USER", "BENCH_BACKENDS", "CXX")
+INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "USER", "BENCH_BACKENDS", "BENCH_MODELS", "CXX")
 # Of these, what can change a result: the compiler of the arms that compile.
 RECORDED = ("CXX",)
 # Workers do not inherit these, because stacks, compilers and loaders would act on them: names, and beginnings of names.

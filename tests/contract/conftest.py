@@ -1,24 +1,22 @@
 """Start the stacks of the environment that these tests run in, each variant and precision in its own worker."""
 
-import os
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from backends.protocol import InferenceSpec
-from backends.registry import convert, open_backend, stacks
+from backends.registry import stacks
 from bench.engine.workers import Unsupported, Worker
 from bench.machine.facts import usable_cores
 from bench.suite.arms import Arm
 from bench.suite.variables import arm_variables, restart_variables
 from bench.worker.messages import Build, Convert, Predict
+from conftest import HERE, OWN_STACK
 from models import synthetic
 from models.weights import checkpoint_path, initial_weights, load_weights, save_weights
-from models.zoo import CNN_SMALL, NETWORKS
+from models.zoo import NETWORKS
 
-HERE = [stack for stack in stacks().values() if stack.environment == os.environ.get("TOX_ENV_NAME")]
 INFERENCE = [
     (stack.name, name, precision)
     for stack in HERE
@@ -33,16 +31,6 @@ OTHER_TRAININGS = [
     for precision in variant.precisions
     if name != stack.default_training
 ]
-# A process can import one framework: that of the environment's first stack, or of the one that BENCH_STACK names. In
-# this process only variants can be built that need no environment variables and do not affect the others.
-OWN_STACK = os.environ.get("BENCH_STACK") or next((stack.name for stack in HERE), "")
-ALONE = {("itex", "off"), ("openvino", "default")}
-IN_PROCESS = [
-    (stack, variant)
-    for stack, variant, precision in INFERENCE
-    if (stack, precision) == (OWN_STACK, "fp32")
-    if not stacks()[stack].variants[variant].settings and (stack, variant) not in ALONE
-]
 # Only a worker that hangs takes so long, whatever else the machine does.
 TIMEOUT_S = 1800
 # Tests that import the framework into their own process share one.
@@ -50,16 +38,12 @@ in_process = pytest.mark.xdist_group("in process")
 
 
 def pytest_generate_tests(metafunc):
-    """Run a test for each variant, each session or each stack that trains in this environment.
+    """Run a test for each variant or each stack that trains in this environment.
 
     xdist keeps all tests of a variant, and of a stack's training, in one process.
     """
     if "variant" in metafunc.fixturenames:
         parametrize_groups(metafunc, "variant", {"-".join(variant): variant for variant in INFERENCE})
-    elif "session" in metafunc.fixturenames:
-        sessions = [(*variant, batch_size) for variant in IN_PROCESS for batch_size in (1, 64)]
-        ids = ["-".join(map(str, session)) for session in sessions]
-        metafunc.parametrize("session", sessions, indirect=True, ids=ids, scope="module")
     elif "own_stack" in metafunc.fixturenames:
         metafunc.parametrize("own_stack", [OWN_STACK])
     elif "trained" in metafunc.fixturenames and metafunc.module.__name__.endswith("test_training"):
@@ -157,16 +141,8 @@ class RunningVariant:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def caches(tmp_path_factory):
-    """Let all processes, those of xdist as well, share the compilers' caches; return their folder."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "caches"
-    with pytest.MonkeyPatch.context() as patched:
-        for name in {name for stack in HERE for name in stack.cache_variables}:
-            patched.setenv(name, str(folder / name.lower()))
-        for name, value in restart_variables().items():
-            patched.setenv(name, value)
-        yield folder
+def shared_caches(caches):
+    """Use the caches of compilers in every test, not only where a test asks for their folder."""
 
 
 @pytest.fixture(scope="module")
@@ -174,17 +150,3 @@ def variant(request, caches, tmp_path_factory):
     running = RunningVariant(tmp_path_factory.mktemp("variant"), caches, *request.param)
     yield running
     running.worker.stop()
-
-
-@pytest.fixture(scope="module")
-def session(request, trained, tmp_path_factory):
-    """Return a session in this process, for pytest-benchmark."""
-    stack, variant, batch_size = request.param
-    files, calibration = None, np.zeros((1, 28, 28, 1), np.float32)
-    if conversion := stacks()[stack].variants[variant].conversion:
-        files = tmp_path_factory.mktemp("files")
-        convert(stack, conversion, InferenceSpec(CNN_SMALL, trained, variant, "fp32", 1, calibration), files)
-    spec = InferenceSpec(CNN_SMALL, trained, variant, "fp32", batch_size, calibration, files)
-    session = open_backend(stack, usable_cores()).inference(spec)
-    session.batch_size = batch_size
-    return session

@@ -15,6 +15,7 @@ from bench.engine.workers import Worker
 from bench.suite.arms import Arm
 from bench.suite.variables import arm_variables
 from bench.worker.messages import Build, Predict
+from conftest import OWN_STACK
 from models import oracle, synthetic
 from models.data import standardise
 from models.errors import UserError
@@ -23,10 +24,10 @@ from models.formats.kind import HDF5, KERAS_ARCHIVE, PYTORCH, kind_of
 from models.formats.read import NOTHING_SAID, interpret
 from models.weights import save_weights
 from models.zoo import CNN_BN, CNN_SMALL, NETWORKS
-from tests.contract.conftest import OWN_STACK, TIMEOUT_S, in_process, nontrivial_weights
+from tests.contract.conftest import TIMEOUT_S, in_process, nontrivial_weights
 
 # What the first stacks of their environments can do; each framework is tested in a process of its own.
-READS = stacks()[OWN_STACK].reads if OWN_STACK else ()
+READS = stacks()[OWN_STACK].reads
 KERAS_STACKS = [
     name
     for name, stack in stacks().items()

@@ -7,11 +7,12 @@ from backends.protocol import InferenceSpec, TrainingSpec, UnsupportedError
 from backends.registry import open_backend, open_training, stacks
 from bench.machine.facts import usable_cores
 from bench.worker.messages import Prove, Save
+from conftest import HERE
 from models import oracle
 from models.data import standardise
 from models.recipes import Recipe
 from models.zoo import CNN_SMALL, NETWORKS
-from tests.contract.conftest import HERE, TIMEOUT_S, in_process
+from tests.contract.conftest import TIMEOUT_S, in_process
 
 # The larger networks have one batch size, of 3: it divides neither the number of images nor any vector width.
 BUILDS = [("cnn-small", 1), ("cnn-small", 64), ("cnn-bn", 3), ("cnn-vgg", 3)]
@@ -69,10 +70,3 @@ def test_a_training_on_a_stack_that_cannot_train_is_refused() -> None:
         if not stack.trainings:
             with pytest.raises(UnsupportedError, match=f"{stack.name} has no training .* it does not train"):
                 open_training(stack.name, 1, TrainingSpec(CNN_SMALL, {}, "train", "fp32", recipe, 0))
-
-
-@in_process
-def test_benchmark(session, images, benchmark) -> None:
-    """Time a variant's step with pytest-benchmark, when benchmarks are enabled."""
-    batch = session.prepare(images[: session.batch_size])
-    benchmark(session.step, batch)
