@@ -42,7 +42,7 @@ def build_module(network: Network, weights: Weights) -> Any:
         module.add_module(layer.name, _module(layer))
     # Start from the module's own state: its counters of batches have no neutral counterpart.
     state = module.state_dict()
-    state |= {_torch_name(name): torch.from_numpy(_to_torch(network, name, array)) for name, array in weights.items()}
+    state |= {_torch_name(name): torch.from_numpy(to_torch(network, name, array)) for name, array in weights.items()}
     module.load_state_dict(state)
     return module
 
@@ -90,7 +90,7 @@ def read_model(path: Path, network: Network) -> Weights:
         raise WeightsError(f"{path}: not a state dict: it must hold tensors by name")
     tensors = {name: tensor for name, tensor in content.items() if not name.endswith("num_batches_tracked")}
     zeros = {name: np.zeros(shape, np.float32) for name, shape in network.parameter_shapes.items()}
-    shapes = {_torch_name(name): _to_torch(network, name, array).shape for name, array in zeros.items()}
+    shapes = {_torch_name(name): to_torch(network, name, array).shape for name, array in zeros.items()}
     if tensors.keys() != shapes.keys():
         tensors = dict(zip(shapes, tensors.values(), strict=False)) if len(tensors) == len(shapes) else {}
     if {name: tuple(tensor.shape) for name, tensor in tensors.items()} != shapes:
@@ -120,7 +120,7 @@ def _torch_name(name: str) -> str:
     return f"{layer}.{NORM_NAMES.get(parameter, parameter)}"
 
 
-def _to_torch(network: Network, name: str, array: F32) -> F32:
+def to_torch(network: Network, name: str, array: F32) -> F32:
     """Turn HWIO into OIHW, (in, out) into (out, in), and rows in NHWC flatten order into NCHW order."""
     if array.ndim == 1:
         return array.copy()
@@ -132,7 +132,7 @@ def _to_torch(network: Network, name: str, array: F32) -> F32:
 
 
 def _from_torch(network: Network, name: str, array: F32) -> F32:
-    """Undo `_to_torch`."""
+    """Undo `to_torch`."""
     if array.ndim == 1:
         return array.copy()
     if array.ndim == KERNEL_AXES:
