@@ -326,7 +326,7 @@ def evaluate(
 @app.command()
 def export(
     file: ModelFileArgument,
-    output: Annotated[Path, typer.Argument(help="A file that ends in .pth, .h5, .xml or .safetensors")],
+    output: Annotated[Path, typer.Argument(help="A file that ends in .pth, .h5, .xml, .onnx or .safetensors")],
     model: ModelOption = None,
 ) -> None:
     """Write a model for other tools: a PyTorch state dict, Keras weights or OpenVINO IR."""

@@ -288,7 +288,7 @@ def test_a_killed_run_goes_on(tmp_path) -> None:
         (["run", "--model", "resnet"], "unknown model 'resnet'; allowed: cnn-small"),
         (["run", "--preset", "fast"], "unknown preset 'fast'; allowed: smoke, quick, standard, publish"),
         (["run", "--precision", "fp8"], "unknown precision 'fp8'; allowed: fp32, bf16, int8"),
-        (["run", "--environments", "conda"], "unknown environment 'conda'; allowed: ipex, itex, latest, openvino"),
+        (["run", "--environments", "conda"], "unknown environment 'conda'; allowed: ipex, itex, latest, onnxruntime"),
         (["run", "--batch-size", "1,x"], "--batch-size 1,x: allowed: whole numbers"),
         (["run", "--batch-size", "0"], "--batch-size 0: allowed: 1 to"),
         (["run", "--threads", "9999"], "--threads 9999: allowed: 1 to"),

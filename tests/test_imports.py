@@ -6,7 +6,15 @@ import sys
 
 import pytest
 
-FRAMEWORKS = {"torch", "intel_extension_for_pytorch", "tensorflow", "intel_extension_for_tensorflow", "openvino"}
+FRAMEWORKS = {
+    "torch",
+    "intel_extension_for_pytorch",
+    "tensorflow",
+    "intel_extension_for_tensorflow",
+    "openvino",
+    "onnxruntime",
+    "onnx",
+}
 ORCHESTRATOR = [
     "bench.cli", "bench.commands.run", "bench.commands.train", "bench.engine.run", "bench.analysis.speedups",
     "bench.training.train", "bench.report.sections", "bench.report.plots", "bench.report.tables",

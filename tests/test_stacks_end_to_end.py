@@ -16,7 +16,7 @@ models = ["cnn-small"]
 batch_sizes = [64]
 precisions = ["fp32"]
 arms = ["pytorch/eager", "pytorch/channels_last", "ipex/jit", "tensorflow/graph", "itex/frozen", "openvino/latency",
-        "openvino/throughput", "openvino/latency/bf16", "pytorch-latest/eager"]
+        "openvino/throughput", "openvino/latency/bf16", "onnxruntime/session", "pytorch-latest/eager"]
 baselines = ["pytorch/eager", "pytorch/channels_last", "tensorflow/graph"]
 primary = ["ipex/jit", "itex/frozen"]
 """

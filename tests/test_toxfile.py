@@ -49,7 +49,7 @@ def test_arguments_pass_through() -> None:
 
 def test_with_the_tests_every_stack_environment_runs_its_contract_tests_instead() -> None:
     found = commands("-m", "tests")
-    for name in ("vanilla", "ipex", "itex", "openvino", "latest"):
+    for name in ("vanilla", "ipex", "itex", "openvino", "onnxruntime", "latest"):
         assert found[name] == "python -m pytest -n 2 --dist loadgroup tests/contract tests/benchmarks"
     assert "mypy" in found["tests"]
 

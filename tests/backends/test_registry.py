@@ -12,7 +12,8 @@ def test_vanilla_stacks_come_first() -> None:
 def test_default_variants_are_those_that_most_people_use_or_the_best_of_an_extension() -> None:
     assert {name: stack.default_variant for name, stack in stacks().items()} == {
         "null": "constant", "oracle": "numpy", "pytorch": "eager", "tensorflow": "graph", "ipex": "jit",
-        "itex": "frozen", "openvino": "latency", "pytorch-latest": "eager", "tensorflow-latest": "graph",
+        "itex": "frozen", "onnxruntime": "session", "openvino": "latency", "pytorch-latest": "eager",
+        "tensorflow-latest": "graph",
     }  # fmt: skip
 
 
@@ -38,3 +39,4 @@ def test_the_kinds_and_suffixes_of_model_files_are_declared() -> None:
     assert [name for name, stack in stacks().items() if PYTORCH in stack.reads] == ["pytorch", "ipex", "pytorch-latest"]
     assert [name for name, stack in stacks().items() if ".pth" in stack.writes] == ["pytorch", "ipex", "pytorch-latest"]
     assert [name for name, stack in stacks().items() if ".xml" in stack.writes] == ["openvino"]
+    assert [name for name, stack in stacks().items() if ".onnx" in stack.writes] == ["onnxruntime"]

@@ -109,7 +109,7 @@ def test_a_file_that_keeps_its_reader_busy_for_ever_is_given_up(tmp_path, monkey
 
 
 @pytest.mark.parametrize(("name", "reason"), [
-    ("m.onnx", "allowed: files that end in .h5, .pth, .safetensors or .xml"),
+    ("m.pkl", "allowed: files that end in .h5, .onnx, .pth, .safetensors or .xml"),
     ("nowhere/m.h5", "allowed: a file in a folder that exists"),
     ("m.pth", r"\.pth files need one of these: environment vanilla does not exist"),
     ("m.xml", r"\.xml files need one of these: environment openvino does not exist"),
