@@ -25,12 +25,12 @@ def write(tmp_path, text):
 
 
 def test_every_published_recipe_names_a_network_of_the_zoo() -> None:
-    assert recipe_names() == ["adam", "bn", "fast", "sam", "small", "vgg"]
+    assert recipe_names() == ["adam", "bn", "fast", "fast-94", "sam", "small", "vgg"]
     for name in recipe_names():
         recipe = load_recipe(name)
         assert recipe.name == name
         assert recipe.network in NETWORKS
-        assert NETWORKS[recipe.network].name in {"cnn-small", "cnn-sam", "cnn-bn", "cnn-vgg"}
+        assert NETWORKS[recipe.network].name in {"cnn-small", "cnn-sam", "cnn-bn", "cnn-vgg", "cnn-fast"}
 
 
 def test_recipes_have_the_published_settings() -> None:
@@ -45,7 +45,7 @@ def test_recipes_have_the_published_settings() -> None:
     assert all(vars(load_recipe("bn").augmentation).values())
 
 
-@pytest.mark.parametrize("name", ["adam", "bn", "fast", "sam", "small", "vgg"])
+@pytest.mark.parametrize("name", ["adam", "bn", "fast", "fast-94", "sam", "small", "vgg"])
 def test_a_written_recipe_is_read_back_unchanged(tmp_path, name) -> None:
     assert load_recipe(write(tmp_path, to_toml(load_recipe(name), "a comment"))) == load_recipe(name)
 
