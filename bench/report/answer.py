@@ -176,7 +176,7 @@ def answer(run: Run, arms: Arms) -> Section:
 
 
 def answer_sentence(run: Run) -> str:
-    """Return the answer for all Intel-optimised stacks, in one sentence."""
+    """Return the answer: a sentence for each Intel-optimised stack, or one for all that are not settled."""
     if run.withdrawal:
         return f"This run was withdrawn on {run.withdrawal.date}: {run.withdrawal.why}. It answers nothing."
     labels = short_labels(run.cases)
@@ -186,8 +186,8 @@ def answer_sentence(run: Run) -> str:
     clauses = [_clause(judgement, labels) for judgement in judged if judgement.word != UNSETTLED]
     if unsettled := [judgement for judgement in judged if judgement.word == UNSETTLED]:
         clauses.append(_unsettled_clause(unsettled))
-    text = "; ".join(clauses)
-    return f"{text[0].upper()}{text[1:]}." + (" The data is synthetic." if run.data == "synthetic" else "")
+    sentences = [f"{clause[0].upper()}{clause[1:]}." for clause in clauses]
+    return " ".join([*sentences, "The data is synthetic."] if run.data == "synthetic" else sentences)
 
 
 def _clause(judgement: Judgement, labels: Mapping[Case, str]) -> str:
