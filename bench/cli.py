@@ -329,7 +329,7 @@ def export(
     output: Annotated[Path, typer.Argument(help="A file that ends in .pth, .h5, .xml, .onnx or .safetensors")],
     model: ModelOption = None,
 ) -> None:
-    """Write a model for other tools: a PyTorch state dict, Keras weights or OpenVINO IR."""
+    """Write a model for other tools: a PyTorch state dict, Keras weights, OpenVINO IR, ONNX or safetensors."""
     from bench.commands.model_files import export_file
 
     export_file(file, output, model or None, _console())

@@ -220,9 +220,9 @@ def needed(claims: Iterable[Claim], kind: type[Ratio | Accuracy]) -> list[str]:
 
 
 def counts(run: Run) -> bool:
-    """Return whether claims can be tested with a run: it ended, on the real data, with a preset that has intervals."""
+    """Return whether claims can be tested with a run: one on the real data, with intervals, that ended and stands."""
     ended = run.end is not None and run.end.status != "interrupted"
-    return ended and run.data == "fashion-mnist" and run.preset.confidence is not None
+    return ended and run.withdrawal is None and run.data == "fashion-mnist" and run.preset.confidence is not None
 
 
 def judge_claim(

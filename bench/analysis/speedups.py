@@ -157,6 +157,8 @@ def arm_faults(run: Run, arm: Arm, case: Case) -> list[str]:
 
 def arm_trouble(run: Run, arm: Arm, case: Case) -> Verdict | None:
     """Return the verdict on an arm that has no valid times of a case, or None. An A/A arm is judged as its original."""
+    if run.withdrawal:
+        return Verdict(WITHDRAWN, run.withdrawal.why)
     status = arm_status(run, arm, case)
     if status.word != "measured":
         return Verdict(SKIPPED if status.word == "skipped" else FAILED, status.reason)

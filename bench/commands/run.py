@@ -61,6 +61,8 @@ class RunOptions:
 
 def run_suite(options: RunOptions, console: Console) -> int:
     """Measure and report; return 1 if something failed or a gate tripped, else 0."""
+    if options.resume and options.seed is not None:
+        raise UserError("--seed and --resume: give one of them; a run goes on with its own seed")
     if options.name and options.resume:
         raise UserError("--name and --resume: give one of them; --resume takes the name of the unfinished run")
     plan = plan_run(options)

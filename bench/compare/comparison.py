@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from bench.analysis.gates import FAILED, SLOWER, WITHHELD
+from bench.analysis.gates import FAILED, SLOWER, WITHDRAWN, WITHHELD
 from bench.compare.changes import GATE_LEVEL, MARGIN, UNMATCHED, USUAL_FREEDOM
 from bench.machine.microarchitecture import cpu_label
 from bench.report.document import Bullets, Cell, Code, Column, Document, Paragraph, Section, table
@@ -61,7 +61,12 @@ def comparison_warnings(comparison: Comparison, names: Mapping[Run, str]) -> Ite
         )
     if "synthetic" in (comparison.before.data, comparison.after.data):
         yield SYNTHETIC_WARNING
-    for word, what in ((FAILED, "failed in one of the runs"), (WITHHELD, "withheld"), (UNMATCHED, "not comparable")):
+    for word, what in (
+        (FAILED, "failed in one of the runs"),
+        (WITHHELD, "withheld"),
+        (WITHDRAWN, "withdrawn"),
+        (UNMATCHED, "not comparable"),
+    ):
         if labels := [f"{row.arm.label} ({row.case.label})" for row in comparison.rows if row.verdict.word == word]:
             yield f"{pair}: {what}: {', '.join(labels)}"
 

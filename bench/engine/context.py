@@ -12,7 +12,15 @@ from bench.engine.workers import Unsupported
 from bench.journal import LOGS
 from bench.records import Failure
 from bench.suite.arms import usual_split
-from models.weights import Weights, checkpoint_path, initial_weights, load_weights, save_weights
+from models.errors import UserError
+from models.weights import (
+    Weights,
+    checkpoint_path,
+    initial_weights,
+    load_weights,
+    save_weights,
+    standardised_as_in,
+)
 from models.zoo import NETWORKS
 
 if TYPE_CHECKING:
@@ -45,6 +53,11 @@ def load_models(names: Sequence[str], scratch: Path) -> dict[str, RunModel]:
     for name in names:
         network, file = NETWORKS[name], checkpoint_path(NETWORKS[name])
         trained = file.exists()
+        if trained and (own := standardised_as_in(file, network)) != network:
+            raise UserError(
+                f"{file}: its weights belong to pixels standardised with {own.mean:g},{own.std:g}, not "
+                f"{network.mean:g},{network.std:g}; set mean and std of the network {name} to these"
+            )
         weights = load_weights(file, network) if trained else initial_weights(network, UNTRAINED_SEED)
         if not trained:
             file = scratch / f"{name}.safetensors"

@@ -40,6 +40,8 @@ def _lasting(info: RunInfo) -> RunInfo:
         command=(),
         started="",
         advice=(),
+        # No arm sees those that are not handed on.
+        variables=info.variables and replace(info.variables, dropped=()),
         machine=replace(info.machine, load=None, memory_bytes=None),
         environments={name: replace(environment, bytes=None) for name, environment in info.environments.items()},
     )
@@ -55,15 +57,23 @@ def is_finished(block: Block, finished: Finished) -> bool:
 
 def spent_ns(records: Sequence[Record]) -> int:
     """Return how long a run has measured; of a start that was killed, only its blocks are known."""
-    ends = [record.wall_ns for record in records if isinstance(record, End)]
-    resumes = [record.spent_ns for record in records if isinstance(record, Resume)]
-    blocks = sum(record.wall_ns for record in records if isinstance(record, BlockEnd))
-    return max(*ends, *resumes, blocks, 0)
+    spent = 0
+    for record in records:
+        match record:
+            case Resume():
+                spent = record.spent_ns
+            case End():
+                spent = record.wall_ns
+            case BlockEnd():
+                spent += record.wall_ns
+    return spent
 
 
 def restore(tally: Tally, records: Sequence[Record]) -> None:
     """Fill a tally, except for the oracle, with what the proof pass and the finished blocks have found."""
-    for record in records:
+    # What follows the last of them belongs to a block that is measured again.
+    finished = max((index + 1 for index, record in enumerate(records) if isinstance(record, BlockEnd)), default=0)
+    for record in records[:finished]:
         if isinstance(record, Proof):
             tally.labels[record.arm, record.case] = np.array(list(map(int, record.labels)), dtype=np.int64)
             tally.memory_bytes[record.arm] = max(tally.memory_bytes.get(record.arm, 0), record.memory_bytes)

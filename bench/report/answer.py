@@ -28,7 +28,8 @@ Arms: TypeAlias = "Mapping[Case, Sequence[ArmRow]]"
 WORTH, NOT_WORTH, UNSETTLED = "worth it", "not worth it", "not settled"
 SOME = "worth it in part"
 STYLES = {WORTH: "FASTER", NOT_WORTH: "SLOWER", UNSETTLED: "UNRESOLVED", SOME: "EQUIVALENT"}
-NAMES = {"pytorch": "PyTorch", "tensorflow": "TensorFlow", "ipex": "IPEX", "itex": "ITEX", "openvino": "OpenVINO"}
+NAMES = {"pytorch": "PyTorch", "tensorflow": "TensorFlow", "ipex": "IPEX", "itex": "ITEX", "openvino": "OpenVINO",
+         "onnxruntime": "ONNX Runtime"}  # fmt: skip
 MAINTENANCE = {
     "ipex": "Archived by its authors, with known security issues. Do not newly deploy it.",
     "itex": "No longer maintained. Do not newly deploy it.",

@@ -87,7 +87,7 @@ class Match:
 def match(table: Table, network: Network, *, ordered: bool) -> Match:
     """Match a table, or only the tensors below one prefix, with a network; raise MismatchError if there is none.
 
-    Raises WeightsError if the tensors below several prefixes fit equally well.
+    Raises MismatchError as well if the tensors below several prefixes fit equally well.
     """
     kept = {name: tensor for name, tensor in table.items() if not _is_bookkeeping(name, tensor)}
     left_out = tuple(name for name in table if name not in kept)
@@ -105,7 +105,7 @@ def match(table: Table, network: Network, *, ordered: bool) -> Match:
                 continue
         if not fitting:
             raise
-        # The longest prefix of several nested ones names the fewest tensors.
+        # The shortest prefix of several nested ones names the most tensors.
         outermost = [
             prefix for prefix in fitting if not any(prefix != other and prefix.startswith(other) for other in fitting)
         ]

@@ -56,6 +56,8 @@ def test_a_withdrawn_run_stays_and_claims_nothing(bench, run) -> None:
     assert re.search(r"WITHDRAWN on \d{4}-\d\d-\d\d: the fan", markdown)
     assert "~~" in markdown
     assert 'class="withdrawn"' in page
+    assert "This run was withdrawn" in shown.stdout
+    assert "Where the gain comes from" not in markdown
     assert "<b>failed" not in page
     again = bench("withdraw", "run", "--why", "again")
     assert (again.returncode, "was withdrawn on" in again.stderr) == (2, True)
@@ -72,3 +74,16 @@ def test_a_damaged_withdrawal_is_one_line(bench, run) -> None:
     (run / "withdrawn.json").write_text('{"date": 1}')
     shown = bench("report", "run")
     assert (shown.returncode, "withdrawn.json: can't be read" in shown.stderr) == (2, True)
+
+
+def test_a_withdrawn_run_is_compared_with_nothing(bench, run, tmp_path) -> None:
+    slower = inference_run(tmp_path / "slower", jit=200_000, seed=3)
+    slower.describe(started="2026-02-01T00:00:00+00:00").write()
+    gate = ("compare", "run", "slower", "--fail-if-slower", "5%")
+    assert bench(*gate).returncode == 1
+    bench("withdraw", "run", "--why", "the fan failed")
+    shown = bench(*gate)
+    assert shown.returncode == 0, shown.stderr
+    assert "withdrawn: " in shown.stdout
+    done = bench("convert", "run", "--to", "bencher", "--output", "out")
+    assert "speedup" not in (tmp_path / "out" / "bencher" / "bencher.json").read_text(), done.stdout

@@ -54,6 +54,7 @@ def test_time_is_spent_once() -> None:
     assert spent_ns([block, block]) == 8
     assert spent_ns([block, End("interrupted", 20)]) == 20
     assert spent_ns([block, Resume("", 6)]) == 6
+    assert spent_ns([block, Resume("", 6), block]) == 10
 
 
 def test_a_finished_block_is_known_by_number_and_cases() -> None:
@@ -70,12 +71,13 @@ def test_a_tally_knows_what_the_records_say(records) -> None:
         Failure("a/b", case, None, "no"),
         Failure("c/d", case, None, "", True),
     ]
-    restore(tally, [*records, *failures])
+    end = BlockEnd(9, ("c",), 4, 1, 1, 2)
+    restore(tally, [*records, *failures, end, Failure(JIT.id, case, 10, "in a block that did not end")])
     assert tally.labels[JIT.id, case].dtype == "int64"
     assert tally.memory_bytes[JIT.id] > 0
     assert tally.failed_blocks[JIT.id, case] == 1
     assert tally.unsupported == {("c/d", case)}
-    restore(tally, [Failure(JIT.id, case, None, "proof failed")])
+    restore(tally, [Failure(JIT.id, case, None, "proof failed"), end])
     assert (JIT.id, case) not in tally.labels
 
 
