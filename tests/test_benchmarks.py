@@ -11,7 +11,9 @@ from conftest import ROOT
 def run_pytest(*arguments) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", *arguments]
     # Threads that wait for each other multiply the noise of a busy machine.
-    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
+    environment = {"OPENBLAS_NUM_THREADS": "1"}
+    # As a process of xdist, which the process of these tests may be, pytest-benchmark would time nothing.
+    environment |= {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from bench.report.evaluation import render_evaluation
 from bench.suite.arms import Arm
+from bench.suite.user_variables import UserVariables
 from bench.training.evaluate import Evaluation
 from bench.training.history import Epoch
 from bench.training.model_file import open_model
@@ -26,7 +27,8 @@ def rendered():
     ]
     reply = EpochReply(200, 0.5, 10**9, 8, 1, "d", 7, 0)
     history = [Epoch(number, 0.001, reply, 0.9, 0.4, None, None) for number in (1, 2, 3)]
-    return render_evaluation(open_model(checkpoint_path(CNN_SMALL)), evaluations, history, None, "fashion-mnist")
+    model = open_model(checkpoint_path(CNN_SMALL))
+    return render_evaluation(model, evaluations, history, None, "fashion-mnist", UserVariables())
 
 
 def test_both_pages_have_the_same_content(rendered) -> None:

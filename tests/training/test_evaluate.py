@@ -131,4 +131,11 @@ def test_without_any_stack_there_is_one_line(bench, tmp_path) -> None:
 def test_by_default_every_installed_stack_is_evaluated_once(monkeypatch) -> None:
     monkeypatch.setattr("bench.training.evaluate.is_installed", lambda _: True)
     arms = [arm.id for arm in default_arms()]
-    assert arms == ["pytorch/eager", "tensorflow/graph", "ipex/jit", "itex/frozen", "openvino/latency"]
+    assert arms == [
+        "pytorch/eager",
+        "tensorflow/graph",
+        "ipex/jit",
+        "itex/frozen",
+        "onnxruntime/session",
+        "openvino/latency",
+    ]

@@ -247,7 +247,7 @@ def test_a_trained_model_has_the_same_accuracy_on_all_stacks_and_survives_all_fi
     assert bench("evaluate", "results/t").returncode == 0
     with (tmp_path / "results" / "t" / "classification.csv").open() as stream:
         rows = list(csv.DictReader(stream))
-    assert {row["stack"] for row in rows} == {"pytorch", "tensorflow", "ipex", "itex", "openvino"}
+    assert {row["stack"] for row in rows} == {"pytorch", "tensorflow", "ipex", "itex", "onnxruntime", "openvino"}
     accuracies = {float(row["accuracy"]) for row in rows}
     assert max(accuracies) - min(accuracies) <= 5e-4
     assert min(accuracies) > 0.85
