@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backends.registry import stacks
 from bench.commands.folders import (
     default_run_name,
     kept_records,
@@ -25,7 +24,7 @@ from bench.run_info import read_run
 from bench.suite.arms import BEST_THREADS, TRAINING
 from bench.suite.plan import Plan, make_plan
 from bench.suite.schedule import MAX_SEED
-from bench.suite.suite import Suite, narrow, takes_part
+from bench.suite.suite import Suite, narrow, takes_part, variant_of
 from bench.suite.user_variables import UserVariables
 from models.errors import UserError
 
@@ -150,7 +149,7 @@ def compile_obstacles(plan: Plan) -> list[Finding]:
     """Return why arms of a plan that compile can't be measured, once for each reason."""
     from bench.machine.diagnosis import compiling
 
-    compiled = [arm for arm in plan.arms if stacks()[arm.stack].variants[arm.variant].compiles]
+    compiled = [arm for arm in plan.arms if variant_of(arm).compiles]
     findings = [compiling(plan.environments[arm.stack].folder) for arm in compiled]
     return list(dict.fromkeys(finding for finding in findings if finding.advice))
 

@@ -12,7 +12,6 @@ from queue import SimpleQueue
 from statistics import median
 from typing import TYPE_CHECKING, TypeVar
 
-from backends.registry import stacks
 from bench.analysis import gates
 from bench.clock import cpu_ns, now_ns
 from bench.engine.build import build_sessions, can_move, core_sets, move_group, start_group
@@ -22,6 +21,7 @@ from bench.machine import counters, facts, resources
 from bench.records import BlockEnd, Check, Conditions, Evidence, Slice
 from bench.suite.arms import LATENCY
 from bench.suite.plan import LEAD_IN, WARM_UP_SLICE_NS
+from bench.suite.suite import variant_of
 from bench.suite.variables import restart_variables
 from bench.worker.messages import RunSlice, batch_interval_ns
 from bench.worker.timing import is_steady
@@ -346,7 +346,7 @@ def warm_up_medians_ns(arm: Arm, case: Case, split: Split, limit_ns: int, group:
 
 def run_slice(arm: Arm, case: Case, split: Split, budget_ns: int, lead_in: int, group: WorkerGroup) -> list[SliceReply]:
     """Let all workers of a group run a slice at the same time; raises WorkerError."""
-    asynchronous = stacks()[arm.stack].variants[arm.variant].asynchronous
+    asynchronous = variant_of(arm).asynchronous
     if asynchronous:
         # Enough batches to fill the pipeline.
         lead_in = max(lead_in, 2 * split.streams)

@@ -11,6 +11,7 @@ from bench.engine.workers import Unsupported, Worker, WorkerError, WorkerGroup
 from bench.machine import facts
 from bench.machine.compiler import compile_obstacle
 from bench.suite.arms import LATENCY, THROUGHPUT
+from bench.suite.suite import variant_of
 from bench.suite.variables import arm_variables, preload_variables
 from bench.worker.messages import Build, BuildReply, Move
 from models.weights import digest
@@ -34,7 +35,7 @@ def workers_and_threads(arm: Arm, split: Split) -> tuple[int, int]:
 
     There is one worker for each stream, unless the variant has all streams in one process.
     """
-    single = stacks()[arm.stack].variants[arm.variant].asynchronous
+    single = variant_of(arm).asynchronous
     return (1, split.cores) if single else (split.streams, split.threads)
 
 
@@ -46,7 +47,7 @@ def start_group(
     Raises WorkerError, or Unsupported when the environment lacks a library that the arm's settings preload.
     """
     environment = context.plan.environments[arm.stack]
-    if stacks()[arm.stack].variants[arm.variant].compiles and (obstacle := compile_obstacle(environment.folder)):
+    if variant_of(arm).compiles and (obstacle := compile_obstacle(environment.folder)):
         raise WorkerError(obstacle)
     count, threads = workers_and_threads(arm, split)
     given = context.plan.variables.given
@@ -137,7 +138,7 @@ def build_request(
         precision=arm.precision,
         batch_size=case.batch_size,
         threads=workers_and_threads(arm, split)[1],
-        streams=split.streams if stacks()[arm.stack].variants[arm.variant].asynchronous else 1,
+        streams=split.streams if variant_of(arm).asynchronous else 1,
         cores=cores,
         weights=str(context.models[case.model].file),
         images=str(context.images),

@@ -19,6 +19,8 @@ from backends.registry import stacks
 from bench import cache
 from bench.engine.workers import Worker
 from bench.machine import resources
+from bench.machine.compiler import COMPILE_TIMEOUT_S, compiler
+from bench.suite.suite import variant_of
 from bench.suite.variables import environment_variables
 from bench.worker.messages import Convert
 
@@ -112,20 +114,20 @@ def _read(path: Path) -> None:
 
 def _start_compiler(scratch: Path) -> None:
     """Compile an empty program with the standard headers; a machine without a compiler has no file to read."""
-    command = [os.environ.get("CXX", "g++"), "-fopenmp", "-shared", "-x", "c++", "-", "-o", str(scratch / "nothing.so")]
-    with suppress(OSError):
+    command = [compiler(), "-fopenmp", "-shared", "-x", "c++", "-", "-o", str(scratch / "nothing.so")]
+    with suppress(OSError, subprocess.TimeoutExpired):
         subprocess.run(  # noqa: S603 - the compiler that the stacks use
-            command, input=b"#include <bits/stdc++.h>\n", capture_output=True, check=False
+            command, input=b"#include <bits/stdc++.h>\n", capture_output=True, check=False, timeout=COMPILE_TIMEOUT_S
         )
 
 
 def needs_conversion(arm: Arm) -> bool:
-    return stacks()[arm.stack].variants[arm.variant].conversion is not None
+    return variant_of(arm).conversion is not None
 
 
 def conversion_key(arm: Arm, model: str) -> tuple[str, ...]:
     """Return what distinguishes conversions within a run: arms with equal keys share their files."""
-    return arm.stack, stacks()[arm.stack].variants[arm.variant].conversion or "", _file_precision(arm), model
+    return arm.stack, variant_of(arm).conversion or "", _file_precision(arm), model
 
 
 def convert(

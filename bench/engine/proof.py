@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backends.registry import stacks
 from bench import cache
 from bench.analysis import gates
 from bench.engine.build import (
@@ -27,6 +26,7 @@ from bench.machine.counters import quiet_core_sets
 from bench.records import Conversion, Parity, Proof, Reference, Start
 from bench.suite.arms import BEST_THREADS
 from bench.suite.plan import planned_pairs
+from bench.suite.suite import variant_of
 from bench.suite.user_variables import limit_fault
 from bench.suite.variables import ISA_LIMITS
 from bench.worker.messages import Predict, Prove, Save
@@ -136,7 +136,7 @@ def prove_arms(context: RunContext, tally: Tally, steps: Steps) -> None:
             # After a failure, an arm's other cases get a new process.
             waiting = [candidate for candidate in waiting if candidate.cases]
         for candidate in candidates:
-            if compiles(candidate.arm) and (candidate.arm.id, case.id) in tally.labels:
+            if variant_of(candidate.arm).compiles and (candidate.arm.id, case.id) in tally.labels:
                 # It uses what the first start compiled. If it fails, the report has no figure for restarts.
                 with suppress(WorkerError):
                     _start_alone(context, tally, candidate, case, cached=True).stop()
@@ -144,11 +144,7 @@ def prove_arms(context: RunContext, tally: Tally, steps: Steps) -> None:
 
 
 def proof_weight(arm: Arm) -> float:
-    return PROOF_WEIGHT + (COMPILE_WEIGHT if compiles(arm) else 0)
-
-
-def compiles(arm: Arm) -> bool:
-    return stacks()[arm.stack].variants[arm.variant].compiles
+    return PROOF_WEIGHT + (COMPILE_WEIGHT if variant_of(arm).compiles else 0)
 
 
 def _prove_together(

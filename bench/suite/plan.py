@@ -11,7 +11,7 @@ from bench.machine.facts import instruction_sets
 from bench.suite.arms import BEST_THREADS, TRAINING, Pair, Split, possible_splits, usual_split
 from bench.suite.environments import Environment, MissingEnvironmentError, environment_of
 from bench.suite.schedule import Block, Group, Preset, draw_schedule
-from bench.suite.suite import TRAINING_IMAGES, baselines_of, has_precision, takes_part
+from bench.suite.suite import TRAINING_IMAGES, baselines_of, has_precision, takes_part, variant_of
 from bench.suite.user_variables import ONEDNN_ISA, UserVariables, usable_instruction_sets
 from bench.suite.variables import ISA_LIMITS, SETTINGS
 from models.errors import UserError
@@ -161,7 +161,7 @@ def group_cases(suite: Suite, arms: Sequence[Arm]) -> tuple[Group, ...]:
         if taking_part:
             trains = cases[0].scenario == TRAINING
             ladder_only = frozenset() if trains else frozenset(taking_part) - compared_arms(suite)
-            slow = frozenset(arm for arm in taking_part if stacks()[arm.stack].variants[arm.variant].compiles)
+            slow = frozenset(arm for arm in taking_part if variant_of(arm).compiles)
             groups.append(Group(cases, taking_part, ladder_only, slow, suite.epochs if trains else None))
     return tuple(groups)
 

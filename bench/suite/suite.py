@@ -20,6 +20,7 @@ from models.zoo import NETWORKS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from backends.protocol import Variant
     from models.recipes import Recipe
 
 TRAINING_IMAGES = SHAPES[TRAIN_LABELS][0]
@@ -103,9 +104,14 @@ class Suite:
         return tuple(measured)
 
 
+def variant_of(arm: Arm) -> Variant:
+    """Return what an arm's stack declares of its variant."""
+    return stacks()[arm.stack].variants[arm.variant]
+
+
 def has_precision(arm: Arm) -> bool:
     """Return whether an arm's variant supports its precision on any machine."""
-    return arm.precision in stacks()[arm.stack].variants[arm.variant].precisions
+    return arm.precision in variant_of(arm).precisions
 
 
 def takes_part(arm: Arm, case: Case) -> bool:
@@ -114,7 +120,7 @@ def takes_part(arm: Arm, case: Case) -> bool:
     Asynchronous variants have no latency. Throughput fills all cores whatever the settings, so only the default
     settings are measured.
     """
-    variant = stacks()[arm.stack].variants[arm.variant]
+    variant = variant_of(arm)
     if variant.trains or case.scenario == TRAINING:
         return variant.trains and case.scenario == TRAINING
     return not variant.asynchronous if case.scenario == LATENCY else arm.settings == DEFAULT_SETTINGS
