@@ -8,6 +8,7 @@ from statistics import mean
 from typing import TYPE_CHECKING, TypeAlias
 
 from bench.analysis.speedups import pair_faults
+from bench.records import INTERRUPTED
 from bench.suite.arms import LATENCY, TRAINING, Arm, Case, Pair
 from models.data import SHAPES, TEST_LABELS
 
@@ -221,7 +222,7 @@ def needed(claims: Iterable[Claim], kind: type[Ratio | Accuracy]) -> list[str]:
 
 def counts(run: Run) -> bool:
     """Return whether claims can be tested with a run: one on the real data, with intervals, that ended and stands."""
-    ended = run.end is not None and run.end.status != "interrupted"
+    ended = run.end is not None and run.end.status != INTERRUPTED
     return ended and run.withdrawal is None and run.data == "fashion-mnist" and run.preset.confidence is not None
 
 

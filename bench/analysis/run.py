@@ -96,18 +96,14 @@ class Run:
 
     def _impossible_turn(self) -> str | None:
         """Return a description of the first turn that no run could have stored, or None."""
-        participants = {(arm.id, case) for case, arms in self._participants.items() for arm in arms}
         places = set()
         for turn in self._all_turns:
             place = turn.arm, turn.case, turn.block, turn.round
             if place in places:
                 return f"{turn.arm} has two turns in round {turn.round} of block {turn.block} on {turn.case}"
             places.add(place)
-            if (turn.arm, turn.case) not in participants or not _is_possible(turn, self._cases[turn.case]):
+            if (turn.arm, turn.case) not in self._places or not _is_possible(turn, self._cases[turn.case]):
                 return f"the turn of {turn.arm} in block {turn.block} on {turn.case} is impossible"
-        for choice in self.of(Choice):
-            if (choice.arm, choice.case) not in participants or not _is_choice(choice):
-                return f"the threads of {choice.arm} on {choice.case} were not chosen from its trials"
         return None
 
     def _impossible_record(self) -> str | None:
@@ -117,6 +113,9 @@ class Run:
                 return f"the end {end.status!r} is impossible"
         if any(not overhead.samples_ns or min(overhead.samples_ns) < 0 for overhead in self.of(Overhead)):
             return "the overhead has no samples, or impossible ones"
+        for choice in self.of(Choice):
+            if (choice.arm, choice.case) not in self._places or not _is_choice(choice):
+                return f"the threads of {choice.arm} on {choice.case} were not chosen from its trials"
         for roof in self.roofs:
             counted = len(roof.counts) == len(roof.walls_ns) > 0 and min(roof.counts) >= 0
             if not counted or min(roof.walls_ns) <= 0 or roof.work < 0:
@@ -134,6 +133,11 @@ class Run:
             if case and not 0 < len(proof.labels) == proof.images <= images.get(case.model, proof.images):
                 return f"the labels of {proof.arm} on {proof.case} are not one for each image"
         return None
+
+    @cached_property
+    def _places(self) -> set[tuple[str, str]]:
+        """Return (arm, case) of all that were to take part."""
+        return {(arm.id, case) for case, arms in self._participants.items() for arm in arms}
 
     def of(self, kind: type[_T]) -> list[_T]:
         return cast("list[_T]", self._by_kind[kind])

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from bench.analysis.run import Run
-from bench.console import say
+from bench.console import WARNING, say
 from bench.journal import broken_link
 from bench.report.arm_table import arm_rows
 from bench.report.run_report import csv_files, write_report
@@ -33,11 +33,8 @@ def verify_run(folder: Path, console: Console) -> int:
     for name, text in csv_files(run, arm_rows(run)).items():
         path = folder / name
         if path.exists() and path.read_bytes() != text.encode():
-            say(
-                console,
-                f"{path}: is not what this version derives from the journal; `bench report` replaces it",
-                "yellow",
-            )
+            what = "is not what this version derives from the journal; `bench report` replaces it"
+            say(console, f"{path}: {what}", WARNING)
     return 0
 
 

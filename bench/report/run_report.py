@@ -10,7 +10,7 @@ from bench.analysis.run import Run
 from bench.analysis.scaling import sweeps
 from bench.analysis.speedups import speedups
 from bench.analysis.training import trained_arms
-from bench.console import say
+from bench.console import WARNING, say
 from bench.journal import write_pages
 from bench.report.answer import answer_sentence
 from bench.report.arm_table import arm_columns, arm_rows
@@ -70,10 +70,10 @@ def opening(plan: Plan, data: DataSet, advice: Sequence[str], console: Console) 
     if data.name == "synthetic":
         say(console, SYNTHETIC_WARNING, "bold yellow")
     for line in advice:
-        say(console, line, "yellow")
+        say(console, line, WARNING)
     say_variables(plan.variables, console)
     for name, reason in plan.missing.items():
-        say(console, f"{name} is not measured: {reason}", "yellow")
+        say(console, f"{name} is not measured: {reason}", WARNING)
     for one, other in plan.environment_pairs:
         names = f"environments {one.name} and {other.name}"
         if unequal := version_differences(one, other):
@@ -109,7 +109,7 @@ def closing(run: Run, console: Console, missing: Sequence[str] = ()) -> None:
         print_table(verdicts, console)
         console.print()
     for line in [*doubts(run), *problems(run), *missing]:
-        say(console, line, "yellow")
+        say(console, line, WARNING)
     if run.data == "synthetic":
         say(console, SYNTHETIC_WARNING, "bold yellow")
     say(console, answer_sentence(run), "bold")
