@@ -1,5 +1,6 @@
 """Start the stacks of the environment that these tests run in, each variant and precision in its own worker."""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -150,3 +151,16 @@ def variant(request, caches, tmp_path_factory):
     running = RunningVariant(tmp_path_factory.mktemp("variant"), caches, *request.param)
     yield running
     running.worker.stop()
+
+
+def write_in_own_process(stack: str, weights: Path, file: Path) -> None:
+    """Write a file of a stack's framework from weights of cnn-small; a process can import one framework."""
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from backends.registry import write_model\n"
+        "from models.weights import load_weights\n"
+        "from models.zoo import CNN_SMALL\n"
+        "weights = load_weights(Path(sys.argv[2]), CNN_SMALL)\n"
+        "write_model(sys.argv[1], Path(sys.argv[3]), CNN_SMALL, weights)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, stack, str(weights), str(file)], check=True)

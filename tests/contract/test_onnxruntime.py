@@ -1,8 +1,6 @@
 """ONNX Runtime's own files and threads: what they contain, and the network that they belong to."""
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +9,7 @@ from bench.engine.workers import WorkerError
 from bench.machine.facts import usable_cores
 from bench.worker.messages import Prove
 from models.zoo import CNN_SMALL
-from tests.contract.conftest import HERE, TIMEOUT_S, RunningVariant
+from tests.contract.conftest import HERE, TIMEOUT_S, RunningVariant, write_in_own_process
 
 pytestmark = pytest.mark.skipif(all(stack.name != "onnxruntime" for stack in HERE), reason="another environment")
 
@@ -72,14 +70,5 @@ def test_threads_are_bound_to_cores_and_read_back(start) -> None:
 def test_a_written_model_is_the_converted_one(start, tmp_path) -> None:
     running = start()
     converted = Path(running.converted("cnn-small"))
-    code = (
-        "import sys; from pathlib import Path\n"
-        "from backends.registry import write_model\n"
-        "from models.weights import load_weights\n"
-        "from models.zoo import CNN_SMALL\n"
-        "weights = load_weights(Path(sys.argv[1]), CNN_SMALL)\n"
-        "write_model('onnxruntime', Path(sys.argv[2]), CNN_SMALL, weights)\n"
-    )
-    call = [sys.executable, "-c", code, str(tmp_path / "cnn-small.safetensors"), str(tmp_path / "w.onnx")]
-    subprocess.run(call, check=True)
+    write_in_own_process("onnxruntime", tmp_path / "cnn-small.safetensors", tmp_path / "w.onnx")
     assert (tmp_path / "w.onnx").read_bytes() == (converted / "model.onnx").read_bytes()

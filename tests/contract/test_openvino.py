@@ -1,8 +1,6 @@
 """OpenVINO's own files: their contents, and the network that they belong to."""
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +10,7 @@ from bench.engine.workers import WorkerError
 from bench.machine.facts import usable_cores
 from bench.worker.messages import Prove, RunSlice
 from models.zoo import CNN_SMALL
-from tests.contract.conftest import HERE, TIMEOUT_S, RunningVariant
+from tests.contract.conftest import HERE, TIMEOUT_S, RunningVariant, write_in_own_process
 
 pytestmark = pytest.mark.skipif(all(stack.name != "openvino" for stack in HERE), reason="another environment")
 
@@ -87,15 +85,6 @@ def test_both_conversions_compute_the_same_logits(start, tmp_path) -> None:
 def test_a_written_ir_is_the_converted_one(start, tmp_path) -> None:
     running = start("latency")
     converted = Path(running.converted("cnn-small"))
-    code = (
-        "import sys; from pathlib import Path\n"
-        "from backends.registry import write_model\n"
-        "from models.weights import load_weights\n"
-        "from models.zoo import CNN_SMALL\n"
-        "weights = load_weights(Path(sys.argv[1]), CNN_SMALL)\n"
-        "write_model('openvino', Path(sys.argv[2]), CNN_SMALL, weights)\n"
-    )
-    call = [sys.executable, "-c", code, str(tmp_path / "cnn-small.safetensors"), str(tmp_path / "w.xml")]
-    subprocess.run(call, check=True)
+    write_in_own_process("openvino", tmp_path / "cnn-small.safetensors", tmp_path / "w.xml")
     assert (tmp_path / "w.bin").read_bytes() == (converted / "model.bin").read_bytes()
     assert CNN_SMALL.digest in (tmp_path / "w.xml").read_text()
