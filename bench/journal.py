@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 JOURNAL, LOGS = "journal.jsonl", "logs"
-
-
 # The description of a run, from which the links of its journal start.
 RUN = "run.json"
 LINK_DIGITS = 32
@@ -102,11 +100,9 @@ def broken_link(folder: Path) -> str | None:
             return f"{path}, line {number}: has no link"
         link = next_link(link, match[1] + "}")
         if link != match[2]:
-            return (
-                f"{path}, line {number}: it was changed, or lines before it are missing"
-                if number > 1
-                else (f"{path}: {RUN} or the first line was changed")
-            )
+            if number == 1:
+                return f"{path}: {RUN} or the first line was changed"
+            return f"{path}, line {number}: it was changed, or lines before it are missing"
     return None
 
 

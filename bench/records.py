@@ -11,7 +11,7 @@ from bench.codec import FLAT, CodecError, decode, encode, read_json
 from bench.worker.messages import EpochReply, batch_interval_ns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 PRODUCT, TRAFFIC = "product", "traffic"
 # How a run ends by itself: all is measured, or a planned look has stopped it; and how it ends otherwise.
@@ -348,12 +348,17 @@ def from_line(line: str) -> Record:
         raise error.inside(name) from None
 
 
+def end_of_blocks(records: Sequence[Record]) -> int:
+    """Return how many records there are up to the end of the last finished block; 0 without one."""
+    return max((index + 1 for index, record in enumerate(records) if isinstance(record, BlockEnd)), default=0)
+
+
 def in_force(records: Iterable[Record]) -> list[Record]:
     """Return the records that count: when a run goes on, it measures the block that it had not finished again."""
     kept: list[Record] = []
     for record in records:
         if isinstance(record, Resume):
-            finished = max((index + 1 for index, other in enumerate(kept) if isinstance(other, BlockEnd)), default=0)
+            finished = end_of_blocks(kept)
             kept[finished:] = [other for other in kept[finished:] if isinstance(other, Resume)]
         kept.append(record)
     return kept

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from bench.records import BlockEnd, Choice, End, Failure, Proof, Resume
+from bench.records import BlockEnd, Choice, End, Failure, Proof, Resume, end_of_blocks
 from bench.run_info import RunInfo
 from bench.suite.arms import Split
 
@@ -72,8 +72,7 @@ def spent_ns(records: Sequence[Record]) -> int:
 def restore(tally: Tally, records: Sequence[Record]) -> None:
     """Fill a tally, except for the oracle, with what the proof pass and the finished blocks have found."""
     # What follows the last of them belongs to a block that is measured again.
-    finished = max((index + 1 for index, record in enumerate(records) if isinstance(record, BlockEnd)), default=0)
-    for record in records[:finished]:
+    for record in records[: end_of_blocks(records)]:
         if isinstance(record, Proof):
             tally.labels[record.arm, record.case] = np.array(list(map(int, record.labels)), dtype=np.int64)
             tally.memory_bytes[record.arm] = max(tally.memory_bytes.get(record.arm, 0), record.memory_bytes)

@@ -62,7 +62,6 @@ def measure_run(
     `earlier` are the records of a run to go on with, None for a new one. Raises UserError when the disk refuses, or
     when they belong to another run; all records until then are complete.
     """
-    resumed = earlier is not None
     begin = now_ns()
     resources.allow_many_files()
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
@@ -75,15 +74,15 @@ def measure_run(
         except OSError as error:
             raise UserError(f"{scratch}: {error}; free space there, or set TMPDIR to another folder") from error
         info = describe_run(plan, data, models, origin)
-        if resumed and (field := difference(read_run(folder), info)):
+        if earlier is None:
+            write_run(folder, info)
+        elif field := difference(before := read_run(folder), info):
             raise UserError(
                 f"{folder}: can't go on: {field} would not be the same; repeat the options of its command, "
-                f"{shlex.join(read_run(folder).command)!a}, or start a new run"
+                f"{shlex.join(before.command)!a}, or start a new run"
             )
-        if not resumed:
-            write_run(folder, info)
         (folder / LOGS).mkdir(exist_ok=True)
-        with Journal(folder, resumed=resumed) as journal:
+        with Journal(folder, resumed=earlier is not None) as journal:
             if earlier is not None:
                 journal.append(Resume(origin.started, spent_ns(earlier)))
             try:
