@@ -92,6 +92,11 @@ class Verdict:
     word: str
     reason: str = ""
 
+    @property
+    def is_sound(self) -> bool:
+        """Whether there are figures, and nothing forbids to use them."""
+        return self.word not in (FAILED, SKIPPED, WITHDRAWN, WITHHELD)
+
 
 # Each function below returns a fault, or None. A NaN is a fault as well: hence `not x <= limit`.
 

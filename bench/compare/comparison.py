@@ -83,7 +83,6 @@ def headlines(comparisons: Sequence[Comparison], names: Mapping[Run, str], thres
             continue
         yield from (f"REGRESSION: {change_sentence(row, after)}" for row in comparison.regressions)
         open_rows = [row for row in comparison.rows if not row.ruled_out and not row.regression]
-        sure = sum(row.ruled_out for row in comparison.rows)
         limit, sure = f"{threshold * 100:g} %", sum(row.ruled_out for row in comparison.rows)
         yield (
             f"{after}: {counted(len(comparison.regressions), 'regression')} by more than {limit}. Of "

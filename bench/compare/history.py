@@ -9,7 +9,6 @@ from itertools import pairwise
 from statistics import fmean, median
 from typing import TYPE_CHECKING
 
-from bench.analysis.gates import FAILED, SKIPPED, WITHDRAWN, WITHHELD
 from bench.analysis.speedups import speedups
 from bench.compare.changes import USUAL_EFFECT
 from bench.compare.matching import MACHINE_FIELDS
@@ -76,8 +75,8 @@ def history_points(run: Run, name: str) -> list[HistoryPoint]:
     machine = tuple(str(getattr(run.info.machine, field)) for field in MACHINE_FIELDS)
     points = []
     for row in speedups(run):
-        pair, sound = row.pair, row.verdict.word not in (FAILED, SKIPPED, WITHDRAWN, WITHHELD)
-        if row.estimate and sound and not pair.arm.replica:
+        pair = row.pair
+        if row.estimate and row.verdict.is_sound and not pair.arm.replica:
             threads = run.threads(pair.case)
             work = pair.case.model, pair.case.scenario, pair.case.batch_size, threads
             points.append(

@@ -6,7 +6,6 @@ import re
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
-from bench.analysis.gates import FAILED, SKIPPED, WITHDRAWN, WITHHELD
 from bench.compare.changes import UNMATCHED
 from bench.compare.comparison import alone_text, change_sentence, change_text, comparison_warnings, headlines
 
@@ -45,7 +44,7 @@ def _test_case(suite: ET.Element, row: ChangeRow, after: str) -> None:
     case = ET.SubElement(suite, "testcase", classname=_xml(row.case.id), name=_xml(row.arm.id))
     if row.regression:
         ET.SubElement(case, "failure", type="regression", message=_xml(change_sentence(row, after)))
-    elif row.verdict.word in (FAILED, SKIPPED, WITHDRAWN, WITHHELD, UNMATCHED):
+    elif row.verdict.word == UNMATCHED or not row.verdict.is_sound:
         ET.SubElement(case, "skipped", message=_xml(f"{row.verdict.word}: {row.verdict.reason}"))
     text = f"{row.verdict.word} {row.verdict.reason}; net {change_text(row.net)}, alone {alone_text(row.alone)}"
     ET.SubElement(case, "system-out").text = _xml(text)

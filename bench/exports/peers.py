@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from statistics import fmean, median, stdev
 from typing import TYPE_CHECKING, Any
 
-from bench.analysis.gates import FAILED, SKIPPED, WITHDRAWN, WITHHELD
 from bench.analysis.speedups import arm_trouble, speedups
 from bench.analysis.stats import Interval, quantile, wilcoxon_interval
 
@@ -153,7 +152,7 @@ def to_github_action(run: Run) -> dict[str, str]:
         throughputs.append(_entry(name, "images/s", rate, rates, extra))
     ratios = []
     for row in speedups(run):
-        if row.speedup is not None and row.verdict.word not in (FAILED, SKIPPED, WITHDRAWN, WITHHELD):
+        if row.speedup is not None and row.verdict.is_sound:
             name = f"{row.pair.case.label}: {row.pair.arm.label} / {row.pair.baseline.label}"
             blocks = row.estimate.blocks if row.estimate else 0
             ratios.append(_entry(name, "x", row.speedup, row.interval, f"{row.verdict.word}, {blocks} blocks"))
@@ -180,7 +179,7 @@ def to_bencher(run: Run) -> dict[str, str]:
             "throughput": _metric(rate, rates),
         }
     for row in speedups(run):
-        if row.speedup is not None and row.verdict.word not in (FAILED, SKIPPED, WITHDRAWN, WITHHELD):
+        if row.speedup is not None and row.verdict.is_sound:
             name = f"{row.pair.case.id} {row.pair.arm.id} / {row.pair.baseline.id}"[:LONGEST_NAME]
             content[name] = {"speedup": _metric(row.speedup, row.interval)}
     return {"bencher.json": _json(content)}
