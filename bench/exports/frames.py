@@ -97,7 +97,9 @@ class Frames:
             if isinstance(turn, Slice)
             for index, sample in enumerate(turn.samples_ns)
         ]
-        return _typed((dict(zip(SAMPLE_COLUMNS, row, strict=True)) for row in rows), SAMPLE_COLUMNS)
+        # By column, because a run has a million samples.
+        columns = zip(*rows, strict=True) if rows else ((),) * len(SAMPLE_COLUMNS)
+        return _frame(dict(zip(SAMPLE_COLUMNS, columns, strict=True)), small=True)
 
     @cached_property
     def blocks(self) -> pd.DataFrame:
@@ -171,23 +173,23 @@ def column_type(name: str, *, small: bool) -> str:
 
 
 def _from_columns(rows: Sequence[Any], columns: Sequence[Column[Any]]) -> pd.DataFrame:
-    import pandas as pd
-
     content = {column.key: [column.value(row) for row in rows] for column in columns if column.key}
-    return pd.DataFrame(
-        {name: pd.Series(values, dtype=column_type(name, small=False)) for name, values in content.items()}
-    )
+    return _frame(content, small=False)
 
 
 def _typed(rows: Any, columns: Sequence[str]) -> pd.DataFrame:
-    import pandas as pd
-
     content: Mapping[str, list[Any]] = {name: [] for name in columns}
     for row in rows:
         for name in columns:
             content[name].append(row[name])
+    return _frame(content, small=True)
+
+
+def _frame(content: Mapping[str, Sequence[Any]], *, small: bool) -> pd.DataFrame:
+    import pandas as pd
+
     return pd.DataFrame(
-        {name: pd.Series(values, dtype=column_type(name, small=True)) for name, values in content.items()}
+        {name: pd.Series(values, dtype=column_type(name, small=small)) for name, values in content.items()}
     )
 
 
