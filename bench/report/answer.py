@@ -38,7 +38,7 @@ MAINTENANCE = {
 LATEST = "latest"
 UPGRADE_COMMAND = "tox -e vanilla,ipex,itex,openvino,latest"
 # More cases are counted instead of named.
-MOST_NAMED = 3
+MOST_NAMED, BOTH = 3, 2
 QUESTION = "Is it worth it here?"
 NOTHING = "No Intel-optimised stack was measured with a stock one: there is no speedup to report, only absolute times."
 
@@ -83,15 +83,9 @@ class Judgement:
     @property
     def word(self) -> str:
         words = {outcome.word for outcome in self.outcomes}
-        return (
-            words.pop()
-            if len(words) == 1
-            else SOME
-            if WORTH in words
-            else UNSETTLED
-            if UNSETTLED in words
-            else NOT_WORTH
-        )
+        if WORTH in words:
+            return WORTH if len(words) == 1 else SOME
+        return UNSETTLED if UNSETTLED in words else NOT_WORTH
 
     def having(self, word: str) -> list[Outcome]:
         return [outcome for outcome in self.outcomes if outcome.word == word]
@@ -194,21 +188,17 @@ def answer_sentence(run: Run) -> str:
 def _clause(judgement: Judgement, labels: Mapping[Case, str]) -> str:
     name, outcomes = name_of(judgement.stack), judgement.outcomes
     worth = judgement.having(WORTH)
-    match judgement.word:
-        case word if word == WORTH:
-            sizes = ", ".join(outcome.size for outcome in worth[:MOST_NAMED])
-            where = _everywhere(outcomes, labels)
-            text = f"{name} is worth it here{where} ({sizes} over the fastest stock variant)"
-        case word if word == SOME:
-            parts = [f"{name} is worth it {_where(worth, labels)}"]
-            if refused := judgement.having(NOT_WORTH):
-                parts.append(f"not {_where(refused, labels)} ({_why_not(refused)})")
-            if unsettled := judgement.having(UNSETTLED):
-                parts.append(f"not settled {_where(unsettled, labels)}")
-            text = ", ".join(parts)
-        case _:
-            refused = judgement.having(NOT_WORTH)
-            text = f"{name} is not worth it here{_everywhere(outcomes, labels)} ({_why_not(refused)})"
+    refused, unsettled = judgement.having(NOT_WORTH), judgement.having(UNSETTLED)
+    if judgement.word == WORTH:
+        sizes = ", ".join(outcome.size for outcome in worth[:MOST_NAMED])
+        text = f"{name} is worth it here{_everywhere(outcomes, labels)} ({sizes} over the fastest stock variant)"
+    elif judgement.word == SOME:
+        parts = [f"{name} is worth it {_where(worth, labels)}"]
+        parts += [f"not {_where(refused, labels)} ({_why_not(refused)})"] if refused else []
+        parts += [f"not settled {_where(unsettled, labels)}"] if unsettled else []
+        text = ", ".join(parts)
+    else:
+        text = f"{name} is not worth it here{_everywhere(outcomes, labels)} ({_why_not(refused)})"
     if faster := [outcome for outcome in worth if outcome.faster_stock]:
         other = faster[0].faster_stock[0].stack if faster[0].faster_stock else ""
         text += f", but stock {name_of(other)} is faster {_where(faster, labels)}"
@@ -240,7 +230,7 @@ def _everywhere(outcomes: Sequence[Outcome], labels: Mapping[Case, str]) -> str:
         labels[outcome.case].startswith("batch ") and "," not in labels[outcome.case] for outcome in outcomes
     )
     if by_batch:
-        return " at both batch sizes" if len(outcomes) == len(("one", "other")) else " at every batch size"
+        return " at both batch sizes" if len(outcomes) == BOTH else " at every batch size"
     return " in every case"
 
 
