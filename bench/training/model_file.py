@@ -157,7 +157,8 @@ def export_model(model: ModelFile, output: Path) -> None:
     suffixes = {suffix for stack in stacks().values() for suffix in stack.writes} | {H5, OURS}
     _require_place(output)
     if output.suffix not in suffixes:
-        raise UserError(f"{output}: allowed: files that end in {_either(suffixes)}")
+        *others, last = sorted(suffixes)
+        raise UserError(f"{output}: allowed: files that end in {', '.join(others)} or {last}")
     if output.suffix == H5:
         write_keras(output, model.network, model.weights)
     elif output.suffix == OURS:
@@ -190,11 +191,6 @@ def import_model(file: Path, network: Network, output: Path, assumed: Assumption
     model = _open_foreign(file, network, assumed)
     save_weights(output, model.weights, model.metadata)
     return model
-
-
-def _either(suffixes: Iterable[str]) -> str:
-    *others, last = sorted(suffixes)
-    return f"{', '.join(others)} or {last}"
 
 
 def _require_place(output: Path) -> None:

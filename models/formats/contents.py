@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -68,7 +68,7 @@ class Contents:
     others: tuple[str, ...] = ()
     ordered: bool = True
     config: str | None = None
-    opaque: tuple[str, ...] = field(default=())
+    opaque: tuple[str, ...] = ()
 
 
 def type_name(dtype: str) -> str:
