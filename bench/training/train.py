@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     from bench.suite.environments import Environment
     from bench.training.history import TrainingRecord
     from bench.worker.messages import ProofReply
-    from models.data import DataSet
+    from models.data import DataSet, Splits
     from models.recipes import Recipe
     from models.spec import Network
 
@@ -78,6 +79,10 @@ class Job:
     @property
     def network(self) -> Network:
         return NETWORKS[self.recipe.network]
+
+    @cached_property
+    def splits(self) -> Splits:
+        return split(self.data, self.recipe.validation)
 
     @property
     def info(self) -> JobInfo:
@@ -109,7 +114,7 @@ def train_job(job: Job, folder: Path, record: TrainingRecord, console: Console) 
         return history
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
         try:
-            split(job.data, job.recipe.validation).lay_out(Path(scratch))
+            job.splits.lay_out(Path(scratch))
             proof = prove_training(job, environment, Path(scratch))
             if not history:
                 write_training(folder, replace(record, proof=proof))
@@ -208,8 +213,7 @@ def _train_epochs(
     else:
         open_training(worker, job, initial_weights(job.network, job.seed, job.recipe.initial), scratch)
     start_cpu_ns, start_wall_ns = cpu_ns_of(worker.pid), now_ns() - begin_ns
-    images = len(split(job.data, job.recipe.validation).train[1])
-    batches = ceil(images / job.recipe.batch_size)
+    batches = ceil(len(job.splits.train[1]) / job.recipe.batch_size)
     with steps(console, {"": job.epochs - len(history)}) as progress:
         while not is_over(job.recipe, job.epochs, history):
             rates = learning_rates(job.recipe, job.epochs, batches, len(history), validation_losses(history))
