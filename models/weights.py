@@ -72,16 +72,30 @@ def save_weights(path: Path, weights: Weights, metadata: dict[str, str]) -> None
 
 
 def load_arrays(path: Path) -> Weights:
-    """Read a safetensors file; raise WeightsError when it can't be read."""
-    from safetensors import SafetensorError
+    """Read a safetensors file, and widen bf16, which NumPy lacks, to fp32; raise WeightsError when it can't be read."""
+    from safetensors import SafetensorError, deserialize, safe_open
     from safetensors.numpy import load_file
 
     try:
         with mappable(path) as source:
-            return load_file(source)
+            with safe_open(source, framework="numpy") as file:
+                narrow = {name for name in file.keys() if file.get_slice(name).get_dtype() == "BF16"}  # noqa: SIM118
+            if not narrow:
+                return load_file(source)
+            stored = deserialize(source.read_bytes())  # type: ignore[no-untyped-call] # it has no annotations
+            if odd := sorted(name for name, _ in stored if name not in narrow):
+                raise WeightsError(f"{path}: mixes bf16 with other types ({odd[0]}); save all its tensors in one type")
+            return {
+                name: widen_bf16(np.frombuffer(about["data"], "<u2")).reshape(about["shape"]) for name, about in stored
+            }
     # Numbers of types that NumPy lacks are KeyError, shapes that it can't have are ValueError.
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{path}: can't be read as safetensors ({error})") from error
+
+
+def widen_bf16(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
+    """Return the numbers whose upper halves, as fp32, are these bits."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 def read_metadata(path: Path) -> dict[str, str]:

@@ -75,11 +75,6 @@ def type_name(dtype: str) -> str:
     return TYPE_NAMES.get(dtype, dtype)
 
 
-def widen_bf16(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
-    """Return the numbers whose upper halves, as fp32, are these bits."""
-    return (bits.astype(np.uint32) << 16).view(np.float32)
-
-
 def require_floating(path: Path, tensors: Iterable[tuple[str, Tensor]]) -> None:
     """Raise WeightsError for tensors that have no plain floating-point numbers, before any of them is read."""
     named = dict(tensors)

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from models.files import atomic_write
-from models.formats.contents import Contents, Tensor, type_name, widen_bf16
+from models.formats.contents import Contents, Tensor, type_name
 from models.formats.kind import KERAS_ARCHIVE, KERAS_CONFIG, KERAS_WEIGHTS
-from models.weights import Weights, WeightsError
+from models.weights import Weights, WeightsError, widen_bf16
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

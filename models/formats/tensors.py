@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from models.formats.contents import Contents, Tensor, type_name, widen_bf16
-from models.weights import WeightsError
+from models.formats.contents import Contents, Tensor, type_name
+from models.weights import WeightsError, widen_bf16
 
 if TYPE_CHECKING:
     from pathlib import Path

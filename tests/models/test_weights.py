@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from safetensors import TensorSpec, serialize_file
 from safetensors.numpy import save_file
 
 from models.weights import (
@@ -39,6 +40,19 @@ def test_saved_weights_are_read_back_unchanged(tmp_path, weights) -> None:
     save_weights(tmp_path / "w.safetensors", weights, {"note": "a"})
     assert digest(load_weights(tmp_path / "w.safetensors", CNN_SMALL)) == digest(weights)
     assert [path.name for path in tmp_path.iterdir()] == ["w.safetensors"]
+
+
+def test_weights_in_bf16_are_widened_to_the_same_numbers(tmp_path, weights) -> None:
+    file = tmp_path / "weights.safetensors"
+    upper = {name: (array.view(np.uint32) >> 16).astype("<u2") for name, array in weights.items()}
+    specs = {
+        name: TensorSpec(dtype="bfloat16", shape=list(bits.shape), data_ptr=bits.ctypes.data, data_len=bits.nbytes)
+        for name, bits in upper.items()
+    }
+    serialize_file(specs, file)
+    loaded = load_weights(file, CNN_SMALL)
+    for name, array in weights.items():
+        np.testing.assert_array_equal(loaded[name].view(np.uint32), array.view(np.uint32) & 0xFFFF0000)
 
 
 def test_a_missing_truncated_or_pickled_file_is_refused(tmp_path, weights) -> None:
