@@ -8,6 +8,7 @@ in a .jsonl file beside it. The project measures CPUs only, but a large CNN trai
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import sys
@@ -115,9 +116,9 @@ class Trainer:
         return float(accuracy), float(torch.nn.functional.cross_entropy(logits, labels))
 
     def save(self, path: Path, metadata: dict[str, str]) -> None:
-        weights = neutral_weights(self.network, self.module.cpu())
+        # A copy, because the graph keeps the addresses of the module's own tensors.
+        weights = neutral_weights(self.network, copy.deepcopy(self.module).cpu())
         tensors = {name: torch.from_numpy(array).contiguous().bfloat16() for name, array in weights.items()}
-        self.module.cuda()
         save_file(tensors, path, metadata)
 
 
