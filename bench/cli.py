@@ -14,6 +14,7 @@ import typer
 from typer.exceptions import TyperException
 
 from models.errors import UserError, remedy_of
+from models.texts import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,6 +34,7 @@ RESULTS = Path("results")
 SHELL_INTERRUPTED = 130
 
 RANDOM_SEED = -1
+LONGEST_MESSAGE = 4000
 
 # Options of several commands. An empty text, 0 threads and 0 epochs count as not given.
 DataOption = Annotated[str, typer.Option(help="auto, fashion-mnist, synthetic, or a folder with the official files")]
@@ -493,7 +495,8 @@ def _train_options(
 
 
 def fail(message: str, status: int = 2) -> NoReturn:
-    line = f"bench: {' '.join(message.split())}"
+    text = printable(" ".join(message.split()))
+    line = f"bench: {text[:LONGEST_MESSAGE]}{'...' if len(text) > LONGEST_MESSAGE else ''}"
     if sys.stderr.isatty():
         from bench.console import wrapped
 

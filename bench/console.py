@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from bench.clock import now_ns
+from models.texts import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -47,6 +48,7 @@ def is_watched(console: Console) -> bool:
 
 def say(console: Console, text: str, style: str | None = None) -> None:
     """Print a line as it is, without markup or highlighting; a terminal's lines end between words."""
+    text = printable(text)
     if console.file.isatty():
         text = wrapped(text, console.width)
     console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, TypeVar
 
 from bench.report.document import Bullets, Cards, Code, Paragraph, Plot, Section, Strong, Table
+from models.texts import printable, without_formulas
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# What makes spreadsheets take a text for a formula.
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 CONSOLE_STYLES = {
     "FASTER": "bold green", "SLOWER": "bold red", "EQUIVALENT": "bold blue", "WITHHELD": "bold magenta",
     "PASS": "bold green", "FAIL": "bold red", "ok": "green", "!": "bold yellow", "reproduced": "green",
@@ -36,8 +35,7 @@ def to_csv(rows: Sequence[T], columns: Sequence[Column[T]]) -> str:
 
 
 def _defused(value: object) -> object:
-    """Return a value whose text no spreadsheet runs as a formula."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
+    return without_formulas(value) if isinstance(value, str) else value
 
 
 def to_markdown(document: Document) -> str:
@@ -122,15 +120,17 @@ def _markdown_text(text: Text) -> str:
 
 def _code_span(text: str) -> str:
     """Return a code span on one line; its fence is longer than any run of backticks in the text."""
-    text = re.sub(r"\s+", " ", text)
+    text = re.sub(r"\s+", " ", printable(text))
     fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
     space = " " if "`" in text else ""
     return f"{fence}{space}{text}{space}{fence}"
 
 
 def escape(text: str) -> str:
-    """Return text on one line that can't break out of a Markdown table's cell, nor smuggle in HTML."""
-    return re.sub(r"([|\\`*_\[\]<>~])", r"\\\1", re.sub(r"\s+", " ", text))
+    """Return text on one line that can't break out of a Markdown table's cell, nor smuggle in HTML or a link."""
+    line = re.sub(r"\s+", " ", printable(text))
+    # GitHub makes links of addresses, too.
+    return re.sub(r"([|\\`*_\[\]<>~]|:(?=//)|(?<=\bwww)\.|&(?=#?\w+;))", r"\\\1", line)
 
 
 def print_table(table: Table, console: Console, *, lines: bool = False) -> None:
@@ -140,7 +140,7 @@ def print_table(table: Table, console: Console, *, lines: bool = False) -> None:
     from rich.text import Text as RichText
 
     rich = RichTable(
-        title=RichText(table.title) if table.title else None,
+        title=RichText(printable(table.title)) if table.title else None,
         title_justify="left",
         title_style="bold",
         box=SIMPLE_HEAD,
@@ -152,7 +152,7 @@ def print_table(table: Table, console: Console, *, lines: bool = False) -> None:
         rich.add_column(RichText(heading.title), justify="right" if heading.numeric else "left")
 
     def text(cell: Cell) -> RichText:
-        return RichText(cell.text, CONSOLE_STYLES.get(cell.style, ""))
+        return RichText(printable(cell.text), CONSOLE_STYLES.get(cell.style, ""))
 
     for row in table.rows:
         rich.add_row(*map(text, row.cells), style=CONSOLE_STYLES[row.emphasis])

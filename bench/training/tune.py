@@ -23,6 +23,7 @@ from models.data import split
 from models.errors import UserError
 from models.learning_rate import learning_rates
 from models.recipes.parse import to_toml
+from models.texts import without_formulas
 from models.weights import initial_weights
 
 if TYPE_CHECKING:
@@ -117,8 +118,9 @@ def _open_study(job: Job, folder: Path) -> Study:
         study = optuna.create_study(
             storage=storage, study_name=job.recipe.name, direction="maximize", load_if_exists=True
         )
-        before = study.user_attrs.get(IDENTITY)
-    except (SQLAlchemyError, OptunaError, RuntimeError) as error:
+        before, trials = study.user_attrs.get(IDENTITY), len(study.trials)
+    # What Optuna reads from the file of a stranger may be of any type.
+    except (SQLAlchemyError, OptunaError, RuntimeError, LookupError, TypeError, ValueError) as error:
         raise UserError(f"{folder / STUDY}: not a search that can continue ({type(error).__name__})") from error
     if before not in (None, identity):
         raise UserError(f"{folder}: holds a search with other settings; choose another --name")
@@ -126,7 +128,7 @@ def _open_study(job: Job, folder: Path) -> Study:
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
         study.tell(trial.number, state=TrialState.FAIL)
     # With the same seed, the sampler of a continued search would propose its first settings again.
-    study.sampler = optuna.samplers.TPESampler(seed=job.seed + len(study.trials))
+    study.sampler = optuna.samplers.TPESampler(seed=job.seed + trials)
     return study
 
 
@@ -176,7 +178,7 @@ def _write_table(study: Study, folder: Path) -> None:
             **trial.params,
             "held_out_accuracy": trial.value,
             "seconds": trial.duration.total_seconds() if trial.duration else None,
-            "reason": trial.user_attrs.get("reason", ""),
+            "reason": without_formulas(trial.user_attrs.get("reason", "")),
         }
         for trial in _ended(study)
     ]

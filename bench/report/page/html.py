@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from bench.report.document import plots_of, sections_of
 from bench.report.plots.svg import NARROW, WIDE, plot_rules, standalone, variables
+from models.texts import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,6 +33,8 @@ def to_html(document: Document, plots: Mapping[str, Drawing]) -> str:
         loader=FileSystemLoader(HERE, encoding="utf-8"),
         autoescape=True,
         undefined=StrictUndefined,
+        # The style, the script and the drawings are Markup.
+        finalize=lambda value: printable(value) if type(value) is str else value,
         trim_blocks=True,
         lstrip_blocks=True,
     )

@@ -62,7 +62,8 @@
   const compare = (one, other) => (Number.isNaN(one) ? 1 : 0) - (Number.isNaN(other) ? 1 : 0) || one - other;
   const quoted = (text) => {
     // A spreadsheet must not take a text for a formula.
-    const safe = /^[=@\t]|^[-+](?![\d.])/.test(text) && text !== "-" ? `'${text}` : text;
+    const number = /^[-+]?[\d.,]+(e[-+]?\d+)?( ?%)?$/.test(text) || text === "-";
+    const safe = number ? text : text.replace(/(^|[;\t\r\n])(?=[\s"']*[=+\-@\t\r\uff1d\uff0b\uff0d\uff20])/g, "$1'");
     return /[",\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
   };
   for (const box of all("main .table")) {

@@ -12,6 +12,8 @@ from html import escape
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from models.texts import printable
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -92,8 +94,8 @@ def standalone(svg: str) -> str:
 
 
 def clean(text: str) -> str:
-    """Return text for SVG: escaped, and without the control characters that XML forbids."""
-    return escape(re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]", "\ufffd", text))
+    """Return text for SVG: escaped, and without control characters, which XML forbids."""
+    return escape(printable(text))
 
 
 def at(value: float) -> str:
