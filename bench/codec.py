@@ -22,6 +22,8 @@ FLAT = {"flat": True}
 MIN_INT, MAX_INT = -(2**63), 2**63 - 1
 # The longest text that a report shows.
 LONGEST_TEXT = 2000
+# A list, an object or a text takes much more memory than the few characters that it can have.
+MOST_PARTS = 2_000_000
 
 
 class CodecError(ValueError):
@@ -44,6 +46,8 @@ def read_json(text: str) -> Any:
     LONGEST_TEXT is cut, unless it consists of digits. Raises CodecError for texts that are not JSON, also for those
     that only Python reads: NaN, infinities and repeated keys.
     """
+    if sum(map(text.count, '[{"')) > MOST_PARTS:
+        raise CodecError(f"has more than {MOST_PARTS:,} lists, objects and texts")
     try:
         value = _STRICT_JSON.decode(text)
         # Most lines of a journal have neither an escape nor a long text.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -11,14 +12,17 @@ from typing import TYPE_CHECKING, Self
 from bench.codec import CodecError
 from bench.records import LINK, Record, from_line, to_line
 from models.errors import UserError, remedy_of
-from models.files import atomic_write
+from models.files import atomic_write, read_at_most
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 JOURNAL, LOGS = "journal.jsonl", "logs"
 # The description of a run, from which the links of its journal start.
 RUN = "run.json"
+# The sizes that no description, line or journal has.
+MOST_TEXT_BYTES, MOST_LINE, MOST_JOURNAL_BYTES = 1 << 26, 1 << 26, 1 << 32
 LINK_DIGITS = 32
 LINKED_LINE = re.compile(rf'(.*),"{LINK}":"([0-9a-f]{{{LINK_DIGITS}}})"}}')
 
@@ -75,7 +79,7 @@ class Journal:
 def first_link(folder: Path) -> str:
     """Return the link that the first line of a journal continues: the digest of its run.json, if there is one."""
     path = folder / RUN
-    return next_link("", path.read_text(encoding="utf-8")) if path.exists() else ""
+    return next_link("", read_description(path)) if path.exists() else ""
 
 
 def next_link(link: str, text: str) -> str:
@@ -89,8 +93,8 @@ def broken_link(folder: Path) -> str | None:
     """
     path, link = folder / JOURNAL, first_link(folder)
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-    except (OSError, UnicodeDecodeError) as error:
+        lines = [line[:-1] for line in _lines(path, "utf-8") if line.endswith("\n")]
+    except (OSError, UnicodeDecodeError, CodecError) as error:
         raise UserError(f"{path}: can't be read ({error})") from error
     linked = [LINKED_LINE.fullmatch(line) for line in lines]
     if not any(linked):
@@ -104,6 +108,43 @@ def broken_link(folder: Path) -> str | None:
                 return f"{path}: {RUN} or the first line was changed"
             return f"{path}, line {number}: it was changed, or lines before it are missing"
     return None
+
+
+def read_description(path: Path) -> str:
+    """Return the text of a file that describes a run or a training; raises OSError or UnicodeDecodeError."""
+    return read_at_most(path, MOST_TEXT_BYTES).decode()
+
+
+def refuse_links(folder: Path) -> None:
+    """Raise UserError for a link, pipe or device below a folder of a stranger.
+
+    Through a link, other files of the user would be read, or replaced by those of a report.
+    """
+    try:
+        with os.scandir(folder) as found:
+            entries = list(found)
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                refuse_links(folder / entry.name)
+            elif not entry.is_file(follow_symlinks=False):
+                raise UserError(
+                    f"{folder / entry.name}: is a link or a device; the folder of a run has only files and folders; "
+                    "delete it, or put the file itself there"
+                )
+    # Whoever reads a file there says what is wrong with the folder.
+    except OSError:
+        return
+
+
+def _lines(path: Path, encoding: str) -> Iterator[str]:
+    """Yield the lines of a journal with their ends, the last one perhaps without; raises OSError or CodecError."""
+    if (size := path.stat().st_size) > MOST_JOURNAL_BYTES:
+        raise OSError(errno.EFBIG, f"{size:,} bytes; allowed: {MOST_JOURNAL_BYTES:,}")
+    with path.open(encoding=encoding, newline="\n") as stream:
+        while line := stream.readline(MOST_LINE):
+            if len(line) == MOST_LINE:
+                raise CodecError(f"has more than {MOST_LINE:,} characters")
+            yield line
 
 
 def has_records(folder: Path) -> bool:
@@ -129,6 +170,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 def write_pages(folder: Path, texts: dict[str, str], plots: dict[str, str]) -> None:
     """Write the files of a report by name, the plots into a folder of their own."""
+    refuse_links(folder)
     try:
         (folder / "plots").mkdir(exist_ok=True)
     except OSError as error:
@@ -139,14 +181,14 @@ def write_pages(folder: Path, texts: dict[str, str], plots: dict[str, str]) -> N
 
 def read_journal(folder: Path) -> list[Record]:
     """Read every complete line; raises UserError that names the first line that is not a record."""
-    path, records = folder / JOURNAL, list[Record]()
+    path, records, number = folder / JOURNAL, list[Record](), 1
     try:
         # Some editors begin a file with a byte order mark.
-        with path.open(encoding="utf-8-sig", newline="\n") as lines:
-            for number, line in enumerate(lines, 1):  # noqa: B007 - the error names it
-                # A run that was killed while it wrote leaves a last line without an end. Editors leave empty lines.
-                if line.endswith("\n") and line.strip():
-                    records.append(from_line(line[:-1]))
+        for line in _lines(path, "utf-8-sig"):
+            # A run that was killed while it wrote leaves a last line without an end. Editors leave empty lines.
+            if line.endswith("\n") and line.strip():
+                records.append(from_line(line[:-1]))
+            number += 1
     except CodecError as error:
         raise UserError(f"{path}, line {number}: {error}") from error
     except (OSError, UnicodeDecodeError) as error:

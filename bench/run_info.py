@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from backends.protocol import PRECISIONS
 from bench.codec import CodecError, decode, encode, read_json
-from bench.journal import RUN, write_atomically
+from bench.journal import RUN, read_description, refuse_links, write_atomically
 from bench.machine.facts import Machine
 from bench.suite.arms import LATENCY, THROUGHPUT, TRAINING, Arm, Case
 from bench.suite.schedule import PRESETS, Block
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SCHEMA = 2
+# Far more than any run has: the time of a report grows with them.
+MOST_ARMS, MOST_CASES, MOST_PAIRS = 4096, 1024, 65_536
 
 
 @dataclass(frozen=True)
@@ -184,8 +186,9 @@ def write_run(folder: Path, info: RunInfo) -> None:
 def read_run(folder: Path) -> RunInfo:
     """Read run.json; raises UserError if it is missing, damaged or of another schema."""
     path = folder / RUN
+    refuse_links(folder)
     try:
-        content = read_json(path.read_text(encoding="utf-8"))
+        content = read_json(read_description(path))
     except FileNotFoundError as error:
         raise UserError(f"{path}: not there; name the folder of a run, for instance results/RUN") from error
     except CodecError as error:
@@ -212,6 +215,13 @@ def _check(info: RunInfo) -> None:
 
     The arms of ladders need not be defined: ladders are those of the suite, of whose stacks a run may measure a part.
     """
+    for field, items, most in (
+        ("arms", info.arms, MOST_ARMS),
+        ("cases", info.cases, MOST_CASES),
+        ("pairs", info.pairs, MOST_PAIRS),
+    ):
+        if len(items) > most:
+            raise CodecError(f"has {len(items):,} items; allowed: {most:,}", field)
     arms, cases = {arm.id for arm in info.arms}, {case.id for case in info.cases}
     references = (
         ("preset", "preset", {info.preset}, PRESETS.keys()),

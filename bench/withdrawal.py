@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bench.codec import CodecError, decode, encode, read_json
-from bench.journal import write_atomically
+from bench.journal import read_description, write_atomically
 from models.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def read_withdrawal(folder: Path) -> Withdrawal | None:
     """Return how a run was withdrawn, or None; raises UserError if that can't be read."""
     path = folder / WITHDRAWAL
     try:
-        return decode(Withdrawal, read_json(path.read_text(encoding="utf-8")))
+        return decode(Withdrawal, read_json(read_description(path)))
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError, CodecError) as error:

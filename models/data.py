@@ -40,6 +40,7 @@ SHAPES: dict[str, Shape] = {
     TEST_IMAGES: (10_000, 28, 28),
     TEST_LABELS: (10_000,),
 }
+MOST_FILE_BYTES = 1 << 25
 MIRRORS = (
     "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
     "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/",
@@ -223,6 +224,8 @@ def _verified(path: Path) -> U8:
     """Read one official file. Its structure is checked first, because that error is more specific than a digest's."""
     if not path.is_file():
         raise DataError(f"{path}: missing; the folder must hold {', '.join(SHA256)}")
+    if (size := path.stat().st_size) > MOST_FILE_BYTES:
+        raise DataError(f"{path}: {size:,} bytes; no official file has more than {MOST_FILE_BYTES:,}")
     array = read_idx(path, SHAPES[path.name])
     if hashlib.sha256(path.read_bytes()).hexdigest() != SHA256[path.name]:
         raise DataError(f"{path}: not the official file (its SHA-256 differs); delete it and download it again")

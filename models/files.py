@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import mmap
+import os
 import shutil
+import stat
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,10 +19,27 @@ if TYPE_CHECKING:
 UNMAPPABLE = (errno.ENODEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
+def read_at_most(path: Path, most_bytes: int) -> bytes:
+    """Return the content of a file of a stranger; raises OSError if it is larger, or no ordinary file.
+
+    A pipe would keep its reader waiting, and a device has no end.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as stream:
+        about = os.fstat(descriptor)
+        if not stat.S_ISREG(about.st_mode):
+            raise OSError(errno.EINVAL, "not an ordinary file", str(path))
+        if about.st_size > most_bytes:
+            raise OSError(errno.EFBIG, f"{about.st_size:,} bytes; allowed: {most_bytes:,}", str(path))
+        return stream.read(most_bytes)
+
+
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path with the same suffix; it is renamed to `path` unless the block raises."""
     partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+    # In a folder of a stranger it may be a link, through which another file would be written.
+    partial.unlink(missing_ok=True)
     try:
         yield partial
         partial.replace(path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
-from math import prod, sqrt
+from math import isfinite, nan, prod, sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -22,6 +22,8 @@ Weights: TypeAlias = dict[str, NDArray[np.float32]]
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 # The key of the metadata with the mean and deviation of an imported network's pixels.
 PIXELS = "pixels"
+# Room for the history of a training beside the names and shapes.
+MOST_HEADER_BYTES = 1 << 24
 
 
 class WeightsError(UserError):
@@ -71,11 +73,25 @@ def save_weights(path: Path, weights: Weights, metadata: dict[str, str]) -> None
         partial.write_bytes(save(arrays, metadata or None))
 
 
+def require_small_header(path: Path) -> None:
+    """Raise WeightsError for a description of tensors that only a hostile file has: it takes much memory to read."""
+    try:
+        with path.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+    except OSError as error:
+        raise WeightsError(f"{path}: can't be read as safetensors ({error})") from error
+    if length > MOST_HEADER_BYTES:
+        raise WeightsError(
+            f"{path}: can't be read as safetensors (its header has {length:,} bytes; allowed: {MOST_HEADER_BYTES:,})"
+        )
+
+
 def load_arrays(path: Path) -> Weights:
     """Read a safetensors file, and widen bf16, which NumPy lacks, to fp32; raise WeightsError when it can't be read."""
     from safetensors import SafetensorError, deserialize, safe_open
     from safetensors.numpy import load_file
 
+    require_small_header(path)
     try:
         with mappable(path) as source:
             with safe_open(source, framework="numpy") as file:
@@ -102,6 +118,7 @@ def read_metadata(path: Path) -> dict[str, str]:
     """Read the metadata of a safetensors file; raise WeightsError when it can't be read."""
     from safetensors import SafetensorError, safe_open
 
+    require_small_header(path)
     try:
         with mappable(path) as source, safe_open(source, framework="numpy") as file:
             return dict(file.metadata() or {})
@@ -124,8 +141,10 @@ def standardised_as_in(path: Path, network: Network) -> Network:
         return network
     try:
         mean, deviation = map(float, text.split(","))
-    except ValueError as error:
-        raise WeightsError(f"{path}: its metadata has '{PIXELS}' {text[:40]!r}, not a mean and a deviation") from error
+    except ValueError:
+        mean, deviation = nan, nan
+    if not (isfinite(mean) and isfinite(deviation) and deviation > 0):
+        raise WeightsError(f"{path}: its metadata has '{PIXELS}' {text[:40]!r}, not a mean and a deviation")
     return replace(network, mean=mean, std=deviation)
 
 

@@ -133,7 +133,14 @@ def _network(file: TomlFile, content: dict[str, Any]) -> Network:
     if not isinstance(content["layers"], list):
         raise file.error("layers", "layers must be a list")
     checkpoint = file.path.parent / texts["weights"] if "weights" in texts else None
-    if checkpoint and not checkpoint.is_file():
+    try:
+        if checkpoint and not checkpoint.resolve().is_relative_to(file.path.parent.resolve()):
+            raise file.error("weights", f"{checkpoint} is in another folder; name a file in that of this one, or below")
+        is_there = checkpoint is None or checkpoint.is_file()
+    # A path may be too long, or lead through links without an end.
+    except (OSError, RuntimeError) as error:
+        raise file.error("weights", f"{texts['weights'][:100]!r} is no path ({error})") from error
+    if not is_there:
         raise file.error("weights", f"{checkpoint} is not there; name a .safetensors file, relative to this one")
     numbers = {key: _bounded(file, key, content[key], key) for key in ("mean", "std") if key in content}
     layers = tuple(_layer(file, number, layer) for number, layer in enumerate(content["layers"], 1))

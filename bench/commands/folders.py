@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from bench.console import WARNING, say
-from bench.journal import JOURNAL, LOGS, RUN, has_records, read_journal
+from bench.journal import JOURNAL, LOGS, RUN, has_records, read_journal, refuse_links
 from bench.records import INTERRUPTED, End
 from models.errors import UserError, remedy_of
 
@@ -64,6 +64,7 @@ def unfinished_run(results: Path, name: str) -> Path:
     """Return the folder of a run to go on with; raises UserError if there is none, or if it has ended by itself."""
     require_name(name, "--resume")
     folder = results / name
+    refuse_links(folder)
     if not (folder / RUN).exists() or not (folder / JOURNAL).exists():
         raise UserError(f"{folder}: no run to go on with; --resume takes the name of a folder in --results")
     last = next(reversed(read_journal(folder)), None)
@@ -115,6 +116,7 @@ def shared_folder(results: Path, name: str, *foreign: str) -> Path:
     for file in (RUN, *foreign):
         if (folder / file).exists():
             raise UserError(f"{folder}: holds something else ({file}); choose another --name")
+    refuse_links(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

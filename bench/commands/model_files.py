@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from bench.commands.folders import shared_folder
 from bench.console import WARNING, say
-from bench.journal import write_pages
+from bench.journal import refuse_links, write_pages
 from bench.machine.facts import instruction_sets
 from bench.report.document import table
 from bench.report.run_report import say_variables
@@ -107,6 +107,7 @@ def report_model(
     """Evaluate a model, and write the report into a folder, with the learning curves if it is that of a training."""
     from bench.report import evaluation as report
 
+    refuse_links(folder)
     # Damaged files are an error before the evaluation, which takes minutes.
     record = read_training(folder) if (folder / TRAINING_FILE).exists() else None
     history = read_history(folder)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.codec import FLAT, CodecError, decode, encode, read_json
-from bench.journal import write_atomically
+from bench.journal import read_description, refuse_links, write_atomically
 from bench.machine.facts import Machine
 from bench.run_info import DataInfo
 from bench.suite.user_variables import UserVariables
@@ -85,8 +85,9 @@ def write_training(folder: Path, record: TrainingRecord) -> None:
 def read_training(folder: Path) -> TrainingRecord:
     """Read training.json; raises UserError if it is missing, damaged or of another schema."""
     path = folder / TRAINING_FILE
+    refuse_links(folder)
     try:
-        content = read_json(path.read_text(encoding="utf-8"))
+        content = read_json(read_description(path))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: can't be read ({error}); name the folder of a training") from error
     if not isinstance(content, dict) or content.get("schema") != TRAINING_SCHEMA:
@@ -106,7 +107,7 @@ def read_history(folder: Path) -> list[Epoch]:
     """Read the epochs, none if there is no history.json; raises UserError if it is damaged."""
     path = folder / HISTORY_FILE
     try:
-        return history_from_json(path.read_text(encoding="utf-8"))
+        return history_from_json(read_description(path))
     except FileNotFoundError:
         return []
     except (OSError, ValueError) as error:

@@ -7,6 +7,7 @@ import struct
 import zipfile
 from typing import TYPE_CHECKING
 
+from models.files import read_at_most
 from models.weights import WeightsError
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ HEAD_BYTES = max(HDF5_OFFSETS) + len(HDF5_SIGNATURE)
 KERAS_WEIGHTS, KERAS_CONFIG = "model.weights.h5", "config.json"
 # Room for optimisers, averages of weights and earlier epochs beside the weights, in fp64.
 BYTES_PER_PARAMETER, SMALLEST_LIMIT_BYTES = 128, 256 << 20
+
+# No index of a model in several files, and no directory of an archive with weights, is larger.
+MOST_INDEX_BYTES, MOST_DIRECTORY_BYTES = 1 << 22, 1 << 20
 
 SAVE_STATE_DICT = "load it where it was made, and save with torch.save(model.state_dict(), 'weights.pth')"
 EXPORT_WEIGHTS = "load it where it was made, and save its weights with torch.save, safetensors or Keras's save_weights"
@@ -94,8 +98,8 @@ def _described(path: Path, head: bytes) -> str:
     if not head.lstrip().startswith((b"{", b"[")):
         return f"is of no known kind, or damaged; allowed: {KINDS}"
     try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError):
+        content = json.loads(read_at_most(path, MOST_INDEX_BYTES))
+    except (OSError, ValueError, RecursionError):
         content = None
     if isinstance(content, dict) and "weight_map" in content:
         return (
@@ -108,9 +112,16 @@ def _described(path: Path, head: bytes) -> str:
 def _kind_of_archive(path: Path, limit: int) -> str:
     """Return the kind of a zip archive whose members, by its directory, fit into the limit when they are unpacked."""
     try:
+        with path.open("rb") as stream:
+            # The function by which ZipFile finds the directory; it is None where ZipFile finds none.
+            found = zipfile._EndRecData(stream)  # type: ignore[attr-defined] # noqa: SLF001
+        if found and found[zipfile._ECD_SIZE] > MOST_DIRECTORY_BYTES:  # type: ignore[attr-defined] # noqa: SLF001
+            raise WeightsError(f"{path}: has far too many members for a file of weights; save the weights alone")
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error) as error:
+        if isinstance(error, WeightsError):
+            raise
         raise WeightsError(f"{path}: is a damaged archive ({error}); download or save it again") from error
     if (unpacked := sum(member.file_size for member in members)) > limit:
         raise WeightsError(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from models.formats.contents import Contents, Tensor, type_name
-from models.weights import WeightsError, widen_bf16
+from models.weights import WeightsError, require_small_header, widen_bf16
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,6 +24,7 @@ def read_tensors(path: Path) -> Contents:
     """Return all tensors of a file, in no order of layers; raise WeightsError if it is damaged."""
     from safetensors import SafetensorError, deserialize
 
+    require_small_header(path)
     try:
         stored = deserialize(path.read_bytes())  # type: ignore[no-untyped-call] # it has no annotations
     except (OSError, SafetensorError) as error:
