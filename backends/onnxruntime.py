@@ -61,6 +61,14 @@ HEAVY = ("Conv", "Gemm", "MatMul")
 PRECISIONS = {"float": "fp32", "float16": "fp16", "uint8": "int8", "int8": "int8"}
 
 
+def disable_telemetry() -> None:
+    """Prevent ONNX Runtime from reporting to its makers, which from 1.29 on it does on Linux by default.
+
+    It reads this variable once, when its library is loaded.
+    """
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+
 class OnnxRuntimeSession:
     def __init__(self, cores: Sequence[int] | None, threads: int, spec: InferenceSpec) -> None:
         if spec.variant not in VARIANTS or spec.precision not in VARIANTS[spec.variant].precisions:
@@ -79,6 +87,7 @@ class OnnxRuntimeSession:
 
     def _open(self, profile: Path | None) -> Any:
         """Return a session with the options of all sessions; with `profile`, it records what it runs."""
+        disable_telemetry()
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -174,6 +183,7 @@ def model_file(files: Path | None) -> Path:
 
 class OnnxRuntime:
     def __init__(self, threads: int) -> None:
+        disable_telemetry()
         import onnxruntime  # noqa: F401
 
         self._threads = threads
@@ -195,6 +205,7 @@ def convert(conversion: str, spec: InferenceSpec, folder: Path) -> None:
 
     For int8 ONNX Runtime quantises it, with the ranges that its tensors have on the calibration images.
     """
+    disable_telemetry()
     import onnx
 
     model = build_model(spec.network, spec.weights)

@@ -17,6 +17,7 @@ from conftest import HERE, OWN_STACK
 from models import synthetic
 from models.weights import checkpoint_path, initial_weights, load_weights, save_weights
 from models.zoo import NETWORKS
+from tests.contract.connections import COMPILER, Connections
 
 INFERENCE = [
     (stack.name, name, precision)
@@ -89,6 +90,9 @@ class RunningVariant:
             save_weights(folder / f"{model}.safetensors", weights, {})
         arm = Arm(stack, name, precision)
         self.variables = arm_variables(arm, usable_cores(), caches) | restart_variables()
+        self.connections = Connections(folder) if COMPILER else None
+        if self.connections:
+            self.variables |= self.connections.variables
         self.built: set[str] = set()
         self.worker = self.start()
 

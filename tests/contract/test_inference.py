@@ -1,5 +1,8 @@
 """What holds for every variant at every precision, checked inside the stack's own environment."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -13,6 +16,7 @@ from models.data import standardise
 from models.recipes import Recipe
 from models.zoo import CNN_SMALL, NETWORKS
 from tests.contract.conftest import TIMEOUT_S, in_process
+from tests.contract.connections import COMPILER, Connections
 
 # The larger networks have one batch size, of 3: it divides neither the number of images nor any vector width.
 BUILDS = [("cnn-small", 1), ("cnn-small", 64), ("cnn-bn", 3), ("cnn-vgg", 3)]
@@ -52,6 +56,28 @@ def test_the_files_to_deploy_have_a_plausible_size(variant) -> None:
     # A package of compiled code holds libraries and sources besides the weights.
     code_bytes = 4 << 20 if variant.name.startswith("aot") else 0
     assert CNN_SMALL.parameters < saved < 8 * CNN_SMALL.parameters + code_bytes
+
+
+def test_nothing_tries_to_reach_a_network(variant) -> None:
+    """No framework may report to its makers; the process that converts the model has the recorder, too."""
+    if variant.connections is None:
+        pytest.skip("needs a C compiler")
+    variant.predict(variant.build("cnn-small", 1))
+    assert variant.connections.attempts() == []
+
+
+def test_the_recorder_notices_python_and_what_it_starts(tmp_path) -> None:
+    if COMPILER is None:
+        pytest.skip("needs a C compiler")
+    connections = Connections(tmp_path)
+    code = (
+        "import socket, subprocess, sys\n"
+        "with socket.socket() as one:\n"
+        "    one.connect_ex(('127.0.0.1', 9))\n"
+        "subprocess.run([sys.executable, '-c', 'import socket; socket.getaddrinfo(\"127.0.0.1\", 9)'])\n"
+    )
+    subprocess.run([sys.executable, "-c", code], env=connections.variables, check=True)
+    assert connections.attempts() == ["connect", "127.0.0.1"]
 
 
 @in_process

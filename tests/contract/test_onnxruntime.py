@@ -72,3 +72,15 @@ def test_a_written_model_is_the_converted_one(start, tmp_path) -> None:
     converted = Path(running.converted("cnn-small"))
     write_in_own_process("onnxruntime", tmp_path / "cnn-small.safetensors", tmp_path / "w.onnx")
     assert (tmp_path / "w.onnx").read_bytes() == (converted / "model.onnx").read_bytes()
+
+
+def test_no_identity_of_the_user_is_stored_for_telemetry(start, tmp_path) -> None:
+    """ONNX Runtime makes a file with an identity, and sends its events later, unless it is switched off."""
+    home = tmp_path / "home"
+    home.mkdir()
+    running = start()
+    running.variables |= {"HOME": str(home)}
+    running.worker.stop()
+    running.worker = running.start()
+    running.predict(running.build("cnn-small", 1))
+    assert [path for path in home.rglob("*") if "Microsoft" in str(path)] == []
