@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import tempfile
 from dataclasses import dataclass, replace
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from backends.protocol import Stack
+    from bench.suite.environments import Environment
     from bench.worker.messages import Request
     from models.formats.read import Assumptions
     from models.spec import Network
@@ -47,6 +49,8 @@ R = TypeVar("R")
 READ_TIMEOUT_S, WRITE_TIMEOUT_S = 120, 600
 H5, OURS = ".h5", ".safetensors"
 MOST_SHOWN = 1000
+# The first version without the flaws that are known in its reader of tensors.
+SAFE_TORCH = (2, 10)
 
 
 @dataclass(frozen=True)
@@ -120,11 +124,16 @@ def _open_foreign(file: Path, network: Network, assumed: Assumptions = NOTHING_S
         ours, absolute = Path(name) / "weights.safetensors", str(file.resolve())
         try:
             if kind == PYTORCH:
-                readers = [stack for stack in stacks().values() if kind in stack.reads]
+                # Newer versions have fewer flaws that are known.
+                readers = sorted(
+                    (stack for stack in stacks().values() if kind in stack.reads),
+                    key=lambda stack: stack.upgrade_of is None,
+                )
                 stack, python = _installed(readers, f"{file}: {kind} files")
                 reader: str | None = stack.name
+                doubts = _doubts(environment_of(stack))
             else:
-                reader, python = None, Path(sys.executable)
+                reader, python, doubts = None, Path(sys.executable), ()
             request = ReadModel(reader, network.name, str(ours), absolute, assumed)
             reply = _ask(python, request, READ_TIMEOUT_S)
         except WorkerError as error:
@@ -140,8 +149,22 @@ def _open_foreign(file: Path, network: Network, assumed: Assumptions = NOTHING_S
             network,
             load_weights(ours, network),
             facts | pixel_metadata(reply.pixels),
-            tuple(map(_printable, reply.notes)),
+            (*map(_printable, reply.notes), *doubts),
         )
+
+
+def _doubts(environment: Environment) -> tuple[str, ...]:
+    """Return what is known against reading a stranger's file with the PyTorch of an environment."""
+    version = environment.packages.get("torch", "")
+    numbers = tuple(map(int, re.findall(r"\d+", version)[:2]))
+    if not numbers or numbers >= SAFE_TORCH:
+        return ()
+    safe = ".".join(map(str, SAFE_TORCH))
+    note = (
+        f"read by PyTorch {version}, whose reader of such files has a known flaw (CVE-2026-24747, mended in {safe}); "
+        "for files of strangers, make the environment latest, which is then used: tox -e latest --notest"
+    )
+    return (note,)
 
 
 def _printable(text: str) -> str:

@@ -83,7 +83,7 @@ def test_the_scaling_of_pixels_stays_with_an_imported_model(tmp_path) -> None:
     assert read_metadata(tmp_path / "for-workers.safetensors") == {"pixels": "0.5,0.25"}
 
 
-@pytest.mark.parametrize("text", ["", "1", "a,b", "1,2,3"])
+@pytest.mark.parametrize("text", ["", "1", "a,b", "1,2,3", "nan,1", "0,1e999", "0.5,0", "0.5,-1"])
 def test_metadata_that_is_no_scaling_of_pixels_is_refused(tmp_path, text) -> None:
     save_weights(tmp_path / "w.safetensors", initial_weights(CNN_SMALL, 0), {"network": "cnn-small", "pixels": text})
     with pytest.raises(UserError, match=r"its metadata has 'pixels' .*, not a mean and a deviation"):
@@ -126,7 +126,7 @@ def test_an_impossible_export_is_refused(tmp_path, monkeypatch, name, reason) ->
     ("w.h5", "o.h5", r"allowed: a file that ends in \.safetensors"),
     ("w.h5", "nowhere/o.safetensors", "allowed: a file in a folder that exists"),
     ("nowhere.h5", "o.safetensors", "not there"),
-    ("old.pth", "o.safetensors", r"old\.pth: PyTorch files need one of these: environment vanilla does not exist"),
+    ("old.pth", "o.safetensors", r"old\.pth: PyTorch files need one of these: environment latest does not exist"),
 ])  # fmt: skip
 def test_an_impossible_import_is_refused(tmp_path, monkeypatch, file, output, reason) -> None:
     monkeypatch.setenv("BENCH_ENVIRONMENTS_DIR", str(tmp_path))
