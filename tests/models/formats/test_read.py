@@ -242,6 +242,7 @@ def test_an_option_that_contradicts_the_file_is_refused(tmp_path, option, value,
     ('"linear"', '"tanh"', "with tanh where cnn-small has ReLU"),
     ('"Flatten"', '"GlobalAveragePooling2D"', "with GlobalAveragePooling2D where cnn-small has flatten"),
     ('"ReLU"', '"LeakyReLU"', "with LeakyReLU where cnn-small has ReLU"),
+    ('"ReLU"', '"Lambda"', "with Lambda where cnn-small has ReLU"),
 ])  # fmt: skip
 def test_a_description_of_other_layers_is_refused_although_the_shapes_fit(tmp_path, before, after, reason) -> None:
     config = keras_config(CNN_SMALL).replace(before, after)
