@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import faulthandler
 import gc
 import json
 import os
@@ -156,6 +157,8 @@ def _child(target: Target, numbers: range, seed: int, folder: Path) -> None:
 def _read_all(target: Target, numbers: range, seed: int, folder: Path) -> None:
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    # A crash is an outcome, whose trace nobody needs.
+    faulthandler.disable()
     warnings.simplefilter("ignore")
     place, outside = folder / "place", folder / "outside"
     for path in (place, outside):
