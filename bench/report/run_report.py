@@ -12,7 +12,7 @@ from bench.analysis.speedups import speedups
 from bench.analysis.training import trained_arms
 from bench.console import WARNING, say
 from bench.journal import write_pages
-from bench.report.answer import answer_sentence
+from bench.report.answer.wording import answer_sentence
 from bench.report.arm_table import arm_columns, arm_rows
 from bench.report.document import brief_table
 from bench.report.page.html import drawable, plot_files, to_html

@@ -12,7 +12,7 @@ from bench.analysis.scaling import BATCH_SIZE, sweeps
 from bench.analysis.speedups import speedups, withheld
 from bench.analysis.training import trained_arms
 from bench.machine.microarchitecture import cpu_label
-from bench.report.answer import answer
+from bench.report.answer.section import answer
 from bench.report.arm_table import COSTS, LIMITS, TIMES, ArmRow, arm_columns
 from bench.report.document import Cell, Column, Document, Paragraph, Plot, Section, table, with_drawn_plots
 from bench.report.tables import (

@@ -6,7 +6,9 @@ from dataclasses import replace
 import pytest
 
 from bench.records import Parity, Proof
-from bench.report.answer import answer, answer_sentence, judgements, short_labels, summary_rows
+from bench.report.answer.judgements import judgements, summary_rows
+from bench.report.answer.section import answer
+from bench.report.answer.wording import answer_sentence, short_labels
 from bench.report.arm_table import arm_rows
 from bench.report.document import Cards, Section
 from bench.run_info import StackInfo
@@ -133,7 +135,7 @@ def test_training_is_judged_by_the_time_of_an_epoch(tmp_path) -> None:
 
 def test_without_comparisons_there_is_no_answer(tmp_path) -> None:
     run = inference_run(tmp_path / "run").describe(pairs=()).read()
-    assert answer_sentence(run).startswith("No Intel-optimised stack was measured with a stock one")
+    assert answer_sentence(run).startswith("No optimised stack was measured with a stock one")
 
 
 def test_synthetic_data_is_named_in_the_answer(tmp_path) -> None:

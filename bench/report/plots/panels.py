@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 # Draws a plot with a description, in a width in pixels.
 Drawing: TypeAlias = "Callable[[str, float], str]"
 
+# More rows in a panel would be illegible; the tables show all of them.
+MOST_ROWS = 60
 TITLE, AXIS = 30, 40
 ROW, NARROW_ROW, NARROW_MARKS = 30, 38, 10
 DETAIL, DETAIL_LINE, TITLE_LINE = 10, 12, 14
@@ -233,3 +235,8 @@ def arranged(name: str, alt: str, panels: Sequence[Panel], width: float, columns
 
 def column_width(width: float, columns: int) -> float:
     return (width + 28.0) / columns - 28.0
+
+
+def headed(first: Panel, panels: Sequence[Panel], columns: int) -> list[Panel]:
+    """Return the panels with one before them in a row of its own."""
+    return [first, *[Panel(0, "")] * (columns - 1), *panels]

@@ -1,154 +1,37 @@
-"""The answer of a run: is each Intel-optimised stack worth it here, and why."""
+"""The answer of a run as the section that its report opens with."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from bench.analysis import gates
 from bench.analysis.attribution import attributions
-from bench.analysis.speedups import baselines_not_measured, speedups
+from bench.analysis.speedups import baselines_not_measured
+from bench.report.answer.judgements import LATEST, NOT_WORTH, SOME, UNSETTLED, WORTH, judgements
+from bench.report.answer.wording import MOST_NAMED, answer_sentence, at_cases, listed, name_of, short_labels
 from bench.report.arm_table import ArmRow
 from bench.report.document import Card, Cards, Cell, Code, Column, Paragraph, Plot, Section, Strong, table
 from bench.report.text import decimals3, interval_text, level, number, percent
-from bench.suite.arms import LATENCY, TRAINING, Pair
+from bench.suite.arms import LATENCY, TRAINING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from bench.analysis.gates import Estimate
     from bench.analysis.run import Run
     from bench.analysis.speedups import Speedup
+    from bench.report.answer.judgements import Judgement, Outcome
     from bench.report.document import Element, Text
-    from bench.suite.arms import Arm, Case
+    from bench.suite.arms import Case
 
 Arms: TypeAlias = "Mapping[Case, Sequence[ArmRow]]"
 
-WORTH, NOT_WORTH, UNSETTLED = "worth it", "not worth it", "not settled"
-SOME = "worth it in part"
 STYLES = {WORTH: "FASTER", NOT_WORTH: "SLOWER", UNSETTLED: "UNRESOLVED", SOME: "EQUIVALENT"}
-NAMES = {"pytorch": "PyTorch", "tensorflow": "TensorFlow", "ipex": "IPEX", "itex": "ITEX", "openvino": "OpenVINO",
-         "onnxruntime": "ONNX Runtime"}  # fmt: skip
 MAINTENANCE = {
     "ipex": "Archived by its authors, with known security issues. Do not newly deploy it.",
     "itex": "No longer maintained. Do not newly deploy it.",
 }
-# The environment with the newest stock frameworks.
-LATEST = "latest"
 UPGRADE_COMMAND = "tox -e vanilla,ipex,itex,openvino,latest"
-# More cases are counted instead of named.
-MOST_NAMED, BOTH = 3, 2
 QUESTION = "Is it worth it here?"
-NOTHING = "No Intel-optimised stack was measured with a stock one: there is no speedup to report, only absolute times."
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """A stack on a case: its comparison with the fastest of its stock variants.
-
-    `faster_stock` is a stock arm of another framework that is faster than the stack, with the ratio.
-    """
-
-    row: Speedup
-    faster_stock: tuple[Arm, Estimate] | None
-
-    @property
-    def case(self) -> Case:
-        return self.row.pair.case
-
-    @property
-    def word(self) -> str:
-        match self.row.verdict.word:
-            case gates.FASTER:
-                return WORTH
-            case gates.SLOWER | gates.EQUIVALENT:
-                return NOT_WORTH
-            case _:
-                return UNSETTLED
-
-    @property
-    def size(self) -> str:
-        return f"{self.row.speedup:.2f}x" if self.row.speedup else "no ratio"
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """A stack on every case in which it was compared with a stock one."""
-
-    stack: str
-    arm: Arm
-    outcomes: tuple[Outcome, ...]
-
-    @property
-    def word(self) -> str:
-        words = {outcome.word for outcome in self.outcomes}
-        if WORTH in words:
-            return WORTH if len(words) == 1 else SOME
-        return UNSETTLED if UNSETTLED in words else NOT_WORTH
-
-    def having(self, word: str) -> list[Outcome]:
-        return [outcome for outcome in self.outcomes if outcome.word == word]
-
-
-def judgements(run: Run, *, upgrades: bool = False) -> list[Judgement]:
-    """Return a judgement of each Intel-optimised stack, or of each newer version of a stock one, the best first.
-
-    A stack is judged by the arm that the suite named before measuring, or else by the first one in fp32.
-    """
-    rows = [row for row in speedups(run) if not row.pair.arm.replica and run.is_vanilla(row.pair.baseline)]
-    judged = []
-    for stack, info in run.info.stacks.items():
-        own = [row for row in rows if row.pair.arm.stack == stack]
-        if not info.baselines or (info.environment == LATEST) != upgrades or not own:
-            continue
-        named = [row.pair.arm for row in own if row.pair.candidate]
-        arm = (named or [row.pair.arm for row in own if row.pair.arm.precision == "fp32"] or [own[0].pair.arm])[0]
-        hardest = [_hardest([row for row in own if (row.pair.arm, row.pair.case) == (arm, case)]) for case in run.cases]
-        outcomes = [Outcome(row, _faster_stock(run, row)) for row in hardest if row]
-        judged.append(Judgement(stack, arm, tuple(outcomes)))
-
-    def rank(judgement: Judgement) -> tuple[int, bool, float]:
-        smallest = min(outcome.row.speedup or 0.0 for outcome in judgement.outcomes)
-        beaten = any(outcome.faster_stock for outcome in judgement.outcomes)
-        return [WORTH, SOME, UNSETTLED, NOT_WORTH].index(judgement.word), beaten, -smallest
-
-    return sorted(judged, key=rank)
-
-
-def _hardest(rows: Sequence[Speedup]) -> Speedup | None:
-    """Return the comparison of an arm on a case with its fastest baseline."""
-    measured = [row for row in rows if row.estimate]
-    smallest = min(measured, key=lambda row: row.estimate.log_speedup if row.estimate else math.inf, default=None)
-    return next((row for row in rows if row.primary), smallest) or next(iter(rows), None)
-
-
-def _faster_stock(run: Run, row: Speedup) -> tuple[Arm, Estimate] | None:
-    """Return the fastest stock arm of another framework if it is faster than the arm, with the ratio."""
-    arm, case = row.pair.arm, row.pair.case
-    compared = run.info.stacks[arm.stack].baselines
-    others = [
-        other
-        for other in run.participants(case)
-        if run.is_vanilla(other) and other.stack not in compared and other.precision == arm.precision
-        if run.typical_latency_ns(other, case)
-    ]
-    fastest = min(others, key=lambda other: run.typical_latency_ns(other, case) or math.inf, default=None)
-    estimate = run.estimate(Pair(fastest, arm, case)) if fastest else None
-    faster = estimate and estimate.ratio_interval and estimate.ratio_interval.low > 1
-    return (fastest, estimate) if fastest and estimate and faster else None
-
-
-def name_of(stack: str) -> str:
-    base, _, newest = stack.partition("-latest")
-    return ("Newest " if newest or stack != base else "") + NAMES.get(base, base)
-
-
-def short_labels(cases: Sequence[Case]) -> dict[Case, str]:
-    """Return labels without what all cases have in common."""
-    parts = {case: case.label.split(", ") for case in cases}
-    common = set.intersection(*map(set, parts.values())) if len(cases) > 1 else set()
-    return {case: ", ".join(part for part in parts[case] if part not in common) or case.label for case in cases}
 
 
 def answer(run: Run, arms: Arms) -> Section:
@@ -160,7 +43,7 @@ def answer(run: Run, arms: Arms) -> Section:
     if judged:
         blocks.append(Paragraph(_rule(run)))
         blocks.append(Cards(tuple(_card(run, judgement, arms) for judgement in judged)))
-        alt = "Speedup of each Intel-optimised stack over the fastest stock variant, with its interval, in every case"
+        alt = "Speedup of each optimised stack over the fastest stock variant, with its interval, in every case"
         caption = f"""Each stack against the fastest stock variant of the same precision. The line is the {level(run)}
             interval; the grey band is what the harness reports for two equal processes."""
         blocks.append(Section("All cases", (Plot("summary", alt, caption),)))
@@ -168,83 +51,6 @@ def answer(run: Run, arms: Arms) -> Section:
     if (fastest := _fastest(run, arms)) is not None:
         blocks.append(fastest)
     return Section(QUESTION, tuple(blocks))
-
-
-def answer_sentence(run: Run) -> str:
-    """Return the answer: a sentence for each Intel-optimised stack, or one for all that are not settled."""
-    if run.withdrawal:
-        return f"This run was withdrawn on {run.withdrawal.date}: {run.withdrawal.why}. It answers nothing."
-    labels = short_labels(run.cases)
-    judged = judgements(run)
-    if not judged:
-        return NOTHING
-    clauses = [_clause(judgement, labels) for judgement in judged if judgement.word != UNSETTLED]
-    if unsettled := [judgement for judgement in judged if judgement.word == UNSETTLED]:
-        clauses.append(_unsettled_clause(unsettled))
-    sentences = [f"{clause[0].upper()}{clause[1:]}." for clause in clauses]
-    return " ".join([*sentences, "The data is synthetic."] if run.data == "synthetic" else sentences)
-
-
-def _clause(judgement: Judgement, labels: Mapping[Case, str]) -> str:
-    name, outcomes = name_of(judgement.stack), judgement.outcomes
-    worth = judgement.having(WORTH)
-    refused, unsettled = judgement.having(NOT_WORTH), judgement.having(UNSETTLED)
-    if judgement.word == WORTH:
-        sizes = ", ".join(outcome.size for outcome in worth[:MOST_NAMED])
-        text = f"{name} is worth it here{_everywhere(outcomes, labels)} ({sizes} over the fastest stock variant)"
-    elif judgement.word == SOME:
-        parts = [f"{name} is worth it {_where(worth, labels)}"]
-        parts += [f"not {_where(refused, labels)} ({_why_not(refused)})"] if refused else []
-        parts += [f"not settled {_where(unsettled, labels)}"] if unsettled else []
-        text = ", ".join(parts)
-    else:
-        text = f"{name} is not worth it here{_everywhere(outcomes, labels)} ({_why_not(refused)})"
-    if faster := [outcome for outcome in worth if outcome.faster_stock]:
-        other = faster[0].faster_stock[0].stack if faster[0].faster_stock else ""
-        text += f", but stock {name_of(other)} is faster {_where(faster, labels)}"
-    return text
-
-
-def _unsettled_clause(judged: Sequence[Judgement]) -> str:
-    names = _listed([name_of(judgement.stack) for judgement in judged])
-    reasons = {
-        outcome.row.verdict.reason
-        for judgement in judged
-        for outcome in judgement.outcomes
-        if outcome.word == UNSETTLED
-    }
-    why = f": {reasons.pop()}" if len(reasons) == 1 else ", for the reasons below"
-    return f"whether {names} {'is' if len(judged) == 1 else 'are'} worth it here is not settled{why}"
-
-
-def _listed(names: Sequence[str]) -> str:
-    """Return "a", "a and b", or "a, b and c"."""
-    *others, last = names
-    return f"{', '.join(others)} and {last}" if others else last
-
-
-def _everywhere(outcomes: Sequence[Outcome], labels: Mapping[Case, str]) -> str:
-    if len(outcomes) == 1:
-        return ""
-    by_batch = all(
-        labels[outcome.case].startswith("batch ") and "," not in labels[outcome.case] for outcome in outcomes
-    )
-    if by_batch:
-        return " at both batch sizes" if len(outcomes) == BOTH else " at every batch size"
-    return " in every case"
-
-
-def _where(outcomes: Sequence[Outcome], labels: Mapping[Case, str]) -> str:
-    if len(outcomes) > MOST_NAMED:
-        return f"in {len(outcomes)} of {len(labels)} cases"
-    return "at " + _listed([labels[outcome.case] for outcome in outcomes])
-
-
-def _why_not(outcomes: Sequence[Outcome]) -> str:
-    words = {outcome.row.verdict.word for outcome in outcomes}
-    if words == {gates.EQUIVALENT}:
-        return "no gain over stock"
-    return "slower than stock" if words == {gates.SLOWER} else "slower than stock, or no gain"
 
 
 def _rule(run: Run) -> str:
@@ -291,7 +97,7 @@ def _card(run: Run, judgement: Judgement, arms: Arms) -> Card:
 
 def _badge(judgement: Judgement, labels: Mapping[Case, str]) -> str:
     worth = judgement.having(WORTH)
-    return f"{WORTH} {_where(worth, labels)} only" if judgement.word == SOME else judgement.word
+    return f"{WORTH} {at_cases(worth, labels)} only" if judgement.word == SOME else judgement.word
 
 
 def _size_cell(row: Speedup) -> Cell:
@@ -311,7 +117,7 @@ def _grouped(values: Sequence[tuple[str, str]]) -> str:
         groups.setdefault(value, []).append(label)
     if len(groups) == 1:
         return next(iter(groups))
-    return ", ".join(f"{value} ({_listed(labels)})" for value, labels in groups.items())
+    return ", ".join(f"{value} ({listed(labels)})" for value, labels in groups.items())
 
 
 def _compared(run: Run, judgement: Judgement, labels: Mapping[Case, str]) -> Text:
@@ -431,15 +237,3 @@ def _fastest(run: Run, arms: Arms) -> Section | None:
     explanation = """No verdict belongs to this table: it shows what the fastest one costs. Cold start is the time from
         the weights on disk to the first result, with empty caches."""
     return Section("What the fastest costs", (Paragraph(explanation), table(rows, columns))) if rows else None
-
-
-def summary_rows(run: Run) -> list[tuple[Judgement, Outcome]]:
-    """Return the rows of the plot over all cases: each case's stacks, then each case's upgrades."""
-    judged = [*judgements(run), *judgements(run, upgrades=True)]
-    return [
-        (judgement, outcome)
-        for case in run.cases
-        for judgement in judged
-        for outcome in judgement.outcomes
-        if outcome.case == case and outcome.row.speedup
-    ]

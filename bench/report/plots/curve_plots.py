@@ -1,0 +1,166 @@
+"""Plots in a plane: learning curves, scaling, and the roofline."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from backends.protocol import PRECISIONS
+from bench.analysis.roofline import peak_operations_per_s, roofline_points, traffic_rates
+from bench.analysis.scaling import BATCH_SIZE, sweeps, value
+from bench.analysis.training import GOALS, learning_curve
+from bench.report.plots.panels import MOST_ROWS, Axis, Panel, Series, arranged, is_narrow, legend, plane_panel
+from bench.report.plots.svg import SHAPES, Scale, colour, label, line, path, scale, shape_of, stack_colours
+from bench.report.text import counted, number, percent
+from bench.suite.arms import TRAINING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from bench.analysis.roofline import RooflinePoint
+    from bench.analysis.run import Run
+    from bench.analysis.scaling import Sweep
+    from bench.suite.arms import Case
+
+# More names beside the lines would not fit.
+MOST_NAMES = 15
+
+
+def training_plot(cases: Sequence[Case], run: Run, alt: str, width: float) -> str:
+    """Draw the test accuracy of each arm that trains, its mean over seeds, against the time of its epochs."""
+    panels = []
+    for case in cases:
+        series = []
+        for index, arm in enumerate(arm for arm in run.participants(case) if not arm.replica):
+            points = tuple(
+                (seconds, accuracy * 100, f"{arm.label}\n{number(seconds)} s: {percent(accuracy)}")
+                for seconds, accuracy in learning_curve(run, arm, case)
+            )
+            if points:
+                shape = SHAPES[index % len(SHAPES)]
+                series.append(Series(arm.label, colour(index), shape, points, dash=_dash(index)))
+        if series:
+            seeds = max(len(run.final_accuracies(arm, case)) for arm in run.participants(case))
+            title = f"{case.label} (n = {counted(seeds, 'seed')})"
+            x = Axis("training time, s; left is faster ←")
+            y = Axis("test accuracy, % (mean over seeds); higher is better")
+            panels += _plane_with_goals(title, series, x, y, width)
+    return arranged("training", alt, panels, width)
+
+
+def _plane_with_goals(title: str, series: Sequence[Series], x: Axis, y: Axis, width: float) -> list[Panel]:
+    points = [point for one in series for point in one.points]
+    limits = scale([0, *(point[0] for point in points)], 0, 1), scale([point[1] for point in points], 0, 1)
+
+    def goals(across: Scale, up: Scale) -> str:
+        shown = [goal * 100 for goal in GOALS if up.low <= goal * 100 <= up.high]
+        return "".join(
+            line(across.start, up(goal), across.end, up(goal), "one", 1, "2 4")
+            + label(across.start + 4, up(goal) - 4, f"{goal:g} %", "t-muted", size=10)
+            for goal in shown
+        )
+
+    return _with_legend(title, series, (x, y), limits, width, under=goals)
+
+
+def _with_legend(
+    title: str, series: Sequence[Series], axes: tuple[Axis, Axis], limits: tuple[Scale, Scale], width: float,
+    under: Callable[[Scale, Scale], str] | None = None,
+) -> list[Panel]:  # fmt: skip
+    """Draw lines with their names beside them where there is room, and a legend to isolate them."""
+    named = not is_narrow(width) and len(series) <= MOST_NAMES
+    return [
+        plane_panel(title, series, axes, limits, width, named=named, under=under),
+        legend([(one.name, one.css, one.shape) for one in series], width),
+    ]
+
+
+def _dash(index: int) -> str:
+    return ("", "6 3", "2 3", "8 3 2 3")[index // 8 % 4]
+
+
+def scaling_plot(run: Run, alt: str, width: float) -> str:
+    """Draw throughput against the batch size, and time against the number of threads, one panel a sweep."""
+    panels: list[Panel] = []
+    for sweep in sweeps(run):
+        panels += _scaling_panels(sweep, width)
+    return arranged("scaling", alt, panels, width)
+
+
+def _scaling_panels(sweep: Sweep, width: float) -> list[Panel]:
+    by_batch = sweep.over == BATCH_SIZE
+    series = []
+    for index, curve in enumerate(sweep.curves[:MOST_ROWS]):
+        points = []
+        for point in curve.points:
+            height = point.images_per_s if by_batch else point.latency_ns / 1e3
+            text = f"{number(height)} {'images/s' if by_batch else 'µs'}"
+            points.append((value(point.case, sweep.over), height, f"{curve.arm.label}\n{point.case.label}: {text}"))
+        series.append(Series(curve.arm.label, colour(index), SHAPES[index % 4], tuple(points), dash=_dash(index)))
+    points_of_all = [point for one in series for point in one.points]
+    limits = (
+        scale([point[0] for point in points_of_all], 0, 1, log=True),
+        scale([point[1] for point in points_of_all], 0, 1, log=True),
+    )
+    ticks = tuple(float(value(case, sweep.over)) for case in sweep.cases)
+    x = Axis("batch size (log scale)" if by_batch else "threads (log scale)", ticks=ticks)
+    what = "time per epoch" if sweep.cases[0].scenario == TRAINING else "time per batch"
+    y = Axis("images/s (log scale); higher is better" if by_batch else f"{what}, µs (log scale); lower is better")
+    return _with_legend(sweep.label, series, (x, y), limits, width)
+
+
+def roofline_plot(run: Run, alt: str, width: float) -> str:
+    """Draw the rates of arms below the machine's limits, one panel a case."""
+    colours = stack_colours(run.arms)
+    panels = [
+        _roofline_panel(run, case, points, colours, width)
+        for case in run.cases
+        if (points := roofline_points(run, case))
+    ]
+    used = [name for name in PRECISIONS if any(arm.precision == name for arm in run.arms)]
+    key = legend([(name, "s7", shape_of(name, PRECISIONS)) for name in used], width)
+    return arranged("roofline", alt, [key, *panels], width)
+
+
+def _roofline_panel(
+    run: Run, case: Case, points: Sequence[RooflinePoint], colours: Mapping[str, str], width: float
+) -> Panel:
+    intensities = [point.limit.intensity for point in points]
+    threads = run.threads(case)
+    precisions = [name for name in PRECISIONS if any(point.arm.precision == name for point in points)]
+    peaks = {name: peak / 1e9 for name in precisions if (peak := peak_operations_per_s(run, name, threads))}
+    series = [
+        Series(
+            point.arm.label, colours[point.arm.stack], shape_of(point.arm.precision, PRECISIONS),
+            ((
+                point.limit.intensity, point.operations_per_s / 1e9,
+                f"{point.arm.label}\n{number(point.operations_per_s / 1e9)} GFLOP/s, {percent(point.share, 1)}",
+            ),),
+        )
+        for point in points[:MOST_ROWS]
+    ]  # fmt: skip
+    rates = [rate / 1e9 for rate in traffic_rates(run, threads).values()]
+    limits = (
+        scale([min(intensities) / 2, max(intensities) * 2], 0, 1, log=True),
+        scale([*(point.operations_per_s / 1e9 for point in points), *peaks.values()], 0, 1, log=True),
+    )
+
+    def under(across: Scale, up: Scale) -> str:
+        parts = []
+        for name, peak in peaks.items():
+            unit = "GOP/s" if name == "int8" else "GFLOP/s"
+            parts.append(line(across.start, up(peak), across.end, up(peak), "one"))
+            parts.append(label(across.start + 2, up(peak) - 4, f"{name}, {peak:,.0f} {unit}", "t-muted", size=10))
+        for rate, dash in zip((min(rates), max(rates)), ("6 3", "2 3"), strict=True) if rates else ():
+            top = max(peaks.values(), default=up.high)
+            places = np.geomspace(across.low, across.high, 60)
+            bound = [(across(x), up(min(x * rate, top))) for x in places if x * rate >= up.low]
+            if len(bound) > 1:
+                parts.append(path(bound, "one", f'fill="none" stroke-dasharray="{dash}"', 1))
+        return "".join(parts)
+
+    traffic = f"; dashes: {min(rates):.0f} and {max(rates):.0f} GB/s" if rates else ""
+    x = Axis(f"operations per byte (log scale){traffic}", log=True)
+    y = Axis("GFLOP/s, of int8 GOP/s (log scale); higher is better", log=True)
+    return plane_panel(case.label, series, (x, y), limits, width, named=True, under=under)
