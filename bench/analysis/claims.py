@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import sqrt
+from math import log, sqrt
 from statistics import mean
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -19,9 +19,12 @@ if TYPE_CHECKING:
     from bench.analysis.run import Run
 
 REPRODUCED, NOT_REPRODUCED, NOT_TESTABLE, OPEN = "reproduced", "not reproduced", "not testable here", "not measured yet"
+OTHER_CASE = "another case"
 BEYOND = f"{REPRODUCED}: beyond the claim"
 INFERENCE_SUITE, VENDORS_SUITE, TRAINING_SUITE = "claims-inference", "claims-vendors", "claims-training"
 TEST_SET_SIZE = SHAPES[TEST_LABELS][0]
+# Of a claim about another case, so many of a run's cases are shown.
+MOST_CASES = 3
 
 
 @dataclass(frozen=True)
@@ -221,9 +224,53 @@ def needed(claims: Iterable[Claim], kind: type[Ratio | Accuracy]) -> list[str]:
 
 
 def counts(run: Run) -> bool:
-    """Return whether claims can be tested with a run: one on the real data, with intervals, that ended and stands."""
-    ended = run.end is not None and run.end.status != INTERRUPTED
-    return ended and run.withdrawal is None and run.data == "fashion-mnist" and run.preset.confidence is not None
+    """Return whether claims can be tested with a run."""
+    return not why_untested(run)
+
+
+def why_untested(run: Run) -> str:
+    """Return why no claim can be tested with a run, or nothing if they can."""
+    if run.withdrawal:
+        return "the run was withdrawn"
+    if run.end is None or run.end.status == INTERRUPTED:
+        return "the run did not end"
+    if run.data != "fashion-mnist":
+        return f"the data is {run.data}"
+    return "" if run.preset.confidence else f"preset {run.preset.name} has no intervals"
+
+
+def claims_about(run: Run) -> list[ClaimResult]:
+    """Return the results for the published speedups whose two arms a run has.
+
+    A claim about a case that the run does not have is not judged. It gets what was measured in the cases most like it.
+    """
+    results, untested = [], why_untested(run)
+    for claim in CLAIMS:
+        ratio = claim.criterion
+        if not isinstance(ratio, Ratio):
+            continue
+        cases = [case for case in run.cases if {ratio.arm, ratio.baseline} <= set(run.participants(case))]
+        if ratio.case in cases and not untested:
+            results.append(_judge_ratio(claim, ratio, run))
+        elif measured := _measured_in(run, ratio, cases):
+            other = f"{OTHER_CASE}: the claim is tested with {ratio.case.label}"
+            verdict = f"{NOT_TESTABLE}: {untested}" if untested else other
+            results.append(ClaimResult(claim, measured, verdict, run.folder.name))
+    return results
+
+
+def _measured_in(run: Run, ratio: Ratio, cases: Iterable[Case]) -> str:
+    """Return the speedups in those of the cases that are most like that of a claim."""
+
+    def unlikeness(case: Case) -> tuple[bool, float]:
+        return case.model != ratio.case.model, abs(log(case.batch_size / ratio.case.batch_size))
+
+    shown, alike = [], [case for case in cases if case.scenario == ratio.case.scenario]
+    for case in sorted(alike, key=unlikeness)[:MOST_CASES]:
+        estimate = run.estimate(Pair(ratio.arm, ratio.baseline, case))
+        if estimate and not pair_faults(run, ratio.arm, ratio.baseline, case):
+            shown.append(f"{_speedup_text(estimate)} at {case.model}, batch {case.batch_size}")
+    return f"{ratio.arm.label} over {ratio.baseline.label}: {'; '.join(shown)}" if shown else ""
 
 
 def judge_claim(
@@ -264,8 +311,7 @@ def _ratio_verdict(ratio: Ratio, estimate: Estimate) -> str:
 
 
 def _measured(run: Run, ratio: Ratio, estimate: Estimate) -> str:
-    interval, trains = estimate.ratio_interval, ratio.case.scenario == TRAINING
-    bounds = f" ({interval.low:.2f} to {interval.high:.2f})" if interval else ""
+    trains = ratio.case.scenario == TRAINING
     turns = 1 if trains else TEST_SET_SIZE / ratio.case.batch_size
     before, after = (
         f"{(run.typical_latency_ns(arm, ratio.case) or 0.0) * turns / 1e9:.3g} s" for arm in (ratio.baseline, ratio.arm)
@@ -273,7 +319,12 @@ def _measured(run: Run, ratio: Ratio, estimate: Estimate) -> str:
     images = run.images_per_turn(ratio.case) if trains else TEST_SET_SIZE
     work = f"an epoch of {images:,} images" if trains else f"{images:,} images"
     arms = f"{ratio.arm.label} over {ratio.baseline.label}, {ratio.case.model}"
-    return f"{estimate.speedup:.2f}x{bounds}: {arms}; {before} -> {after} for {work}"
+    return f"{_speedup_text(estimate)}: {arms}; {before} -> {after} for {work}"
+
+
+def _speedup_text(estimate: Estimate) -> str:
+    interval = estimate.ratio_interval
+    return f"{estimate.speedup:.2f}x" + (f" ({interval.low:.2f} to {interval.high:.2f})" if interval else "")
 
 
 def _judge_accuracy(claim: Claim, low: float, trained: Mapping[str, TrainedModel]) -> ClaimResult:

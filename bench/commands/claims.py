@@ -9,7 +9,6 @@ from bench.analysis.claims import (
     CLAIMS,
     OPEN,
     Accuracy,
-    ClaimResult,
     Ratio,
     TrainedModel,
     counts,
@@ -22,7 +21,8 @@ from bench.commands.train import TrainOptions, train_model
 from bench.console import say
 from bench.journal import RUN, write_atomically
 from bench.machine.facts import usable_cores
-from bench.report.document import Cell, Column, Paragraph, Section, table
+from bench.report.claims import ACCURACY_RULE, CLAIM_COLUMNS, SPEEDUP_RULE
+from bench.report.document import Paragraph, Section, table
 from bench.report.writers import print_table, section_to_markdown, to_csv
 from bench.run_info import read_run
 from bench.suite.environments import is_installed
@@ -43,33 +43,6 @@ if TYPE_CHECKING:
     from models.recipes import Recipe
 
 CLAIMS_TABLE, CLAIMS_PAGE = "claims.csv", "claims.md"
-RULE = (
-    "A claimed speedup is reproduced if it is not above the measured interval, with both arms measured together on "
-    "this machine; of a published range the lower end. The measurement is beyond the claim if the interval lies above "
-    "all of the range. Claims of vendors are about other networks and CPUs: they show the kind, not the value. A "
-    "claimed accuracy is reproduced if the measured mean is at most two standard errors of the test images below it."
-)
-
-
-def _verdict(verdict: str) -> Cell:
-    return Cell(verdict, verdict.partition(":")[0])
-
-
-def _published(result: ClaimResult) -> str:
-    criterion = result.claim.criterion
-    if isinstance(criterion, Accuracy):
-        return f"{criterion.low:.2%}"
-    return criterion.text if isinstance(criterion, Ratio) else ""
-
-
-CLAIM_COLUMNS: tuple[Column[ClaimResult], ...] = (
-    Column("source", lambda result: result.claim.source, "Source", numeric=False, brief=True),
-    Column("claim", lambda result: result.claim.statement, "Claim", numeric=False, brief=True),
-    Column("published", _published, "Published", numeric=False, brief=True),
-    Column("measured", lambda result: result.measured, "Measured here", numeric=False, brief=True),
-    Column("verdict", lambda result: result.verdict, "Verdict", _verdict, numeric=False, brief=True),
-    Column("from", lambda result: result.origin, "From", numeric=False),
-)
 
 
 def compare_claims(preset: Preset | None, results: Path, source: str, console: Console) -> int:
@@ -84,7 +57,10 @@ def compare_claims(preset: Preset | None, results: Path, source: str, console: C
     outcomes = [judge_claim(claim, runs, trained) for claim in CLAIMS]
     results.mkdir(parents=True, exist_ok=True)
     write_atomically(results / CLAIMS_TABLE, to_csv(outcomes, CLAIM_COLUMNS))
-    page = Section("Published claims, and what is measured here", (Paragraph(RULE), table(outcomes, CLAIM_COLUMNS)))
+    page = Section(
+        "Published claims, and what is measured here",
+        (Paragraph(f"{SPEEDUP_RULE} {ACCURACY_RULE}"), table(outcomes, CLAIM_COLUMNS)),
+    )
     write_atomically(results / CLAIMS_PAGE, section_to_markdown(page))
     print_table(table(outcomes, [column for column in CLAIM_COLUMNS if column.brief]), console, lines=True)
     say(console, f"table: {results / CLAIMS_TABLE}, {results / CLAIMS_PAGE}")

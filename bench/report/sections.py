@@ -14,6 +14,7 @@ from bench.analysis.training import trained_arms
 from bench.machine.microarchitecture import cpu_label
 from bench.report.answer.section import answer
 from bench.report.arm_table import COSTS, LIMITS, TIMES, ArmRow, arm_columns
+from bench.report.claims import claims_section
 from bench.report.document import Cell, Column, Document, Paragraph, Plot, Section, table, with_drawn_plots
 from bench.report.tables import (
     ACCURACY,
@@ -39,7 +40,7 @@ from bench.report.text import (
     number,
     warnings,
 )
-from bench.report.trust import checks, machine, method, versions, what_ran, words
+from bench.report.trust import checks, commands, machine, method, versions, what_ran, words
 from bench.suite.arms import LATENCY, Split, threads_label
 
 if TYPE_CHECKING:
@@ -67,11 +68,12 @@ def document(
         answer(run, arms),
         words(run),
         _speedups(run),
-        *(() if run.withdrawal else (_attribution(run), _training(run))),
-        _threads(run),
-        *(() if run.withdrawal else (_tradeoffs(run), _confusion())),
         _arms(run, arms),
+        *(() if run.withdrawal else (_attribution(run), _tradeoffs(run))),
+        _distributions(),
+        _threads(run),
         _scaling(run),
+        *(() if run.withdrawal else (_training(run), _confusion(), claims_section(run))),
         _limits(run, arms),
         _costs(run, arms),
         _withheld(run),
@@ -80,12 +82,13 @@ def document(
         method(run),
         machine(run),
         versions(run),
+        commands(run),
     ]
     return Document(
         title=f"{info.suite.name}: {info.suite.summary}",
         lead=(
             f"""{cpu_label(info.machine)}, {counted(info.threads, "thread")}, data {info.data.name}, preset
-            {info.preset}, started {_moment(info.started)}.{_given_sentence(run)} The results hold for this machine and
+            {info.preset}, started {_moment(info.started)}.{_given_sentence(run)} Valid for this machine and
             this run."""
         ),
         warnings=(*warnings(run), *missing),
@@ -173,9 +176,9 @@ def _attribution(run: Run) -> Section | None:
         sections.append(Section(f"{ladder.name}: {case_title(run, ladder.case)}", (sentence, steps, *missing)))
     if not sections:
         return None
-    caption = """A bar is what one step adds; it ends at the cumulative speedup, whose interval is the thin line. Colour
-        is the step's own result: "no clear difference" is a step whose interval includes 1. The extension's bar starts
-        at the fastest vanilla arm. Right is faster."""
+    caption = """A bar is what one step adds; it ends at the cumulative speedup, whose interval is the thin line. The
+        numbers are the step's own factor and the cumulative speedup. Colour is the step's own result: "no clear
+        difference" is a step whose interval includes 1. The extension's bar starts at the fastest vanilla arm."""
     plot = Plot("attribution", "What each step adds to the speed of the default settings", caption)
     return Section("Where the gain comes from", (Paragraph(explanation), plot, *sections))
 
@@ -297,6 +300,10 @@ def _arms(run: Run, arms: Mapping[Case, Sequence[ArmRow]]) -> Section:
         ]
         for case, rows in arms.items()
     }
+    return Section("Absolute times", (Paragraph(explanation), *_by_case(run, tables)))
+
+
+def _distributions() -> Section:
     latencies = Plot(
         "latencies",
         "Distribution of each arm's latencies",
@@ -309,7 +316,8 @@ def _arms(run: Run, arms: Mapping[Case, Sequence[ArmRow]]) -> Section:
         """A dot is the ratio of one block, from the first block at the top of a row to the last at its bottom: a slope
         would be a drift. The number is the estimate over all blocks.""",
     )
-    return Section("Absolute times", (Paragraph(explanation), latencies, *_by_case(run, tables), ratios))
+    parts = (Section("Latencies of all calls", (latencies,)), Section("Ratios of all blocks", (ratios,)))
+    return Section("Distributions", parts)
 
 
 def _limits(run: Run, arms: Mapping[Case, Sequence[ArmRow]]) -> Section | None:

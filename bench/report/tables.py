@@ -279,7 +279,7 @@ def _seconds_to(goal: float) -> Column[tuple[Case, TrainedArm]]:
 
 
 def _shown_time_to(goal: float) -> Column[tuple[Case, TrainedArm]]:
-    return Column("", lambda row: _time_to(row[1], goal), f"To {goal:.0%}, s", group=SPEED)
+    return Column("", lambda row: _time_to(row[1], goal), f"To {percent(goal, 0)}, s", group=SPEED)
 
 
 def _seeds_reaching(goal: float) -> Column[tuple[Case, TrainedArm]]:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 # Smaller numbers are written with an exponent.
 SMALL_NUMBER = 1e-3
+# From here on the digits before the point are grouped, and none follow it.
+GROUPED_FROM = 1000
 UNTRAINED_WARNING = "UNTRAINED WEIGHTS: {} has no trained checkpoint. Times are valid, accuracies mean nothing."
 
 
@@ -37,7 +39,7 @@ def number(value: float | None, digits: int = 3) -> str:
         return "-"
     if value == math.inf:
         return "never"
-    if abs(value) >= 10**digits:
+    if abs(value) >= min(10**digits, GROUPED_FROM):
         return f"{value:,.0f}"
     return f"{value:.{digits}g}" if abs(value) < SMALL_NUMBER else f"{value:#.{digits}g}".rstrip(".")
 
@@ -61,7 +63,7 @@ def level(run: Run) -> str:
 
 
 def percent(value: float | None, digits: int = 2) -> str:
-    return "-" if value is None else f"{value * 100:.{digits}f} %"
+    return "-" if value is None else f"{value * 100:z.{digits}f} %"
 
 
 def counted(count: int, noun: str) -> str:
@@ -108,17 +110,16 @@ def split_text(case: Case, split: Split) -> str:
 
 
 def attribution_sentence(ladder: Attribution) -> str:
-    first, where = ladder.rungs[0].arm.label, f"({ladder.case.label}; this machine, this run)"
-    row, total = ladder.extension, ladder.fp32_total
+    first, row, total = ladder.rungs[0].arm.label, ladder.extension, ladder.fp32_total
     if row is None or row.estimate is None or total is None:
         last = ladder.rungs[-1]
         size = f"{last.total.speedup:.2f}x" if last.total else "no ratio"
-        return f"{ladder.name}: from {first} to {last.arm.label} {size} {where}."
+        return f"From {first} to {last.arm.label}: {size}."
     own = f"{row.estimate.speedup:.3f}x" + (f" ({interval_text(row.interval)})" if row.interval else "")
-    share = "no gain to attribute" if ladder.share is None else f"{ladder.share:z.0%} of the gain on the log scale"
+    share = "no gain to attribute" if ladder.share is None else f"{percent(ladder.share, 0)} of the gain"
     return (
-        f"{ladder.name}: {row.pair.arm.label} is {total.speedup:.2f}x as fast as {first}; compared with the fastest "
-        f"vanilla arm, {row.pair.baseline.label}, it is {own}: {share} {where}."
+        f"{row.pair.arm.label} is {total.speedup:.2f}x as fast as {first}. Compared with the fastest vanilla arm, "
+        f"{row.pair.baseline.label}, it is {own}: {share}, on the log scale."
     )
 
 

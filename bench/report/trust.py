@@ -14,12 +14,12 @@ from bench.console import duration
 from bench.journal import broken_link
 from bench.records import Evidence, Resume
 from bench.report.document import Bullets, Code, Column, Paragraph, Section, Strong, table, text_table
-from bench.report.text import counted, interval_text, number, number2, percent, variable_lines
+from bench.report.text import assigned, counted, interval_text, number, number2, percent, variable_lines
 from bench.suite.arms import LATENCY, TRAINING
 from models.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from bench.analysis.run import Run
     from bench.records import Proof
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 
 AT_REST_METHOD = f"""Latency at rest: the samples of a slice are divided into windows of {WINDOW_NS // 1_000_000} ms or
-    one call, of which the mean counts. A window is at rest if it is at most {REST_FACTOR - 1:.0%} slower than the
-    fastest tenth of its arm in the run. The median over arms gives the share of time at rest, the same for all arms of
-    a block. An arm's latency is the median of its fastest windows of that share. Blocks with a share below
-    {MIN_REST_SHARE:.0%} are left out. If those are more than half, or too many to claim a speedup, the case is
+    one call, of which the mean counts. A window is at rest if it is at most {percent(REST_FACTOR - 1, 0)} slower than
+    the fastest tenth of its arm in the run. The median over arms gives the share of time at rest, the same for all arms
+    of a block. An arm's latency is the median of its fastest windows of that share. Blocks with a share below
+    {percent(MIN_REST_SHARE, 0)} are left out. If those are more than half, or too many to claim a speedup, the case is
     reported as the machine was."""
 
 
@@ -89,8 +89,8 @@ def _check_rows(run: Run) -> Iterator[tuple[str, str, str]]:
         yield "Harness overhead per timed call (null backend)", result, wanted
     rounds = {(turn.case, turn.block, turn.round) for turns in run.turns.values() for turn in turns}
     yield (
-        f"""Disturbed rounds: over {gates.MAX_TAKEN_SHARE:.0%} of the cores' time stolen or throttled, or over
-        {gates.MAX_FOREIGN_SHARE:.0%} used by other processes""",
+        f"""Disturbed rounds: over {percent(gates.MAX_TAKEN_SHARE, 0)} of the cores' time stolen or throttled, or over
+        {percent(gates.MAX_FOREIGN_SHARE, 0)} used by other processes""",
         f"{len(run.disturbed_rounds)} of {len(rounds)}",
         "0; the column Undisturbed rounds only leaves them out",
     )
@@ -222,52 +222,77 @@ def method(run: Run) -> Section:
         if run.rule == AT_REST:
             items += [AT_REST_METHOD]
     confidence = run.preset.confidence
-    level = f"at {confidence:.2%}".replace("%", " %") if confidence else "(none with this preset)"
-    settings: list[str | Code] = [
-        """Environment settings, the same for all arms of a name, vanilla or Intel. Throughput workers run with one
-        thread each, or as many as were chosen. Values joined by 'or' differ by thread count. Some variants set
-        additional variables: see """,
-        Code("bench list"),
-        ". ",
-    ]
-    for name, variables in info.settings.items():
-        settings += [f"{name}: ", *_assignments(variables), "; "]
-    settings += ["in blocks also ", *_assignments(info.restart_settings), "."]
+    level = f"at {percent(confidence)}" if confidence else "(none with this preset)"
     items += [
         f"""Ratio of a block{as_it_was}: the median over its rounds of the ratio of the {ratio}. Estimate:
         Hodges-Lehmann over blocks. Interval: exact Wilcoxon signed-rank {level}.""",
         """FASTER, SLOWER: the interval excludes 1, the sign-test interval agrees, and the estimate lies outside
         the A/A band, which reaches as far from 1 as the A/A interval. EQUIVALENT: both 90 % intervals lie within 2 %
         of 1. UNRESOLVED: neither. WITHHELD: a gate tripped, that is, a condition for any claim is not met.""",
-        tuple(settings),
     ]
     if info.variables:
         items += [f"{line}." for line in variable_lines(info.variables)]
     if info.machine.nice is not None:
         items.append(f"Measured processes and their sessions ran at nice {info.machine.nice}, the same for all arms.")
-    commit = (", commit ", Code(info.git_commit)) if info.git_commit else ()
-    items.append(("Command: ", Code(" ".join(info.command)), *commit, "."))
-    return Section("How it was measured", (Bullets(tuple(items)),))
+    return Section("How it was measured", (Bullets(tuple(items)), _settings(run)))
 
 
-def _assignments(variables: Mapping[str, str]) -> list[str | Code]:
-    parts: list[str | Code] = []
-    for name, value in variables.items():
-        parts += [Code(f"{name}={value}"), ", "]
-    return parts[:-1]
+def _settings(run: Run) -> Section:
+    explanation = (
+        """The environment variables of each named set, the same for all arms that use it, vanilla or Intel. Throughput
+        workers run with one thread each, or as many as were chosen. Values joined by 'or' differ by thread count. Some
+        variants set more variables: """,
+        Code("bench list"),
+        " shows them.",
+    )
+    settings = run.info.settings
+    common = set.intersection(*(set(variables.items()) for variables in settings.values())) if settings else set()
+    sets = {"all of them": dict(item for item in next(iter(settings.values()), {}).items() if item in common)}
+    for name, variables in settings.items():
+        sets[f"{name} also"] = dict(item for item in variables.items() if item not in common)
+    sets["in blocks also"] = run.info.restart_settings
+    rows = [(name, assigned(variables)) for name, variables in sets.items() if variables]
+    return Section("Environment settings", (Paragraph(explanation), text_table(("Settings", "Variables"), rows)))
+
+
+def commands(run: Run) -> Section:
+    """Return how this run was made, and what else can be done with it."""
+    made = Code(" ".join(run.info.command))
+    commit = (", commit ", Code(run.info.git_commit)) if run.info.git_commit else ()
+    seeded = () if "--seed" in run.info.command else (" ", Code(f"--seed {run.info.seed}"), " repeats its schedule.")
+    return Section(
+        "Commands",
+        (
+            Bullets(
+                (
+                    ("This run: ", made, *commit, ".", *seeded),
+                    ("This report again, from the journal: ", Code("python -m bench report FOLDER"), "."),
+                    ("Whether files were changed later: ", Code("python -m bench verify FOLDER"), "."),
+                    ("This run and another: ", Code("python -m bench compare FOLDER OTHER"), "."),
+                )
+            ),
+        ),
+    )
 
 
 def machine(run: Run) -> Section:
-    rows = [
-        (name.replace("_", " "), _shown(value)) for name, value in asdict(run.info.machine).items() if value is not None
-    ]
+    facts = {name.replace("_", " "): value for name, value in asdict(run.info.machine).items() if value is not None}
+    rows = [(name.removesuffix(" bytes"), _shown(name, value)) for name, value in facts.items()]
     return Section("Machine", (text_table(("Property", "Value"), rows),))
 
 
-def _shown(value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return ", ".join(value) if isinstance(value, tuple) else str(value)
+def _shown(name: str, value: object) -> str:
+    match value:
+        case bool():
+            return "yes" if value else "no"
+        case tuple():
+            return ", ".join(value)
+        case int() if name.endswith(" bytes"):
+            return f"{number(value / 1e9)} GB"
+        case float():
+            return number(value)
+        case _:
+            return str(value)
 
 
 def versions(run: Run) -> Section:

@@ -13,6 +13,7 @@ from bench.analysis.claims import (
     NOT_TESTABLE,
     OPEN,
     OPENVINO,
+    OTHER_CASE,
     REPRODUCED,
     SMALL,
     Accuracy,
@@ -21,6 +22,7 @@ from bench.analysis.claims import (
     TrainedModel,
     Untestable,
     _ratio_verdict,
+    claims_about,
     counts,
     judge_claim,
     needed,
@@ -30,7 +32,17 @@ from bench.analysis.stats import Interval
 from bench.records import End, Failure, Proof
 from bench.suite.arms import Arm
 from bench.suite.parse import load_suite
-from tests.analysis.recorded_run import CASE, EAGER, IPEX, JIT, TORCH, TRAINING_CASE, inference_run, training_run
+from tests.analysis.recorded_run import (
+    CASE,
+    COMPILE,
+    EAGER,
+    IPEX,
+    JIT,
+    TORCH,
+    TRAINING_CASE,
+    inference_run,
+    training_run,
+)
 
 RATIO = Ratio("s", SMALL, OPENVINO, Arm("pytorch", "eager"), 2.0)
 
@@ -130,6 +142,51 @@ def test_only_finished_runs_on_the_real_data_with_intervals_count(tmp_path) -> N
     interrupted = inference_run(tmp_path / "run")
     interrupted.records.append(End("interrupted", 1))
     assert not counts(interrupted.read())
+
+
+def moved(builder, case):
+    """Give a run with one case another one."""
+    builder.records = [replace(one, case=case.id) if hasattr(one, "case") else one for one in builder.records]
+    return builder.describe(
+        cases=(case,),
+        lineups={case.id: builder.info.lineups[CASE.id]},
+        pairs=tuple(replace(pair, case=case.id) for pair in builder.info.pairs),
+    )
+
+
+def test_a_run_with_the_case_of_a_claim_judges_it(tmp_path) -> None:
+    run = moved(inference_run(tmp_path / "run", noise=0), SMALL).read()
+    (judged,) = [result for result in claims_about(run) if result.claim.source == "recipe adam"]
+    assert judged == judge_claim(judged.claim, {"claims-inference": run}, {})
+    assert judged.verdict == BEYOND
+
+
+def test_a_claim_about_another_case_is_shown_but_not_judged(tmp_path) -> None:
+    results = claims_about(inference_run(tmp_path / "run", noise=0).read())
+    assert {result.claim.criterion.arm for result in results} == {JIT, COMPILE}
+    assert all(result.verdict.startswith(f"{OTHER_CASE}: the claim is tested with cnn-") for result in results)
+    assert {result.measured for result in results if result.claim.criterion.arm == JIT} == {
+        "ipex jit over pytorch eager: 2.00x (2.00 to 2.00) at cnn-small, batch 1"
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [({"data": "synthetic"}, "the data is synthetic"), ({"preset": "smoke"}, "preset smoke has no intervals")],
+)
+def test_a_run_that_does_not_count_judges_no_claim(tmp_path, options, reason) -> None:
+    results = claims_about(moved(inference_run(tmp_path / "run", **options), SMALL).read())
+    assert results
+    assert {result.verdict for result in results} == {f"{NOT_TESTABLE}: {reason}"}
+
+
+def test_a_run_without_the_arms_of_a_claim_has_nothing_to_say_about_it(tmp_path) -> None:
+    assert claims_about(training_run(tmp_path / "run").read()) == []
+
+
+def test_what_fails_a_gate_is_not_shown_beside_a_claim(tmp_path) -> None:
+    builder = inference_run(tmp_path / "run").change(Proof, lambda proof: proof.arm == JIT.id, agreement=0.5)
+    assert {result.claim.criterion.arm for result in claims_about(builder.read())} == {COMPILE}
 
 
 def test_every_ratio_is_measured_by_the_suite_that_it_names() -> None:

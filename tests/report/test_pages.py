@@ -40,14 +40,15 @@ def test_both_pages_have_the_same_sections_tables_sentences_and_plots(tmp_path, 
 def test_both_pages_name_the_command_and_the_commit(tmp_path) -> None:
     markdown, page = report(with_ladder(tmp_path / "run"))
     for blocks in (read_markdown(markdown), read_html(page)):
-        assert ("text", "Command: bench run, commit abc123.") in blocks
+        assert ("text", "This run: bench run, commit abc123. --seed 1 repeats its schedule.") in blocks
 
 
 def test_sections_are_in_the_order_of_a_reader_s_questions(tmp_path) -> None:
     markdown, _ = report(with_ladder(tmp_path / "run"))
     assert [title for kind, title in read_markdown(markdown) if kind == "h2"] == [
-        "Is it worth it here?", "Words", "Speedups", "Where the gain comes from", "Confusion matrices",
-        "Absolute times", "Costs", "Checks", "What ran", "How it was measured", "Machine", "Versions",
+        "Is it worth it here?", "Words", "Speedups", "Absolute times", "Where the gain comes from", "Distributions",
+        "Confusion matrices", "Published claims", "Costs", "Checks", "What ran", "How it was measured", "Machine",
+        "Versions", "Commands",
     ]  # fmt: skip
 
 
@@ -75,7 +76,7 @@ def test_hostile_text_is_shown_as_text_in_every_place(tmp_path) -> None:
     assert not re.search(r"(?<!\\)[<>]", outside_code(markdown).replace("\n> ", "\n"))
     texts = [content for kind, content in blocks if kind == "text"]
     assert f"{HOSTILE} was not measured: {HOSTILE}" in texts
-    assert f"Command: bench {HOSTILE}, commit {HOSTILE}." in texts
+    assert f"This run: bench {HOSTILE}, commit {HOSTILE}. --seed 1 repeats its schedule." in texts
 
 
 def test_the_report_of_a_training_has_its_table_and_omits_what_was_not_measured(tmp_path) -> None:

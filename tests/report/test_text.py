@@ -62,7 +62,7 @@ def test_unmatched_environments_are_a_warning(tmp_path) -> None:
 def test_an_attribution_names_the_contribution_of_the_extension(tmp_path) -> None:
     (ladder,) = attributions(inference_run(tmp_path / "run").describe(ladders=(LADDER,)).read())
     assert "it is 1.34" in attribution_sentence(ladder)
-    assert "42% of the gain" in attribution_sentence(ladder)
+    assert "42 % of the gain" in attribution_sentence(ladder)
 
 
 def test_without_a_gain_there_is_none_to_attribute(tmp_path) -> None:
@@ -74,7 +74,7 @@ def test_without_a_gain_there_is_none_to_attribute(tmp_path) -> None:
 def test_a_contribution_that_rounds_to_nothing_has_no_sign(tmp_path) -> None:
     (ladder,) = attributions(inference_run(tmp_path / "run", jit=134_400).describe(ladders=(LADDER,)).read())
     assert -0.005 < ladder.share < 0
-    assert ": 0% of the gain" in attribution_sentence(ladder)
+    assert ": 0 % of the gain" in attribution_sentence(ladder)
 
 
 def test_every_failure_is_a_problem_with_its_reason(tmp_path) -> None:

@@ -6,22 +6,37 @@ import math
 from typing import TYPE_CHECKING, TypeAlias
 
 from bench.analysis.attribution import attributions
+from bench.analysis.gates import WITHHELD
 from bench.analysis.speedups import baselines_not_measured
 from bench.report.answer.judgements import LATEST, NOT_WORTH, SOME, UNSETTLED, WORTH, judgements
 from bench.report.answer.wording import MOST_NAMED, answer_sentence, at_cases, listed, name_of, short_labels
 from bench.report.arm_table import ArmRow
-from bench.report.document import Card, Cards, Cell, Code, Column, Paragraph, Plot, Section, Strong, table
+from bench.report.document import (
+    Card,
+    Cards,
+    Cell,
+    Code,
+    Column,
+    Heading,
+    Paragraph,
+    Plot,
+    Row,
+    Section,
+    Strong,
+    Table,
+    table,
+)
 from bench.report.text import decimals3, interval_text, level, number, percent
 from bench.suite.arms import LATENCY, TRAINING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from bench.analysis.run import Run
     from bench.analysis.speedups import Speedup
     from bench.report.answer.judgements import Judgement, Outcome
     from bench.report.document import Element, Text
-    from bench.suite.arms import Case
+    from bench.suite.arms import Arm, Case
 
 Arms: TypeAlias = "Mapping[Case, Sequence[ArmRow]]"
 
@@ -41,8 +56,8 @@ def answer(run: Run, arms: Arms) -> Section:
     judged, upgrades = judgements(run), judgements(run, upgrades=True)
     blocks: list[Element] = [Paragraph(answer_sentence(run), "answer")]
     if judged:
-        blocks.append(Paragraph(_rule(run)))
         blocks.append(Cards(tuple(_card(run, judgement, arms) for judgement in judged)))
+        blocks.append(Paragraph(_rule(run)))
         alt = "Speedup of each optimised stack over the fastest stock variant, with its interval, in every case"
         caption = f"""Each stack against the fastest stock variant of the same precision. The line is the {level(run)}
             interval; the grey band is what the harness reports for two equal processes."""
@@ -73,24 +88,15 @@ def _card(run: Run, judgement: Judgement, arms: Arms) -> Card:
         ),
         Column("", lambda outcome: outcome, "Verdict", lambda outcome: _verdict_cell(outcome.row), numeric=False),
     ]
-    facts = [
-        fact
-        for fact in (
-            _compared(run, judgement, labels),
-            _accuracies(run, judgement),
-            _own_share(run, judgement, labels),
-            _start_and_memory(judgement, arms),
-            _maintenance(judgement.stack),
-        )
-        if fact
-    ]
+    facts = [_compared(run, judgement, labels), _own_share(run, judgement, labels), _maintenance(judgement.stack)]
     return Card(
         title=f"{name_of(judgement.stack)} {judgement.arm.variant}",
         badge=_badge(judgement, labels),
         style=STYLES[judgement.word],
         blocks=(
             table(judgement.outcomes, columns),
-            *(Paragraph(fact, "fact") for fact in facts),
+            _figures(run, judgement, arms),
+            *(Paragraph(fact, "fact") for fact in facts if fact),
         ),
     )
 
@@ -101,7 +107,8 @@ def _badge(judgement: Judgement, labels: Mapping[Case, str]) -> str:
 
 
 def _size_cell(row: Speedup) -> Cell:
-    return Cell(decimals3(row.speedup), detail=interval_text(row.interval) if row.interval else "")
+    interval = interval_text(row.interval) if row.interval else ""
+    return Cell(decimals3(row.speedup), struck=row.verdict.word == WITHHELD, detail=interval)
 
 
 def _verdict_cell(row: Speedup) -> Cell:
@@ -120,19 +127,40 @@ def _grouped(values: Sequence[tuple[str, str]]) -> str:
     return ", ".join(f"{value} ({listed(labels)})" for value, labels in groups.items())
 
 
+def _figures(run: Run, judgement: Judgement, arms: Arms) -> Table:
+    """Return the table of what a stack needs beside what stock needs: time, accuracy, memory and start."""
+    outcomes, labels = judgement.outcomes[:MOST_NAMED], short_labels([outcome.case for outcome in judgement.outcomes])
+    training = outcomes[0].case.scenario == TRAINING
+    what = "Epoch" if training else "Latency" if outcomes[0].case.scenario == LATENCY else "Time per batch"
+    unit, divisor = ("s", 1e9) if training else ("µs", 1e3)
+
+    def both(row: Speedup, value: Callable[[Arm, Case], float | None], unit: str, divisor: float) -> list[str]:
+        values = [value(arm, row.pair.case) for arm in (row.pair.arm, row.pair.baseline)]
+        return [f"{number(value / divisor)} {unit}" if value else "-" for value in values]
+
+    rows = []
+    for outcome in outcomes:
+        name = f"{what}, {labels[outcome.case]}" if len(judgement.outcomes) > 1 else what
+        rows.append([name, *both(outcome.row, run.typical_latency_ns, unit, divisor)])
+    by_model = {outcome.case.model: outcome.row.pair for outcome in reversed(outcomes)}
+    for model, pair in reversed(by_model.items()):
+        accuracies = [percent(run.accuracy(arm, pair.case)) for arm in (pair.arm, pair.baseline)]
+        rows.append([f"Accuracy, {model}" if len(by_model) > 1 else "Accuracy", *accuracies])
+    costs = {(row.arm, row.case): row.cost for row in arms[outcomes[0].case]}
+    first = outcomes[0].row
+
+    def memory(arm: Arm, case: Case) -> float | None:
+        return costs[arm, case].memory_bytes or run.trained_memory_bytes(arm, case)
+
+    rows.append(["Peak memory", *both(first, memory, "MB", 1e6)])
+    rows.append(["Cold start", *both(first, lambda arm, case: costs[arm, case].cold_start_ns, "s", 1e9)])
+    headings = (Heading("Needs"), Heading(name_of(judgement.stack), numeric=True), Heading("Stock", numeric=True))
+    return Table(headings, tuple(Row(tuple(map(Cell, row))) for row in rows if row[1:] != ["-", "-"]))
+
+
 def _compared(run: Run, judgement: Judgement, labels: Mapping[Case, str]) -> Text:
-    unit, divisor = ("s", 1e9) if judgement.outcomes[0].case.scenario == TRAINING else ("µs", 1e3)
-
-    def times(outcome: Outcome) -> str:
-        pair = outcome.row.pair
-        typical = [run.typical_latency_ns(arm, pair.case) for arm in (pair.arm, pair.baseline)]
-        shown = [number(value / divisor if value else None) for value in typical]
-        return f"{shown[0]} against {shown[1]} {unit}"
-
     stock = _grouped([(labels[outcome.case], outcome.row.pair.baseline.label) for outcome in judgement.outcomes])
-    what = "Epoch" if unit == "s" else "Latency" if judgement.outcomes[0].case.scenario == LATENCY else "Time per batch"
-    sizes = _grouped([(labels[outcome.case], times(outcome)) for outcome in judgement.outcomes[:MOST_NAMED]])
-    text = f" {stock}. {what}: {sizes}."
+    text = f" {stock}."
     missing = dict.fromkeys(
         label for outcome in judgement.outcomes for label in baselines_not_measured(run, outcome.row.pair)
     )
@@ -145,42 +173,18 @@ def _compared(run: Run, judgement: Judgement, labels: Mapping[Case, str]) -> Tex
     return Strong("Compared with"), text
 
 
-def _accuracies(run: Run, judgement: Judgement) -> Text | None:
-    models = dict.fromkeys(outcome.case.model for outcome in judgement.outcomes)
-    shown = []
-    for model in models:
-        row = next(outcome.row for outcome in judgement.outcomes if outcome.case.model == model)
-        own, stock = (run.accuracy(arm, row.pair.case) for arm in (row.pair.arm, row.pair.baseline))
-        shown.append((model, f"{percent(own)}, stock {percent(stock)}"))
-    return Strong("Accuracy"), f" {_grouped(shown)}."
-
-
 def _own_share(run: Run, judgement: Judgement, labels: Mapping[Case, str]) -> Text | None:
     shares = []
     for ladder in attributions(run):
         total, row = ladder.fp32_total, ladder.extension
         if row is None or row.pair.arm != judgement.arm or total is None or row.estimate is None:
             continue
-        share = (
-            "no gain to divide" if ladder.share is None else f"{ladder.share:z.0%} of a gain of {total.speedup:.2f}x"
-        )
+        share = "none" if ladder.share is None else f"{percent(ladder.share, 0)} of {total.speedup:.2f}x"
         shares.append((labels[ladder.case], share))
     if not shares:
         return None
-    rest = "over default settings, on the log scale. The rest comes from settings and variants of stock."
-    return Strong("How much is the extension's"), f" {_grouped(list(dict.fromkeys(shares)))}, {rest}"
-
-
-def _start_and_memory(judgement: Judgement, arms: Arms) -> Text | None:
-    pair = judgement.outcomes[0].row.pair
-    rows = {row.arm: row for row in arms[pair.case]}
-    own, stock = rows[pair.arm].cost, rows[pair.baseline].cost
-    parts = []
-    if own.memory_bytes and stock.memory_bytes:
-        parts.append(f"Peak memory {number(own.memory_bytes / 1e6)} MB, stock {number(stock.memory_bytes / 1e6)} MB.")
-    if own.cold_start_ns and stock.cold_start_ns:
-        parts.append(f"Cold start {number(own.cold_start_ns / 1e9)} s, stock {number(stock.cold_start_ns / 1e9)} s.")
-    return (Strong("Costs"), f" {' '.join(parts)}") if parts else None
+    text = f" {_grouped(list(dict.fromkeys(shares)))}: its share of the gain over default settings, on the log scale."
+    return Strong("How much is the extension's"), text
 
 
 def _maintenance(stack: str) -> Text | None:

@@ -87,10 +87,11 @@ def _tradeoff_panels(
                 tip=tip,
             )
         )
+    blocks = max((row.estimate.blocks for row in rows if row.estimate), default=0)
     title = f"accuracy, % (n = {len(run.references[case.model].truth):,} images); right is better →"
     return [
         row_panel(
-            f"{case.label}: speed", fast,
+            f"{case.label}: speed (n = {counted(blocks, 'block')})", fast,
             Axis(f"speed over {rows[0].against.label} (log scale); right is faster →", log=True, reference=1.0),
             ratio_limits(speeds), width,
         ),
@@ -114,14 +115,16 @@ def matrices(run: Run) -> list[tuple[str, Matrix]]:
             proof = run.full_proof(arm, case)
             if proof and not arm.replica and case.model in run.references and run.info.models[case.model].trained:
                 groups[case.model, proof.labels].append(arm)
-    matrices = []
+    found, several = [], len({model for model, _ in groups}) > 1
     for (model, labels), arms in list(groups.items())[:MOST_MATRICES]:
         counts = np.zeros((len(CLASSES), len(CLASSES)), dtype=np.int64)
         for actual, predicted in zip(run.references[model].truth, labels, strict=False):
             counts[int(actual), int(predicted)] += 1
-        others = f" and {counted(len(arms) - 1, 'other')}" if len(arms) > 1 else ""
-        matrices.append((f"{percent(counts.trace() / max(1, counts.sum()))}: {arms[0].label}{others}", counts))
-    return matrices
+        precisions = " and ".join(dict.fromkeys(arm.precision for arm in arms))
+        who = f"{len(arms)} arms in {precisions}" if len(arms) > 1 else arms[0].label
+        title = f"{percent(counts.trace() / max(1, counts.sum()))}: {who}"
+        found.append((f"{title}, {model}" if several else title, counts))
+    return found
 
 
 def matrices_plot(run: Run, alt: str, width: float) -> str:

@@ -84,11 +84,12 @@ def scaling_plot(run: Run, alt: str, width: float) -> str:
     """Draw throughput against the batch size, and time against the number of threads, one panel a sweep."""
     panels: list[Panel] = []
     for sweep in sweeps(run):
-        panels += _scaling_panels(sweep, width)
+        title = f"{sweep.label} (n = {counted(_blocks(run, sweep.cases), 'block')})"
+        panels += _scaling_panels(sweep, title, width)
     return arranged("scaling", alt, panels, width)
 
 
-def _scaling_panels(sweep: Sweep, width: float) -> list[Panel]:
+def _scaling_panels(sweep: Sweep, title: str, width: float) -> list[Panel]:
     by_batch = sweep.over == BATCH_SIZE
     series = []
     for index, curve in enumerate(sweep.curves[:MOST_ROWS]):
@@ -107,7 +108,12 @@ def _scaling_panels(sweep: Sweep, width: float) -> list[Panel]:
     x = Axis("batch size (log scale)" if by_batch else "threads (log scale)", ticks=ticks)
     what = "time per epoch" if sweep.cases[0].scenario == TRAINING else "time per batch"
     y = Axis("images/s (log scale); higher is better" if by_batch else f"{what}, µs (log scale); lower is better")
-    return _with_legend(sweep.label, series, (x, y), limits, width)
+    return _with_legend(title, series, (x, y), limits, width)
+
+
+def _blocks(run: Run, cases: Sequence[Case]) -> int:
+    """Return in how many blocks the arms of these cases were measured, at most."""
+    return max(len(run.block_latencies_ns(arm, case)) for case in cases for arm in run.participants(case))
 
 
 def roofline_plot(run: Run, alt: str, width: float) -> str:
@@ -147,20 +153,22 @@ def _roofline_panel(
     )
 
     def under(across: Scale, up: Scale) -> str:
-        parts = []
+        parts, names = [], []
         for name, peak in peaks.items():
             unit = "GOP/s" if name == "int8" else "GFLOP/s"
             parts.append(line(across.start, up(peak), across.end, up(peak), "one"))
-            parts.append(label(across.start + 2, up(peak) - 4, f"{name}, {peak:,.0f} {unit}", "t-muted", size=10))
+            text = f"{name}, {peak:,.0f} {unit}"
+            names.append(label(across.start + 2, up(peak) - 4, text, "t-muted", size=10, halo=True))
         for rate, dash in zip((min(rates), max(rates)), ("6 3", "2 3"), strict=True) if rates else ():
             top = max(peaks.values(), default=up.high)
             places = np.geomspace(across.low, across.high, 60)
             bound = [(across(x), up(min(x * rate, top))) for x in places if x * rate >= up.low]
             if len(bound) > 1:
                 parts.append(path(bound, "one", f'fill="none" stroke-dasharray="{dash}"', 1))
-        return "".join(parts)
+        return "".join(parts + names)
 
     traffic = f"; dashes: {min(rates):.0f} and {max(rates):.0f} GB/s" if rates else ""
     x = Axis(f"operations per byte (log scale){traffic}", log=True)
     y = Axis("GFLOP/s, of int8 GOP/s (log scale); higher is better", log=True)
-    return plane_panel(case.label, series, (x, y), limits, width, named=True, under=under)
+    title = f"{case.label} (n = {counted(_blocks(run, [case]), 'block')})"
+    return plane_panel(title, series, (x, y), limits, width, named=True, under=under)

@@ -36,9 +36,11 @@ TITLE, AXIS = 30, 40
 ROW, NARROW_ROW, NARROW_MARKS = 30, 38, 10
 DETAIL, DETAIL_LINE, TITLE_LINE = 10, 12, 14
 # The widest that the labels of rows may be, as a share of the panel.
-MOST_LABEL = 0.36
+MOST_LABEL = 0.38
 LEGEND_ROW = 20
 SMALL_TEXT = 11
+# A line from a point to its name, lighter than what it belongs to.
+LEADER = 'fill="none" stroke-opacity=".35"'
 
 
 @dataclass(frozen=True)
@@ -201,7 +203,9 @@ def _names(series: Sequence[Series], across: Scale, up: Scale, right: float, bou
     heights = spread([y for _, y in ends], FONT_SIZE + 2, *bounds)
     parts = []
     for one, (x, y), height in zip(series, ends, heights, strict=True):
-        leader = path([(x + 6, y), (right - 2, height), (right + 8, height)], "grid", width=1)
+        leader = group(
+            path([(x + 6, y), (right - 2, height), (right + 8, height)], extra=LEADER, width=1), f"m-{one.css}"
+        )
         name = label(right + 12, height + 4, one.name, f"t-{one.css}", size=SMALL_TEXT)
         parts.append(group(leader + name, series=one.name))
     return "".join(parts)

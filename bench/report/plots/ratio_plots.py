@@ -194,11 +194,14 @@ def _waterfall(ladder: Attribution, limits: Scale, width: float) -> Panel:
         start = totals[below.arm] if below else 1.0
         detail = rung.arm.label
         if row and row.estimate and row.pair.arm == rung.arm and row.pair.baseline in totals:
+            own = rung.arm.label.removeprefix(f"{rung.arm.stack} ")
             # The extension is compared with the fastest stock arm, which need not be the rung below.
-            start, step, detail = totals[row.pair.baseline], row.estimate, f"{detail}, over {row.pair.baseline.label}"
+            start, step, detail = totals[row.pair.baseline], row.estimate, f"{own} over {row.pair.baseline.label}"
         rows.append(_waterfall_row(rung, detail, start, step))
     axis = Axis("speed relative to the first step (log scale); right is faster →", log=True, reference=1.0)
-    return row_panel(f"{ladder.name}: {ladder.case.label}", rows, axis, limits, width)
+    blocks = max((rung.total.blocks for rung in ladder.rungs if rung.total), default=0)
+    title = f"{ladder.name}: {ladder.case.label} (n = {counted(blocks, 'block')})"
+    return row_panel(title, rows, axis, limits, width)
 
 
 def _waterfall_row(rung: Rung, detail: str, start: float, step: Estimate | None) -> PlotRow:

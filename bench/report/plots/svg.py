@@ -61,7 +61,7 @@ LABEL_GAP = 12
 SHORT_SPAN = 4.0
 # The least span of a log axis, and from where on digits of numbers are grouped.
 LEAST_SPAN = 1.01
-GROUPED = 10_000
+GROUPED = 1_000
 NARROW_CHARACTERS, WIDE_CHARACTERS = frozenset("ijl.,:;'|!()[]/ftrI1 "), frozenset("mwMW@%µ—")
 
 
@@ -71,7 +71,8 @@ def plot_rules() -> str:
     marks = "".join(f".m-{name}{{fill:var(--{name});stroke:var(--{name})}}" for name in names)
     texts = "".join(f".t-{name}{{fill:var(--{name})}}" for name in [*names, "ink", "muted"])
     fills = "".join(f".f-{name}{{fill:var(--{name})}}" for name in ("paper", "soft", "band", "raised"))
-    lines = ".grid{stroke:var(--line)}.axis{stroke:var(--strong)}.one{stroke:var(--ink)}.halo{stroke:var(--paper)}"
+    lines = ".grid{stroke:var(--line)}.axis{stroke:var(--strong)}.one{stroke:var(--ink)}"
+    lines += ".halo{stroke:var(--paper);stroke-width:4px;stroke-linejoin:round;paint-order:stroke}"
     return f"{marks}{texts}{fills}{lines}"
 
 
@@ -129,7 +130,10 @@ def label(
     anchor: str = "start",
     size: float = FONT_SIZE,
     bold: bool = False,
+    halo: bool = False,
 ) -> str:
+    """Return a text; one with a halo stays legible where a line crosses it."""
+    css = f"{css} halo" if halo else css
     extra = (f' text-anchor="{anchor}"' if anchor != "start" else "") + (' font-weight="600"' if bold else "")
     extra += f' font-size="{size:g}"' if size != FONT_SIZE else ""
     return f'<text x="{at(x)}" y="{at(y)}" class="{css}"{extra}>{clean(text)}</text>'
