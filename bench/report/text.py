@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from bench.analysis.gates import WITHHELD
 from bench.analysis.speedups import (
     changed_by_rest,
     failed,
@@ -120,6 +121,7 @@ def attribution_sentence(ladder: Attribution) -> str:
     return (
         f"{row.pair.arm.label} is {total.speedup:.2f}x as fast as {first}. Compared with the fastest vanilla arm, "
         f"{row.pair.baseline.label}, it is {own}: {share}, on the log scale."
+        + (f" This is withheld: {row.verdict.reason}." if row.verdict.word == WITHHELD else "")
     )
 
 

@@ -1,4 +1,4 @@
-"""One small document with every kind of block."""
+"""One small document with every kind of block, and documents of many rows."""
 
 from bench.report.document import (
     Bullets,
@@ -55,3 +55,16 @@ DOCUMENT = Document(
         Section("Second", (Bullets(("one", ("two ", Code("2")))), text_table(("P",), [("v",)], folded="All of them"))),
     ),
 )
+
+
+def rows_document(count: int) -> Document:
+    """Return a document with a table of so many rows, of which each fifth is another stack."""
+    headings = (Heading("Arm"), Heading("Speedup", numeric=True), Heading("Verdict"))
+    rows = [
+        Row(
+            (Cell(f"arm {index}"), Cell(f"{1 + index * 7 % count:,}.5"), Cell("FASTER", "FASTER", "a reason")),
+            facets={"stack": f"stack{index % 5}", "verdict": ("FASTER", "SLOWER")[index % 2]},
+        )
+        for index in range(count)
+    ]
+    return Document("rows", "", (), (Section("First", ()), Section("Rows", (Table(headings, tuple(rows)),))))

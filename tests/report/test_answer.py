@@ -5,12 +5,14 @@ from dataclasses import replace
 
 import pytest
 
+from bench.analysis.attribution import attributions
 from bench.records import Parity, Proof
 from bench.report.answer.judgements import judgements, summary_rows
 from bench.report.answer.section import answer
 from bench.report.answer.wording import answer_sentence, short_labels
 from bench.report.arm_table import arm_rows
 from bench.report.document import Cards, Section
+from bench.report.text import attribution_sentence
 from bench.run_info import StackInfo
 from bench.suite.arms import Arm, Case
 from tests.analysis.recorded_run import CASE, EAGER, JIT, inference_run, ladder_info, training_run
@@ -96,6 +98,35 @@ def test_a_withheld_result_settles_nothing(tmp_path) -> None:
     )
     (card,) = next(block.cards for block in answer(run, arm_rows(run)).blocks if isinstance(block, Cards))
     assert card.blocks[0].rows[0].cells[1].struck
+
+
+def test_a_withheld_result_has_no_share_of_the_gain(tmp_path) -> None:
+    builder = inference_run(tmp_path / "run").describe(ladders=(ladder_info("l", [("a", EAGER), ("b", JIT)]),))
+    assert "How much is the extension's" in facts(builder.read())
+    builder.change(Parity, lambda record: record.arm == JIT.id, max_abs_logit_diff=1.0)
+    run = builder.read()
+    assert "How much is the extension's" not in facts(run)
+    assert "This is withheld: logits differ" in attribution_sentence(attributions(run)[0])
+
+
+def test_of_many_batch_sizes_the_answer_has_the_least_and_the_greatest_speedup(tmp_path) -> None:
+    builder = inference_run(tmp_path / "run", noise=0)
+    cases = tuple(replace(CASE, batch_size=size) for size in (1, 2, 4, 8))
+    own = [record for record in builder.records if hasattr(record, "case")]
+    for index, case in enumerate(cases[1:], 1):
+        for record in own:
+            faster = hasattr(record, "samples_ns") and record.arm == JIT.id
+            changes = (
+                {"samples_ns": tuple(sample * 10 // (10 + index) for sample in record.samples_ns)} if faster else {}
+            )
+            builder.records.append(replace(record, case=case.id, **changes))
+    pairs = tuple(replace(pair, case=case.id) for case in cases for pair in builder.info.pairs)
+    lineup = builder.info.lineups[CASE.id]
+    run = builder.describe(cases=cases, lineups={case.id: lineup for case in cases}, pairs=pairs).read()
+    assert (
+        answer_sentence(run)
+        == "IPEX is worth it here at every batch size (1.34x to 1.74x over the fastest stock variant)."
+    )
 
 
 def test_a_faster_stock_stack_of_another_framework_is_named(tmp_path) -> None:

@@ -18,6 +18,7 @@ from bench.report.page.html import to_html
 from bench.report.run_report import write_report
 from conftest import ROOT
 from tests.analysis.recorded_run import CASE, COMPILE, EAGER, JIT, inference_run, ladder_info, training_run
+from tests.report.small_document import rows_document
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright: tox -e tests")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -59,19 +60,6 @@ def pages(tmp_path_factory):
         (folder / f"{count}.html").write_text(to_html(rows_document(count), {}))
     names = {name: folder / name / "report.html" for name in ("hostile", "training")}
     return names | {str(count): folder / f"{count}.html" for count in (5, 500)} | {"reference": REFERENCE}
-
-
-def rows_document(count: int) -> Document:
-    """Return a document with a table of so many rows, of which each fifth is another stack."""
-    headings = (Heading("Arm"), Heading("Speedup", numeric=True), Heading("Verdict"))
-    rows = [
-        Row(
-            (Cell(f"arm {index}"), Cell(f"{1 + index * 7 % count:,}.5"), Cell("FASTER", "FASTER", "a reason")),
-            facets={"stack": f"stack{index % 5}", "verdict": ("FASTER", "SLOWER")[index % 2]},
-        )
-        for index in range(count)
-    ]
-    return Document("rows", "", (), (Section("First", ()), Section("Rows", (Table(headings, tuple(rows)),))))
 
 
 @pytest.fixture
@@ -279,6 +267,15 @@ def test_a_click_on_the_legend_isolates_a_series(visit) -> None:
     key.click()
     page.locator("svg.wide[data-name=costs] .key[data-series=import]").click(modifiers=["Shift"])
     assert set(faded(page, "costs")) == {"convert", "first call"}
+
+
+def test_every_entry_of_every_legend_isolates_something(visit) -> None:
+    page = visit("reference")
+    for plot in page.locator("figure svg.wide").evaluate_all("(plots) => plots.map((plot) => plot.dataset.name)"):
+        parts = f"figure svg.wide[data-name={plot}] [data-series]"
+        series = page.locator(f"{parts}:not(.key)").evaluate_all("(parts) => parts.map((part) => part.dataset.series)")
+        keys = page.locator(f"{parts}.key").evaluate_all("(keys) => keys.map((key) => key.dataset.series)")
+        assert set(keys) <= set(series), plot
 
 
 def test_the_pointer_shows_values(visit) -> None:

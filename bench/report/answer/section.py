@@ -179,6 +179,8 @@ def _own_share(run: Run, judgement: Judgement, labels: Mapping[Case, str]) -> Te
         total, row = ladder.fp32_total, ladder.extension
         if row is None or row.pair.arm != judgement.arm or total is None or row.estimate is None:
             continue
+        if row.verdict.word == WITHHELD:
+            continue
         share = "none" if ladder.share is None else f"{percent(ladder.share, 0)} of {total.speedup:.2f}x"
         shares.append((labels[ladder.case], share))
     if not shares:

@@ -53,7 +53,10 @@ def _clause(judgement: Judgement, labels: Mapping[Case, str]) -> str:
     worth = judgement.having(WORTH)
     refused, unsettled = judgement.having(NOT_WORTH), judgement.having(UNSETTLED)
     if judgement.word == WORTH:
-        sizes = ", ".join(outcome.size for outcome in worth[:MOST_NAMED])
+        sizes = ", ".join(outcome.size for outcome in worth)
+        if len(worth) > MOST_NAMED:
+            ordered = sorted(worth, key=lambda outcome: outcome.row.speedup or 0.0)
+            sizes = f"{ordered[0].size} to {ordered[-1].size}"
         text = f"{name} is worth it here{_everywhere(outcomes, labels)} ({sizes} over the fastest stock variant)"
     elif judgement.word == SOME:
         parts = [f"{name} is worth it {at_cases(worth, labels)}"]

@@ -143,6 +143,7 @@ def _roofline_panel(
                 point.limit.intensity, point.operations_per_s / 1e9,
                 f"{point.arm.label}\n{number(point.operations_per_s / 1e9)} GFLOP/s, {percent(point.share, 1)}",
             ),),
+            key=point.arm.precision,
         )
         for point in points[:MOST_ROWS]
     ]  # fmt: skip

@@ -78,7 +78,10 @@ class Axis:
 
 @dataclass(frozen=True)
 class Series:
-    """Points of one kind, (x, y, tip), joined by a line if `joined`; `name` is in the legend, or beside the points."""
+    """Points of one kind, (x, y, tip), joined by a line if `joined`; `name` is in the legend, or beside the points.
+
+    `key` is the entry of the legend that isolates them, if not the name.
+    """
 
     name: str
     css: str
@@ -86,6 +89,7 @@ class Series:
     points: tuple[tuple[float, float, str], ...]
     joined: bool = True
     dash: str = ""
+    key: str = ""
 
 
 def is_narrow(width: float) -> bool:
@@ -186,7 +190,7 @@ def plane_panel(
         places = [(across(a), up(b)) for a, b, _ in one.points]
         drawn = path(places, extra=f'fill="none"{_dash(one.dash)}') if one.joined and len(places) > 1 else ""
         drawn += "".join(mark(one.shape, a, b, 4, tip) for (a, b), (_, _, tip) in zip(places, one.points, strict=True))
-        parts.append(group(drawn, f"m-{one.css}", series=one.name))
+        parts.append(group(drawn, f"m-{one.css}", series=one.key or one.name))
     if named:
         parts.append(_names(series, across, up, right, (top + 6, bottom - 2)))
     parts.append(_title_below(x.title, (left + right) / 2, bottom + 33, width))
@@ -207,7 +211,7 @@ def _names(series: Sequence[Series], across: Scale, up: Scale, right: float, bou
             path([(x + 6, y), (right - 2, height), (right + 8, height)], extra=LEADER, width=1), f"m-{one.css}"
         )
         name = label(right + 12, height + 4, one.name, f"t-{one.css}", size=SMALL_TEXT)
-        parts.append(group(leader + name, series=one.name))
+        parts.append(group(leader + name, series=one.key or one.name))
     return "".join(parts)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bench.analysis.attribution import attributions
+from bench.analysis.gates import EQUIVALENT, FASTER, SLOWER, UNRESOLVED, WITHDRAWN, WITHHELD
 from bench.analysis.speedups import Speedup, speedups
 from bench.report.answer.judgements import summary_rows
 from bench.report.answer.wording import name_of
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     from bench.analysis.gates import Estimate
     from bench.analysis.run import Run
     from bench.analysis.stats import Interval
+
+
+COLOURED = (FASTER, SLOWER, EQUIVALENT, UNRESOLVED, WITHHELD)
 
 
 def _by_case(run: Run, rows: Iterable[Speedup]) -> dict[Case, list[Speedup]]:
@@ -70,18 +74,20 @@ def _ratio_axis(run: Run, case: Case) -> Axis:
 def _comparison_row(run: Run, row: Speedup, label: str, detail: str) -> PlotRow:
     low, high = bounds(row.interval, row.speedup or 1.0)
     word, blocks = row.verdict.word, row.estimate.blocks if row.estimate else 0
+    css = _css(word)
     interval = f" ({interval_text(row.interval)})" if row.interval else ""
 
     def draw(place: Scale, y: float) -> str:
         interval_line = line(place(low), y, place(high), y, "", 3)
-        return group(interval_line + mark("circle", place(row.speedup or 1.0), y, 4.2), f"m-{word}")
+        return group(interval_line + mark("circle", place(row.speedup or 1.0), y, 4.2), f"m-{css}")
 
     return PlotRow(
         label,
         detail,
         draw,
         text=f"{row.speedup:.3f}{interval} {word}",
-        text_css=f"t-{word}" if word in ("FASTER", "SLOWER", "EQUIVALENT", "WITHHELD") else "t-UNRESOLVED",
+        text_css=f"t-{css}",
+        series=word,
         tip=f"{row.pair.arm.label} / {row.pair.baseline.label}\n{row.pair.case.label}\nspeedup {row.speedup:.3f}"
         f"{interval}{', ' if interval else ''}{level(run) and level(run) + ' interval'}\n{word}, "
         f"n = {counted(blocks, 'block')}",
@@ -115,7 +121,8 @@ def _comparison_panels(
     every = [(row, shown) for rows in groups.values() for row, shown in rows[:MOST_ROWS]]
     limits = ratio_limits(end for row, _ in every for end in bounds(row.interval, row.speedup or 1.0))
     alike = [shown for _, shown in every]
-    panels = [
+    panels = [_verdict_key((row for row, _ in every), width)] if name == "speedups" else []
+    panels += [
         row_panel(
             _title(case, [row for row, _ in rows]),
             [shown for _, shown in rows[:MOST_ROWS]],
@@ -129,9 +136,20 @@ def _comparison_panels(
     return arranged(name, alt, panels, width)
 
 
+def _css(word: str) -> str:
+    """Return the class of a verdict's colour; nothing may be claimed from what is withdrawn either."""
+    return word if word in COLOURED else WITHHELD if word == WITHDRAWN else UNRESOLVED
+
+
+def _verdict_key(rows: Iterable[Speedup], width: float) -> Panel:
+    """Draw a legend of the verdicts, by which comparisons are coloured."""
+    words = {row.verdict.word for row in rows}
+    return legend([(word, word, "circle") for word in COLOURED if word in words], width)
+
+
 def blocks_plot(run: Run, alt: str, width: float) -> str:
     """Draw the ratio of every block: the data that an interval is made of."""
-    panels = []
+    panels = [_verdict_key((row for row in speedups(run) if row.speedup), width)]
     for case, rows in _by_case(run, (row for row in speedups(run) if row.speedup)).items():
         ratios = {id(row): np.exp(list(run.log_ratios(row.pair, row.rule).values())) for row in rows[:MOST_ROWS]}
         limits = ratio_limits(ratio for values in ratios.values() for ratio in values)
@@ -139,8 +157,9 @@ def blocks_plot(run: Run, alt: str, width: float) -> str:
             PlotRow(
                 row.pair.arm.label,
                 f"against {row.pair.baseline.label}",
-                partial(_dots, ratios[id(row)].tolist(), f"m-{row.verdict.word}"),
+                partial(_dots, ratios[id(row)].tolist(), f"m-{_css(row.verdict.word)}"),
                 text=f"{row.speedup:.3f}",
+                series=row.verdict.word,
             )
             for row in rows[:MOST_ROWS]
         ]

@@ -16,7 +16,7 @@ from bench.analysis.speedups import speedups
 from bench.report.answer.judgements import summary_rows
 from bench.report.plots.accuracy_plots import matrices, matrices_plot, tradeoffs_plot
 from bench.report.plots.curve_plots import roofline_plot, scaling_plot, training_plot
-from bench.report.plots.panels import MOST_ROWS, Axis, Panel, PlotRow, arranged, legend, row_panel
+from bench.report.plots.panels import MOST_ROWS, Axis, PlotRow, arranged, legend, row_panel
 from bench.report.plots.ratio_plots import attribution_plot, blocks_plot, speedups_plot, summary_plot
 from bench.report.plots.svg import Scale, colour, group, line, path, rect, scale, stack_colours
 from bench.report.text import number
@@ -64,7 +64,8 @@ def _first_cases(run: Run) -> list[Case]:
 
 def _latencies(run: Run, alt: str, width: float) -> str:
     """Draw the distribution of each arm's latencies, all samples pooled, one panel a case."""
-    colours, panels = stack_colours(run.arms), list[Panel]()
+    colours = stack_colours(run.arms)
+    panels = [legend([(stack, css, "square") for stack, css in colours.items()], width)]
     for case in run.cases:
         samples = {
             arm: np.concatenate([turn.samples_ns for turn in slices]) / 1e3
@@ -105,7 +106,7 @@ def _distribution(arm: Arm, samples: np.ndarray[tuple[int], np.dtype[np.float64]
         f"{arm.label}\nmedian {number(middle)} µs, p90 {number(p90)}, p99 {number(p99)}, p99.9 {number(p999)}\n"
         f"n = {len(samples):,} calls"
     )
-    return PlotRow(arm.label, "", draw, f"{number(middle)} µs", tip=tip)
+    return PlotRow(arm.label, "", draw, f"{number(middle)} µs", series=arm.stack, tip=tip)
 
 
 def _costs(rows: Sequence[ArmRow], run: Run, alt: str, width: float) -> str:

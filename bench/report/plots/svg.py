@@ -72,6 +72,8 @@ def plot_rules() -> str:
     texts = "".join(f".t-{name}{{fill:var(--{name})}}" for name in [*names, "ink", "muted"])
     fills = "".join(f".f-{name}{{fill:var(--{name})}}" for name in ("paper", "soft", "band", "raised"))
     lines = ".grid{stroke:var(--line)}.axis{stroke:var(--strong)}.one{stroke:var(--ink)}"
+    # A withheld ratio was measured, but must not be used.
+    lines += ".t-WITHHELD{text-decoration:line-through}"
     lines += ".halo{stroke:var(--paper);stroke-width:4px;stroke-linejoin:round;paint-order:stroke}"
     return f"{marks}{texts}{fills}{lines}"
 
