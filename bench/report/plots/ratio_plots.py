@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from bench.analysis.stats import Interval
 
 
-COLOURED = (FASTER, SLOWER, EQUIVALENT, UNRESOLVED, WITHHELD)
+COLOURED = (FASTER, SLOWER, EQUIVALENT, UNRESOLVED, WITHHELD, WITHDRAWN)
 
 
 def _by_case(run: Run, rows: Iterable[Speedup]) -> dict[Case, list[Speedup]]:
@@ -137,14 +137,16 @@ def _comparison_panels(
 
 
 def _css(word: str) -> str:
-    """Return the class of a verdict's colour; nothing may be claimed from what is withdrawn either."""
-    return word if word in COLOURED else WITHHELD if word == WITHDRAWN else UNRESOLVED
+    """Return the class of a verdict's colour; those that have none get that of no verdict."""
+    if word == WITHDRAWN:
+        return WITHHELD
+    return word if word in COLOURED else UNRESOLVED
 
 
 def _verdict_key(rows: Iterable[Speedup], width: float) -> Panel:
     """Draw a legend of the verdicts, by which comparisons are coloured."""
     words = {row.verdict.word for row in rows}
-    return legend([(word, word, "circle") for word in COLOURED if word in words], width)
+    return legend([(word, _css(word), "circle") for word in COLOURED if word in words], width)
 
 
 def blocks_plot(run: Run, alt: str, width: float) -> str:
