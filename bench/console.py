@@ -6,7 +6,6 @@ Nothing is drawn while an arm is measured: there is no refresh thread; only `Ste
 from __future__ import annotations
 
 import os
-import sys
 import textwrap
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -30,11 +29,27 @@ NEARLY_ALL = 1 - 1e-9
 
 
 class BrokenPipeSafeConsole(Console):
-    """A console that stays silent once its reader is gone, so that the work continues."""
+    """A console that stays silent once its reader is gone, so that the work continues.
+
+    A `terse` one prints only what `say_anyway` says. A `plain` one has neither colours nor a bar, and its lines are not
+    broken. With `json` it writes to the standard error, as the standard output is for the result.
+    """
+
+    def __init__(self, *, terse: bool = False, plain: bool = False, json: bool = False) -> None:
+        super().__init__(quiet=terse, stderr=json, color_system=None if plain else "auto")
+        self.terse, self.plain, self.json = terse, plain, json
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+
+
+def is_plain(console: Console) -> bool:
+    return isinstance(console, BrokenPipeSafeConsole) and console.plain
+
+
+def wants_json(console: Console) -> bool:
+    return isinstance(console, BrokenPipeSafeConsole) and console.json
 
 
 def is_watched(console: Console) -> bool:
@@ -43,15 +58,37 @@ def is_watched(console: Console) -> bool:
     Where colours are forced, Rich takes a file or a pipe for a terminal.
     """
     in_ci = os.environ.get("CI", "").lower() not in ("", "0", "false")
-    return console.is_interactive and console.file.isatty() and not in_ci
+    silent = console.quiet or is_plain(console)
+    return console.is_interactive and console.file.isatty() and not in_ci and not silent
 
 
 def say(console: Console, text: str, style: str | None = None) -> None:
     """Print a line as it is, without markup or highlighting; a terminal's lines end between words."""
     text = printable(text)
-    if console.file.isatty():
+    if console.file.isatty() and not is_plain(console):
         text = wrapped(text, console.width)
     console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def say_anyway(console: Console, text: str, style: str | None = None) -> None:
+    """Print a line that a terse console prints as well: the result, or what went wrong."""
+    silent, console.quiet = console.quiet, False
+    try:
+        say(console, text, style)
+    finally:
+        # A broken pipe has made it quiet as well.
+        console.quiet = console.quiet or silent
+
+
+def write_lines(console: Console, text: str) -> None:
+    """Write lines as they are: Rich would expand tabs, and is slow with long texts."""
+    if console.quiet:
+        return
+    try:
+        console.file.write(f"{text}\n")
+        console.file.flush()
+    except BrokenPipeError:
+        console.on_broken_pipe()
 
 
 def wrapped(text: str, width: int) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from bench.codec import MAX_INT, MIN_INT
+from bench.exports.outputs import OUTPUT_SCHEMA, OUTPUTS
 from bench.records import KINDS, LINK
 from bench.run_info import SCHEMA, RunInfo
 
@@ -32,6 +33,7 @@ def schemas() -> dict[str, str]:
     records = [record_schema(name, kind, definitions) for name, kind in KINDS.items()]
     contents = {
         f"run-{SCHEMA}.schema.json": {"title": "run.json", **run, "$defs": run_definitions},
+        f"output-{OUTPUT_SCHEMA}.schema.json": {"title": "what a command prints with --json", **output_schema()},
         f"journal-{SCHEMA}.schema.json": {"title": "a line of journal.jsonl", "oneOf": records, "$defs": definitions},
     }
     return {name: json.dumps({"$schema": DIALECT, **content}, indent=1) + "\n" for name, content in contents.items()}
@@ -48,6 +50,27 @@ def record_schema(name: str, kind: type, definitions: dict[str, Any]) -> dict[st
         "required": ["kind", *schema["required"]],
         "additionalProperties": False,
     }
+
+
+def output_schema() -> dict[str, Any]:
+    """Return the schema of what commands print: the version, the command, its exit status, and its own fields."""
+    definitions: dict[str, Any] = {}
+    commands: dict[type, list[str]] = {}
+    for command, kind in OUTPUTS.items():
+        commands.setdefault(kind, []).append(command)
+    variants = []
+    for kind, names in commands.items():
+        schema = object_schema(kind, definitions)
+        head = {"schema": {"const": OUTPUT_SCHEMA}, "command": {"enum": names}, "status": {"enum": [0, 1]}}
+        variants.append(
+            {
+                "title": f"bench {', '.join(names)}",
+                **schema,
+                "properties": head | schema["properties"],
+                "required": [*head, *schema["required"]],
+            }
+        )
+    return {"oneOf": variants, "$defs": definitions}
 
 
 def object_schema(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:

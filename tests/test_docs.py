@@ -1,9 +1,13 @@
 """The examples in the documentation work, and its commands exist."""
 
+import configparser
 import csv
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
+from itertools import pairwise, takewhile
 
 import pytest
 from typer.main import get_command
@@ -30,36 +34,102 @@ def example(name) -> str:
     return code
 
 
-def documented_commands() -> dict[str, list[str]]:
-    """Return the words after `bench` of every command in a block for a shell, by what is written."""
+def documented_lines() -> list[list[str]]:
+    """Return the words of every line in a block for a shell."""
     lines = [line for page in PAGES for code in blocks(page.read_text(), "sh") for line in code.splitlines()]
-    words = [shlex.split(line, comments=True) for line in lines]
-    return {" ".join(line): line[line.index("bench") + 1 :] for line in words if "bench" in line}
+    return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+def up_to_operator(words) -> list[str]:
+    """Return the words of the first command of a line."""
+    return list(takewhile(lambda word: word not in ("|", ">", "&&"), words))
+
+
+def documented_commands() -> dict[str, list[str]]:
+    """Return the words after `bench` of every command of it, by what is written."""
+    found = {}
+    for words in documented_lines():
+        places = [index for index, word in enumerate(words) if word == "bench" or word.endswith("/bin/bench")]
+        if places:
+            found[" ".join(words)] = up_to_operator(words[places[0] + 1 :])
+    return found
 
 
 COMMANDS = documented_commands()
+TOX_COMMANDS = [up_to_operator(words) for words in documented_lines() if words[0] == "tox"]
+# What these do needs no stack and takes a moment. All others measure or train.
+QUICK = ("list", "models", "doctor", "report", "verify", "withdraw", "compare", "history", "convert")
+# Those with variables need files of the user.
+EXECUTED = {text: words for text, words in COMMANDS.items() if words[0] in QUICK and not text.startswith("BENCH_")}
 
 
 @pytest.mark.parametrize("arguments", COMMANDS.values(), ids=COMMANDS)
 def test_a_documented_command_and_its_options_exist(arguments) -> None:
     name, *rest = arguments
-    command = get_command(app).commands[name]
-    command.make_context(name, rest)
+    command = get_command(app)
+    if name.startswith("-"):
+        assert name in {option for parameter in command.params for option in parameter.opts}
+    else:
+        command.commands[name].make_context(name, rest)
 
 
-@pytest.mark.parametrize("name", ["list", "models", "doctor"])
-def test_a_documented_command_that_only_shows_something_runs(bench, name) -> None:
-    done = bench(*next(words for text, words in COMMANDS.items() if text.startswith(f"python -m bench {name}")))
-    assert (done.returncode, done.stderr) == (0, "")
+@pytest.mark.parametrize("words", TOX_COMMANDS, ids=" ".join)
+def test_a_documented_call_of_tox_names_environments_and_options_that_exist(words) -> None:
+    own, _, rest = " ".join(words).partition(" -- ")
+    configuration = configparser.ConfigParser()
+    configuration.read(ROOT / "tox.ini")
+    names = {section.partition(":")[2] for section in configuration.sections()}
+    options = own.split()[1:]
+    for option, value in pairwise(options):
+        if option == "-e":
+            assert set(value.split(",")) <= names
+        elif option == "-m":
+            assert f"{value} =" in configuration["tox"]["labels"]
+    # The other environments have options of their own.
+    if rest and "tests" not in options and "benchmark" not in own:
+        get_command(app).commands["run"].make_context("run", shlex.split(rest))
 
 
-@pytest.mark.parametrize("name", ["report", "verify", "withdraw"])
-def test_a_documented_command_about_a_finished_run_runs(bench, tmp_path, name) -> None:
-    (tmp_path / "results").mkdir()
-    for folder in ("latest", "NAME"):
+@pytest.mark.parametrize(
+    "arguments",
+    EXECUTED.values(),
+    ids=EXECUTED,
+)
+def test_a_documented_command_about_what_is_there_runs(bench, tmp_path, arguments) -> None:
+    """On recorded runs in every folder that the command names."""
+    named = [word for word in arguments if word.startswith("results/")]
+    for index, folder in enumerate(named or ["results/a", "results/b"]):
+        (tmp_path / folder).parent.mkdir(exist_ok=True)
+        inference_run(tmp_path / folder, seed=index).describe(started=f"2026-01-0{index + 1}").write()
+    if arguments[-2:-1] == ["--output"] and arguments[0] == "convert":
+        arguments = [*arguments[:-1], "out"]
+    done = bench(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert "--json" in arguments or not done.stderr
+
+
+@pytest.mark.parametrize("page", ["docs/python.md", "docs/results.md"])
+def test_the_python_in_the_documentation_runs(tmp_path, monkeypatch, page) -> None:
+    """In a folder with a run and the schemas."""
+    for folder in ("latest", "reference"):
+        (tmp_path / "results").mkdir(exist_ok=True)
         inference_run(tmp_path / "results" / folder).write()
-    done = bench(*next(words for words in COMMANDS.values() if words[0] == name))
-    assert done.returncode == 0, done.stdout + done.stderr
+    (tmp_path / "docs").symlink_to(ROOT / "docs")
+    monkeypatch.chdir(tmp_path)
+    codes = blocks((ROOT / page).read_text(), "python")
+    assert codes
+    for code in codes:
+        exec(compile(code, page, "exec"), {})  # noqa: S102 - it is that of this project
+
+
+def test_the_line_for_agents_prints_the_primary_rows(bench, tmp_path) -> None:
+    (tmp_path / "results").mkdir()
+    inference_run(tmp_path / "results" / "latest").write()
+    assert bench("report", "results/latest").returncode == 0
+    (words,) = (words for words in documented_lines() if words[:2] == ["python", "-c"])
+    done = subprocess.run([sys.executable, "-c", words[2]], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("('ipex', '")
+    assert "FASTER" in done.stdout
 
 
 def test_links_between_pages_lead_somewhere() -> None:

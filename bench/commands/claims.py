@@ -16,9 +16,10 @@ from bench.analysis.claims import (
     needed,
 )
 from bench.analysis.run import Run
-from bench.commands.run import RunOptions, run_suite
+from bench.commands.run import RunOptions, measure_suite
 from bench.commands.train import TrainOptions, train_model
 from bench.console import say
+from bench.exports.outputs import ClaimsOutput, as_rows, show_output
 from bench.journal import RUN, write_atomically
 from bench.machine.facts import usable_cores
 from bench.report.claims import ACCURACY_RULE, CLAIM_COLUMNS, SPEEDUP_RULE
@@ -64,7 +65,10 @@ def compare_claims(preset: Preset | None, results: Path, source: str, console: C
     write_atomically(results / CLAIMS_PAGE, section_to_markdown(page))
     print_table(table(outcomes, [column for column in CLAIM_COLUMNS if column.brief]), console, lines=True)
     say(console, f"table: {results / CLAIMS_TABLE}, {results / CLAIMS_PAGE}")
-    return 1 if any(outcome.verdict.startswith(OPEN) for outcome in outcomes) else 0
+    status = 1 if any(outcome.verdict.startswith(OPEN) for outcome in outcomes) else 0
+    files = str(results / CLAIMS_TABLE), str(results / CLAIMS_PAGE)
+    show_output(console, "claims", status, ClaimsOutput(files, as_rows(outcomes, CLAIM_COLUMNS)))
+    return status
 
 
 def newest_runs(results: Path) -> dict[str, Run]:
@@ -130,7 +134,7 @@ def _measure_missing(preset: Preset, results: Path, source: str, console: Consol
         if suite not in present:
             say(console, f"measuring suite {suite}, preset {preset.name}", "bold")
             options = RunOptions(load_suite(suite), preset, data=source, results=results, variables=user_variables())
-            run_suite(options, console)
+            measure_suite(options, console)
             # It was interrupted, or the preset claims nothing.
             if suite not in newest_runs(results):
                 return

@@ -32,7 +32,8 @@ from bench.compare.history import (
 )
 from bench.compare.matching import require_new
 from bench.compare.outputs import github_annotations, to_junit
-from bench.console import WARNING, say
+from bench.console import WARNING, say, say_anyway
+from bench.exports.outputs import CompareOutput, ComparisonOutput, HistoryOutput, as_rows, show_output
 from bench.journal import RUN, disk_error, write_atomically
 from bench.report.document import brief_table
 from bench.report.writers import print_table, to_csv, to_markdown
@@ -96,14 +97,30 @@ def compare_recorded(options: CompareOptions, console: Console) -> int:
     }
     write_outputs(options.outputs, texts)
     _show(document, comparisons, names, console)
-    for line in headlines(comparisons, names, options.threshold):
-        say(console, line, "bold")
+    answer = tuple(headlines(comparisons, names, options.threshold))
+    for line in answer:
+        say_anyway(console, line, "bold")
     if options.github:
         for line in github_annotations(comparisons, names, options.threshold):
-            say(console, line)
+            say_anyway(console, line)
     if summary:
         _append(summary, to_markdown(document))
-    return 1 if any(comparison.regressions for comparison in comparisons) else 0
+    status = 1 if any(comparison.regressions for comparison in comparisons) else 0
+    compared = tuple(_output(comparison, names) for comparison in comparisons)
+    show_output(console, "compare", status, CompareOutput(options.threshold, answer, document.warnings, compared))
+    return status
+
+
+def _output(comparison: Comparison, names: dict[Run, str]) -> ComparisonOutput:
+    return ComparisonOutput(
+        before=names[comparison.before],
+        after=names[comparison.after],
+        same_machine=not comparison.other_machine,
+        regressions=len(comparison.regressions),
+        rows=as_rows(comparison.rows, change_columns(comparison, names)),
+        notes=tuple(comparison.notes),
+        missing=tuple(comparison.missing),
+    )
 
 
 def show_history(
@@ -113,7 +130,7 @@ def show_history(
     require_suffixes(outputs, (".md", ".csv"))
     if importlib.util.find_spec("ruptures") is None:
         raise UserError("history: needs ruptures; install it: python -m pip install ruptures")
-    points, seen = list[HistoryPoint](), dict[tuple[str, int], Path]()
+    points, seen, left_out = list[HistoryPoint](), dict[tuple[str, int], Path](), list[str]()
     paths = list(folders) or _runs_in(results)
     for path, name in zip(paths, path_names(paths), strict=True):
         try:
@@ -125,7 +142,8 @@ def show_history(
         except UserError as error:
             if folders:
                 raise
-            say(console, f"left out: {error}", WARNING)
+            left_out.append(f"left out: {error}")
+            say_anyway(console, left_out[-1], WARNING)
     series = series_of(points)
     if not series:
         where = ", ".join(map(str, folders)) or str(results)
@@ -139,9 +157,11 @@ def show_history(
     for title in dict.fromkeys(each.title for each in series):
         rows = [each for each in series if each.title == title]
         print_table(brief_table(rows, HISTORY_COLUMNS, title=title), console)
-        console.print()
-    for line in history_headlines(series):
-        say(console, line, "bold")
+    answer = tuple(history_headlines(series))
+    for line in answer:
+        say_anyway(console, line, "bold")
+    output = HistoryOutput(answer, as_rows(point_rows(series), POINT_COLUMNS), tuple(left_out))
+    show_output(console, "history", 0, output)
 
 
 def _runs_in(results: Path) -> list[Path]:
@@ -177,9 +197,8 @@ def _show(document: Document, comparisons: Sequence[Comparison], names: dict[Run
             rows = [row for row in comparison.rows if row.case == case]
             columns = change_columns(comparison, names, case)
             print_table(brief_table(rows, columns, change_emphasis, f"{pair}: {case.label}"), console)
-            console.print()
             say(console, drift(rows))
-            console.print()
+            say(console, "")
         say(console, run_effect_text(comparison))
         for line in (*comparison.notes, *comparison.missing):
             say(console, line, "dim")

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from bench.analysis.run import Run
 from bench.commands.folders import refusing_damage
-from bench.console import WARNING, say
+from bench.console import WARNING, say, say_anyway
 from bench.exports.frames import to_parquet
 from bench.exports.latex import to_latex
+from bench.exports.outputs import ConvertOutput, show_output
 from bench.exports.peers import left_out, to_bencher, to_github_action, to_pyperf, to_pytest_benchmark
 from bench.exports.trace import to_trace
 from bench.journal import disk_error
@@ -53,9 +54,11 @@ def convert_run(folder: Path, formats: Sequence[str], output: Path | None, conso
     for name, contents in files.items():
         _write(target / name, contents)
     for line in warnings:
-        say(console, line, WARNING)
+        say_anyway(console, line, WARNING)
     for name in formats:
         say(console, f"{name}: {target / name}")
+    paths = {name: tuple(str(target / name / file) for file in contents) for name, contents in files.items()}
+    show_output(console, "convert", 0, ConvertOutput(paths, tuple(warnings)))
 
 
 def _write(folder: Path, contents: Mapping[str, str | bytes]) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from backends.registry import stacks
-from bench.console import WARNING, say
+from bench.console import WARNING, say, say_anyway
+from bench.exports.outputs import DoctorOutput, show_output
 from bench.machine.diagnosis import Finding, compiling, current_findings, static_findings
 from bench.report.document import Cell, Column, table
 from bench.report.text import variable_facts
 from bench.report.writers import print_table
-from bench.suite.environments import MissingEnvironmentError, environment_of, is_installed
+from bench.suite.environments import MissingEnvironmentError, environment_of, environments_dir, is_installed
 from bench.suite.user_variables import UserVariables, user_variables
 
 if TYPE_CHECKING:
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rich.console import Console
+
+    from backends.protocol import Stack
 
 FINDING_COLUMNS: tuple[Column[Finding], ...] = (
     Column("", lambda finding: "!" if finding.advice else "ok", " ", lambda mark: Cell(mark, mark), numeric=False),
@@ -27,17 +31,23 @@ FINDING_COLUMNS: tuple[Column[Finding], ...] = (
 
 
 def examine_machine(console: Console) -> None:
-    findings = [
+    """Show all findings and, after them, what to do about those that disturb or prevent measurements."""
+    findings = (
         *static_findings(),
         *current_findings(),
         variables_finding(user_variables()),
-        *stack_findings(),
+        *environment_findings(),
         *compile_findings(),
-    ]
+    )
     print_table(table(findings, FINDING_COLUMNS, title="This machine"), console)
-    for finding in findings:
-        if finding.advice:
-            say(console, finding.line, WARNING)
+    advised = [finding for finding in findings if finding.advice]
+    if advised:
+        say(console, "What to do, so that measurements work and are precise", "bold")
+    for finding in advised:
+        say_anyway(console, f"! {finding.line}", WARNING)
+    if not advised:
+        say_anyway(console, "Nothing here disturbs measurements.")
+    show_output(console, "doctor", 0, DoctorOutput(findings))
 
 
 def variables_finding(variables: UserVariables) -> Finding:
@@ -52,16 +62,28 @@ def compile_findings() -> list[Finding]:
     return list(dict.fromkeys(map(compiling, folders or [None])))
 
 
-def stack_findings() -> Iterator[Finding]:
-    """Yield the versions in the environment of each stack, or the command that creates it."""
+def environment_findings() -> Iterator[Finding]:
+    """Yield what is installed in each environment, or the command that mends it; those that are absent come last."""
+    members: dict[str, list[Stack]] = defaultdict(list)
     for stack in stacks().values():
-        if stack.internal:
+        if not stack.internal and stack.environment:
+            members[stack.environment].append(stack)
+    absent = [name for name in members if not (environments_dir() / name).exists()]
+    for name, own in members.items():
+        if name in absent:
             continue
-        try:
-            environment = environment_of(stack)
-        except MissingEnvironmentError as error:
-            yield Finding(f"Stack {stack.name}", "not installed", str(error))
-        else:
-            packages = environment.packages
-            versions = ", ".join(f"{name} {packages[name]}" for name in stack.packages if name in packages)
-            yield Finding(f"Stack {stack.name}", f"environment {environment.name}, {versions}")
+        versions, faults = dict[str, None](), dict[str, None]()
+        for stack in own:
+            try:
+                packages = environment_of(stack).packages
+                versions |= dict.fromkeys(f"{key} {packages[key]}" for key in stack.packages if key in packages)
+            except MissingEnvironmentError as error:
+                faults[str(error)] = None
+        for fault in faults:
+            value, _, advice = fault.partition("; ")
+            yield Finding(f"Environment {name}", value, advice)
+        if versions:
+            yield Finding(f"Environment {name}", ", ".join(versions))
+    if absent:
+        remedy = f"make those you need: tox -e {','.join(absent)} --notest"
+        yield Finding("Environments not there", ", ".join(absent), remedy)

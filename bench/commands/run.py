@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from bench.analysis.latency import Rule
+    from bench.analysis.run import Run
     from bench.machine.diagnosis import Finding
     from bench.suite.schedule import Preset
 
@@ -60,6 +61,15 @@ class RunOptions:
 
 def run_suite(options: RunOptions, console: Console) -> int:
     """Measure and report; return 1 if something failed or a gate tripped, else 0."""
+    status, run = measure_suite(options, console)
+    from bench.exports.outputs import run_output, show_output
+
+    show_output(console, "run", status, run_output(run))
+    return status
+
+
+def measure_suite(options: RunOptions, console: Console) -> tuple[int, Run]:
+    """Measure and report; return the exit status and the run."""
     if options.resume and options.seed is not None:
         raise UserError("--seed and --resume: give one of them; a run goes on with its own seed")
     if options.name and options.resume:
@@ -109,8 +119,8 @@ def measure(
     *,
     is_latest: bool = True,
     resumed: bool = False,
-) -> int:
-    """Measure into a new folder, or go on in that of an unfinished run, and report; return the exit status.
+) -> tuple[int, Run]:
+    """Measure into a new folder, or go on in that of an unfinished run, and report; return the exit status and the run.
 
     `is_latest` lets results/latest point to it.
     """
@@ -120,7 +130,7 @@ def measure(
     from bench.engine.workers import timeout_factor
     from bench.lock import only_measurement
     from bench.machine.diagnosis import disturbances
-    from bench.report.run_report import opening, write_report
+    from bench.report.run_report import exit_status, opening, write_report
     from models.data import load
 
     with (
@@ -138,11 +148,11 @@ def measure(
             status = measure_run(plan, data, folder, progress, origin_of_now(advice), earlier if resumed else None)
     say(console, "writing the report")
     with kept_records(folder):
-        tripped = write_report(folder, console)
+        run = write_report(folder, console)
     # Last, because a file system may have no links.
     if status != INTERRUPTED and is_latest:
         link_latest(folder, console)
-    return 1 if tripped or status == INTERRUPTED else 0
+    return 1 if status == INTERRUPTED else exit_status(run), run
 
 
 def compile_obstacles(plan: Plan) -> list[Finding]:
@@ -159,7 +169,11 @@ def report_run(folder: Path, rule: Rule | None, console: Console) -> int:
 
     `rule` replaces the run's own rule for latencies.
     """
-    from bench.report.run_report import write_report
+    from bench.exports.outputs import run_output, show_output
+    from bench.report.run_report import exit_status, write_report
 
     with refusing_damage(folder):
-        return write_report(folder, console, rule)
+        run = write_report(folder, console, rule)
+        status = exit_status(run)
+        show_output(console, "report", status, run_output(run))
+    return status

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from bench.codec import encode
 from bench.commands.folders import default_run_name
 from bench.commands.run import measure
-from bench.console import say
+from bench.console import say, say_anyway
 from bench.machine.facts import usable_cores
 from bench.report.document import Cell, Column, table
 from bench.report.writers import print_table
@@ -38,8 +38,8 @@ TRIAL_COLUMNS: tuple[Column[Trial], ...] = (
 
 def run_selftest(stack: str | None, results: Path, name: str | None, console: Console, variables: UserVariables) -> int:
     """Measure known differences; print and store PASS or FAIL for each trial; return 1 if something failed."""
-    from bench.analysis.run import Run
     from bench.analysis.selftest import trials
+    from bench.exports.outputs import SelftestOutput, show_output
     from bench.journal import write_atomically
     from bench.suite.selftest import default_arm, default_stack, make_suite
 
@@ -50,12 +50,16 @@ def run_selftest(stack: str | None, results: Path, name: str | None, console: Co
     suite = make_suite(default_arm(stack), threads)
     plan = make_plan(suite, PRESETS[PRESET], secrets.randbelow(MAX_SEED), max(threads), variables)
     name = name or default_run_name(suite.name)
-    status = measure(plan, "synthetic", results, name, console, is_latest=False)
+    status, run = measure(plan, "synthetic", results, name, console, is_latest=False)
     folder = results / name
-    run = Run(folder)
     outcomes = trials(run)
     content = {"machine": encode(run.info.machine), "trials": [encode(trial) for trial in outcomes]}
     write_atomically(folder / SELFTEST_FILE, json.dumps(content, indent=1) + "\n")
     print_table(table(outcomes, TRIAL_COLUMNS, title="Selftest"), console)
+    for trial in outcomes:
+        if not trial.passed:
+            say_anyway(console, f"FAIL: {trial.what}: {trial.found}, should be {trial.wanted}", "bold red")
     say(console, f"stored: {folder / SELFTEST_FILE}")
-    return status if all(trial.passed for trial in outcomes) else 1
+    status = status if all(trial.passed for trial in outcomes) else 1
+    show_output(console, "selftest", status, SelftestOutput(str(folder), tuple(map(encode, outcomes))))
+    return status

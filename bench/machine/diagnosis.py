@@ -154,20 +154,25 @@ def _numa(nodes: int) -> Finding:
 
 
 def _governor(name: str | None) -> Finding:
-    advice = "" if name in (None, "performance") else "set it: sudo cpupower frequency-set -g performance"
+    remedy = "the frequency follows the load; keep it high: sudo cpupower frequency-set -g performance"
+    advice = "" if name in (None, "performance") else remedy
     return Finding("Frequency governor", name or UNKNOWN, advice)
 
 
 def _turbo(*, on: bool | None) -> Finding:
     value = {True: "on", False: "off", None: UNKNOWN}[on]
-    advice = "the frequency depends on the temperature; switch it off in the firmware or driver for steadier times"
+    intel, others = facts.CPU / "intel_pstate/no_turbo", facts.CPU / "cpufreq/boost"
+    command = f"echo 1 | sudo tee {intel}" if intel.exists() else f"echo 0 | sudo tee {others}"
+    advice = f"the frequency depends on the temperature; for steadier times switch it off: {command}"
     return Finding("Turbo", value, advice if on else "")
 
 
 def _clock(source: str | None) -> Finding:
     resolution = timer_resolution_ns()
     slow = resolution > MAX_RESOLUTION_NS or (source is not None and source not in GOOD_CLOCKS)
-    advice = "it is slow or coarse: boot with clocksource=tsc if the hardware has it" if slow else ""
+    advice = (
+        f"it is slow or coarse; use tsc if it is available: echo tsc | sudo tee {facts.CLOCK_SOURCE}" if slow else ""
+    )
     return Finding("Clock", f"{source or 'unknown'}, resolution {resolution} ns", advice)
 
 

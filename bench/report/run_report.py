@@ -10,11 +10,12 @@ from bench.analysis.run import Run
 from bench.analysis.scaling import sweeps
 from bench.analysis.speedups import speedups
 from bench.analysis.training import trained_arms
-from bench.console import WARNING, say
+from bench.console import WARNING, say, say_anyway
 from bench.journal import write_pages
-from bench.report.answer.wording import answer_sentence
+from bench.report.answer.judgements import Judgement, Outcome, summary_rows
+from bench.report.answer.wording import answer_sentence, name_of, short_labels
 from bench.report.arm_table import arm_columns, arm_rows
-from bench.report.document import brief_table
+from bench.report.document import Cell, Column, brief_table
 from bench.report.page.html import drawable, plot_files, to_html
 from bench.report.plots.run_plots import run_plots
 from bench.report.sections import document
@@ -27,7 +28,17 @@ from bench.report.tables import (
     trained_columns,
     trial_columns,
 )
-from bench.report.text import case_title, doubts, problems, split_text, variable_lines, version_list
+from bench.report.text import (
+    case_title,
+    decimals3,
+    doubts,
+    interval_text,
+    level,
+    problems,
+    split_text,
+    variable_lines,
+    version_list,
+)
 from bench.report.writers import print_table, to_csv, to_markdown
 from bench.suite.arms import BEST_THREADS
 from bench.suite.environments import version_differences
@@ -47,8 +58,11 @@ if TYPE_CHECKING:
     from models.data import DataSet
 
 
-def write_report(folder: Path, console: Console, rule: Rule | None = None) -> int:
-    """Write the report of a run and show its summary; return 1 if something failed or a gate tripped, else 0.
+READ_FIRST = "Read this first: each optimised stack against the fastest stock variant"
+
+
+def write_report(folder: Path, console: Console, rule: Rule | None = None) -> Run:
+    """Write the report of a run, and show its summary; return the run.
 
     Everything is rendered before anything is written: a run that can't be read leaves its folder as it was.
     """
@@ -59,6 +73,11 @@ def write_report(folder: Path, console: Console, rule: Rule | None = None) -> in
     texts = csv_files(run, arms) | {"report.md": to_markdown(page), "report.html": to_html(page, plots)}
     write_pages(folder, texts, plot_files(page, plots))
     closing(run, console, missing)
+    return run
+
+
+def exit_status(run: Run) -> int:
+    """Return 1 if something failed or a gate tripped, else 0."""
     return 1 if problems(run) else 0
 
 
@@ -96,8 +115,28 @@ def say_variables(variables: UserVariables, console: Console) -> None:
         say(console, "--env NAME=VALUE sets one for all arms alike")
 
 
+def summary_columns(run: Run) -> list[Column[tuple[Judgement, Outcome]]]:
+    """Return the columns of the table of what to read first: a row for each optimised stack and case."""
+    labels = short_labels(run.cases)
+
+    def verdict(outcome: Outcome) -> Cell:
+        return Cell(outcome.word, outcome.row.verdict.word)
+
+    return [
+        Column("", lambda row: name_of(row[0].stack), "Stack", numeric=False, brief=True),
+        Column("", lambda row: labels[row[1].case], "Case", numeric=False, brief=True),
+        Column("", lambda row: row[1].row.pair.baseline.label, "Fastest stock", numeric=False, brief=True),
+        Column("", lambda row: decimals3(row[1].row.speedup), "Speedup", brief=True),
+        Column("", lambda row: interval_text(row[1].row.interval, "-"), f"{level(run)} interval".strip(), brief=True),
+        Column("", lambda row: row[1], "Here", verdict, numeric=False, brief=True),
+    ]
+
+
 def closing(run: Run, console: Console, missing: Sequence[str] = ()) -> None:
-    """Show the verdicts of each case, what went wrong, which plots are missing, the answer, and where the report is."""
+    """Show the verdicts of each case, what to read first, what went wrong, the answer, and where the report is.
+
+    What matters comes last: it is what a terminal shows then.
+    """
     for case in run.cases:
         rows = [row for row in speedups(run) if row.pair.case == case]
         verdicts = brief_table(
@@ -107,12 +146,15 @@ def closing(run: Run, console: Console, missing: Sequence[str] = ()) -> None:
             title=case_title(run, case),
         )
         print_table(verdicts, console)
-        console.print()
-    for line in [*doubts(run), *problems(run), *missing]:
+    if summary := summary_rows(run):
+        print_table(brief_table(summary, summary_columns(run), title=READ_FIRST), console)
+    for line in [*doubts(run), *missing]:
         say(console, line, WARNING)
+    for line in problems(run):
+        say_anyway(console, line, WARNING)
     if run.data == "synthetic":
         say(console, SYNTHETIC_WARNING, "bold yellow")
-    say(console, answer_sentence(run), "bold")
+    say_anyway(console, answer_sentence(run), "bold")
     say(console, f"report: {run.folder / 'report.html'}")
 
 

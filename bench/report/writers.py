@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, TypeVar
 
+from bench.console import is_plain, wants_json, write_lines
 from bench.report.document import Bullets, Cards, Code, Paragraph, Plot, Section, Strong, Table
 from models.texts import printable, without_formulas
 
@@ -134,7 +135,19 @@ def escape(text: str) -> str:
 
 
 def print_table(table: Table, console: Console, *, lines: bool = False) -> None:
-    """Print a table, with `lines` between the rows if their texts are long."""
+    """Print a table, with `lines` between the rows if their texts are long.
+
+    A plain console gets a line for each row, with tabs between the cells. With JSON the table is in the result.
+    """
+    if wants_json(console):
+        return
+    if is_plain(console):
+        titles = [heading.title for heading in table.headings]
+        rows = [[cell.text for cell in row.cells] for row in table.rows]
+        for line in filter(any, [[table.title], titles, *rows]):
+            write_lines(console, printable("\t".join(line)))
+        write_lines(console, "")
+        return
     from rich.box import SIMPLE_HEAD
     from rich.table import Table as RichTable
     from rich.text import Text as RichText
@@ -143,6 +156,7 @@ def print_table(table: Table, console: Console, *, lines: bool = False) -> None:
         title=RichText(printable(table.title)) if table.title else None,
         title_justify="left",
         title_style="bold",
+        show_header=any(heading.title for heading in table.headings),
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
         pad_edge=False,

@@ -90,7 +90,7 @@ def measured(monkeypatch):
         there["runs"].add(options.suite.name)
         return 0
 
-    monkeypatch.setattr(claims, "run_suite", run)
+    monkeypatch.setattr(claims, "measure_suite", run)
     monkeypatch.setattr(claims, "train_model", lambda options, *_: record.append(options.recipe.name))
     monkeypatch.setattr(claims, "newest_runs", lambda _: dict.fromkeys(there["runs"]))
     monkeypatch.setattr(claims, "trainings", lambda _: dict.fromkeys(there["trainings"]))
@@ -108,7 +108,7 @@ def test_only_missing_runs_and_trainings_are_measured(measured, tmp_path) -> Non
 
 def test_an_interrupted_run_ends_the_measuring(measured, tmp_path, monkeypatch) -> None:
     record, _ = measured
-    monkeypatch.setattr(claims, "run_suite", lambda options, *_: record.append(options.suite.name) or 1)
+    monkeypatch.setattr(claims, "measure_suite", lambda options, *_: record.append(options.suite.name) or 1)
     claims._measure_missing(PRESETS["quick"], tmp_path, "auto", Console(quiet=True))
     assert record == ["claims-training"]
 

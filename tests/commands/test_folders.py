@@ -56,7 +56,7 @@ def measure(tmp_path, console, monkeypatch):
     monkeypatch.setattr("bench.engine.limits.ORDER", 64)
     use_few_test_images(monkeypatch)
     plan = make_plan(SUITE, PRESET, seed=1, threads=1)
-    return lambda: commands.measure(plan, "synthetic", tmp_path / "results", "r", console)
+    return lambda: commands.measure(plan, "synthetic", tmp_path / "results", "r", console)[0]
 
 
 def test_a_run_into_a_folder_without_links_has_its_report(measure, tmp_path, console, monkeypatch) -> None:

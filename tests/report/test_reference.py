@@ -5,7 +5,7 @@ import shutil
 
 from rich.console import Console
 
-from bench.report.run_report import write_report
+from bench.report.run_report import exit_status, write_report
 from conftest import ROOT
 
 FOLDER = ROOT / "results" / "reference"
@@ -14,7 +14,7 @@ FOLDER = ROOT / "results" / "reference"
 def test_its_report_is_rebuilt_byte_for_byte(tmp_path) -> None:
     for name in ("run.json", "journal.jsonl"):
         shutil.copy(FOLDER / name, tmp_path)
-    assert write_report(tmp_path, Console(file=io.StringIO())) == 0
+    assert exit_status(write_report(tmp_path, Console(file=io.StringIO()))) == 0
     committed = {path.relative_to(FOLDER): path.read_bytes() for path in FOLDER.rglob("*") if path.is_file()}
     rebuilt = {path.relative_to(tmp_path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert rebuilt.keys() == committed.keys()

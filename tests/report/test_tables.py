@@ -14,7 +14,7 @@ from bench.analysis.speedups import speedups
 from bench.records import Check, Choice, Failure, SplitTrial
 from bench.report.arm_table import arm_columns, arm_rows
 from bench.report.document import Column, brief_table, table
-from bench.report.run_report import closing, csv_files, write_report
+from bench.report.run_report import closing, csv_files, exit_status, write_report
 from bench.report.sections import document
 from bench.report.tables import speedup_columns
 from bench.report.writers import to_csv
@@ -137,7 +137,7 @@ def test_the_same_journal_gives_the_same_files(tmp_path) -> None:
     folder = inference_run(tmp_path / "run").write()
     contents = []
     for _ in range(2):
-        assert write_report(folder, Console(file=io.StringIO())) == 0
+        assert exit_status(write_report(folder, Console(file=io.StringIO()))) == 0
         contents.append({path: path.read_bytes() for path in folder.rglob("*") if path.is_file()})
     assert contents[0] == contents[1]
 
