@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import types
 from collections.abc import Callable
@@ -43,8 +44,8 @@ def read_json(text: str) -> Any:
     """Return the value in a JSON text that anybody may have written, with texts that are safe to show.
 
     Control characters, and others that change how a text around them is shown, are escaped; what is longer than
-    LONGEST_TEXT is cut, unless it consists of digits. Raises CodecError for texts that are not JSON, also for those
-    that only Python reads: NaN, infinities and repeated keys.
+    LONGEST_TEXT is cut, unless it consists of digits, and ends with a digest of all of it. Raises CodecError for texts
+    that are not JSON, also for those that only Python reads: NaN, infinities and repeated keys.
     """
     if sum(map(text.count, '[{"')) > MOST_PARTS:
         raise CodecError(f"has more than {MOST_PARTS:,} lists, objects and texts")
@@ -69,7 +70,8 @@ def _safe(value: Any) -> Any:
 
 def _safe_text(text: str) -> str:
     if len(text) > LONGEST_TEXT and not (text.isascii() and text.isdigit()):
-        text = f"{text[:LONGEST_TEXT]}... ({len(text):,} characters)"
+        digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]
+        text = f"{text[:LONGEST_TEXT]}... ({len(text):,} characters, SHA-256 {digest})"
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() or char in "\n\t" else ascii(char)[1:-1] for char in text)

@@ -210,6 +210,11 @@ def read_run(folder: Path) -> RunInfo:
     return info
 
 
+def as_read(info: RunInfo) -> RunInfo:
+    """Return what `read_run` returns of a run that was written: long texts are cut, for instance."""
+    return decode(RunInfo, read_json(json.dumps(encode(info))))
+
+
 def _check(info: RunInfo) -> None:
     """Raise CodecError for a name that nothing else defines, or a count that must be positive.
 

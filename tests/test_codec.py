@@ -188,7 +188,7 @@ def test_a_type_that_json_does_not_have_is_a_mistake_of_the_program() -> None:
         ("right\u202eleft", r"right\u202eleft"),
         ("two\nlines\t|", "two\nlines\t|"),
         ("Größe µs ≤", "Größe µs ≤"),
-        ("x" * 2001, "x" * 2000 + "... (2,001 characters)"),
+        ("x" * 2001, "x" * 2000 + "... (2,001 characters, SHA-256 9f2c9dcddb048a0b)"),
         ("7" * 10_000, "7" * 10_000),
     ],
     ids=["colour", "control characters", "direction", "line", "letters", "long", "labels"],

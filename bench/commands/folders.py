@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from bench.console import WARNING, say
 from bench.journal import JOURNAL, LOGS, RUN, has_records, read_journal, refuse_links
-from bench.records import INTERRUPTED, End
+from bench.records import INTERRUPTED, End, in_force
 from models.errors import UserError, remedy_of
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rich.console import Console
+
+    from bench.records import Record
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 LATEST = "latest"
@@ -60,17 +62,22 @@ def run_folder(results: Path, name: str) -> Iterator[Path]:
         raise
 
 
-def unfinished_run(results: Path, name: str) -> Path:
-    """Return the folder of a run to go on with; raises UserError if there is none, or if it has ended by itself."""
+def interrupted_run(results: Path, name: str) -> Path:
+    """Return the folder of a run to go on with; raises UserError if there is none."""
     require_name(name, "--resume")
     folder = results / name
     refuse_links(folder)
     if not (folder / RUN).exists() or not (folder / JOURNAL).exists():
         raise UserError(f"{folder}: no run to go on with; --resume takes the name of a folder in --results")
-    last = next(reversed(read_journal(folder)), None)
-    if isinstance(last, End) and last.status != INTERRUPTED:
-        raise UserError(f"{folder}: is {last.status}; there is nothing to go on with")
     return folder
+
+
+def earlier_records(folder: Path) -> list[Record]:
+    """Return the records in force of a run to go on with; raises UserError if it has ended by itself."""
+    records = read_journal(folder)
+    if records and isinstance(last := records[-1], End) and last.status != INTERRUPTED:
+        raise UserError(f"{folder}: is {last.status}; there is nothing to go on with")
+    return in_force(records)
 
 
 @contextmanager

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 
 from bench.commands.folders import (
     default_run_name,
+    earlier_records,
+    interrupted_run,
     kept_records,
     link_latest,
     refusing_damage,
     run_folder,
-    unfinished_run,
 )
 from bench.commands.origin import origin_of_now
-from bench.journal import read_journal
 from bench.machine.facts import usable_cores
-from bench.records import INTERRUPTED, in_force
+from bench.records import INTERRUPTED
 from bench.run_info import read_run
 from bench.suite.arms import BEST_THREADS, TRAINING
 from bench.suite.plan import Plan, make_plan
@@ -96,7 +96,7 @@ def plan_run(options: RunOptions) -> Plan:
     )
     seed = options.seed
     if options.resume is not None:
-        seed = read_run(unfinished_run(options.results, options.resume)).seed
+        seed = read_run(interrupted_run(options.results, options.resume)).seed
     elif seed is None:
         seed = secrets.randbelow(MAX_SEED)
     most = usable_cores() if BEST_THREADS in threads else max(threads)
@@ -135,10 +135,10 @@ def measure(
 
     with (
         only_measurement(results / name),
-        nullcontext(unfinished_run(results, name)) if resumed else run_folder(results, name) as folder,
+        nullcontext(earlier_records(interrupted_run(results, name)) if resumed else []) as earlier,
+        nullcontext(results / name) if resumed else run_folder(results, name) as folder,
         kept_records(folder),
     ):
-        earlier = in_force(read_journal(folder)) if resumed else []
         require_writable()
         timeout_factor()
         data = load(source)

@@ -29,7 +29,7 @@ from bench.engine.training_block import TrainingBlock
 from bench.journal import LOGS, Journal
 from bench.machine import resources
 from bench.records import COMPLETE, INTERRUPTED, SETTLED, End, Failure, Resume
-from bench.run_info import read_run, write_run
+from bench.run_info import as_read, read_run, write_run
 from bench.suite.environments import HARNESS
 from bench.suite.suite import TRAINING_IMAGES, takes_part
 from models.data import split
@@ -76,7 +76,7 @@ def measure_run(
         info = describe_run(plan, data, models, origin)
         if earlier is None:
             write_run(folder, info)
-        elif field := difference(before := read_run(folder), info):
+        elif field := difference(before := read_run(folder), as_read(info)):
             raise UserError(
                 f"{folder}: can't go on: {field} would not be the same; repeat the options of its command, "
                 f"{shlex.join(before.command)!a}, or start a new run"

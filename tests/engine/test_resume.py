@@ -8,7 +8,9 @@ from bench.engine.context import Tally
 from bench.engine.resume import difference, finished_blocks, is_finished, restore, spent_ns
 from bench.journal import read_journal
 from bench.records import BlockEnd, End, Failure, Resume, Slice, in_force
+from bench.run_info import as_read, read_run, write_run
 from bench.suite.schedule import Block
+from bench.suite.user_variables import UserVariables
 from tests.analysis.recorded_run import JIT, inference_run
 
 BLOCK = Block(1, ("c", "d"), (), ())
@@ -110,3 +112,16 @@ def test_the_report_says_how_to_go_on(tmp_path) -> None:
     journal = tmp_path / "run" / "journal.jsonl"
     journal.write_text("".join(journal.read_text().splitlines(keepends=True)[:-1]))
     assert re.search("--resume run goes on", problems(Run(tmp_path / "run"))[-1])
+
+
+def test_a_long_variable_is_the_same_when_its_run_goes_on(tmp_path) -> None:
+    """What is read back is cut; a difference after the cut is still one."""
+    long = "/lib" * 600
+    info = inference_run(tmp_path / "run").describe(variables=UserVariables(given={"LD_LIBRARY_PATH": long})).info
+    (tmp_path / "run").mkdir()
+    write_run(tmp_path / "run", info)
+    before = read_run(tmp_path / "run")
+    assert before.variables.given != info.variables.given
+    assert difference(before, as_read(info)) is None
+    other = replace(info, variables=UserVariables(given={"LD_LIBRARY_PATH": f"{long[:-1]}c"}))
+    assert difference(before, as_read(other)) == "variables"
