@@ -2,6 +2,7 @@
 
 import configparser
 import csv
+import json
 import re
 import shlex
 import subprocess
@@ -10,6 +11,7 @@ import tomllib
 from itertools import pairwise, takewhile
 
 import pytest
+from jsonschema import Draft202012Validator
 from typer.main import get_command
 
 from bench.cli import app
@@ -18,6 +20,7 @@ from conftest import ROOT
 from models.weights import initial_weights, save_weights
 from models.zoo import LAYERS, read_networks
 from tests.analysis.recorded_run import inference_run
+from tests.json_schema import FOLDER
 
 PAGES = [*(ROOT / f"{name}.md" for name in ("README", "AGENTS", "CHANGELOG")), *sorted((ROOT / "docs").glob("*.md"))]
 BRING = (ROOT / "docs" / "bring-your-own.md").read_text()
@@ -168,8 +171,12 @@ def test_the_backend_of_the_example_is_measured(bench, tmp_path) -> None:
     (tmp_path / "my_backends" / "mine.py").write_text(example("mine.py"))
     (tmp_path / "compare.toml").write_text(example("compare.toml"))
     (words,) = (words for text, words in COMMANDS.items() if text.startswith("BENCH_BACKENDS="))
-    done = bench(*words, "--data", "synthetic", "--name", "r", BENCH_BACKENDS="my_backends")
+    done = bench(*words, "--data", "synthetic", "--name", "r", "--json", BENCH_BACKENDS="my_backends")
     assert done.returncode == 0, done.stdout + done.stderr
+    printed = json.loads(done.stdout)
+    assert (printed["command"], printed["status"], printed["folder"]) == ("run", 0, "results/r")
+    Draft202012Validator(json.loads((FOLDER / "output-1.schema.json").read_text())).validate(printed)
+    assert "block 2 of 2" in done.stderr
     with (tmp_path / "results" / "r" / "speedups.csv").open() as stream:
         row = next(row for row in csv.DictReader(stream) if row["stack"] == "mine")
     assert (row["baseline_stack"], float(row["max_abs_logit_diff"])) == ("oracle", 0)
