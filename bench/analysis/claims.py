@@ -24,7 +24,7 @@ BEYOND = f"{REPRODUCED}: beyond the claim"
 INFERENCE_SUITE, VENDORS_SUITE, TRAINING_SUITE = "claims-inference", "claims-vendors", "claims-training"
 TEST_SET_SIZE = SHAPES[TEST_LABELS][0]
 # Of a claim about another case, so many of a run's cases are shown.
-MOST_CASES = 3
+MOST_CASES_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -266,7 +266,7 @@ def _measured_in(run: Run, ratio: Ratio, cases: Iterable[Case]) -> str:
         return case.model != ratio.case.model, abs(log(case.batch_size / ratio.case.batch_size))
 
     shown, alike = [], [case for case in cases if case.scenario == ratio.case.scenario]
-    for case in sorted(alike, key=unlikeness)[:MOST_CASES]:
+    for case in sorted(alike, key=unlikeness)[:MOST_CASES_SHOWN]:
         estimate = run.estimate(Pair(ratio.arm, ratio.baseline, case))
         if estimate and not pair_faults(run, ratio.arm, ratio.baseline, case):
             shown.append(f"{_speedup_text(estimate)} at {case.model}, batch {case.batch_size}")
