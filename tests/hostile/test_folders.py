@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from bench.commands.convert import convert_run
-from bench.commands.folders import shared_folder, unfinished_run
+from bench.commands.folders import interrupted_run, shared_folder
 from bench.commands.integrity import verify_run, withdraw_run
 from bench.exports.frames import load_frames
 from bench.journal import JOURNAL, RUN, write_pages
@@ -38,7 +38,7 @@ COMMANDS = {
     "withdraw": lambda folder: withdraw_run(folder, "why", SILENT),
     "convert": lambda folder: convert_run(folder, ["pyperf"], None, SILENT),
     "load": load_frames,
-    "resume": lambda folder: unfinished_run(folder.parent, folder.name),
+    "resume": lambda folder: interrupted_run(folder.parent, folder.name),
     "pages": lambda folder: write_pages(folder, {"report.html": ""}, {}),
     "evaluate": lambda folder: shared_folder(folder.parent, folder.name),
 }
