@@ -11,13 +11,16 @@ from conftest import ROOT
 
 # Each room may import those above it in this list, as far as `MAY_IMPORT` does not narrow that down.
 ROOMS = [
-    "models", "backends", "clock", "codec", "cache", "lock", "worker", "machine", "records", "journal", "withdrawal",
-    "suite", "run_info", "console", "analysis", "engine", "training", "report", "compare", "exports", "commands", "cli",
+    "models", "backends", "clock", "codec", "checkout", "cache", "lock", "worker", "machine", "records", "journal",
+    "withdrawal", "suite", "run_info", "console", "analysis", "engine", "training", "report", "compare", "exports",
+    "bundle", "commands", "cli",
 ]  # fmt: skip
 MAY_IMPORT = {
     "models": set(),
     "backends": {"models"},
     "clock": set(),
+    "checkout": set(),
+    "bundle": {"models", "checkout"},
     "codec": set(),
     "cache": {"models", "backends"},
     "lock": {"models"},

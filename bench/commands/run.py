@@ -17,7 +17,6 @@ from bench.commands.folders import (
     refusing_damage,
     run_folder,
 )
-from bench.commands.origin import origin_of_now
 from bench.machine.facts import usable_cores
 from bench.records import INTERRUPTED
 from bench.run_info import read_run
@@ -126,6 +125,7 @@ def measure(
     """
     from bench.cache import require_writable
     from bench.console import say, steps
+    from bench.engine.describe import origin_of_now
     from bench.engine.run import measure_run, total_weights
     from bench.engine.workers import timeout_factor
     from bench.lock import only_measurement

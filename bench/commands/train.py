@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from bench.commands.folders import shared_folder
 from bench.commands.model_files import report_model, say_failures
-from bench.commands.origin import origin_of_now
 from bench.console import say
+from bench.engine.describe import origin_of_now
 from bench.journal import write_atomically
 from bench.machine import facts
 from bench.report.plots.training_plots import trials_plot

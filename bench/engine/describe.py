@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from math import prod
 from typing import TYPE_CHECKING
 
 from backends.registry import stacks
 from bench.analysis.gates import CHECK_IMAGES
 from bench.analysis.latency import AT_REST
+from bench.checkout import commit
 from bench.machine import facts
 from bench.run_info import (
     SCHEMA,
@@ -52,6 +55,11 @@ class Origin:
     started: str
     git_commit: str | None
     advice: tuple[str, ...] = ()
+
+
+def origin_of_now(advice: tuple[str, ...] = ()) -> Origin:
+    command = ("bench", *sys.argv[1:])
+    return Origin(command, datetime.now(UTC).isoformat(timespec="seconds"), commit(), advice)
 
 
 def describe_run(plan: Plan, data: DataSet, models: Mapping[str, RunModel], origin: Origin) -> RunInfo:
