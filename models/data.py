@@ -115,14 +115,25 @@ def load(source: str) -> DataSet:
     `auto` uses the synthetic set when no folder is named, the cache is empty and no mirror responds. Raises DataError
     when a folder, the cache or a download does not hold the official files, byte for byte.
     """
+    if folder := official_folder(source):
+        named = source in SOURCES and os.environ.get(FOLDER_VARIABLE)
+        return _load_official(folder, f"{FOLDER_VARIABLE}={folder}" if named else folder)
+    return _load_synthetic()
+
+
+def official_folder(source: str) -> Path | None:
+    """Return the folder of the official files that `--data` means, which may be none; None for the synthetic set.
+
+    Downloads the files that the cache lacks.
+    """
     if not source:
         raise DataError(f"--data '': allowed: {', '.join(SOURCES)}, or a folder with the four official files")
     if source == "synthetic":
-        return _load_synthetic()
+        return None
     if source not in SOURCES:
-        return _load_official(Path(source), Path(source))
+        return Path(source)
     if folder := os.environ.get(FOLDER_VARIABLE):
-        return _load_official(Path(folder), f"{FOLDER_VARIABLE}={folder}")
+        return Path(folder)
     cache, mirror = cache_folder(), os.environ.get(MIRROR_VARIABLE)
     try:
         fetch(cache, (mirror.rstrip("/") + "/",) if mirror else MIRRORS)
@@ -130,8 +141,8 @@ def load(source: str) -> DataSet:
         if source != "auto":
             raise
         LOG.warning("%s", error)
-        return _load_synthetic()
-    return _load_official(cache, cache)
+        return None
+    return cache
 
 
 class DownloadError(DataError):
