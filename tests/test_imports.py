@@ -18,7 +18,7 @@ FRAMEWORKS = {
 ORCHESTRATOR = [
     "bench.cli", "bench.commands.run", "bench.commands.train", "bench.engine.run", "bench.analysis.speedups",
     "bench.training.train", "bench.report.sections", "bench.report.plots", "bench.report.tables",
-    "bench.report.run_report", "bench.commands.compare",
+    "bench.report.run_report", "bench.commands.compare", "bench.commands.bundle",
 ]  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from typer.exceptions import TyperException
 
-from bench.cli import measuring, modelling, reading
+from bench.cli import machines, measuring, modelling, reading
 from bench.cli.complete import quicken
 from bench.cli.options import app, register
 from models.errors import UserError, remedy_of
@@ -28,7 +28,7 @@ LONGEST_MESSAGE = 4000
 for command in (
     measuring.run, reading.report, reading.compare, reading.history, reading.convert, reading.verify, reading.withdraw,
     modelling.list_, modelling.models, modelling.train, modelling.tune, modelling.evaluate, modelling.export,
-    modelling.import_, measuring.claims, measuring.selftest, measuring.doctor,
+    modelling.import_, measuring.claims, measuring.selftest, measuring.doctor, machines.bundle,
 ):  # fmt: skip
     register(command)
 
