@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tox.config.sets import EnvConfigSet
     from tox.session.state import State
 
-NO_STACKS = re.compile("tests|benchmark.*")
+NO_STACKS = re.compile("tests|fleet|benchmark.*")
 CONTRACT = "python -m pytest -n 2 --dist loadgroup tests/contract tests/benchmarks"
 
 

@@ -26,6 +26,22 @@ def lock_path() -> Path:
     return Path(os.environ.get(LOCK_VARIABLE) or shared / LOCK)
 
 
+def is_free(path: Path | None = None) -> bool:
+    """Return whether no process holds this file, by default that of the machine's measurement."""
+    try:
+        descriptor = os.open(path or lock_path(), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return True
+    try:
+        # Shared, so that two that look at the same time do not take each other for a measurement.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
 @contextmanager
 def only_measurement(folder: Path) -> Iterator[None]:
     """Keep other measurements from starting; the kernel ends this when the process ends, however it does.

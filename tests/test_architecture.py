@@ -13,7 +13,7 @@ from conftest import ROOT
 ROOMS = [
     "models", "backends", "clock", "codec", "checkout", "cache", "lock", "worker", "machine", "records", "journal",
     "withdrawal", "suite", "run_info", "console", "analysis", "engine", "training", "report", "compare", "exports",
-    "bundle", "commands", "cli",
+    "bundle", "fleet", "commands", "cli",
 ]  # fmt: skip
 MAY_IMPORT = {
     "models": set(),

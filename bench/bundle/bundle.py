@@ -21,8 +21,8 @@ from bench.bundle.wheels import (
     Wheel,
     batches,
     download,
+    last_messages,
     missing_wheels,
-    one_line,
     requirements,
     sha256,
     wheels_of_environment,
@@ -141,7 +141,7 @@ def add_python(partial: Path) -> str:
     names = [path.name for path in scratch.glob(f"cpython-{PYTHON}.*") if not path.is_symlink()]
     if done.returncode != 0 or len(names) != 1:
         shutil.rmtree(archives, ignore_errors=True)
-        raise UserError(one_line((done.stderr.strip() or "it says nothing").splitlines()[-1]))
+        raise UserError(last_messages((done.stderr.strip() or "it says nothing").splitlines()[-1]))
     if own := os.environ.get(DOWNLOADS_VARIABLE):
         # The machine's uv must know the archive by the same list.
         shutil.copyfile(own.removeprefix("file://"), archives / DOWNLOADS)

@@ -98,7 +98,9 @@ def _resolve(
     command = [str(uv), "pip", "compile", *options, *sources]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **variables}, check=False)
     if done.returncode != 0:
-        raise UserError(f"{what}: uv finds no set of wheels: {one_line(done.stderr)}; check the index and its address")
+        raise UserError(
+            f"{what}: uv finds no set of wheels: {last_messages(done.stderr)}; check the index and its address"
+        )
     locked = lock.read_text(encoding="utf-8")
     return [_best(package, what, lock.parent) for package in tomllib.loads(locked)["packages"]]
 
@@ -194,7 +196,7 @@ def download(uv: Path, batch: Sequence[Wheel], folder: Path, scratch: Path) -> I
                 f"{differs[1]}: what arrived has not the SHA-256 that the index lists; call this again, or use another "
                 "index"
             )
-        raise UserError(f"{one_line(text)}; what is downloaded is kept: call this again")
+        raise UserError(f"{last_messages(text)}; what is downloaded is kept: call this again")
 
 
 def _pip(uv: Path) -> list[str]:
@@ -213,7 +215,7 @@ def requirements(wheels: Iterable[Wheel]) -> str:
     return "".join(sorted(lines))
 
 
-def one_line(text: str) -> str:
+def last_messages(text: str) -> str:
     """Return the last messages of a tool in one line, without its drawings."""
     line = " ".join(re.sub(r"[^\x20-\x7e]|^ *\|", " ", text).split())
     return line if len(line) <= LONGEST_MESSAGE else f"... {line[-LONGEST_MESSAGE:]}"

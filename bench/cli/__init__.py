@@ -13,6 +13,7 @@ from typer.exceptions import TyperException
 
 from bench.cli import machines, measuring, modelling, reading
 from bench.cli.complete import quicken
+from bench.cli.machines import fleet_app
 from bench.cli.options import app, register
 from models.errors import UserError, remedy_of
 from models.texts import printable
@@ -31,6 +32,7 @@ for command in (
     modelling.import_, measuring.claims, measuring.selftest, measuring.doctor, machines.bundle,
 ):  # fmt: skip
     register(command)
+app.add_typer(fleet_app, name="fleet")
 
 
 def fail(message: str, status: int = 2) -> NoReturn:

@@ -90,7 +90,7 @@ def convert(
     output: Annotated[Path | None, typer.Option(help="The folder to write to; default: `exports` in the run's")] = None,
 ) -> None:
     """Write a run in the formats of other tools."""
-    from bench.commands.convert import FORMATS, convert_run
+    from bench.commands.stored_run import FORMATS, convert_run
 
     if not (formats := names("--to", to)):
         raise UserError(f"--to: name one or more of {', '.join(FORMATS)}")
@@ -99,7 +99,7 @@ def convert(
 
 def verify(modes: Modes, folder: RunArgument = RESULTS / "latest") -> None:
     """Check that the files of a run are as they were written."""
-    from bench.commands.integrity import verify_run
+    from bench.commands.stored_run import verify_run
 
     raise typer.Exit(verify_run(folder, modes.console()))
 
@@ -113,6 +113,6 @@ def withdraw(
 
     Its report stays, struck out, and claims nothing.
     """
-    from bench.commands.integrity import withdraw_run
+    from bench.commands.stored_run import withdraw_run
 
     raise typer.Exit(withdraw_run(folder, why, modes.console()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from bench.suite.arms import TRAINING
 from bench.suite.environments import OWN_DISTRIBUTION
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bench.analysis.run import Run
+    from bench.run_info import RunInfo
     from bench.suite.arms import Arm, Case
 
 # Two runs that differ in one of these were measured on different machines.
@@ -23,6 +24,16 @@ MACHINE_FIELDS = (
 STATE_FIELDS = ("nice", "governor", "turbo", "kernel", "transparent_huge_pages", "container", "memory_bytes")
 # Of the packages that differ in an environment, so many are listed.
 MOST_PACKAGES = 8
+
+
+class Described(Protocol):
+    """A run as far as its description and the name of its data tell."""
+
+    @property
+    def info(self) -> RunInfo: ...
+
+    @property
+    def data(self) -> str: ...
 
 
 def require_new(path: Path, run: Run, seen: dict[tuple[str, int], Path]) -> None:
@@ -53,13 +64,13 @@ def common_arms(before: Run, after: Run, cases: tuple[Case, Case]) -> list[Arm]:
     return [arm for arm in before.participants(cases[0]) if arm in later and not arm.replica]
 
 
-def other_machine(before: Run, after: Run) -> list[str]:
+def other_machine(before: Described, after: Described) -> list[str]:
     """Return what tells that the runs were measured on different machines, and their numbers of threads."""
     lines = list(_differences(vars(before.info.machine), vars(after.info.machine), MACHINE_FIELDS))
     return [*lines, *_differences(vars(before.info), vars(after.info), ("threads",))] if lines else []
 
 
-def notes(before: Run, after: Run) -> list[str]:
+def notes(before: Described, after: Described) -> list[str]:
     """Return what differs between two runs and may explain a difference of their times."""
     lines = list(_differences(vars(before.info.machine), vars(after.info.machine), STATE_FIELDS))
     lines += _differences(vars(before.info), vars(after.info), ("preset", "git_commit"))
@@ -73,7 +84,7 @@ def notes(before: Run, after: Run) -> list[str]:
     return sorted(lines)
 
 
-def changed_packages(before: Run, after: Run, environment: str) -> list[tuple[str, tuple[str, str]]]:
+def changed_packages(before: Described, after: Described, environment: str) -> list[tuple[str, tuple[str, str]]]:
     one, other = before.info.environments[environment], after.info.environments[environment]
     ours, theirs = {**one.packages, "python": one.python}, {**other.packages, "python": other.python}
     names = sorted((ours.keys() | theirs.keys()) - {OWN_DISTRIBUTION})

@@ -12,8 +12,8 @@ from bench.bundle.wheels import (
     batches,
     download,
     find_uv,
+    last_messages,
     missing_wheels,
-    one_line,
     requirements,
     wheels_of_environment,
 )
@@ -82,7 +82,7 @@ def test_an_index_of_torch_is_asked_for_torch_alone() -> None:
     assert wheels._links("https://index/cpu/") == "https://index/cpu/torch/"
 
 
-def test_a_package_without_a_wheel_is_named_in_one_line(resolve, index, tmp_path, monkeypatch) -> None:
+def test_a_package_without_a_wheel_is_named_in_last_messages(resolve, index, tmp_path, monkeypatch) -> None:
     for path in index.iterdir():
         if not path.name.startswith("nvidia"):
             (tmp_path / path.name).write_bytes(path.read_bytes())
@@ -146,7 +146,7 @@ def test_the_bytes_of_a_long_download_are_told(pip, uv, scratch, tmp_path) -> No
     assert list(download(uv, [wheel("a")], tmp_path, scratch)) == [5, 20]
 
 
-def test_a_full_disk_is_told_in_one_line(pip, uv, scratch, tmp_path) -> None:
+def test_a_full_disk_is_told_in_last_messages(pip, uv, scratch, tmp_path) -> None:
     pip("echo 'ERROR: [Errno 28] No space left on device'; exit 1")
     with pytest.raises(
         UserError, match=f"^{tmp_path}: no space left on device; free space there, then call this again$"
@@ -184,6 +184,6 @@ def test_without_uv_one_line_says_how_to_get_it(tmp_path, monkeypatch) -> None:
         find_uv(tmp_path)
 
 
-def test_the_words_of_a_tool_become_one_line() -> None:
-    assert one_line("error: a\n  │ cause: b\n") == "error: a cause: b"
-    assert one_line("x" * 1000) == f"... {'x' * 400}"
+def test_the_words_of_a_tool_become_last_messages() -> None:
+    assert last_messages("error: a\n  │ cause: b\n") == "error: a cause: b"
+    assert last_messages("x" * 1000) == f"... {'x' * 400}"

@@ -11,7 +11,7 @@ from typer.completion import get_completion_script
 from bench.analysis.latency import AS_IT_WAS, AT_REST
 from bench.cli import complete
 from bench.cli.options import JSON_COMMANDS
-from bench.commands.convert import FORMATS
+from bench.commands.stored_run import FORMATS
 from bench.exports.outputs import OUTPUTS
 from bench.suite.parse import suite_names
 from conftest import ROOT

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.commands.convert import FORMATS
+from bench.commands.stored_run import FORMATS
 from tests.analysis.recorded_run import JIT, inference_run
 
 

@@ -7,9 +7,8 @@ import shutil
 import pytest
 from rich.console import Console
 
-from bench.commands.convert import convert_run
 from bench.commands.folders import interrupted_run, shared_folder
-from bench.commands.integrity import verify_run, withdraw_run
+from bench.commands.stored_run import convert_run, verify_run, withdraw_run
 from bench.exports.frames import load_frames
 from bench.journal import JOURNAL, RUN, write_pages
 from bench.report.run_report import write_report

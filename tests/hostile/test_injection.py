@@ -18,7 +18,7 @@ from rich.console import Console
 from bench.analysis.claims import CLAIMS
 from bench.commands.claims import compare_claims
 from bench.commands.compare import CompareOptions, compare_recorded, show_history
-from bench.commands.convert import FORMATS, convert_run
+from bench.commands.stored_run import FORMATS, convert_run
 from bench.journal import JOURNAL, RUN, write_pages
 from bench.report.evaluation import render_evaluation
 from bench.report.run_report import write_report

@@ -1,0 +1,194 @@
+"""Reach nodes by OpenSSH: a file lists them, one destination of `ssh` on each line."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import subprocess
+import tempfile
+from contextlib import contextmanager, nullcontext, suppress
+from typing import TYPE_CHECKING
+
+from bench.bundle.bundle import SUMS
+from bench.codec import CodecError, decode, encode, read_json
+from bench.fleet.driver import (
+    ANSWER_S,
+    INSTALL_S,
+    MOST_LINE_BYTES,
+    Node,
+    NodeDamagedError,
+    NodeLostError,
+    NodeOrder,
+    NodeRefusedError,
+    Started,
+    install_command,
+    lines_of,
+    node_command,
+    node_name,
+)
+from bench.fleet.node import REFUSAL, START, STOP, STREAM, NodeRequest
+from models.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+    from typing import Any
+
+# Of ssh itself: the connection failed. Any other status is that of the command on the node.
+NO_CONNECTION = 255
+# The node counts as lost after 60 s without an answer to its client; nothing asks for a password.
+OPTIONS = (
+    "-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=15", "-o", "ServerAliveInterval=15", "-o",
+    "ServerAliveCountMax=4",
+)  # fmt: skip
+
+
+class SshDriver:
+    """Nodes that answer at the destinations in a hosts file; `home` is the checkout on each of them."""
+
+    def __init__(self, hosts: Path, home: str, python: str, config: Path | None = None) -> None:
+        """Read the hosts file.
+
+        Raises UserError if there is no OpenSSH client, or the hosts file can't be used.
+        """
+        if shutil.which("ssh") is None:
+            raise UserError("--driver ssh: needs the OpenSSH client; install it: apt-get install openssh-client")
+        self._hosts, self._home, self._python = hosts, home, python
+        self._client = ("ssh", *OPTIONS, *(("-F", str(config)) if config else ()))
+        self._open = set[subprocess.Popen[bytes]]()
+        self.nodes()
+
+    def nodes(self) -> list[Node]:
+        """Read the hosts file again: nodes may be added to it while others measure."""
+        try:
+            lines = [line.partition("#")[0].strip() for line in self._hosts.read_text(encoding="utf-8").splitlines()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"--hosts {self._hosts}: can't be read ({error})") from error
+        addresses = list(dict.fromkeys(filter(None, lines)))
+        for address in addresses:
+            if address.startswith("-") or not address.isprintable() or " " in address:
+                raise UserError(
+                    f"--hosts {self._hosts}: {address!a}: allowed: one destination of ssh on each line, such as "
+                    "user@host or a name in ssh's configuration"
+                )
+        if not addresses:
+            raise UserError(f"--hosts {self._hosts}: names no host; write one destination of ssh on each line")
+        names = [node_name(address) for address in addresses]
+        if len(set(names)) < len(names):
+            raise UserError(f"--hosts {self._hosts}: two hosts differ in special characters only; use names of ssh")
+        return [Node(name, address) for name, address in zip(names, addresses, strict=True)]
+
+    def place(self, node: Node, bundle: Path) -> None:
+        """Copy a bundle beside `home` and install it there, as far as that has not been done before."""
+        copied, partial = f"{self._home}.bundle", f"{self._home}.bundle.part"
+        sums = (bundle / SUMS).read_bytes()
+        if self._run(node, ("cat", f"{copied}/{SUMS}"), required=False) != sums:
+            self._run(node, ("rm", "-rf", copied, partial))
+            self._run(node, ("mkdir", "-p", partial))
+            pack = ["tar", "-C", str(bundle), "-cf", "-", "."]
+            with subprocess.Popen(pack, stdout=subprocess.PIPE) as tar:  # noqa: S603 - tar, with a path of the user
+                self._run(node, ("tar", "-C", partial, "-xf", "-"), stdin=tar.stdout, timeout_s=INSTALL_S)
+            if tar.returncode:
+                raise NodeRefusedError(f"{bundle}: can't be packed")
+            self._run(node, ("mv", "-T", partial, copied))
+        self._run(node, install_command(copied, self._home), timeout_s=INSTALL_S)
+
+    def start(self, node: Node, order: NodeOrder) -> Started:
+        return started_of(self._ask(node, NodeRequest(START, order)))
+
+    def stream(self, node: Node, order: NodeOrder, offset: int) -> Iterator[bytes]:
+        with self._connection(node, NodeRequest(STREAM, order, offset)) as process:
+            if process.stdout:
+                for line in lines_of(process.stdout.fileno()):
+                    if line.startswith(b"{"):
+                        started_of(line)
+                    yield line
+
+    def stop(self, node: Node, order: NodeOrder) -> None:
+        self._ask(node, NodeRequest(STOP, order))
+
+    def close(self) -> None:
+        for process in list(self._open):
+            process.terminate()
+
+    def _ask(self, node: Node, request: NodeRequest) -> bytes:
+        line = json.dumps(encode(request)).encode() + b"\n"
+        return self._run(node, node_command(self._home, self._python), given=line)
+
+    def _run(
+        self,
+        node: Node,
+        command: tuple[str, ...],
+        *,
+        given: bytes | None = None,
+        stdin: Any = None,
+        timeout_s: float = ANSWER_S,
+        required: bool = True,
+    ) -> bytes:
+        """Return what a command on a node writes; raises NodeError unless it succeeds."""
+        source: Any = {"input": given} if given is not None else {"stdin": stdin or subprocess.DEVNULL}
+        try:
+            done = subprocess.run(  # noqa: S603 - the words of the command are quoted for the node's shell
+                [*self._client, "--", node.address, shlex.join(command)],
+                **source,
+                capture_output=True,
+                timeout=timeout_s,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise NodeLostError(f"no answer within {timeout_s:.0f} s") from error
+        if required or done.returncode == NO_CONNECTION:
+            raise_for(done.returncode, done.stderr)
+        answer: bytes = done.stdout[:MOST_LINE_BYTES]
+        return answer
+
+    @contextmanager
+    def _connection(self, node: Node, request: NodeRequest) -> Iterator[subprocess.Popen[bytes]]:
+        """Hold the connection over which a node streams; raises NodeError if it breaks."""
+        command = shlex.join(node_command(self._home, self._python))
+        with tempfile.TemporaryFile() as errors:
+            process = subprocess.Popen(  # noqa: S603 - as above
+                [*self._client, "--", node.address, command],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                # Ctrl-C ends the driver, which then closes the connections.
+                start_new_session=True,
+            )
+            self._open.add(process)
+            try:
+                # A client that has ended already tells more by its exit status.
+                with suppress(BrokenPipeError), process.stdin or nullcontext() as stream:
+                    if stream:
+                        stream.write(json.dumps(encode(request)).encode() + b"\n")
+                yield process
+                status = process.wait()
+                errors.seek(0)
+                raise_for(status, errors.read())
+            finally:
+                process.kill()
+                process.wait()
+                if process.stdout:
+                    process.stdout.close()
+                self._open.discard(process)
+
+
+def raise_for(status: int, errors: bytes) -> None:
+    """Raise NodeError for the exit status of ssh, unless it is 0."""
+    said = errors.decode(errors="replace").strip().splitlines()[-1:] or [f"exit status {status}"]
+    if status == NO_CONNECTION:
+        raise NodeLostError(said[0])
+    if status:
+        raise NodeRefusedError(said[0])
+
+
+def started_of(answer: bytes) -> Started:
+    """Return what a node has answered; raises NodeRefusedError if it refuses."""
+    try:
+        content = read_json(answer.decode())
+        if isinstance(content, dict) and REFUSAL in content:
+            raise NodeRefusedError(str(content[REFUSAL]))
+        return decode(Started, content)
+    except (CodecError, UnicodeDecodeError) as error:
+        raise NodeDamagedError(f"its answer is no answer: {error}") from error
