@@ -8,6 +8,7 @@ from backends.builders import FLOATS, variants_of
 from backends.protocol import Stack, Variant
 from backends.pytorch import PyTorch, read_contents, write_model
 from backends.pytorch.inference import FUSED, InferenceBuilder, compile_frozen, trace_and_freeze
+from backends.pytorch.ranks import CCL
 from backends.pytorch.training import TrainingBuilder
 from models.formats.kind import PYTORCH
 
@@ -63,7 +64,13 @@ TRAINING_BUILDERS = {
         ("torch_ipex::", "IPEX"),
         # The extension fuses the optimiser's step itself.
         fused=False,
-    )
+    ),
+    "train-ccl": TrainingBuilder(
+        Variant("As train; the workers of a group communicate through oneCCL", FLOATS, trains=True, optional=True),
+        ("torch_ipex::", "IPEX"),
+        fused=False,
+        transport=CCL,
+    ),
 }
 
 STACK = Stack(

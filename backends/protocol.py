@@ -38,6 +38,7 @@ class Variant:
     `settings` are environment variables for this variant's processes only. An `asynchronous` variant keeps several
     batches in flight in one process; only its throughput is measured. `conversion` names the conversion whose files the
     variant starts from. A variant that `compiles` leaves compiled code in the folders of the stack's `cache_variables`.
+    An `optional` one needs a package that the environment may lack.
     """
 
     summary: str
@@ -47,6 +48,7 @@ class Variant:
     conversion: str | None = None
     trains: bool = False
     compiles: bool = False
+    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,8 +113,31 @@ class InferenceSpec:
 
 
 @dataclass(frozen=True)
+class RankGroup:
+    """The processes that train one network together; this one has the `rank`, from 0 on.
+
+    `addresses` are theirs, HOST:PORT by rank, on the network `interface` that each of them communicates on. `listener`
+    is a socket of this process that is bound to its address. Who waits for others gives up after `timeout_s`.
+    """
+
+    rank: int
+    addresses: tuple[str, ...]
+    interface: str
+    timeout_s: float
+    listener: int
+
+    @property
+    def size(self) -> int:
+        return len(self.addresses)
+
+
+@dataclass(frozen=True)
 class TrainingSpec:
-    """A network to train from these weights, in one variant and precision; `seed` determines dropout."""
+    """A network to train from these weights, in one variant and precision; `seed` determines dropout.
+
+    With a `group`, each step is given this rank's equal share of a batch. It changes the weights as the whole batch
+    would: gradients are averaged over the ranks.
+    """
 
     network: Network
     weights: Weights
@@ -120,6 +145,7 @@ class TrainingSpec:
     precision: str
     recipe: Recipe
     seed: int
+    group: RankGroup | None = None
 
 
 @dataclass(frozen=True)

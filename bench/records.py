@@ -229,6 +229,34 @@ class TrainedEpoch:
         return self.result.involuntary_switches
 
 
+@dataclass(frozen=True)
+class Ranks:
+    """What was read back from the ranks of a group in a block, by rank.
+
+    `cores` are those that each may use, `addresses` those at which they reach each other. `listening` are the addresses
+    and interfaces on which they accept connections. `engine` is what averages their gradients.
+    """
+
+    arm: str
+    case: str
+    block: int
+    cores: tuple[tuple[int, ...], ...]
+    addresses: tuple[str, ...]
+    listening: tuple[str, ...]
+    engine: str
+
+
+@dataclass(frozen=True)
+class SingleEpoch:
+    """The first epoch of one worker with the batches of a group: what the losses of the group are compared with."""
+
+    arm: str
+    case: str
+    block: int
+    digest: str
+    losses: tuple[float, ...]
+
+
 Turn: TypeAlias = Slice | TrainedEpoch
 
 
@@ -316,6 +344,8 @@ Record: TypeAlias = (
     | Evidence
     | Slice
     | TrainedEpoch
+    | Ranks
+    | SingleEpoch
     | BlockEnd
     | Resume
     | Failure

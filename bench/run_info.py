@@ -10,7 +10,7 @@ from backends.protocol import PRECISIONS
 from bench.codec import CodecError, decode, encode, read_json
 from bench.journal import RUN, read_description, refuse_links, write_atomically
 from bench.machine.facts import Machine
-from bench.suite.arms import LATENCY, THROUGHPUT, TRAINING, Arm, Case
+from bench.suite.arms import LATENCY, STRONG, THROUGHPUT, TRAINING, WEAK, Arm, Case
 from bench.suite.schedule import PRESETS, Block
 from bench.suite.user_variables import UserVariables
 from models.errors import UserError
@@ -75,7 +75,10 @@ class LadderInfo:
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a block is measured; the fields with a default are missing in older runs."""
+    """How a block is measured; the fields with a default are missing in older runs.
+
+    Workers that train together communicate on the network `interface`, and start through the commands of `places`.
+    """
 
     slice_ns: int
     lead_in: int | None = None
@@ -83,6 +86,8 @@ class Protocol:
     warm_up_limit_ns: int | None = None
     check_images: int | None = None
     rule: str | None = None
+    interface: str | None = None
+    places: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -233,6 +238,7 @@ def _check(info: RunInfo) -> None:
         ("arms", "stack", {arm.stack for arm in info.arms}, info.stacks.keys()),
         ("arms", "precision", {arm.precision for arm in info.arms}, set(PRECISIONS)),
         ("cases", "scenario", {case.scenario for case in info.cases}, {LATENCY, THROUGHPUT, TRAINING}),
+        ("cases", "scaling", {case.scaling for case in info.cases}, {"", STRONG, WEAK}),
         ("cases", "model", {case.model for case in info.cases if case.scenario != TRAINING}, info.models.keys()),
         ("cases", "lineup", cases, info.lineups.keys()),
         ("lineups", "case", info.lineups.keys(), cases),
@@ -248,7 +254,7 @@ def _check(info: RunInfo) -> None:
     counts = {
         "threads": [info.threads],
         "machine": [info.machine.cores, info.machine.usable_cores],
-        "cases": [case.batch_size for case in info.cases],
+        "cases": [count for case in info.cases for count in (case.batch_size, case.workers + 1)],
         "suite.training": [info.suite.training.images, info.suite.training.epochs] if info.suite.training else [],
     }
     for field, values in counts.items():

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from models.data import standardise
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from models.recipes import Augmentation
     from models.spec import Network
@@ -29,13 +29,16 @@ Batch: TypeAlias = tuple[NDArray[np.float32], NDArray[np.int64]]
 
 # Batches per thread that are ready or in work.
 AHEAD = 2
+DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 @dataclass(frozen=True)
 class Feed:
     """Training images, (count, height, width) uint8, with their labels, and how to make batches of them.
 
-    The threads run on `cores`. They would inherit a single core from a main thread that its runtime has bound to one.
+    Of each batch, the process with this `rank` among the `workers` gets an equal share of neighbours: together they get
+    what a single one would. The threads run on `cores`. They would inherit a single core from a main thread that its
+    runtime has bound to one.
     """
 
     network: Network
@@ -46,6 +49,8 @@ class Feed:
     seed: int
     threads: int
     cores: frozenset[int] = frozenset()
+    rank: int = 0
+    workers: int = 1
 
     @property
     def batches(self) -> int:
@@ -77,39 +82,78 @@ class Feed:
 
     def batch(self, order: NDArray[np.int64], epoch: int, index: int) -> Batch:
         chosen = order[index * self.batch_size : (index + 1) * self.batch_size]
-        random = np.random.RandomState([self.seed, epoch, index])
-        return augmented(self.network, self.images[chosen], self.augmentation, random), self.labels[chosen]
+        random, share = np.random.RandomState([self.seed, epoch, index]), slice(*self.share(len(chosen)))
+        images = augmented(self.network, self.images[chosen], self.augmentation, random, share)
+        return images, self.labels[chosen[share]]
+
+    def share(self, count: int) -> tuple[int, int]:
+        """Return which of the `count` images of a batch this process gets: the first one, and the end."""
+        return count * self.rank // self.workers, count * (self.rank + 1) // self.workers
+
+    def first_place(self, index: int) -> int:
+        """Return the place in the epoch of the first image that this process gets of a batch."""
+        start = index * self.batch_size
+        return start + self.share(min(self.batch_size, len(self.labels) - start))[0]
 
 
 class DigestingIterator:
-    """An iterator over batches that digests all labels, and the pixels of the first and the last batch."""
+    """An iterator over the batches of an epoch of a feed that digests what is consumed.
 
-    def __init__(self, batches: Iterator[Batch], count: int) -> None:
-        self._batches, self._last, self._index = batches, count - 1, 0
-        self._sha = hashlib.sha256()
+    The digest covers place and label of each image, and the pixels of the first and the last batch. It is a sum over
+    images, so that those of several processes add up to that of all their images (`union_digest`).
+    """
+
+    def __init__(self, batches: Iterator[Batch], feed: Feed) -> None:
+        self._batches, self._feed, self._consumed = batches, feed, list[Batch]()
 
     def __iter__(self) -> DigestingIterator:
         return self
 
     def __next__(self) -> Batch:
         images, labels = next(self._batches)
-        self._sha.update(labels.tobytes())
-        if self._index in (0, self._last):
-            self._sha.update(images.tobytes())
-        self._index += 1
+        # Digested when the epoch is over: here it would be timed. Pixels that are not needed are not kept.
+        is_outer = len(self._consumed) in (0, self._feed.batches - 1)
+        self._consumed.append((images if is_outer else images[:0], labels))
         return images, labels
 
     @property
     def digest(self) -> str:
-        return self._sha.hexdigest()
+        total = 0
+        for index, (images, labels) in enumerate(self._consumed):
+            first = self._feed.first_place(index)
+            for offset, label in enumerate(labels.tolist()):
+                pixels = images[offset].tobytes() if len(images) else b""
+                total += _as_number(hashlib.sha256(b"%d %d " % (first + offset, label) + pixels).digest())
+        return _as_digest(total)
+
+
+def union_digest(digests: Iterable[str]) -> str:
+    """Return the digest of an epoch whose images several processes have shared, from those of their shares."""
+    return _as_digest(sum(_as_number(bytes.fromhex(digest)) for digest in digests))
+
+
+def _as_number(digest: bytes) -> int:
+    return int.from_bytes(digest, "big")
+
+
+def _as_digest(total: int) -> str:
+    return (total % (1 << 8 * DIGEST_BYTES)).to_bytes(DIGEST_BYTES, "big").hex()
 
 
 def augmented(
-    network: Network, images: U8, augmentation: Augmentation, random: np.random.RandomState
+    network: Network,
+    images: U8,
+    augmentation: Augmentation,
+    random: np.random.RandomState,
+    share: slice = slice(None),
 ) -> NDArray[np.float32]:
-    """Return a neutral batch of augmented images: float32 NHWC, standardised for the network."""
+    """Return a neutral batch of augmented images: float32 NHWC, standardised for the network.
+
+    Of a batch of images, only the `share` is returned, changed as in the whole batch.
+    """
     if augmentation.moves:
-        pixels = warped(images, _matrices(len(images), augmentation, images.shape[1:], random))
+        matrices = _matrices(len(images), augmentation, images.shape[1:], random)
+        pixels = warped(images[share], matrices[share])
         scale = np.float32(1 / (255 * network.std))
         pixels *= scale
         pixels -= np.float32(network.mean / network.std)
@@ -117,7 +161,9 @@ def augmented(
     if augmentation.flip:
         images = np.where(random.random_sample(len(images))[:, None, None] < 1 / 2, images[:, :, ::-1], images)
     # Standardise by a table of the 256 pixel values.
-    return standardise(network, np.arange(256, dtype=np.uint8))[..., 0][images][..., None]
+    table = standardise(network, np.arange(256, dtype=np.uint8))[..., 0]
+    standardised: NDArray[np.float32] = table[images[share]][..., None]
+    return standardised
 
 
 def _matrices(

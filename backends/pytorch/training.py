@@ -9,9 +9,10 @@ import numpy as np
 
 from backends import onednn
 from backends.builders import FLOATS, require_evidence
-from backends.protocol import Proof, ProofError, Variant
+from backends.protocol import Proof, ProofError, UnsupportedError, Variant
 from backends.pytorch.framework import profile
 from backends.pytorch.layers import as_nchw, build_module, neutral_weights
+from backends.pytorch.ranks import CCL, GLOO, join, require_ccl
 from models.recipes import ADAM
 
 if TYPE_CHECKING:
@@ -28,15 +29,19 @@ TINY = 1e-12
 
 @dataclass(frozen=True)
 class TrainingBuilder:
-    """How a variant trains; the profile must contain an operator with one of the prefixes in `evidence`."""
+    """How a variant trains; the profile must contain an operator with one of the prefixes in `evidence`.
+
+    The processes of a group communicate by the `transport`.
+    """
 
     variant: Variant
     evidence: tuple[str, ...]
     memory_format: str = "channels_last"
     fused: bool = True
+    transport: str = GLOO
 
 
-BACKWARD = ("aten::convolution_backward",)
+BACKWARD, ALL_REDUCE = ("aten::convolution_backward",), ("c10d::allreduce_",)
 TRAINING_BUILDERS = {
     "train": TrainingBuilder(
         Variant("Training in channels-last memory format with the framework's fused optimiser", FLOATS, trains=True),
@@ -57,6 +62,11 @@ TRAINING_BUILDERS = {
         ),
         BACKWARD,
     ),
+    "train-ccl": TrainingBuilder(
+        Variant("As train; the workers of a group communicate through oneCCL", FLOATS, trains=True, optional=True),
+        BACKWARD,
+        transport=CCL,
+    ),
 }
 
 
@@ -65,6 +75,10 @@ class TorchTraining:
         import torch
 
         self._framework, self._builder, self._spec = framework, builder, spec
+        if builder.transport == CCL:
+            require_ccl()
+        if spec.group and builder.variant.compiles:
+            raise UnsupportedError(f"{spec.variant} trains in one process only: its graph would end at each exchange")
         self._format = getattr(torch, builder.memory_format)
         module = build_module(spec.network, spec.weights).to(memory_format=self._format).train()
         optimizer = make_optimizer(spec.recipe, module.parameters(), fused=builder.fused)
@@ -72,6 +86,10 @@ class TorchTraining:
         self._forward = self._module
         if builder.variant.compiles:
             self._forward = torch.compile(self._module, dynamic=False, fullgraph=True)
+        if spec.group:
+            join(spec.group, builder.transport)
+            # It averages the gradients over the ranks, while the backward pass computes the next ones.
+            self._forward = torch.nn.parallel.DistributedDataParallel(self._module)
         self._loss = torch.nn.CrossEntropyLoss(label_smoothing=spec.recipe.label_smoothing)
         self.begin_epoch(spec.seed)
 
@@ -173,12 +191,16 @@ class TorchTraining:
 
         operators, lines, _ = profile(lambda: self.step(images, labels, 0.0))
         require_evidence(operators, self._builder.evidence)
+        versions = self._framework.versions() | onednn.information(lines)
+        if self._spec.group:
+            require_evidence(operators, ALL_REDUCE)
+            versions["engine"] = f"DistributedDataParallel, {torch.distributed.get_backend()}"
         kernels = onednn.kernels(lines)
         return Proof(
             onednn.precision(kernels) or self._framework.reduced_arithmetic() or "fp32",
             torch.get_num_threads(),
             (*operators, *sorted(map(str, kernels))),
-            self._framework.versions() | onednn.information(lines),
+            versions,
         )
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backends.builders import FLOATS
-from backends.protocol import Proof, ProofError, Variant
+from backends.builders import FLOATS, require_evidence
+from backends.protocol import Proof, ProofError, UnsupportedError, Variant
 from backends.tensorflow.framework import ONEDNN, precision_of
 from backends.tensorflow.layers import build_model, neutral_weights
+from backends.tensorflow.ranks import is_one_of_ranks, join, mean_over_ranks, update_all
 from models.recipes import ADAM
+from models.spec import Dropout
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 # Added to the norm of the gradient, so that a vanishing one does not divide by zero.
 TINY = 1e-12
+ALL_REDUCE = ("CollectiveReduce",)
 
 
 @dataclass(frozen=True)
@@ -71,12 +74,15 @@ class Momentum:
         self.variables = [tf.Variable(tf.zeros_like(variable)) for variable in variables] if self._momentum else []
 
     def apply(self, gradients: list[Any], variables: list[Any]) -> None:
-        for index, (gradient, variable) in enumerate(zip(gradients, variables, strict=True)):
-            direction = gradient
-            if self._momentum:
-                velocity = self.variables[index].assign(self._momentum * self.variables[index] + gradient)
-                direction = gradient + self._momentum * velocity if self._nesterov else velocity
-            variable.assign_sub(self.learning_rate * direction)
+        velocities = self.variables or [None] * len(variables)
+        update_all(self._apply_one, list(zip(variables, gradients, velocities, strict=True)))
+
+    def _apply_one(self, variable: Any, gradient: Any, velocity: Any) -> None:
+        direction = gradient
+        if self._momentum:
+            moved = velocity.assign(self._momentum * velocity + gradient)
+            direction = gradient + self._momentum * moved if self._nesterov else moved
+        variable.assign_sub(self.learning_rate * direction)
 
 
 class Adam:
@@ -94,7 +100,9 @@ class Adam:
         self.variables = [variable for variable in self._keras.variables if variable is not rate]
 
     def apply(self, gradients: list[Any], variables: list[Any]) -> None:
-        self._keras.apply_gradients(zip(gradients, variables, strict=True))
+        # Averaged over the ranks before.
+        options = {"skip_gradients_aggregation": True} if is_one_of_ranks() else {}
+        self._keras.apply_gradients(zip(gradients, variables, strict=True), **options)
 
 
 def make_optimizer(recipe: Recipe) -> Adam | Momentum:
@@ -105,14 +113,20 @@ def make_loss(recipe: Recipe) -> Callable[[Any, Any], Any]:
     """Return the mean cross-entropy of labels and logits."""
     import tensorflow as tf
 
-    sparse = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    smoothed = tf.keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing)
+    # Keras averages over a batch itself only where there is no group.
+    reduction = "none" if is_one_of_ranks() else "sum_over_batch_size"
+    sparse = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction=reduction)
+    smoothed = tf.keras.losses.CategoricalCrossentropy(
+        from_logits=True, label_smoothing=recipe.label_smoothing, reduction=reduction
+    )
 
     def loss(labels: Any, logits: Any) -> Any:
         # Only the other class smooths labels.
         if recipe.label_smoothing:
-            return smoothed(tf.one_hot(labels, logits.shape[-1]), logits)
-        return sparse(labels, logits)
+            losses = smoothed(tf.one_hot(labels, logits.shape[-1]), logits)
+        else:
+            losses = sparse(labels, logits)
+        return tf.reduce_mean(losses)
 
     return loss
 
@@ -122,20 +136,27 @@ class TensorFlowTraining:
         import tensorflow as tf
 
         self._framework, self._builder, self._spec = framework, builder, spec
+        if spec.group:
+            _require_divisible(spec)
+            # Before all else: TensorFlow joins a group only while nothing has run.
+            self._strategy = join(spec.group)
+        else:
+            self._strategy = tf.distribute.get_strategy()
         if spec.precision == "bf16":
             tf.keras.mixed_precision.set_global_policy("mixed_bfloat16")
         # The state of these generators can be set, unlike that of Keras's older ones.
         tf.keras.backend.experimental.enable_tf_random_generator()
-        self._model = build_model(spec.network, spec.weights, training=True)
+        with self._strategy.scope():
+            self._model = build_model(spec.network, spec.weights, training=True)
+            self._loss = make_loss(spec.recipe)
+            self._optimizer = make_optimizer(spec.recipe)
+            self._optimizer.build(self._model.trainable_variables)
         self._generators = [
             layer._random_generator._generator
             for layer in self._model.layers
             if isinstance(layer, tf.keras.layers.Dropout)
         ]
-        self._loss = make_loss(spec.recipe)
-        self._optimizer = make_optimizer(spec.recipe)
-        self._optimizer.build(self._model.trainable_variables)
-        self._step = tf.function(self._take_step)
+        self._step = tf.function(self._step_of_ranks if spec.group else self._take_step)
         self._infer = tf.function(lambda batch: tf.cast(self._model(batch, training=False), tf.float32))
         self.begin_epoch(spec.seed)
 
@@ -147,10 +168,15 @@ class TensorFlowTraining:
         self._optimizer.learning_rate.assign(learning_rate)
         return float(self._step(images, labels))
 
+    def _step_of_ranks(self, images: Any, labels: Any) -> Any:
+        return self._strategy.run(self._take_step, args=(images, labels))
+
     def _take_step(self, images: Any, labels: Any) -> Any:
         # A radius of zero takes a plain step: after a second pass ITEX would round the optimiser's step differently.
         rho = self._spec.recipe.rho
         loss, gradients = self._sharpened(images, labels, rho) if rho else self._gradients(images, labels)
+        if self._spec.group:
+            gradients = mean_over_ranks(gradients)
         variables, decay = self._model.trainable_variables, self._spec.recipe.weight_decay
         if decay:
             gradients = [gradient + decay * variable for gradient, variable in zip(gradients, variables, strict=True)]
@@ -206,9 +232,23 @@ class TensorFlowTraining:
             variable.assign(state[str(index)].astype(variable.dtype.as_numpy_dtype))
 
     def prove(self, images: F32, labels: NDArray[np.int64]) -> Proof:
-        return self._framework.prove(
+        proof = self._framework.prove(
             lambda: self.step(images, labels, 0.0),
             self._builder.evidence,
             self._builder.absent,
             lambda: precision_of(self._step.get_concrete_function(images, labels).graph),
         )
+        if self._spec.group is None:
+            return proof
+        # The graph's, because the profiler misses some of the operators that run in threads of the transport.
+        graph = self._step.get_concrete_function(images, labels).graph
+        require_evidence({operation.type for operation in graph.get_operations()}, ALL_REDUCE)
+        return replace(proof, versions=proof.versions | {"engine": f"{type(self._strategy).__name__}, gRPC"})
+
+
+def _require_divisible(spec: TrainingSpec) -> None:
+    """Raise UnsupportedError for what can't be divided among ranks."""
+    if any(isinstance(layer, Dropout) for layer in spec.network.layers):
+        raise UnsupportedError(f"{spec.network.name} has dropout, whose generators can't be seeded in a group")
+    if spec.recipe.rho:
+        raise UnsupportedError("sharpness-aware minimisation moves weights, which a group does only in its optimiser")

@@ -38,6 +38,7 @@ from bench.records import (
     Proof,
     Reference,
     Roof,
+    SingleEpoch,
     Slice,
     Start,
     TrainedEpoch,
@@ -185,6 +186,14 @@ class Run:
         return _by_arm_and_case(turn for turn in self._all_turns if (turn.arm, turn.case, turn.block) in proven)
 
     @cached_property
+    def single_epochs(self) -> dict[tuple[str, str], dict[int, SingleEpoch]]:
+        """Return by block the epochs of one worker that those of its groups are compared with."""
+        epochs = defaultdict[tuple[str, str], dict[int, SingleEpoch]](dict)
+        for epoch in self.of(SingleEpoch):
+            epochs[epoch.arm, epoch.case][epoch.block] = epoch
+        return epochs
+
+    @cached_property
     def checks(self) -> dict[tuple[str, str], list[Check]]:
         return _by_arm_and_case(self.of(Check))
 
@@ -260,7 +269,8 @@ class Run:
 
         It is the largest possible number where each arm has its own.
         """
-        return self.info.threads if case.threads in (0, BEST_THREADS) else case.threads
+        each = self.info.threads if case.threads in (0, BEST_THREADS) else case.threads
+        return each * max(1, case.workers)
 
     def split(self, arm: Arm, case: Case) -> Split:
         """Return how an arm used its cores on a case; a replica has its original's choice."""

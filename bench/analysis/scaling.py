@@ -1,4 +1,4 @@
-"""How arms scale in a sweep: with the batch size, and with the number of threads."""
+"""How arms scale in a sweep: with the batch size, and with the numbers of threads and of workers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 from bench.analysis.gates import estimate_of
 from bench.analysis.latency import AS_IT_WAS
-from bench.suite.arms import BEST_THREADS, Case, threads_label
+from bench.analysis.stats import Interval
+from bench.analysis.training import scaling_faults
+from bench.suite.arms import BEST_THREADS, STRONG, WEAK, Case, threads_label, workers_label
 
 if TYPE_CHECKING:
     from bench.analysis.gates import Estimate
@@ -18,9 +20,9 @@ if TYPE_CHECKING:
     from bench.analysis.run import Run
     from bench.suite.arms import Arm
 
-BATCH_SIZE, THREADS = "batch_size", "threads"
+BATCH_SIZE, THREADS, WORKERS = "batch_size", "threads", "workers"
 # With fewer values it is no sweep.
-MIN_VALUES = {BATCH_SIZE: 3, THREADS: 2}
+MIN_VALUES = {BATCH_SIZE: 3, THREADS: 2, WORKERS: 2}
 
 
 @dataclass(frozen=True)
@@ -28,13 +30,28 @@ class Point:
     """An arm on one case of a sweep.
 
     `gain` is its throughput in images/s relative to that on the sweep's first case, paired by block; None on the first,
-    and for an arm that was not measured there.
+    and for an arm that was not measured there. `faults` are why it must not be used.
     """
 
     case: Case
     latency_ns: float
     images_per_s: float
     gain: Estimate | None
+    faults: tuple[str, ...] = ()
+
+    @property
+    def efficiency(self) -> float | None:
+        """Return the throughput of a group of workers, as a share of as many times that of one."""
+        if self.gain is None or not self.case.workers:
+            return None
+        return self.gain.speedup / self.case.workers
+
+    @property
+    def efficiency_interval(self) -> Interval | None:
+        if self.gain is None or self.gain.ratio_interval is None or not self.case.workers:
+            return None
+        interval = self.gain.ratio_interval
+        return Interval(interval.low / self.case.workers, interval.high / self.case.workers)
 
 
 @dataclass(frozen=True)
@@ -56,9 +73,11 @@ class Sweep:
     @property
     def label(self) -> str:
         """Return what the cases have in common."""
-        case = self.cases[0]
+        # The first case of workers has one, which does not scale.
+        case = self.cases[-1]
         common = threads_label(case.threads) if self.over == BATCH_SIZE else f"batch {case.batch_size}"
-        return ", ".join(filter(None, (case.model, case.scenario, common)))
+        way = {STRONG: "for all workers, strong scaling", WEAK: "for each worker, weak scaling"}.get(case.scaling, "")
+        return ", ".join(filter(None, (case.model, case.scenario, f"{common} {way}".strip())))
 
     @property
     def places(self) -> list[float]:
@@ -66,11 +85,15 @@ class Sweep:
         return [place for case in self.cases if math.isfinite(place := value(case, self.over))]
 
     def heading(self, case: Case) -> str:
+        if self.over == WORKERS:
+            return workers_label(case.workers)
         return str(case.batch_size) if self.over == BATCH_SIZE else threads_label(case.threads)
 
 
 def sweeps(run: Run) -> list[Sweep]:
     """Return the run's sweeps, those over the batch size first."""
+    if any(case.workers for case in run.cases):
+        return _sweeps_over_workers(run)
     groups = defaultdict[tuple[str, Case], list[Case]](list)
     for over in (BATCH_SIZE, THREADS):
         for case in run.cases:
@@ -84,8 +107,21 @@ def sweeps(run: Run) -> list[Sweep]:
     return [sweep for sweep in candidates if sweep.curves]
 
 
+def _sweeps_over_workers(run: Run) -> list[Sweep]:
+    """Return a sweep for each way of scaling; both start with one worker."""
+    groups = defaultdict[tuple[Case, str], list[Case]](list)
+    for case in run.cases:
+        for way in [case.scaling] if case.scaling else dict.fromkeys(other.scaling for other in run.cases):
+            if way:
+                groups[replace(case, workers=0, scaling=""), way].append(case)
+    candidates = [_sweep(run, WORKERS, cases) for cases in groups.values() if len(cases) >= MIN_VALUES[WORKERS]]
+    return [sweep for sweep in candidates if sweep.curves]
+
+
 def value(case: Case, over: str) -> float:
     """Return the place of a case on the axis of a sweep; best threads are the last."""
+    if over == WORKERS:
+        return case.workers
     if over == BATCH_SIZE:
         return case.batch_size
     return math.inf if case.threads == BEST_THREADS else case.threads
@@ -107,7 +143,8 @@ def _points(run: Run, arm: Arm, cases: list[Case]) -> tuple[Point, ...]:
             gains = [math.log(first[block] / times[block]) for block in sorted(first.keys() & times.keys())]
             typical = median(times.values())
             gain = estimate_of(gains, run.preset.confidence) if gains and case != cases[0] else None
-            points.append(Point(case, typical * run.images_per_turn(case), 1e9 / typical, gain))
+            faults = tuple(scaling_faults(run, arm, case))
+            points.append(Point(case, typical * run.images_per_turn(case), 1e9 / typical, gain, faults))
     return tuple(points)
 
 

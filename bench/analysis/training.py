@@ -159,6 +159,8 @@ def training_faults(run: Run, pair: Pair) -> list[str]:
     faults: list[str | None] = []
     if any((epochs[at].digest, epochs[at].images) != (others[at].digest, others[at].images) for at in shared):
         faults.append("the arms trained on different images, or in another order")
+    for arm in dict.fromkeys((pair.arm, pair.baseline)):
+        faults += [f"{arm.label}: {fault}" for fault in scaling_faults(run, arm, pair.case)]
     first = [(block, number) for block, number in shared if number == 0]
     if pair.arm.precision == "fp32" and first:
         faults.append(gates.loss_fault(mean(epochs[at].loss for at in first), mean(others[at].loss for at in first)))
@@ -169,6 +171,21 @@ def training_faults(run: Run, pair: Pair) -> list[str]:
     accuracies = [run.accuracy(arm, pair.case) for arm in (pair.arm, pair.baseline)]
     faults += [gates.leak_fault(run.data, accuracy) for accuracy in accuracies if accuracy is not None]
     return [fault for fault in faults if fault]
+
+
+def scaling_faults(run: Run, arm: Arm, case: Case) -> list[str]:
+    """Return why an arm's group of workers has not trained as one worker does, at most one reason of each kind."""
+    if case.workers <= 1:
+        return []
+    single = run.single_epochs.get((arm.id, case.id), {})
+    first = {epoch.block: epoch.result for epoch in run.epochs(arm, case) if epoch.round == 0}
+    compared = sorted(first.keys() & single.keys())
+    if first and not compared:
+        return ["no epoch of one worker to compare its losses with"]
+    if any(first[block].digest != single[block].digest for block in compared):
+        return ["its workers together had other images than one worker, or in another order"]
+    faults = (gates.curve_fault(arm.precision, first[block].losses, single[block].losses) for block in compared)
+    return [fault for fault in faults if fault][:1]
 
 
 def _accuracy_fault(run: Run, arm: Arm, reference: Arm, case: Case) -> str | None:

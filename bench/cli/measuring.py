@@ -69,6 +69,16 @@ def run(
             help="Numbers of threads, or best: for each arm its fastest one; default: one for each usable core",
         ),
     ] = None,
+    workers: Annotated[
+        str | None, typer.Option(metavar="N[,N...]", help="Numbers of workers that train together, in suite scaling")
+    ] = None,
+    interface: Annotated[
+        str | None, typer.Option(help="The network interface on which these workers communicate; default: lo")
+    ] = None,
+    place: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COMMAND", help="Start these workers through a command; repeat it for the next worker"),
+    ] = None,
     isa: Annotated[
         str | None,
         typer.Option(
@@ -109,6 +119,9 @@ def run(
         batch_sizes=_numbers("--batch-size", batch_size),
         precisions=names("--precision", precision),
         threads=_thread_counts(threads),
+        workers=_numbers("--workers", workers),
+        interface=interface or None,
+        places=tuple(place or ()),
         limits=names("--isa", isa),
         data=data,
         seed=None if seed == RANDOM_SEED else seed,

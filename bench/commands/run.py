@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import secrets
+import shlex
+import shutil
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,10 +23,12 @@ from bench.machine.facts import usable_cores
 from bench.records import INTERRUPTED
 from bench.run_info import read_run
 from bench.suite.arms import BEST_THREADS, TRAINING
+from bench.suite.parse import MAX_WORKERS
 from bench.suite.plan import Plan, make_plan
 from bench.suite.schedule import MAX_SEED
 from bench.suite.suite import Suite, narrow, takes_part, variant_of
 from bench.suite.user_variables import UserVariables
+from bench.worker.network import LOOPBACK, address_of
 from models.errors import UserError
 
 if TYPE_CHECKING:
@@ -48,6 +52,10 @@ class RunOptions:
     batch_sizes: tuple[int, ...] = ()
     precisions: tuple[str, ...] = ()
     threads: tuple[int, ...] = ()
+    workers: tuple[int, ...] = ()
+    interface: str | None = None
+    # Commands through which the ranks of a group start, in turn.
+    places: tuple[str, ...] = ()
     limits: tuple[str, ...] = ()
     data: str = "auto"
     seed: int | None = None
@@ -80,7 +88,8 @@ def measure_suite(options: RunOptions, console: Console) -> tuple[int, Run]:
 
 def plan_run(options: RunOptions) -> Plan:
     """Return the plan; raises UserError if nothing can be measured, or not all that was named."""
-    threads = options.threads or (usable_cores(),)
+    _check_groups(options)
+    threads = options.threads or (default_threads(options),)
     if BEST_THREADS in threads and TRAINING in options.suite.scenarios:
         raise UserError(f"--threads best: suite {options.suite.name} trains; allowed: whole numbers")
     suite = narrow(
@@ -93,6 +102,9 @@ def plan_run(options: RunOptions) -> Plan:
         threads=threads if len(threads) > 1 or BEST_THREADS in threads else (),
         limits=options.limits,
     )
+    if options.workers:
+        # Efficiency compares with one worker.
+        suite = replace(suite, workers=tuple(sorted({1, *options.workers})))
     seed = options.seed
     if options.resume is not None:
         seed = read_run(interrupted_run(options.results, options.resume)).seed
@@ -100,6 +112,10 @@ def plan_run(options: RunOptions) -> Plan:
         seed = secrets.randbelow(MAX_SEED)
     most = usable_cores() if BEST_THREADS in threads else max(threads)
     plan = make_plan(suite, options.preset, seed, most, options.variables)
+    if suite.workers:
+        places = tuple(tuple(shlex.split(place)) for place in options.places)
+        plan = replace(plan, interface=options.interface or LOOPBACK, places=places)
+        _check_division(plan)
     if not plan.environments:
         raise UserError("no stack can be measured: " + "; ".join(plan.missing.values()))
     if not any(takes_part(arm, case) for arm in suite.measured for case in suite.cases):
@@ -107,6 +123,51 @@ def plan_run(options: RunOptions) -> Plan:
     if plan.missing and (options.stacks or options.environments):
         raise UserError("; ".join(plan.missing.values()))
     return plan
+
+
+def default_threads(options: RunOptions) -> int:
+    """Return the number of usable cores, divided among the workers that train together."""
+    return max(1, usable_cores() // max((1, *(options.workers or options.suite.workers))))
+
+
+def _check_groups(options: RunOptions) -> None:
+    """Raise UserError for options of workers that train together if the suite has none, or that can't be followed."""
+    given = {"--workers": options.workers, "--interface": options.interface, "--place": options.places}
+    if odd := [name for name, value in given.items() if value and not options.suite.workers]:
+        raise UserError(f"{odd[0]}: suite {options.suite.name} has no workers that train together; allowed: scaling")
+    if options.suite.workers and (len(options.threads) > 1 or BEST_THREADS in options.threads):
+        raise UserError("--threads: with workers that train together, give one number: the cores of each worker")
+    if odd_counts := [count for count in options.workers if not 1 <= count <= MAX_WORKERS]:
+        raise UserError(f"--workers {odd_counts[0]}: allowed: 1 to {MAX_WORKERS}")
+    if options.interface and not options.places:
+        try:
+            address_of(options.interface)
+        except UserError as error:
+            raise UserError(f"--interface {options.interface}: {error}") from error
+    for place in options.places:
+        try:
+            words = shlex.split(place)
+        except ValueError as error:
+            raise UserError(f"--place {place}: {error}; allowed: a command such as 'ip netns exec NAME'") from error
+        if not words or shutil.which(words[0]) is None:
+            raise UserError(f"--place {place}: no such command; allowed: one such as 'ip netns exec NAME'")
+
+
+def _check_division(plan: Plan) -> None:
+    """Raise UserError if workers would have no cores of their own, or unequal shares of a batch."""
+    most, cores = max(plan.suite.workers), usable_cores()
+    if most * plan.threads > cores:
+        raise UserError(
+            f"{most} workers with {plan.threads} cores each need {most * plan.threads} cores, and {cores} are usable; "
+            "allowed: fewer --workers or --threads"
+        )
+    for case in plan.suite.cases:
+        for images in (case.global_batch_size, plan.epoch_images % case.global_batch_size):
+            if images % case.workers:
+                raise UserError(
+                    f"{case.label}: a batch of {images} images can't be divided equally; allowed: a --batch-size and "
+                    f"--workers that divide each other and the {plan.epoch_images} images of an epoch"
+                )
 
 
 def measure(

@@ -235,13 +235,13 @@ class BlockRunner(ABC):
         # This case is finished; a failure in another one does not affect it.
         self._ready.remove((arm.id, case.id))
 
-    def observe(self, arm: Arm, work: Callable[[], T]) -> tuple[T, Conditions]:
-        """Do an arm's work once all others are idle; return its result and what else used the machine meanwhile."""
-        own = self.groups[arm.id].pids
-        others = [pid for arm_id, group in self.groups.items() if arm_id != arm.id for pid in group.pids]
+    def observe(self, key: str, work: Callable[[], T]) -> tuple[T, Conditions]:
+        """Do a group's work once all others are idle; return its result and what else used the machine meanwhile."""
+        own = self.groups[key].pids
+        others = [pid for other, group in self.groups.items() if other != key for pid in group.pids]
         wait_until_idle(others, self._recent or others)
         self._recent = own
-        start, cores = now_ns(), self.cores[arm.id]
+        start, cores = now_ns(), self.cores[key]
         before, spent_before = counters.counters(cores), (cpu_ns_of_all(own), cpu_ns_of_all(others), cpu_ns())
         result = work()
         after, spent_after = counters.counters(cores), (cpu_ns_of_all(own), cpu_ns_of_all(others), cpu_ns())
@@ -313,7 +313,7 @@ class InferenceBlock(BlockRunner):
     def take_turn(self, number: int, position: int, arm: Arm, case: Case) -> None:
         slice_ns = self.context.plan.preset.slice_ns
         group, split = self.groups[arm.id], self.splits[arm.id]
-        replies, conditions = self.observe(arm, lambda: run_slice(arm, case, split, slice_ns, LEAD_IN, group))
+        replies, conditions = self.observe(arm.id, lambda: run_slice(arm, case, split, slice_ns, LEAD_IN, group))
         self._spent_ns[case.id] += conditions.watched_ns or 0
         self.store(
             Slice(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
+from itertools import cycle, islice
 from typing import TYPE_CHECKING
 
 from backends.registry import stacks
@@ -40,9 +42,14 @@ def workers_and_threads(arm: Arm, split: Split) -> tuple[int, int]:
 
 
 def start_group(
-    context: RunContext, arm: Arm, split: Split, caches: Path, extra: Mapping[str, str] | None = None
+    context: RunContext,
+    arm: Arm,
+    split: Split,
+    caches: Path,
+    extra: Mapping[str, str] | None = None,
+    through: Sequence[Sequence[str]] = ((),),
 ) -> WorkerGroup:
-    """Start an arm's workers, which cache compiled code in `caches`.
+    """Start an arm's workers, which cache compiled code in `caches`, `through` these commands in turn.
 
     Raises WorkerError, or Unsupported when the environment lacks a library that the arm's settings preload.
     """
@@ -59,7 +66,8 @@ def start_group(
         raise WorkerError(str(error)) from error
     variables = dict(extra or {}) | arm_variables(arm, threads, caches, given) | preload
     log = context.log(arm.slug)
-    return WorkerGroup([lambda: Worker(environment.python, variables, log, context.scratch, urgent=True)] * count)
+    start = partial(Worker, environment.python, variables, log, context.scratch, urgent=True)
+    return WorkerGroup([partial(start, place=place) for place in islice(cycle(through), count)])
 
 
 def build_sessions(
@@ -79,7 +87,7 @@ def build_sessions(
     """
     requests = [
         replace(build_request(context, tally, arm, case, split, place), reported=reported)
-        for place in _places(group, cores)
+        for place in places(len(group.workers), cores)
     ]
     replies = group.request_each(requests, BUILD_TIMEOUT_S)
     return BuildReply(
@@ -108,22 +116,23 @@ def core_sets(case: Case, cores: Sequence[int]) -> list[tuple[int, ...]]:
 
 def move_group(group: WorkerGroup, before: Sequence[int], after: Sequence[int]) -> None:
     """Move all threads of the workers to other cores; raises WorkerError when one of them may use yet other cores."""
-    requests = [Move(*places) for places in zip(_places(group, before), _places(group, after), strict=True)]
+    count = len(group.workers)
+    requests = [Move(*both) for both in zip(places(count, before), places(count, after), strict=True)]
     for request, reply in zip(requests, group.request_each(requests, BUILD_TIMEOUT_S), strict=True):
         if not set(reply.cores) <= set(request.after):
             raise WorkerError(f"its threads may use the cores {reply.cores}, moved to {request.after}")
 
 
-def _places(group: WorkerGroup, cores: Sequence[int]) -> list[tuple[int, ...]]:
+def places(workers: int, cores: Sequence[int]) -> list[tuple[int, ...]]:
     """Return the cores of each worker: an equal share, of neighbours.
 
     Neighbours are on one memory node, and logical cores of one physical core.
     """
-    if len(group.workers) == 1:
+    if workers == 1:
         return [tuple(cores)]
-    share = len(cores) // len(group.workers)
+    share = len(cores) // workers
     near = sorted(cores, key=lambda core: (facts.node_of(core), facts.siblings(core)[0], core)) if share > 1 else cores
-    return [tuple(sorted(near[start : start + share])) for start in range(0, share * len(group.workers), share)]
+    return [tuple(sorted(near[start : start + share])) for start in range(0, share * workers, share)]
 
 
 def build_request(

@@ -94,6 +94,8 @@ def describe_run(plan: Plan, data: DataSet, models: Mapping[str, RunModel], orig
             warm_up_limit_ns=plan.preset.warm_up_limit_ns,
             check_images=CHECK_IMAGES,
             rule=AT_REST,
+            interface=plan.interface if suite.workers else None,
+            places=plan.places,
         ),
         settings={arm.settings: _settings_variables(plan, arm.settings) for arm in suite.measured},
         restart_settings=restart_variables(),

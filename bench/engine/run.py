@@ -25,6 +25,7 @@ from bench.engine.proof import (
     prove_arms,
 )
 from bench.engine.resume import difference, finished_blocks, is_finished, restore, spent_ns
+from bench.engine.scaling.block import ScalingBlock
 from bench.engine.training_block import TrainingBlock
 from bench.journal import LOGS, Journal
 from bench.machine import resources
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
     from bench.analysis.speedups import Speedup
     from bench.console import Steps
+    from bench.engine.block import BlockRunner
     from bench.engine.describe import Origin
     from bench.engine.resume import Finished
     from bench.records import Record
@@ -126,7 +128,7 @@ def measure_blocks(context: RunContext, tally: Tally, steps: Steps, finished: Fi
     for index, block in enumerate(plan.schedule):
         following = plan.schedule[index + 1 : index + 2]
         if not is_finished(block, finished):
-            runner = (TrainingBlock if _trains(plan, block) else InferenceBlock)(context, tally, block)
+            runner = _runner(plan, block)(context, tally, block)
             runner.measure()
             count, group = plan.blocks_of(runner.cases[0]), ", ".join(runner.cases[0].group)
             steps.step(_block_weight(plan, block), f"block {block.number} of {count}: {group}", "block")
@@ -172,7 +174,14 @@ def total_weights(plan: Plan, earlier: Sequence[Record] = ()) -> dict[str, float
 def _block_weight(plan: Plan, block: Block) -> float:
     epoch = EPOCH_WEIGHT * plan.epoch_images / TRAINING_IMAGES
     turn = epoch if _trains(plan, block) else plan.preset.slice_ns / 1e9
-    return len(block.start) * START_WEIGHT + turn * sum(len(turns.order) for turns in block.rounds)
+    processes = len(block.start) * max(1, sum(plan.suite.workers))
+    return processes * START_WEIGHT + turn * sum(len(turns.order) for turns in block.rounds)
+
+
+def _runner(plan: Plan, block: Block) -> type[BlockRunner]:
+    if plan.suite.workers:
+        return ScalingBlock
+    return TrainingBlock if _trains(plan, block) else InferenceBlock
 
 
 def _trains(plan: Plan, block: Block) -> bool:

@@ -45,19 +45,25 @@ class TrainingBlock(BlockRunner):
         return (arm.original.id, case.id) not in self.tally.unsupported and super().takes_part(arm, case)
 
     def prepare(self, group: WorkerGroup, arm: Arm, case: Case, cores: Sequence[int]) -> None:
-        request = OpenTraining(
+        group.request(self.opening(arm, case, self.splits[arm.id].cores, cores), BUILD_TIMEOUT_S)
+
+    def opening(self, arm: Arm, case: Case, threads: int, cores: Sequence[int]) -> OpenTraining:
+        return OpenTraining(
             stack=arm.stack,
             variant=arm.variant,
             precision=arm.precision,
             recipe=self._recipe(case),
             seed=self._seed,
-            threads=self.splits[arm.id].cores,
+            threads=threads,
             cores=tuple(cores),
             weights=str(self._initial_weights(case)),
             images=str(self.context.scratch / "train-images.npy"),
             labels=str(self.context.scratch / "train-labels.npy"),
         )
-        group.request(request, BUILD_TIMEOUT_S)
+
+    def epoch(self, case: Case, number: int) -> RunEpoch:
+        batches = -(-self.context.plan.epoch_images // case.global_batch_size)
+        return RunEpoch(number, self._seed, tuple(learning_rates(self._recipe(case), self._epochs, batches, number)))
 
     def check(self, arm: Arm, case: Case) -> None:
         """Do nothing: analysis compares the losses of all epochs."""
@@ -67,10 +73,8 @@ class TrainingBlock(BlockRunner):
 
     def take_turn(self, number: int, position: int, arm: Arm, case: Case) -> None:
         plan, group = self.context.plan, self.groups[arm.id]
-        batches = -(-plan.epoch_images // case.batch_size)
-        rates = learning_rates(self._recipe(case), self._epochs, batches, number)
-        request = RunEpoch(number, self._seed, tuple(rates))
-        (result,), conditions = self.observe(arm, lambda: group.request(request, EPOCH_TIMEOUT_S))
+        request = self.epoch(case, number)
+        (result,), conditions = self.observe(arm.id, lambda: group.request(request, EPOCH_TIMEOUT_S))
         accuracy = None
         # Accuracy means little after a short training, or on a part of the training images.
         if self.block.number <= plan.preset.seeds and not plan.suite.images:
@@ -96,7 +100,7 @@ class TrainingBlock(BlockRunner):
         return proof
 
     def _recipe(self, case: Case) -> Recipe:
-        return replace(self._suite_recipe, network=case.model, batch_size=case.batch_size)
+        return replace(self._suite_recipe, network=case.model, batch_size=case.global_batch_size)
 
     def _initial_weights(self, case: Case) -> Path:
         """Return the file of the weights that all arms of the current block start from."""

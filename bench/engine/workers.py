@@ -56,15 +56,27 @@ class Unsupported(WorkerError):  # noqa: N818 - it is an outcome, not a fault
     """The stack does not support the request."""
 
 
+class Exited(WorkerError):  # noqa: N818 - it is an outcome of a process, and the reason of other faults
+    """The process has ended."""
+
+
 class Worker:
     """A process in a stack's environment."""
 
     def __init__(
-        self, python: Path, variables: Mapping[str, str], log: Path, cwd: Path, *, urgent: bool = False
+        self,
+        python: Path,
+        variables: Mapping[str, str],
+        log: Path,
+        cwd: Path,
+        *,
+        urgent: bool = False,
+        place: Sequence[str] = (),
     ) -> None:
         """Start the process. An `urgent` one runs at the highest priority that is allowed.
 
-        `python` must not be resolved: the interpreter finds its virtualenv through the link.
+        `python` must not be resolved: the interpreter finds its virtualenv through the link. A `place` is a command
+        that replaces itself by the one that follows it, such as `ip netns exec NAME`.
         """
         environment = {name: os.environ[name] for name in INHERITED if name in os.environ} | dict(variables)
         # A worker is killed; its temporary files go when this folder is removed.
@@ -80,7 +92,7 @@ class Worker:
             self._pipes = [self._requests, self._replies]
             try:
                 self._process = subprocess.Popen(
-                    [python, "-P", "-u", "-m", "bench.worker", str(incoming), str(outgoing)],
+                    [*place, python, "-P", "-u", "-m", "bench.worker", str(incoming), str(outgoing)],
                     stdin=subprocess.DEVNULL,
                     stdout=stream,
                     stderr=stream,
@@ -92,7 +104,7 @@ class Worker:
                 )
             except OSError as error:
                 self._close_pipes()
-                raise WorkerError(f"{python} can't be started ({error.strerror})") from error
+                raise WorkerError(f"{place[0] if place else python} can't be started ({error.strerror})") from error
             finally:
                 os.close(incoming)
                 os.close(outgoing)
@@ -121,7 +133,7 @@ class Worker:
         try:
             os.write(self._requests, request_line(request).encode())
         except BrokenPipeError as error:
-            raise WorkerError(self._exit_reason()) from error
+            raise Exited(self._exit_reason()) from error
 
     def receive(self, request: Request[R], timeout_s: float) -> R:
         """Return the reply to a request that was sent; raises WorkerError or Unsupported."""
@@ -139,6 +151,10 @@ class Worker:
         """Send a request and return the reply; raises WorkerError or Unsupported."""
         self.send(request)
         return self.receive(request, timeout_s)
+
+    def fileno(self) -> int:
+        """Return the file descriptor on which replies arrive."""
+        return self._replies
 
     def kill(self) -> None:
         """Kill the process and all that it started; a thread that waits for its reply gets a WorkerError."""
@@ -178,7 +194,7 @@ class Worker:
                 )
             chunk = os.read(self._replies, 1 << 20)
             if not chunk:
-                raise WorkerError(self._exit_reason())
+                raise Exited(self._exit_reason())
             self._buffer += chunk
             if len(self._buffer) > MOST_REPLY_BYTES:
                 raise WorkerError(f"sent more than {MOST_REPLY_BYTES:,} bytes without an end of line")

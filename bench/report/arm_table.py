@@ -12,7 +12,7 @@ from bench.analysis.speedups import arm_status
 from bench.analysis.stats import percentile
 from bench.records import watched_ns
 from bench.report.document import Cell, Column
-from bench.report.tables import case_columns, has_own_threads, scaled
+from bench.report.tables import case_columns, has_own_threads, scaled, worker_columns
 from bench.report.text import counted, decimals3, number, number4, percent, split_text
 from bench.suite.arms import LATENCY
 
@@ -227,4 +227,5 @@ def arm_columns(run: Run, case: Case | None = None) -> list[Column[ArmRow]]:
             lambda share: percent(share, 1),
             group=LIMITS,
         ),
+        *worker_columns(lambda row: row.case),
     ]

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from bench.analysis.attribution import attributions
 from bench.analysis.costs import tradeoffs
 from bench.analysis.latency import AS_IT_WAS, AT_REST
-from bench.analysis.scaling import BATCH_SIZE, sweeps
+from bench.analysis.scaling import BATCH_SIZE, THREADS, WORKERS, sweeps
 from bench.analysis.speedups import speedups, withheld
 from bench.analysis.training import trained_arms
 from bench.machine.microarchitecture import cpu_label
+from bench.records import Ranks
 from bench.report.answer.section import answer
 from bench.report.arm_table import COSTS, LIMITS, TIMES, ArmRow, arm_columns
 from bench.report.claims import claims_section
@@ -235,16 +236,36 @@ def _threads(run: Run) -> Section | None:
 
 
 def _scaling(run: Run) -> Section | None:
+    titles = {BATCH_SIZE: "By batch size", THREADS: "By threads", WORKERS: "By workers"}
     sections = [
         Section(
-            f"{'By batch size' if sweep.over == BATCH_SIZE else 'By threads'}: {sweep.label}",
+            f"{titles[sweep.over]}: {sweep.label}",
             (table(sweep.curves, curve_columns(sweep), facets=lambda curve: {"stack": curve.arm.stack}),),
         )
         for sweep in sweeps(run)
     ]
     explanation = "Median throughput over blocks in images/s, with the ratio to the first column (paired by block)."
     plot = Plot("scaling", "Throughput by batch size, and time by number of threads", "Medians over blocks.")
+    if any(case.workers for case in run.cases):
+        return _workers(run, sections)
     return Section("Scaling", (Paragraph(explanation), plot, *sections)) if sections else None
+
+
+def _workers(run: Run, sections: Sequence[Section]) -> Section | None:
+    explanation = f"""Workers are processes with {counted(run.info.threads, "core")} each that train one network
+        together, with the data-parallel engine of their framework. The table has the median throughput over blocks in
+        images/s. In parentheses is the efficiency: the throughput of N workers divided by N times that of one, paired
+        by block{f", with its {level(run)} interval" if run.preset.confidence else ""}. In strong scaling, all workers
+        together have one worker's batch. In weak scaling, each of them has. A struck throughput must not be used: the
+        losses were not those of one worker with the same batches."""
+    engines = {f"{record.arm}: {record.engine}" for record in run.of(Ranks) if record.engine and "@" not in record.arm}
+    listening = sorted({address for record in run.of(Ranks) for address in record.listening})
+    wire = f"""They communicated on the network interface {run.info.protocol.interface}. {"; ".join(sorted(engines))}.
+        They accepted connections at {", ".join(listening) or "no address"}."""
+    caption = """The dashed line is ideal: N times the throughput of one worker, and an efficiency of 100 %. Higher is
+        better. Medians over blocks."""
+    plot = Plot("scaling", "Throughput and efficiency by number of workers", caption)
+    return Section("Scaling", (Paragraph(explanation), Paragraph(wire), plot, *sections)) if sections else None
 
 
 def _tradeoffs(run: Run) -> Section | None:

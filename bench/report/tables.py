@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from bench.analysis.gates import WITHDRAWN, WITHHELD
 from bench.analysis.latency import AT_REST
+from bench.analysis.scaling import WORKERS
 from bench.analysis.stats import Interval
 from bench.analysis.training import GOALS
 from bench.report.document import Cell, Column
@@ -19,6 +20,7 @@ from bench.report.text import (
     number4,
     percent,
     ratio,
+    share_text,
     split_text,
 )
 from bench.suite.arms import BEST_THREADS, LATENCY, THROUGHPUT, TRAINING, Split, threads_label
@@ -55,6 +57,14 @@ def case_columns(run: Run, case: Callable[[T], Case], arm: Callable[[T], Arm]) -
         Column("scenario", lambda row: case(row).scenario),
         Column("batch_size", lambda row: case(row).batch_size),
         Column("precision", lambda row: arm(row).precision),
+    ]
+
+
+def worker_columns(case: Callable[[T], Case]) -> list[Column[T]]:
+    """Return how many workers train together, 0 in cases of one process, and how their number scales the work."""
+    return [
+        Column("workers", lambda row: case(row).workers),
+        Column("scaling", lambda row: case(row).scaling),
     ]
 
 
@@ -204,6 +214,7 @@ def speedup_columns(run: Run, case: Case | None = None) -> list[Column[Speedup]]
         Column("rule", lambda row: row.rule),
         *estimate_columns("at_rest", lambda row: row.at_rest, ""),
         *estimate_columns("as_it_was", lambda row: row.as_it_was, ""),
+        *worker_columns(lambda row: row.pair.case),
     ]
 
 
@@ -316,6 +327,7 @@ def trained_columns(run: Run) -> list[Column[tuple[Case, TrainedArm]]]:
         Column("", lambda row: _difference(row[1]), "Difference, points", group=ACCURACY),
         Column("", lambda row: _comparison(row[1]), "Compared with seeds", numeric=False, group=ACCURACY),
         Column("judgement", lambda row: row[1].difference.word if row[1].difference else ""),
+        *worker_columns(lambda row: row[0]),
     ]
 
 
@@ -331,6 +343,12 @@ def point_columns(run: Run) -> list[Column[tuple[Sweep, Arm, Point]]]:
         Column("latency_us", lambda row: row[2].latency_ns / 1e3),
         Column("images_per_s", lambda row: row[2].images_per_s),
         *estimate_columns("gain", lambda row: row[2].gain, ""),
+        *worker_columns(lambda row: row[2].case),
+        Column("sweep", lambda row: row[0].cases[-1].scaling),
+        Column("efficiency", lambda row: row[2].efficiency),
+        Column("efficiency_ci_low", lambda row: low(row[2].efficiency_interval)),
+        Column("efficiency_ci_high", lambda row: high(row[2].efficiency_interval)),
+        Column("fault", lambda row: "; ".join(row[2].faults)),
     ]
 
 
@@ -380,6 +398,13 @@ def curve_columns(sweep: Sweep) -> list[Column[Curve]]:
         gain, text = point.gain, number4(point.images_per_s)
         if gain is None:
             return Cell(text)
+        if sweep.over == WORKERS:
+            return Cell(
+                text,
+                detail=share_text(point.efficiency, point.efficiency_interval),
+                struck=bool(point.faults),
+                note="; ".join(point.faults),
+            )
         interval = f", {interval_text(gain.ratio_interval)}" if gain.ratio_interval else ""
         return Cell(text, detail=f"x{gain.speedup:.3f}{interval}")
 

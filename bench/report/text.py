@@ -67,6 +67,12 @@ def percent(value: float | None, digits: int = 2) -> str:
     return "-" if value is None else f"{value * 100:z.{digits}f} %"
 
 
+def share_text(share: float | None, interval: Interval | None) -> str:
+    """Return `85 %, 83 to 87 %`."""
+    bounds = f", {interval.low * 100:.1f} to {interval.high * 100:.1f} %" if interval else ""
+    return f"{percent(share, 1)}{bounds}"
+
+
 def counted(count: int, noun: str) -> str:
     return f"{count} {noun}" + ("" if count == 1 else "s")
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 LATENCY, THROUGHPUT, TRAINING = "latency", "throughput", "training"
 DEFAULT_SETTINGS = "bound"
 REPLICA = "@A/A"
+# How the work of several workers relates to that of one: the same batch for all together, or for each.
+STRONG, WEAK = "strong", "weak"
 # The number of threads of a case in which each arm has its own best split of the cores.
 BEST_THREADS = -1
 # The precision of a pattern that matches arms of every precision.
@@ -64,23 +66,35 @@ class Case:
     """The work on which arms are compared.
 
     `threads` is 0 unless the run measures several numbers of threads, and BEST_THREADS where each arm has its own.
+
+    `workers` is how many processes train the network together, 0 unless the run measures how training scales. Their
+    `scaling` is STRONG or WEAK, and empty for one worker. In weak scaling, `batch_size` is that of each worker.
     """
 
     model: str
     scenario: str
     batch_size: int
     threads: int = 0
+    workers: int = 0
+    scaling: str = ""
 
     @property
     def id(self) -> str:
         """The name in journals and tables."""
         threads = "best" if self.threads == BEST_THREADS else str(self.threads or "")
-        return f"{self.model}/{self.scenario}/b{self.batch_size}" + (f"/t{threads}" if threads else "")
+        workers = f"/w{self.workers}" + (f"-{self.scaling}" if self.scaling else "") if self.workers else ""
+        return f"{self.model}/{self.scenario}/b{self.batch_size}" + (f"/t{threads}" if threads else "") + workers
 
     @property
     def label(self) -> str:
-        parts = (self.model, self.scenario, f"batch {self.batch_size}", threads_label(self.threads))
-        return ", ".join(filter(None, parts))
+        batch = f"batch {self.batch_size}" + (" each" if self.scaling == WEAK else "")
+        parts = (self.model, self.scenario, batch, threads_label(self.threads), workers_label(self.workers))
+        return ", ".join(filter(None, (*parts, self.scaling and f"{self.scaling} scaling")))
+
+    @property
+    def global_batch_size(self) -> int:
+        """The number of images of an optimiser's step, those of all workers together."""
+        return self.batch_size * self.workers if self.scaling == WEAK else self.batch_size
 
     @property
     def group(self) -> tuple[str, ...]:
@@ -90,6 +104,10 @@ class Case:
         """
         batch = f"batch {self.batch_size}" if self.scenario == TRAINING or self.threads == BEST_THREADS else ""
         return tuple(filter(None, (self.model, self.scenario, batch, threads_label(self.threads))))
+
+
+def workers_label(count: int) -> str:
+    return f"{count} worker{'s' if count > 1 else ''}" if count else ""
 
 
 def threads_label(count: int) -> str:

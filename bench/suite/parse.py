@@ -13,8 +13,10 @@ from bench.suite.arms import (
     ANY_PRECISION,
     DEFAULT_SETTINGS,
     LATENCY,
+    STRONG,
     THROUGHPUT,
     TRAINING,
+    WEAK,
     Arm,
     Ladder,
     Step,
@@ -36,6 +38,7 @@ SUITES = Path(__file__).parent / "builtin"
 SCENARIOS = (LATENCY, THROUGHPUT, TRAINING)
 # The first epoch of a process is its warm-up.
 MIN_EPOCHS = 2
+MAX_WORKERS = 1024
 
 
 def suite_names() -> list[str]:
@@ -71,6 +74,8 @@ def _parse(file: TomlFile, content: dict[str, Any]) -> Suite:
         "recipe": _recipe,
         "epochs": _number(MIN_EPOCHS, MAX_EPOCHS),
         "images": _number(1, TRAINING_IMAGES),
+        "workers": _workers,
+        "scaling": _names_among((STRONG, WEAK)),
     }
     readers = required | optional
     for key in sorted(content.keys() - readers.keys()):
@@ -106,6 +111,8 @@ def _check_scenarios(file: TomlFile, suite: Suite) -> None:
     """Raise UserError if training is mixed with inference, or has no recipe and epochs."""
     if (TRAINING in suite.scenarios) != bool(suite.recipe and suite.epochs):
         raise file.error("recipe", f"the scenario '{TRAINING}' needs a recipe and epochs, and no other does")
+    if bool(suite.workers) != bool(suite.scaling) or (suite.workers and TRAINING not in suite.scenarios):
+        raise file.error("workers", f"workers and scaling need each other, and the scenario '{TRAINING}'")
     kinds = {scenario == TRAINING for scenario in suite.scenarios}
     if len(kinds) > 1:
         raise file.error("scenarios", f"'{TRAINING}' can't be combined with other scenarios")
@@ -156,6 +163,13 @@ def _batch_sizes(file: TomlFile, key: str, value: Any) -> tuple[int, ...]:
         if type(size) is not int or not 1 <= size <= MAX_BATCH_SIZE:
             raise file.error(key, f"{key} must be whole numbers from 1 to {MAX_BATCH_SIZE}, not {size!r}")
     return tuple(value)
+
+
+def _workers(file: TomlFile, key: str, value: Any) -> tuple[int, ...]:
+    counts = _list(file, key, value)
+    if any(type(count) is not int or not 1 <= count <= MAX_WORKERS for count in counts) or counts[0] != 1:
+        raise file.error(key, f"{key} must be 1 and whole numbers up to {MAX_WORKERS}, not {value!r}")
+    return tuple(sorted(counts))
 
 
 def _number(low: int, high: int) -> Callable[[TomlFile, str, Any], int]:

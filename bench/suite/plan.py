@@ -14,6 +14,7 @@ from bench.suite.schedule import Block, Group, Preset, draw_schedule
 from bench.suite.suite import TRAINING_IMAGES, baselines_of, has_precision, takes_part, variant_of
 from bench.suite.user_variables import ONEDNN_ISA, UserVariables, usable_instruction_sets
 from bench.suite.variables import ISA_LIMITS, SETTINGS
+from bench.worker.network import LOOPBACK
 from models.errors import UserError
 
 if TYPE_CHECKING:
@@ -40,7 +41,9 @@ class Plan:
 
     `missing` is why a stack can't be measured, by stack, `obstacles` why an arm of the suite can't be, by arm; `arms`
     are the others. `threads` is the number of threads of cases that have none of their own, and the most that the best
-    split of an arm may have. `instruction_sets` are those of the CPU that kernels may use under the user's `variables`.
+    split of an arm may have; where several workers train together, it is that of each. They communicate on the network
+    `interface`, and start through the commands of `places` in turn. `instruction_sets` are those of the CPU that
+    kernels may use under the user's `variables`.
     """
 
     suite: Suite
@@ -55,10 +58,13 @@ class Plan:
     groups: tuple[Group, ...]
     schedule: tuple[Block, ...]
     variables: UserVariables
+    interface: str = LOOPBACK
+    places: tuple[tuple[str, ...], ...] = ()
 
     def threads_of(self, case: Case) -> int:
         """Return the number of threads of an arm on a case, over all of its processes; at most, if it has its own."""
-        return self.threads if case.threads in (0, BEST_THREADS) else case.threads
+        each = self.threads if case.threads in (0, BEST_THREADS) else case.threads
+        return each * max(1, case.workers)
 
     def splits_of(self, case: Case) -> tuple[Split, ...]:
         """Return how an arm may use its cores on a case; more than one if its best split is to be found."""

@@ -32,7 +32,8 @@ class Suite:
 
     `arm_patterns`, `baselines` and `primary` may leave the precision open; they then stand for arms at each of the
     `precisions`. Arms that train use the `recipe` for `epochs` on the first `images` of the training set (None: all).
-    `threads` are the numbers of threads to compare. After each latency call an arm stays busy for the fraction `wait`
+    `threads` are the numbers of threads to compare. Each of the numbers of `workers` above one trains in each of the
+    ways of `scaling`. After each latency call an arm stays busy for the fraction `wait`
     of the call's time, or for its own `delay` if that is larger; only the `delay` is timed.
     """
 
@@ -50,6 +51,8 @@ class Suite:
     epochs: int | None = None
     images: int | None = None
     threads: tuple[int, ...] = ()
+    workers: tuple[int, ...] = ()
+    scaling: tuple[str, ...] = ()
     wait: float = 0.0
 
     @property
@@ -60,8 +63,11 @@ class Suite:
     @property
     def cases(self) -> tuple[Case, ...]:
         """All cases; primary comparisons are made in the first."""
-        combinations = product(self.models, self.scenarios, self.threads or (0,), self.batch_sizes)
-        return tuple(Case(model, scenario, batch, threads) for model, scenario, threads, batch in combinations)
+        groups = [(count, way) for count in self.workers for way in (self.scaling if count > 1 else ("",))]
+        combinations = product(self.models, self.scenarios, self.threads or (0,), self.batch_sizes, groups or [(0, "")])
+        return tuple(
+            Case(model, scenario, batch, threads, *group) for model, scenario, threads, batch, group in combinations
+        )
 
     @cached_property
     def arms(self) -> tuple[Arm, ...]:

@@ -43,11 +43,13 @@ def request_handlers() -> Handlers:
         messages.WriteModel: write_model_file,
         messages.ReadModel: read_model_file,
         messages.MeasureLimit: limits.measure,
+        messages.Listen: training.listen,
         messages.OpenTraining: training.open,
         messages.RunEpoch: training.run_epoch,
         messages.Evaluate: training.evaluate,
         messages.SaveCheckpoint: training.save_checkpoint,
         messages.RestoreOptimizer: training.restore_optimizer,
+        messages.DigestWeights: training.digest_weights,
         messages.ProveTraining: training.prove,
     }
 

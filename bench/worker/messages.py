@@ -227,6 +227,20 @@ class MeasureLimit(Request[LimitReply]):
 
 
 @dataclass(frozen=True)
+class ListenReply:
+    """HOST:PORT, which this process keeps for itself."""
+
+    address: str
+
+
+@dataclass(frozen=True)
+class Listen(Request[ListenReply]):
+    """Reserve an address on a network interface, for the communication with other ranks."""
+
+    interface: str
+
+
+@dataclass(frozen=True)
 class OpenTrainingReply:
     """How long it took to import the framework and to build the training."""
 
@@ -235,7 +249,11 @@ class OpenTrainingReply:
 
 @dataclass(frozen=True)
 class OpenTraining(Request[OpenTrainingReply]):
-    """Build a training of `recipe` from files of initial weights, images and labels, on these cores (None: on any)."""
+    """Build a training of `recipe` from files of initial weights, images and labels, on these cores (None: on any).
+
+    A process has one training by each `name`. With `addresses`, this process is the `rank` of a group: it gets its
+    share of each batch, and gives up after `timeout_s` of waiting for the others. Listen must have come before.
+    """
 
     stack: str
     variant: str
@@ -247,6 +265,10 @@ class OpenTraining(Request[OpenTrainingReply]):
     weights: str
     images: str
     labels: str
+    name: str = ""
+    rank: int = 0
+    addresses: tuple[str, ...] = ()
+    timeout_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -254,8 +276,8 @@ class EpochReply:
     """One timed epoch.
 
     The time runs from before the images are shuffled until the last step's loss is known; `wait_ns` of it passed
-    waiting for the next batch. `loss` is the mean over all images. `digest` identifies the order of the images and
-    their augmented pixels.
+    waiting for the next batch. `loss` is the mean over all images, `losses` the means over equal parts of the epoch;
+    older runs did not record these. `digest` identifies the order of the images and their augmented pixels.
     """
 
     images: int
@@ -266,15 +288,17 @@ class EpochReply:
     digest: str
     memory_bytes: int
     involuntary_switches: int
+    losses: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
 class RunEpoch(Request[EpochReply]):
-    """Train one epoch, with a learning rate for each step."""
+    """Train one epoch of the training with this name, with a learning rate for each step."""
 
     epoch: int
     seed: int
     learning_rates: tuple[float, ...]
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -296,10 +320,11 @@ class Evaluate(Request[EvaluateReply]):
 
 @dataclass(frozen=True)
 class SaveCheckpoint(Request[Done]):
-    """Write the current weights and the optimiser's state, each to its file."""
+    """Write the current weights and the optimiser's state of the training with this name, each to its file."""
 
     weights: str
     state: str
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -310,8 +335,26 @@ class RestoreOptimizer(Request[Done]):
 
 
 @dataclass(frozen=True)
+class WeightsReply:
+    """The digest of a training's weights, where this process accepts connections, and the cores that it may use."""
+
+    digest: str
+    listening: tuple[str, ...]
+    cores: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class DigestWeights(Request[WeightsReply]):
+    """Digest the current weights of the training with this name."""
+
+    name: str = ""
+
+
+@dataclass(frozen=True)
 class ProveTraining(Request[ProofReply]):
     """Run a training step under the stack's profiler and read back what ran; the training is then unusable."""
+
+    name: str = ""
 
 
 REQUESTS: dict[str, type[Request[Any]]] = {kind.__name__: kind for kind in Request.__subclasses__()}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import math
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from bench.clock import cpu_ns, now_ns
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from bench.clock import Clock
+
+
+LOSS_PARTS = 20
 
 
 @dataclass(frozen=True)
@@ -138,13 +142,17 @@ def time_pipeline(
 
 @dataclass(frozen=True)
 class EpochTiming:
-    """One epoch's wall and CPU time, the part of the wall time spent waiting for batches, and its mean loss."""
+    """One epoch's wall and CPU time, the part of the wall time spent waiting for batches, and its mean loss.
+
+    `losses` are the mean losses of LOSS_PARTS equal parts of its steps, or of each step if there are fewer.
+    """
 
     wall_ns: int
     cpu_ns: int
     wait_ns: int
     images: int
     loss: float
+    losses: tuple[float, ...]
 
 
 def time_epoch(
@@ -159,7 +167,7 @@ def time_epoch(
     `begin` shuffles the images and returns the batches. Raises DivergedError at the first loss that is not finite.
     """
     gc.collect()
-    wait_ns, images, total = 0, 0, 0.0
+    wait_ns, images, losses = 0, list[int](), list[float]()
     cpu_before, start = cpu_clock(), clock()
     batches = begin()
     for index, rate in enumerate(learning_rates):
@@ -169,10 +177,18 @@ def time_epoch(
         loss = step(inputs, labels, rate)
         if not math.isfinite(loss):
             raise DivergedError(f"diverged: the loss of step {index + 1} of {len(learning_rates)} is {loss}")
-        images += len(labels)
-        total += loss * len(labels)
-    end = clock()
-    return EpochTiming(end - start, cpu_clock() - cpu_before, wait_ns, images, total / images)
+        images.append(len(labels))
+        losses.append(loss)
+    end, cpu_after = clock(), cpu_clock()
+    steps = range(0, len(losses) + 1, max(1, len(losses) // LOSS_PARTS))
+    return EpochTiming(
+        wall_ns=end - start,
+        cpu_ns=cpu_after - cpu_before,
+        wait_ns=wait_ns,
+        images=sum(images),
+        loss=fmean(losses, images),
+        losses=tuple(fmean(losses[first:last], images[first:last]) for first, last in pairwise(steps)),
+    )
 
 
 class DivergedError(Exception):

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from backends.protocol import TrainingSpec
+from backends.protocol import RankGroup, TrainingSpec
 from backends.registry import open_training
 from bench.clock import now_ns
 from bench.worker import messages
+from bench.worker.network import Reserved, keep_to_loopback, listening_addresses, reserve_address
 from bench.worker.process import (
     NotReadyError,
+    allowed_cores,
     involuntary_switches,
     peak_memory_bytes,
     pin_to_cores,
@@ -24,7 +26,7 @@ from bench.worker.process import (
 from bench.worker.timing import DivergedError, time_epoch
 from models.data import standardise
 from models.feed import DigestingIterator, Feed
-from models.weights import load_arrays, load_weights, save_weights
+from models.weights import digest, load_arrays, load_weights, save_weights
 from models.zoo import NETWORKS
 
 if TYPE_CHECKING:
@@ -47,16 +49,28 @@ class OpenedTraining:
 
 
 class TrainingWorker:
-    """The training of a process; it has one at most."""
+    """The trainings of a process, by name. All but those of a group of ranks have the empty name."""
 
     def __init__(self) -> None:
-        self._current: OpenedTraining | None = None
+        self._trainings: dict[str, OpenedTraining] = {}
+        self._reserved: Reserved | None = None
 
-    @property
-    def _opened(self) -> OpenedTraining:
-        if self._current is None:
+    def _opened(self, name: str = "") -> OpenedTraining:
+        if name not in self._trainings:
             raise NotReadyError("no training was opened")
-        return self._current
+        return self._trainings[name]
+
+    def listen(self, request: messages.Listen) -> messages.ListenReply:
+        self._reserved = reserve_address(request.interface)
+        return messages.ListenReply(self._reserved.address)
+
+    def _group(self, request: messages.OpenTraining) -> RankGroup | None:
+        if not request.addresses:
+            return None
+        if self._reserved is None:
+            raise NotReadyError("no address was reserved")
+        own = self._reserved
+        return RankGroup(request.rank, request.addresses, own.interface, request.timeout_s, own.listener.fileno())
 
     def open(self, request: messages.OpenTraining) -> messages.OpenTrainingReply:
         start = now_ns()
@@ -65,9 +79,12 @@ class TrainingWorker:
         cores = frozenset(os.sched_getaffinity(0))
         recipe, network = request.recipe, NETWORKS[request.recipe.network]
         weights = load_weights(Path(request.weights), network)
-        spec = TrainingSpec(network, weights, request.variant, request.precision, recipe, request.seed)
+        group = self._group(request)
+        spec = TrainingSpec(network, weights, request.variant, request.precision, recipe, request.seed, group)
         training = open_training(request.stack, request.threads, spec)
         require_preloaded()
+        if group:
+            keep_to_loopback(group.interface)
         feed = Feed(
             network=network,
             images=np.load(request.images, allow_pickle=False),
@@ -77,17 +94,22 @@ class TrainingWorker:
             seed=request.seed,
             threads=request.threads,
             cores=cores,
+            rank=request.rank,
+            workers=group.size if group else 1,
         )
-        self._current = OpenedTraining(request.stack, network, training, feed)
+        self._trainings[request.name] = OpenedTraining(request.stack, network, training, feed)
         return messages.OpenTrainingReply(now_ns() - start)
 
     def run_epoch(self, request: messages.RunEpoch) -> messages.EpochReply:
-        training, feed = self._opened.training, self._opened.feed
-        training.begin_epoch(int(np.random.RandomState([request.seed, request.epoch]).randint(2**31)))
+        opened = self._opened(request.name)
+        training, feed = opened.training, opened.feed
+        # Each rank drops units of its own.
+        seed = [request.seed, request.epoch, *([feed.rank] if feed.rank else [])]
+        training.begin_epoch(int(np.random.RandomState(seed).randint(2**31)))
         started: list[DigestingIterator] = []
 
         def begin() -> DigestingIterator:
-            started.append(DigestingIterator(feed.epoch(request.epoch), feed.batches))
+            started.append(DigestingIterator(feed.epoch(request.epoch), feed))
             return started[0]
 
         switches = involuntary_switches()
@@ -101,10 +123,11 @@ class TrainingWorker:
             digest=started[0].digest,
             memory_bytes=peak_memory_bytes(),
             involuntary_switches=involuntary_switches() - switches,
+            losses=timing.losses,
         )
 
     def evaluate(self, request: messages.Evaluate) -> messages.EvaluateReply:
-        training, network = self._opened.training, self._opened.network
+        training, network = self._opened().training, self._opened().network
         images = np.load(request.images, mmap_mode="r", allow_pickle=False)
         labels = np.load(request.labels, allow_pickle=False).astype(np.int64)
         batches = [
@@ -118,20 +141,25 @@ class TrainingWorker:
         return messages.EvaluateReply(accuracy, cross_entropy(logits, labels), len(labels))
 
     def save_checkpoint(self, request: messages.SaveCheckpoint) -> messages.Done:
-        save_weights(Path(request.weights), self._opened.training.weights(), {})
-        save_weights(Path(request.state), self._opened.training.state(), {})
+        training = self._opened(request.name).training
+        save_weights(Path(request.weights), training.weights(), {})
+        save_weights(Path(request.state), training.state(), {})
         return messages.Done()
 
     def restore_optimizer(self, request: messages.RestoreOptimizer) -> messages.Done:
-        self._opened.training.restore(load_arrays(Path(request.state)))
+        self._opened().training.restore(load_arrays(Path(request.state)))
         return messages.Done()
 
-    def prove(self, _: messages.ProveTraining) -> messages.ProofReply:
+    def digest_weights(self, request: messages.DigestWeights) -> messages.WeightsReply:
+        weights = self._opened(request.name).training.weights()
+        return messages.WeightsReply(digest(weights), listening_addresses(), allowed_cores())
+
+    def prove(self, request: messages.ProveTraining) -> messages.ProofReply:
         """Return the training's proof, with the peak memory before the profiler added its own."""
-        feed = self._opened.feed
-        images, labels = feed.batch(feed.order(0), 0, 0)
-        memory_bytes, proof = peak_memory_bytes(), self._opened.training.prove(images, labels)
-        require_no_other_framework(self._opened.stack)
+        opened = self._opened(request.name)
+        images, labels = opened.feed.batch(opened.feed.order(0), 0, 0)
+        memory_bytes, proof = peak_memory_bytes(), opened.training.prove(images, labels)
+        require_no_other_framework(opened.stack)
         return messages.ProofReply(**vars(proof), memory_bytes=memory_bytes)
 
 

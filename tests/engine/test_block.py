@@ -275,7 +275,7 @@ def test_foreign_cpu_time_is_the_busy_time_without_workers_and_harness(run, monk
     monkeypatch.setattr(module, "cpu_ns", lambda: next(harness))
     monkeypatch.setattr(module, "now_ns", lambda: next(clock))
     monkeypatch.setattr(module.counters, "counters", lambda _: next(read))
-    result, conditions = runner.observe(ORACLE, lambda: "done")
+    result, conditions = runner.observe(ORACLE.id, lambda: "done")
     assert result == "done"
     assert (conditions.idle_cpu_ns, conditions.harness_cpu_ns) == (3, 2)
     assert (conditions.steal_ns, conditions.throttled_ns) == (4, 7)

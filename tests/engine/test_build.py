@@ -116,13 +116,14 @@ def test_a_thread_that_may_use_yet_other_cores_after_the_move_is_an_error() -> N
 def test_a_group_starts_with_its_variables_log_and_priority(context, tmp_path, monkeypatch) -> None:
     started = []
 
-    def start(python, variables, log, cwd, *, urgent):
-        started.append((variables, log, cwd, urgent))
+    def start(python, variables, log, cwd, *, urgent, place):
+        started.append((variables, log, cwd, urgent, place))
 
     monkeypatch.setattr(module, "Worker", start)
-    start_group(context, ORACLE, Split(2, 4), tmp_path, restart_variables())
-    assert len(started) == 2
-    variables, log, cwd, urgent = started[0]
+    through = (("enter", "here"), ("enter", "there"))
+    start_group(context, ORACLE, Split(3, 4), tmp_path, restart_variables(), through)
+    assert [place for *_, place in started] == [*through, through[0]]
+    variables, log, cwd, urgent, _ = started[0]
     assert variables["OMP_NUM_THREADS"] == "4"
     assert restart_variables().items() <= variables.items()
     assert (log, cwd, urgent) == (context.folder / "logs" / "oracle-numpy.log", context.scratch, True)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from models import synthetic
 from models.data import standardise
-from models.feed import DigestingIterator, Feed, augmented, warped
+from models.feed import DigestingIterator, Feed, augmented, union_digest, warped
 from models.recipes import Augmentation
 from models.zoo import CNN_SMALL
 
@@ -24,7 +24,7 @@ def make_feed(**changes) -> Feed:
 
 
 def digest(feed, epoch) -> str:
-    batches = DigestingIterator(feed.epoch(epoch), feed.batches)
+    batches = DigestingIterator(feed.epoch(epoch), feed)
     assert sum(len(labels) for _, labels in batches) == 70
     return batches.digest
 
@@ -59,9 +59,26 @@ def test_the_digest_depends_on_order_and_pixels() -> None:
 
 def test_the_digest_is_that_of_the_batches_that_were_consumed() -> None:
     batches = list(make_feed().epoch(0))
-    reordered = DigestingIterator(iter([batches[1], batches[0], batches[2]]), 3)
+    reordered = DigestingIterator(iter([batches[1], batches[0], batches[2]]), make_feed())
     assert len(list(reordered)) == 3
     assert reordered.digest != digest(make_feed(), 0)
+
+
+@pytest.mark.parametrize("augmentation", [Augmentation(), Augmentation(flip=True), EVERYTHING], ids=str)
+@pytest.mark.parametrize("workers", [2, 3])
+def test_the_shares_of_workers_are_together_the_batches_of_one(augmentation, workers) -> None:
+    whole = make_feed(augmentation=augmentation)
+    shares = [replace(whole, rank=rank, workers=workers) for rank in range(workers)]
+    for batch, *parts in zip(whole.epoch(1), *(share.epoch(1) for share in shares), strict=True):
+        np.testing.assert_array_equal(np.concatenate([images for images, _ in parts]), batch[0])
+        np.testing.assert_array_equal(np.concatenate([labels for _, labels in parts]), batch[1])
+    digests = []
+    for share in shares:
+        batches = DigestingIterator(share.epoch(1), share)
+        assert len(list(batches)) == 3
+        digests.append(batches.digest)
+    assert union_digest(digests) == digest(whole, 1)
+    assert union_digest(digests[:-1]) != digest(whole, 1)
 
 
 def test_threads_run_on_the_given_cores() -> None:

@@ -49,6 +49,9 @@ STACK = Stack(
         "train-again": Variant("Add up the inputs, as a second training", trains=True),
         "train-diverges": Variant("End with a loss of NaN", trains=True),
         "train-dies": Variant("Exit in the third epoch", trains=True),
+        "train-rank-dies": Variant("Exit in the second epoch as rank 1, for which the others wait", trains=True),
+        "train-alone": Variant("Change the weights by the inputs of the own rank only", trains=True),
+        "train-otherwise": Variant("Have another loss as one of several ranks", trains=True),
         "train-reduced": Variant("Read back another precision than requested", trains=True),
     },
     default_variant="good",
@@ -121,15 +124,25 @@ class ToyTraining:
     def __init__(self, spec: TrainingSpec) -> None:
         self.variant, self.bias = spec.variant, spec.weights["dense2.bias"].copy()
         self.rest, self.steps, self.epochs = spec.weights, np.zeros((), np.float32), 0
+        self.rank, self.is_alone = spec.group.rank if spec.group else 0, spec.group is None
 
     def begin_epoch(self, seed: int) -> None:
         self.epochs += 1
         if self.variant == "train-dies" and self.epochs > 2:
             os._exit(7)
+        if self.variant == "train-rank-dies" and self.epochs > 1 and not self.is_alone:
+            if self.rank == 1:
+                os._exit(7)
+            time.sleep(1000)
 
     def step(self, images: F32, labels: np.ndarray, learning_rate: float) -> float:
         self.steps += 1
-        self.bias += np.float32(learning_rate * images.mean())
+        if self.is_alone or self.variant == "train-alone":
+            self.bias += np.float32(learning_rate * images.mean())
+        else:
+            self.bias += np.float32(learning_rate)
+        if self.variant == "train-otherwise" and not self.is_alone:
+            return float(2.6 / (1 + self.steps))
         if self.variant == "train-diverges" and self.steps > 3:
             return float("nan")
         return float(2.3 / (1 + self.steps) + abs(labels.mean()) / 1e6)

@@ -8,11 +8,11 @@ import numpy as np
 
 from backends.protocol import PRECISIONS
 from bench.analysis.roofline import peak_operations_per_s, roofline_points, traffic_rates
-from bench.analysis.scaling import BATCH_SIZE, sweeps, value
+from bench.analysis.scaling import BATCH_SIZE, WORKERS, sweeps, value
 from bench.analysis.training import GOALS, learning_curve
 from bench.report.plots.panels import MOST_ROWS, Axis, Panel, Series, arranged, is_narrow, legend, plane_panel
 from bench.report.plots.svg import SHAPES, Scale, colour, label, line, path, scale, shape_of, stack_colours
-from bench.report.text import counted, number, percent
+from bench.report.text import counted, level, number, percent, share_text
 from bench.suite.arms import TRAINING
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from bench.analysis.roofline import RooflinePoint
     from bench.analysis.run import Run
-    from bench.analysis.scaling import Sweep
-    from bench.suite.arms import Case
+    from bench.analysis.scaling import Point, Sweep
+    from bench.suite.arms import Arm, Case
 
 # More names beside the lines would not fit.
 MOST_NAMES = 15
@@ -81,12 +81,74 @@ def _dash(index: int) -> str:
 
 
 def scaling_plot(run: Run, alt: str, width: float) -> str:
-    """Draw throughput against the batch size, and time against the number of threads, one panel a sweep."""
+    """Draw throughput against the batch size, and time against the number of threads, one panel a sweep.
+
+    For the number of workers there are two: of the throughput and of the efficiency, with ideal lines.
+    """
     panels: list[Panel] = []
     for sweep in sweeps(run):
         title = f"{sweep.label} (n = {counted(_blocks(run, sweep.cases), 'block')})"
-        panels += _scaling_panels(sweep, title, width)
+        if sweep.over == WORKERS:
+            panels += _throughput_of_workers(sweep, title, width) + _efficiency_of_workers(run, sweep, title, width)
+        else:
+            panels += _scaling_panels(sweep, title, width)
     return arranged("scaling", alt, panels, width)
+
+
+def _throughput_of_workers(sweep: Sweep, title: str, width: float) -> list[Panel]:
+    series, ideal = [], []
+    for index, curve in enumerate(sweep.curves[:MOST_ROWS]):
+        points = tuple(
+            (point.case.workers, point.images_per_s, f"{_tip(curve.arm, point)}: {number(point.images_per_s)} images/s")
+            for point in curve.points
+        )
+        series.append(Series(curve.arm.label, colour(index), SHAPES[index % 4], points, dash=_dash(index)))
+        first = curve.points[0]
+        ideal.append([(case.workers, first.images_per_s * case.workers / first.case.workers) for case in sweep.cases])
+    limits = (
+        scale([case.workers for case in sweep.cases], 0, 1),
+        scale([0.0, *(height for line_of in ideal for _, height in line_of)], 0, 1),
+    )
+
+    def under(across: Scale, up: Scale) -> str:
+        places = [[(across(x), up(y)) for x, y in line_of] for line_of in ideal]
+        return "".join(path(line_of, "one", 'fill="none" stroke-dasharray="2 3"', 1) for line_of in places)
+
+    ticks = tuple(float(case.workers) for case in sweep.cases)
+    x, y = Axis("workers; dashed: ideal", ticks=ticks), Axis("images/s; higher is better")
+    return _with_legend(title, series, (x, y), limits, width, under=under)
+
+
+def _efficiency_of_workers(run: Run, sweep: Sweep, title: str, width: float) -> list[Panel]:
+    series, bounds = [], list[tuple[float, float, float]]()
+    for index, curve in enumerate(sweep.curves[:MOST_ROWS]):
+        points = []
+        for point in curve.points:
+            share = 1.0 if point.gain is None else point.efficiency or 0.0
+            interval = point.efficiency_interval
+            tip = f"{_tip(curve.arm, point)}: {share_text(share, interval)}"
+            points.append((point.case.workers, 100 * share, tip))
+            bounds += [(point.case.workers, 100 * interval.low, 100 * interval.high)] if interval else []
+        series.append(Series(curve.arm.label, colour(index), SHAPES[index % 4], tuple(points), dash=_dash(index)))
+    heights = [height for one in series for _, height, _ in one.points]
+    limits = (
+        scale([case.workers for case in sweep.cases], 0, 1),
+        scale([0.0, 100.0, *heights, *(high for _, _, high in bounds)], 0, 1),
+    )
+
+    def under(across: Scale, up: Scale) -> str:
+        return "".join(line(across(x), up(low), across(x), up(high), "grid", 2) for x, low, high in bounds)
+
+    ticks = tuple(float(case.workers) for case in sweep.cases)
+    x = Axis("workers", ticks=ticks)
+    intervals = f", grey: {level(run)} interval" if bounds else ""
+    y = Axis(f"efficiency, %; higher is better{intervals}", reference=100.0)
+    return _with_legend(f"efficiency: {title}", series, (x, y), limits, width, under=under)
+
+
+def _tip(arm: Arm, point: Point) -> str:
+    faults = "".join(f"\nWITHHELD: {fault}" for fault in point.faults)
+    return f"{arm.label}{faults}\n{point.case.label}"
 
 
 def _scaling_panels(sweep: Sweep, title: str, width: float) -> list[Panel]:
