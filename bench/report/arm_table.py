@@ -227,5 +227,5 @@ def arm_columns(run: Run, case: Case | None = None) -> list[Column[ArmRow]]:
             lambda share: percent(share, 1),
             group=LIMITS,
         ),
-        *worker_columns(lambda row: row.case),
+        *worker_columns(run, lambda row: row.case),
     ]

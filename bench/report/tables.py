@@ -60,8 +60,10 @@ def case_columns(run: Run, case: Callable[[T], Case], arm: Callable[[T], Arm]) -
     ]
 
 
-def worker_columns(case: Callable[[T], Case]) -> list[Column[T]]:
-    """Return how many workers train together, 0 in cases of one process, and how their number scales the work."""
+def worker_columns(run: Run, case: Callable[[T], Case]) -> list[Column[T]]:
+    """Return how many workers train together, and how their number scales the work; nothing in other runs."""
+    if not any(case.workers for case in run.cases):
+        return []
     return [
         Column("workers", lambda row: case(row).workers),
         Column("scaling", lambda row: case(row).scaling),
@@ -214,7 +216,7 @@ def speedup_columns(run: Run, case: Case | None = None) -> list[Column[Speedup]]
         Column("rule", lambda row: row.rule),
         *estimate_columns("at_rest", lambda row: row.at_rest, ""),
         *estimate_columns("as_it_was", lambda row: row.as_it_was, ""),
-        *worker_columns(lambda row: row.pair.case),
+        *worker_columns(run, lambda row: row.pair.case),
     ]
 
 
@@ -327,7 +329,7 @@ def trained_columns(run: Run) -> list[Column[tuple[Case, TrainedArm]]]:
         Column("", lambda row: _difference(row[1]), "Difference, points", group=ACCURACY),
         Column("", lambda row: _comparison(row[1]), "Compared with seeds", numeric=False, group=ACCURACY),
         Column("judgement", lambda row: row[1].difference.word if row[1].difference else ""),
-        *worker_columns(lambda row: row[0]),
+        *worker_columns(run, lambda row: row[0]),
     ]
 
 
@@ -343,7 +345,7 @@ def point_columns(run: Run) -> list[Column[tuple[Sweep, Arm, Point]]]:
         Column("latency_us", lambda row: row[2].latency_ns / 1e3),
         Column("images_per_s", lambda row: row[2].images_per_s),
         *estimate_columns("gain", lambda row: row[2].gain, ""),
-        *worker_columns(lambda row: row[2].case),
+        *worker_columns(run, lambda row: row[2].case),
         Column("sweep", lambda row: row[0].cases[-1].scaling),
         Column("efficiency", lambda row: row[2].efficiency),
         Column("efficiency_ci_low", lambda row: low(row[2].efficiency_interval)),
