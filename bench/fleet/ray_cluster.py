@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 LOCAL, AUTO = "local", "auto"
 # Ray replaces 127.0.0.1 by an address that others can reach. It leaves the other ones of this machine alone.
-LOOPBACK = "127.0.0.2"
+LOCAL_ADDRESS = "127.0.0.2"
 CONNECT_S = 5.0
 # How long an actor may take to start. A call that streams waits for lines at most so long.
 ACTOR_S, WAIT_S = 60.0, 20.0
@@ -71,7 +71,7 @@ class RayDriver:
         os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
         own: dict[str, Any] = {}
         if address == LOCAL:
-            own = {"include_dashboard": False, "_node_ip_address": LOOPBACK}
+            own = {"include_dashboard": False, "_node_ip_address": LOCAL_ADDRESS}
         elif address != AUTO:
             host = require_trust(address)
             require_answer(address)
@@ -201,7 +201,7 @@ def require_trust(address: str) -> str:
     if not is_loopback(host) and os.environ.get("RAY_AUTH_MODE") != "token":
         raise UserError(
             f"--address {address}: whoever reaches a Ray cluster can run code on it; start it with "
-            f"RAY_AUTH_MODE=token, and set that here with its token, or use one on {LOOPBACK}"
+            f"RAY_AUTH_MODE=token, and set that here with its token, or use one on {LOCAL_ADDRESS}"
         )
     return host
 

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from bench.fleet.ray_cluster import LOOPBACK, require_trust
+from bench.fleet.ray_cluster import LOCAL_ADDRESS, require_trust
 from bench.fleet.ray_hand import Hand
 from bench.fleet.state import read_events, read_fleet
 from conftest import SMALL
@@ -71,7 +71,7 @@ def cluster(tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_health_check_timeout_ms", "2000")
     from ray.cluster_utils import Cluster
 
-    arguments = {"num_cpus": 0, "include_dashboard": False, "node_ip_address": LOOPBACK}
+    arguments = {"num_cpus": 0, "include_dashboard": False, "node_ip_address": LOCAL_ADDRESS}
     cluster = Cluster(initialize_head=True, head_node_args=arguments)
     yield cluster
     cluster.shutdown()
@@ -80,7 +80,7 @@ def cluster(tmp_path, monkeypatch):
 def add_node(cluster, monkeypatch, lock):
     """Add a node whose measurements exclude each other, but not those of the other nodes of this machine."""
     monkeypatch.setenv("BENCH_LOCK", str(lock))
-    return cluster.add_node(num_cpus=1, include_dashboard=False, node_ip_address=LOOPBACK)
+    return cluster.add_node(num_cpus=1, include_dashboard=False, node_ip_address=LOCAL_ADDRESS)
 
 
 def raylet(node) -> int:

@@ -83,7 +83,7 @@ def test_the_files_are_flat(tmp_path) -> None:
     ]  # fmt: skip
     assert list(json.loads((tmp_path / "history.json").read_text())[0]) == [
         "epoch", "learning_rate", "images", "loss", "wall_ns", "cpu_ns", "wait_ns", "digest", "memory_bytes",
-        "involuntary_switches", "test_accuracy", "test_loss", "validation_accuracy", "validation_loss",
+        "involuntary_switches", "losses", "test_accuracy", "test_loss", "validation_accuracy", "validation_loss",
         "start_cpu_ns", "start_wall_ns",
     ]  # fmt: skip
 

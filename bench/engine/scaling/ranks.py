@@ -21,7 +21,7 @@ R = TypeVar("R")
 # A rank that uses less of a core than this share for so long, or replies so much later than another one, hangs.
 STALL_S, IDLE_SHARE = 60.0, 0.01
 # How often the CPU time of ranks that have not replied is read.
-LOOK_S = 5.0
+CHECK_S = 5.0
 # When a rank fails, the others fail because of that. The one whose process has ended is the cause.
 CAUSE_S = 3.0
 STOPPED = ("T", "t")
@@ -53,7 +53,7 @@ def _replies(group: WorkerGroup, requests: Sequence[Request[R]], timeout_s: floa
     begin = changed = now_ns()
     watch = _Watch(group, begin)
     while pending:
-        for descriptor, _ in poll.poll((CAUSE_S / 4 if errors else min(LOOK_S, STALL_S / 4)) * 1e3):
+        for descriptor, _ in poll.poll((CAUSE_S / 4 if errors else min(CHECK_S, STALL_S / 4)) * 1e3):
             poll.unregister(descriptor)
             worker = pending.pop(rank := ranks[descriptor])
             try:
