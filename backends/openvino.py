@@ -127,8 +127,8 @@ class OpenVINOSession:
         logits: F32 = self._request.infer({0: batch}, share_inputs=self._share_inputs)[0]
         return logits
 
-    def submit(self, batch: F32) -> None:
-        self._queue.start_async({0: batch}, share_inputs=self._share_inputs)
+    def submit(self, batch: F32, done: Callable[[], None] | None = None) -> None:
+        self._queue.start_async({0: batch}, userdata=done, share_inputs=self._share_inputs)
 
     def drain(self) -> None:
         self._queue.wait_all()
@@ -187,9 +187,11 @@ class OpenVINOSession:
         _save(ov.Core().read_model(_ir_file(self._files)), folder / IR)
 
 
-def _copy_logits(request: Any, _: Any) -> None:
+def _copy_logits(request: Any, done: Callable[[], None] | None) -> None:
     """Copy the logits out of a request, because every other arm has them in memory of its own."""
     request.get_output_tensor(0).data.copy()
+    if done:
+        done()
 
 
 def _versions() -> dict[str, str]:

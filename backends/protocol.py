@@ -180,8 +180,8 @@ class Session(Protocol):
 class AsynchronousSession(Session, Protocol):
     """A session that keeps several batches in flight; `submit` and `drain` are timed instead of `step`."""
 
-    def submit(self, batch: Any) -> None:
-        """Start on a prepared batch, as soon as one of the streams is free."""
+    def submit(self, batch: Any, done: Callable[[], None] | None = None) -> None:
+        """Start on a prepared batch, as soon as one of the streams is free; call `done` when its logits are there."""
 
     def drain(self) -> None:
         """Wait until the logits of all batches are in host memory."""

@@ -8,7 +8,7 @@ from statistics import fmean, median
 from typing import TYPE_CHECKING, TypeAlias, get_args
 
 from bench.codec import FLAT, CodecError, decode, encode, read_json
-from bench.worker.messages import EpochReply, batch_interval_ns
+from bench.worker.messages import EpochReply, LoadReply, batch_interval_ns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -257,7 +257,60 @@ class SingleEpoch:
     losses: tuple[float, ...]
 
 
-Turn: TypeAlias = Slice | TrainedEpoch
+@dataclass(frozen=True)
+class LoadResult:
+    """What LoadGen's log says of a run.
+
+    `valid` is LoadGen's own verdict, `reasons` are why it is not valid. `time_ns` is the percentile of the latencies
+    that counts in the scenario or, for offline, the time per batch. `percentiles_ns` are by their name, as "99.00".
+    `effective` are the settings that were in force. `generated` is how many queries LoadGen had made in advance.
+    """
+
+    valid: bool
+    reasons: tuple[str, ...]
+    time_ns: float
+    queries: int
+    samples_per_s: float
+    mean_ns: float
+    percentiles_ns: dict[str, float]
+    effective: dict[str, str]
+    generated: int
+
+
+@dataclass(frozen=True)
+class LoadRun:
+    """One arm's turn in a block of LoadGen: a run in a process of its own, whose logs are in `folder`."""
+
+    arm: str
+    case: str
+    block: int
+    round: int
+    position: int
+    folder: str
+    result: LoadResult = field(metadata=FLAT)
+    reply: LoadReply = field(metadata=FLAT)
+    conditions: Conditions = field(metadata=FLAT)
+
+    @property
+    def wall_ns(self) -> int:
+        return self.reply.wall_ns
+
+    @property
+    def cpu_ns(self) -> int:
+        return self.reply.cpu_ns
+
+    @property
+    def involuntary_switches(self) -> int:
+        return self.reply.involuntary_switches
+
+    @property
+    def issue_delay_ns(self) -> float | None:
+        """Return by how much LoadGen issued queries late, on average: its latencies begin when they were due."""
+        served_ns = self.reply.served_ns
+        return None if served_ns is None else self.result.mean_ns - served_ns
+
+
+Turn: TypeAlias = Slice | TrainedEpoch | LoadRun
 
 
 def watched_ns(turn: Turn) -> int:
@@ -304,6 +357,34 @@ class Overhead:
 
 
 @dataclass(frozen=True)
+class Glue:
+    """What LoadGen and its Python interface add to a query: a single-stream run of the null backend, in ns.
+
+    `median_ns` and `p90_ns` are inside of a latency. `cpu_ns` is the CPU time of a query in all.
+    """
+
+    queries: int
+    median_ns: float
+    p90_ns: float
+    cpu_ns: float
+
+
+@dataclass(frozen=True)
+class LoadAccuracy:
+    """An arm's run in LoadGen's accuracy mode, over all test images.
+
+    `agreement` is the share of labels that equal those of the arm's proof, on the images that both have predicted.
+    """
+
+    arm: str
+    case: str
+    images: int
+    accuracy: float
+    agreement: float
+    folder: str
+
+
+@dataclass(frozen=True)
 class Roof:
     """A limit of the machine: matrix products of order `size`, or memory traffic of a working set of `size` bytes.
 
@@ -346,6 +427,9 @@ Record: TypeAlias = (
     | TrainedEpoch
     | Ranks
     | SingleEpoch
+    | LoadRun
+    | LoadAccuracy
+    | Glue
     | BlockEnd
     | Resume
     | Failure

@@ -10,7 +10,7 @@ from backends.protocol import PRECISIONS
 from bench.codec import CodecError, decode, encode, read_json
 from bench.journal import RUN, read_description, refuse_links, write_atomically
 from bench.machine.facts import Machine
-from bench.suite.arms import LATENCY, STRONG, THROUGHPUT, TRAINING, WEAK, Arm, Case
+from bench.suite.arms import LATENCY, LOADGEN, STRONG, THROUGHPUT, TRAINING, WEAK, Arm, Case
 from bench.suite.schedule import PRESETS, Block
 from bench.suite.user_variables import UserVariables
 from models.errors import UserError
@@ -237,7 +237,7 @@ def _check(info: RunInfo) -> None:
         ("preset", "preset", {info.preset}, PRESETS.keys()),
         ("arms", "stack", {arm.stack for arm in info.arms}, info.stacks.keys()),
         ("arms", "precision", {arm.precision for arm in info.arms}, set(PRECISIONS)),
-        ("cases", "scenario", {case.scenario for case in info.cases}, {LATENCY, THROUGHPUT, TRAINING}),
+        ("cases", "scenario", {case.scenario for case in info.cases}, {LATENCY, THROUGHPUT, TRAINING, *LOADGEN}),
         ("cases", "scaling", {case.scaling for case in info.cases}, {"", STRONG, WEAK}),
         ("cases", "model", {case.model for case in info.cases if case.scenario != TRAINING}, info.models.keys()),
         ("cases", "lineup", cases, info.lineups.keys()),

@@ -12,8 +12,8 @@ from conftest import ROOT
 # Each room may import those above it in this list, as far as `MAY_IMPORT` does not narrow that down.
 ROOMS = [
     "models", "backends", "clock", "codec", "checkout", "cache", "lock", "worker", "machine", "records", "journal",
-    "withdrawal", "suite", "run_info", "console", "analysis", "engine", "training", "report", "compare", "exports",
-    "bundle", "fleet", "commands", "cli",
+    "withdrawal", "suite", "run_info", "console", "analysis", "loadgen", "engine", "training", "report", "compare",
+    "exports", "bundle", "fleet", "commands", "cli",
 ]  # fmt: skip
 MAY_IMPORT = {
     "models": set(),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bench.records import PRODUCT, TRAFFIC
-from bench.suite.arms import TRAINING
+from bench.suite.arms import LOADGEN, TRAINING
 
 if TYPE_CHECKING:
     from bench.analysis.run import Run
@@ -76,7 +76,7 @@ def limit_of(run: Run, case: Case, precision: str) -> Limit | None:
     """Return the limit of a case at a precision, or None if it is not known."""
     model = run.info.models.get(case.model)
     peak = peak_operations_per_s(run, precision, run.threads(case))
-    if case.scenario == TRAINING or model is None or model.work is None or not peak:
+    if case.scenario in (TRAINING, *LOADGEN) or model is None or model.work is None or not peak:
         return None
     work = model.work
     elements = work.input_elements + work.output_elements

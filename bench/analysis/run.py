@@ -33,6 +33,7 @@ from bench.records import (
     End,
     Evidence,
     Failure,
+    LoadRun,
     Overhead,
     Parity,
     Proof,
@@ -47,7 +48,7 @@ from bench.records import (
     watched_ns,
 )
 from bench.run_info import read_run
-from bench.suite.arms import BEST_THREADS, LATENCY, TRAINING, Arm, Case, Pair, Split, usual_split
+from bench.suite.arms import BEST_THREADS, LATENCY, LOADGEN, THROUGHPUT, TRAINING, Arm, Case, Pair, Split, usual_split
 from bench.suite.schedule import PRESETS
 from bench.suite.user_variables import usable_instruction_sets
 from bench.withdrawal import read_withdrawal
@@ -61,7 +62,7 @@ if TYPE_CHECKING:
     from bench.records import Conditions
 
 _T = TypeVar("_T")
-_R = TypeVar("_R", bound=Check | Start | Failure | Slice | TrainedEpoch)
+_R = TypeVar("_R", bound=Check | Start | Failure | Turn)
 
 
 # No run has as many blocks, or rounds in a block.
@@ -91,7 +92,7 @@ class Run:
         }
         # By arm, case and rule; a report needs them many times.
         self._block_latencies_ns: dict[tuple[str, str, Rule], dict[int, float]] = {}
-        self._all_turns: list[Turn] = [*self.of(Slice), *self.of(TrainedEpoch)]
+        self._all_turns: list[Turn] = [*self.of(Slice), *self.of(TrainedEpoch), *self.of(LoadRun)]
         if damage := self._impossible_turn() or self._impossible_record() or self._impossible_labels():
             raise UserError(f"{folder / JOURNAL}: damaged: {damage}")
 
@@ -233,6 +234,9 @@ class Run:
     def epochs(self, arm: Arm, case: Case) -> list[TrainedEpoch]:
         return [turn for turn in self.turns.get((arm.id, case.id), []) if isinstance(turn, TrainedEpoch)]
 
+    def load_runs(self, arm: Arm, case: Case) -> list[LoadRun]:
+        return [turn for turn in self.turns.get((arm.id, case.id), []) if isinstance(turn, LoadRun)]
+
     def proof(self, arm: Arm, case: Case) -> Proof | None:
         """Return the proof of an arm; a replica has its original's."""
         return self.proofs.get((arm.original.id, case.id))
@@ -337,7 +341,7 @@ class Run:
             (arm, case): {
                 (turn.block, turn.round): _time_ns(turn, self._cases[case].scenario)
                 for turn in turns
-                if isinstance(turn, Slice) or turn.round
+                if turn.round or not isinstance(turn, TrainedEpoch)
             }
             for (arm, case), turns in self.turns.items()
         }
@@ -510,6 +514,8 @@ def _medians(by_round: dict[tuple[int, int], float]) -> dict[int, float]:
 def _time_ns(turn: Turn, scenario: str) -> float:
     if isinstance(turn, TrainedEpoch):
         return turn.wall_ns
+    if isinstance(turn, LoadRun):
+        return turn.result.time_ns
     return trimmed_mean(turn.samples_ns) if scenario == LATENCY else turn.batch_interval_ns
 
 
@@ -530,10 +536,12 @@ def _is_choice(choice: Choice) -> bool:
 def _is_possible(turn: Turn, case: Case) -> bool:
     if isinstance(turn, TrainedEpoch):
         possible = case.scenario == TRAINING and turn.wall_ns > 0 and turn.result.images > 0
+    elif isinstance(turn, LoadRun):
+        possible = case.scenario in LOADGEN and min(turn.wall_ns, turn.result.time_ns, turn.result.queries) > 0
     else:
         counted = len(turn.counts) == len(turn.walls_ns) and sum(turn.counts) == len(turn.samples_ns) > 0
         positive = counted and min(turn.counts) >= 0 and min(*turn.samples_ns, *turn.walls_ns) > 0
-        possible = case.scenario != TRAINING and positive
+        possible = case.scenario in (LATENCY, THROUGHPUT) and positive
     conditions = turn.conditions
     taken = conditions.steal_ns, conditions.throttled_ns
     counters = conditions.idle_cpu_ns, conditions.harness_cpu_ns, *(count for count in taken if count is not None)

@@ -151,6 +151,7 @@ def arm_faults(run: Run, arm: Arm, case: Case) -> list[str]:
         accuracy_fault(run, arm, case),
         gates.leak_fault(run.data, full.accuracy),
         _failed_blocks_fault(run, arm, case),
+        _invalid_runs_fault(run, arm, case),
     ]
     return [f"{arm.label}: {fault}" for fault in faults if fault]
 
@@ -185,6 +186,15 @@ def _failed_blocks_fault(run: Run, arm: Arm, case: Case) -> str | None:
     if len(failed) <= gates.MAX_FAILED_SHARE * len(blocks):
         return None
     return f"{len(failed)} of {len(blocks)} blocks failed ({failures[0].reason})"
+
+
+def _invalid_runs_fault(run: Run, arm: Arm, case: Case) -> str | None:
+    results = [load_run.result for load_run in run.load_runs(arm, case)]
+    invalid = [result for result in results if not result.valid]
+    if len(invalid) <= gates.MAX_FAILED_SHARE * len(results):
+        return None
+    reasons = dict.fromkeys(reason for result in invalid for reason in result.reasons)
+    return f"LoadGen calls {len(invalid)} of {len(results)} runs INVALID ({', '.join(reasons)})"
 
 
 def baselines_not_measured(run: Run, pair: Pair) -> list[str]:

@@ -266,8 +266,8 @@ class BlockRunner(ABC):
 class InferenceBlock(BlockRunner):
     def __init__(self, context: RunContext, tally: Tally, block: Block) -> None:
         super().__init__(context, tally, block)
-        # What the processes proved before they were warm.
-        self._checks: dict[tuple[str, str], Check] = {}
+        # What the processes proved before they were timed.
+        self.checks: dict[tuple[str, str], Check] = {}
         # Time spent on a case's rounds.
         self._spent_ns: Counter[str] = Counter()
 
@@ -293,7 +293,7 @@ class InferenceBlock(BlockRunner):
             parity_fault = gates.parity_fault(arm.precision, difference, agreement, "oracle")
             if fault := parity_fault or gates.repetition_fault(repeated):
                 raise WorkerError(f"proof failed: {fault}")
-        self._checks[arm.id, case.id] = Check(
+        self.checks[arm.id, case.id] = Check(
             arm=arm.id,
             case=case.id,
             block=self.block.number,
@@ -307,8 +307,9 @@ class InferenceBlock(BlockRunner):
     def warm_up(self, arm: Arm, case: Case) -> None:
         limit_ns = self.context.plan.preset.warm_up_limit_ns
         medians = warm_up_medians_ns(arm, case, self.splits[arm.id], limit_ns, self.groups[arm.id])
-        check = self._checks[arm.id, case.id]
-        self.tally.journal.append(replace(check, warm_up_medians_ns=tuple(medians), steady=is_steady(medians)))
+        check = replace(self.checks[arm.id, case.id], warm_up_medians_ns=tuple(medians), steady=is_steady(medians))
+        self.checks[arm.id, case.id] = check
+        self.tally.journal.append(check)
 
     def take_turn(self, number: int, position: int, arm: Arm, case: Case) -> None:
         slice_ns = self.context.plan.preset.slice_ns

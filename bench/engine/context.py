@@ -11,7 +11,8 @@ from bench.engine.files import CALIBRATION, IMAGES
 from bench.engine.workers import Unsupported
 from bench.journal import LOGS
 from bench.records import Failure
-from bench.suite.arms import usual_split
+from bench.suite.arms import LOADGEN, Split, usual_split
+from bench.suite.suite import variant_of
 from models.errors import UserError
 from models.weights import (
     Weights,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from bench.engine.files import Converted
     from bench.engine.workers import WorkerError
     from bench.journal import Journal
-    from bench.suite.arms import Arm, Case, Split
+    from bench.suite.arms import Arm, Case
     from bench.suite.plan import Plan
     from models.data import DataSet
 
@@ -85,8 +86,14 @@ class RunContext:
         return self.scratch / CALIBRATION
 
     def split_of(self, tally: Tally, arm: Arm, case: Case) -> Split:
-        """Return how an arm uses its cores on a case: as was chosen for it, or as all arms do."""
-        return tally.splits.get((arm.original.id, case.id)) or usual_split(case.scenario, self.plan.threads_of(case))
+        """Return how an arm uses its cores on a case: as was chosen for it, or as all arms do.
+
+        Under LoadGen an asynchronous variant has a stream for each core.
+        """
+        cores = self.plan.threads_of(case)
+        if case.scenario in LOADGEN and variant_of(arm).asynchronous:
+            return Split(cores, 1)
+        return tally.splits.get((arm.original.id, case.id)) or usual_split(case.scenario, cores)
 
     def caches(self, arm: Arm, case: Case) -> Path:
         """Return the folder for what an arm's stack compiles; its cold start finds the folder empty."""

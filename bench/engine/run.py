@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 
 from bench.analysis.gates import FAILED, SKIPPED, WITHHELD
 from bench.clock import now_ns
-from bench.engine.block import InferenceBlock
+from bench.engine.block import BlockRunner, InferenceBlock
 from bench.engine.choice import choose_splits, searches
 from bench.engine.context import RunContext, Tally, load_models
 from bench.engine.describe import describe_run
 from bench.engine.files import lay_out_images, read_ahead
 from bench.engine.limits import LIMIT_WEIGHT, measure_limits, measure_overhead
+from bench.engine.loadgen.block import LoadGenBlock
+from bench.engine.loadgen.passes import ACCURACY_WEIGHT, accuracy_runs, measure_accuracies, measure_glue
 from bench.engine.proof import (
     ORACLE_WEIGHT,
     compute_references,
@@ -110,12 +112,17 @@ def _measure(context: RunContext, tally: Tally, steps: Steps, earlier: Sequence[
             tally.journal.append(Failure(arm.id, case.id, None, plan.obstacles[arm], skipped=True))
     if plan.suite.inference_models:
         measure_overhead(context, tally)
+        if plan.suite.uses_loadgen:
+            measure_glue(context, tally)
         compute_references(context, tally, steps)
         if environments := {item.folder for item in plan.environments.values() if item.name != HARNESS}:
             read_ahead(environments, context.scratch)
         choose_splits(context, tally, steps)
         prove_arms(context, tally, steps)
-        measure_limits(context, tally, steps)
+        if plan.suite.uses_loadgen:
+            measure_accuracies(context, tally, steps)
+        else:
+            measure_limits(context, tally, steps)
     return measure_blocks(context, tally, steps)
 
 
@@ -166,19 +173,25 @@ def total_weights(plan: Plan, earlier: Sequence[Record] = ()) -> dict[str, float
         "reference": len(models) * ORACLE_WEIGHT,
         "search": sum(search.weight(plan) for search in searches(plan)),
         "proof": sum(map(proof_weight, proven)),
-        "limits": len(plan.thread_counts) * LIMIT_WEIGHT if models else 0,
+        "accuracy": len(accuracy_runs(plan)) * ACCURACY_WEIGHT,
+        "limits": len(plan.thread_counts) * LIMIT_WEIGHT if models and not plan.suite.uses_loadgen else 0,
         "block": sum(_block_weight(plan, block) for block in plan.schedule),
     }
 
 
 def _block_weight(plan: Plan, block: Block) -> float:
-    epoch = EPOCH_WEIGHT * plan.epoch_images / TRAINING_IMAGES
-    turn = epoch if _trains(plan, block) else plan.preset.slice_ns / 1e9
+    turn = plan.preset.slice_ns / 1e9
+    if _trains(plan, block):
+        turn = EPOCH_WEIGHT * plan.epoch_images / TRAINING_IMAGES
+    elif plan.suite.uses_loadgen:
+        turn = plan.preset.load_ms / 1e3
     processes = len(block.start) * max(1, sum(plan.suite.workers))
     return processes * START_WEIGHT + turn * sum(len(turns.order) for turns in block.rounds)
 
 
 def _runner(plan: Plan, block: Block) -> type[BlockRunner]:
+    if plan.suite.uses_loadgen:
+        return LoadGenBlock
     if plan.suite.workers:
         return ScalingBlock
     return TrainingBlock if _trains(plan, block) else InferenceBlock

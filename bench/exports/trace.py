@@ -6,7 +6,7 @@ import json
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from bench.records import BlockEnd, Slice, TrainedEpoch, Turn
+from bench.records import BlockEnd, LoadRun, Slice, TrainedEpoch, Turn
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +30,7 @@ def to_trace(run: Run) -> dict[str, str]:
     ]
     blocks = defaultdict[tuple[int, str], list[Turn]](list)
     for record in run.records:
-        if isinstance(record, Slice | TrainedEpoch):
+        if isinstance(record, Slice | TrainedEpoch | LoadRun):
             blocks[record.block, _group(run, record)].append(record)
     ends = {(end.block, case): end for end in run.of(BlockEnd) for case in end.cases}
     start_ns = 0.0

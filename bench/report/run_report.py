@@ -16,6 +16,7 @@ from bench.report.answer.judgements import Judgement, Outcome, summary_rows
 from bench.report.answer.wording import answer_sentence, name_of, short_labels
 from bench.report.arm_table import arm_columns, arm_rows
 from bench.report.document import Cell, Column, brief_table
+from bench.report.loadgen import glue_lines, load_rows, load_run_columns
 from bench.report.page.html import drawable, plot_files, to_html
 from bench.report.plots.run_plots import run_plots
 from bench.report.sections import document
@@ -148,6 +149,8 @@ def closing(run: Run, console: Console, missing: Sequence[str] = ()) -> None:
         print_table(verdicts, console)
     if summary := summary_rows(run):
         print_table(brief_table(summary, summary_columns(run), title=READ_FIRST), console)
+    for line in glue_lines(run):
+        say(console, line)
     for line in [*doubts(run), *missing]:
         say(console, line, WARNING)
     for line in problems(run):
@@ -182,6 +185,9 @@ def csv_files(run: Run, arms: dict[Case, list[ArmRow]]) -> dict[str, str]:
         "scaling.csv": to_csv(
             [(sweep, curve.arm, point) for sweep in sweeps(run) for curve in sweep.curves for point in curve.points],
             point_columns(run),
+        ),
+        "loadgen.csv": to_csv(
+            [(row, load_run) for row in load_rows(run) for load_run in row.runs], load_run_columns(run)
         ),
         "tradeoffs.csv": to_csv(
             [(case, row) for case in run.cases for row in tradeoffs(run, case)], tradeoff_columns(run)

@@ -17,6 +17,7 @@ from bench.report.answer.section import answer
 from bench.report.arm_table import COSTS, LIMITS, TIMES, ArmRow, arm_columns
 from bench.report.claims import claims_section
 from bench.report.document import Cell, Column, Document, Paragraph, Plot, Section, table, with_drawn_plots
+from bench.report.loadgen import loadgen
 from bench.report.tables import (
     ACCURACY,
     CONDITIONS,
@@ -69,6 +70,7 @@ def document(
         answer(run, arms),
         words(run),
         _speedups(run),
+        loadgen(run),
         _arms(run, arms),
         *(() if run.withdrawal else (_attribution(run), _tradeoffs(run))),
         _distributions(),

@@ -10,6 +10,7 @@ from bench.analysis.latency import AT_REST
 from bench.analysis.scaling import WORKERS
 from bench.analysis.stats import Interval
 from bench.analysis.training import GOALS
+from bench.loadgen.settings import time_title
 from bench.report.document import Cell, Column
 from bench.report.text import (
     decimals3,
@@ -23,7 +24,7 @@ from bench.report.text import (
     share_text,
     split_text,
 )
-from bench.suite.arms import BEST_THREADS, LATENCY, THROUGHPUT, TRAINING, Split, threads_label
+from bench.suite.arms import BEST_THREADS, LATENCY, LOADGEN, THROUGHPUT, TRAINING, Split, threads_label
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -121,6 +122,8 @@ def speedup_columns(run: Run, case: Case | None = None) -> list[Column[Speedup]]
     if case and case.scenario == LATENCY:
         other = "As it was" if run.rule_of(case) == AT_REST else "At rest"
     unit, divisor = ("Epoch, s", 1e9) if case and case.scenario == TRAINING else ("Latency, µs", 1e3)
+    if case and case.scenario in LOADGEN:
+        unit = f"{time_title(case)}, µs"
 
     def times(row: Speedup) -> str:
         typical = [run.typical_latency_ns(arm, row.pair.case) for arm in (row.pair.arm, row.pair.baseline)]

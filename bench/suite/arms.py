@@ -5,6 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 LATENCY, THROUGHPUT, TRAINING = "latency", "throughput", "training"
+SINGLE_STREAM, MULTI_STREAM, OFFLINE, SERVER = "single-stream", "multi-stream", "offline", "server"
+# The scenarios whose queries LoadGen makes.
+LOADGEN = (SINGLE_STREAM, MULTI_STREAM, OFFLINE, SERVER)
+# The samples of a query, where the scenario fixes them.
+QUERY_SAMPLES = {SINGLE_STREAM: 1, MULTI_STREAM: 8, SERVER: 1}
 DEFAULT_SETTINGS = "bound"
 REPLICA = "@A/A"
 # How the work of several workers relates to that of one: the same batch for all together, or for each.
@@ -100,9 +105,10 @@ class Case:
     def group(self) -> tuple[str, ...]:
         """The key that cases have in common if one process of an arm serves all of them.
 
-        A training serves one, and so does a process whose threads are the best for its batch size.
+        A training serves one, and so do a LoadGen run and a process whose threads are the best for its batch size.
         """
-        batch = f"batch {self.batch_size}" if self.scenario == TRAINING or self.threads == BEST_THREADS else ""
+        alone = self.scenario in (TRAINING, *LOADGEN) or self.threads == BEST_THREADS
+        batch = f"batch {self.batch_size}" if alone else ""
         return tuple(filter(None, (self.model, self.scenario, batch, threads_label(self.threads))))
 
 

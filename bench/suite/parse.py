@@ -13,6 +13,8 @@ from bench.suite.arms import (
     ANY_PRECISION,
     DEFAULT_SETTINGS,
     LATENCY,
+    LOADGEN,
+    SERVER,
     STRONG,
     THROUGHPUT,
     TRAINING,
@@ -35,7 +37,8 @@ if TYPE_CHECKING:
     from models.recipes import Recipe
 
 SUITES = Path(__file__).parent / "builtin"
-SCENARIOS = (LATENCY, THROUGHPUT, TRAINING)
+SCENARIOS = (LATENCY, THROUGHPUT, TRAINING, *LOADGEN)
+MOST_BOUND_US = 10_000_000
 # The first epoch of a process is its warm-up.
 MIN_EPOCHS = 2
 MAX_WORKERS = 1024
@@ -76,6 +79,7 @@ def _parse(file: TomlFile, content: dict[str, Any]) -> Suite:
         "images": _number(1, TRAINING_IMAGES),
         "workers": _workers,
         "scaling": _names_among((STRONG, WEAK)),
+        "server_bound_us": _number(1, MOST_BOUND_US),
     }
     readers = required | optional
     for key in sorted(content.keys() - readers.keys()):
@@ -108,16 +112,19 @@ def _check_arms(file: TomlFile, suite: Suite) -> None:
 
 
 def _check_scenarios(file: TomlFile, suite: Suite) -> None:
-    """Raise UserError if training is mixed with inference, or has no recipe and epochs."""
+    """Raise UserError if scenarios are mixed that one run can't measure, or if one lacks a key that it needs."""
     if (TRAINING in suite.scenarios) != bool(suite.recipe and suite.epochs):
         raise file.error("recipe", f"the scenario '{TRAINING}' needs a recipe and epochs, and no other does")
     if bool(suite.workers) != bool(suite.scaling) or (suite.workers and TRAINING not in suite.scenarios):
         raise file.error("workers", f"workers and scaling need each other, and the scenario '{TRAINING}'")
-    kinds = {scenario == TRAINING for scenario in suite.scenarios}
-    if len(kinds) > 1:
-        raise file.error("scenarios", f"'{TRAINING}' can't be combined with other scenarios")
+    if (SERVER in suite.scenarios) != bool(suite.server_bound_us):
+        raise file.error("server_bound_us", f"the scenario '{SERVER}' needs a server_bound_us, and no other does")
+    for own in ((TRAINING,), LOADGEN):
+        if not set(own).isdisjoint(suite.scenarios) and not set(suite.scenarios) <= set(own):
+            but = f" than {', '.join(own[1:])}" if own[1:] else ""
+            raise file.error("scenarios", f"'{own[0]}' can't be combined with other scenarios{but}")
     for pattern in suite.arm_patterns:
-        if stacks()[pattern.stack].variants[pattern.variant].trains not in kinds:
+        if stacks()[pattern.stack].variants[pattern.variant].trains != (TRAINING in suite.scenarios):
             raise file.error("arms", f"'{_as_written(pattern)}' takes part in none of {', '.join(suite.scenarios)}")
 
 

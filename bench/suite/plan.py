@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from backends.registry import stacks
 from bench.machine.facts import instruction_sets
 from bench.suite.arms import BEST_THREADS, TRAINING, Pair, Split, possible_splits, usual_split
-from bench.suite.environments import Environment, MissingEnvironmentError, environment_of
+from bench.suite.environments import HARNESS, Environment, MissingEnvironmentError, environment_of
 from bench.suite.schedule import Block, Group, Preset, draw_schedule
 from bench.suite.suite import TRAINING_IMAGES, baselines_of, has_precision, takes_part, variant_of
 from bench.suite.user_variables import ONEDNN_ISA, UserVariables, usable_instruction_sets
@@ -27,6 +27,7 @@ NO_VARIABLES = UserVariables()
 # Untimed iterations at the start of a slice.
 LEAD_IN = 3
 WARM_UP_SLICE_NS = 10_000_000
+LOADGEN_DISTRIBUTION = "mlcommons-loadgen"
 # A precision is worthwhile on a CPU with any one of these instruction sets; fp32 on every CPU.
 INSTRUCTION_SETS_OF = {
     "fp32": (),
@@ -109,6 +110,8 @@ def make_plan(suite: Suite, preset: Preset, seed: int, threads: int, variables: 
             missing[stack] = str(error)
     present = instruction_sets()
     reasons = {arm: obstacle(arm, missing, present, variables.given) for arm in suite.measured}
+    if suite.uses_loadgen:
+        reasons = {arm: reason or loadgen_obstacle(environments[arm.stack]) for arm, reason in reasons.items()}
     arms = tuple(arm for arm, reason in reasons.items() if reason is None)
     groups = group_cases(suite, arms)
     return Plan(
@@ -152,6 +155,16 @@ def obstacle(
     return None
 
 
+def loadgen_obstacle(environment: Environment) -> str | None:
+    """Return why LoadGen can't drive arms in an environment, or None."""
+    if LOADGEN_DISTRIBUTION in environment.packages:
+        return None
+    if environment.name == HARNESS:
+        return f"{LOADGEN_DISTRIBUTION} is not installed; install it: python -m pip install cnn-stack-bench[loadgen]"
+    name = environment.name
+    return f"environment {name} lacks {LOADGEN_DISTRIBUTION}; make it again: tox -r -e {name} --notest"
+
+
 def runs_here(precision: str, instruction_sets: Sequence[str]) -> bool:
     """Return whether a precision is worthwhile on a CPU with these instruction sets."""
     needed = INSTRUCTION_SETS_OF[precision]
@@ -166,7 +179,8 @@ def group_cases(suite: Suite, arms: Sequence[Arm]) -> tuple[Group, ...]:
         taking_part = tuple(arm for arm in arms if takes_part(arm, cases[0]))
         if taking_part:
             trains = cases[0].scenario == TRAINING
-            ladder_only = frozenset() if trains else frozenset(taking_part) - compared_arms(suite)
+            everywhere = trains or suite.uses_loadgen
+            ladder_only = frozenset() if everywhere else frozenset(taking_part) - compared_arms(suite)
             slow = frozenset(arm for arm in taking_part if variant_of(arm).compiles)
             groups.append(Group(cases, taking_part, ladder_only, slow, suite.epochs if trains else None))
     return tuple(groups)

@@ -6,6 +6,7 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
+from bench.suite.arms import LOADGEN
 from models.errors import unknown
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class Preset:
 
     Training has `training_blocks`. The first `seeds` of them run all epochs, the others only SHORT_EPOCHS; an
     epoch has at most `training_images`. The search for an arm's best split of its cores starts `search_processes` of
-    each. An `internal` preset belongs to one command and is not offered.
+    each. A LoadGen run lasts `load_ms`. An `internal` preset belongs to one command and is not offered.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Preset:
     training_images: int | None = None
     warm_up_limit_ns: int = 5_000_000_000
     search_processes: int = 2
+    load_ms: int = 2000
     internal: bool = False
 
     def blocks_of(self, group: Group) -> int:
@@ -66,6 +68,7 @@ PRESETS = {
             seeds=1,
             training_images=6400,
             search_processes=1,
+            load_ms=500,
         ),
         Preset(
             name="quick",
@@ -106,6 +109,7 @@ PRESETS = {
             rounds=8,
             confidence=0.9833,
             looks=(16, 32),
+            load_ms=10_000,
         ),
     )
 }
@@ -187,7 +191,9 @@ def draw_schedule(groups: Sequence[Group], preset: Preset, seed: int) -> tuple[B
 
 
 def rounds_of(number: int, group: Group, preset: Preset) -> int:
-    """Return how many rounds a block has: for training, its epochs."""
+    """Return how many rounds a block has: for training its epochs, for LoadGen one run of each process."""
+    if group.cases[0].scenario in LOADGEN:
+        return 1
     if group.epochs is None:
         return preset.rounds
     return group.epochs if number <= preset.seeds else min(group.epochs, SHORT_EPOCHS)

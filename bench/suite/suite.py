@@ -9,7 +9,21 @@ from typing import TYPE_CHECKING
 
 from backends.protocol import PRECISIONS
 from backends.registry import stacks
-from bench.suite.arms import ANY_PRECISION, DEFAULT_SETTINGS, LATENCY, TRAINING, Arm, Case, Ladder, Step, matches
+from bench.suite.arms import (
+    ANY_PRECISION,
+    DEFAULT_SETTINGS,
+    LATENCY,
+    LOADGEN,
+    OFFLINE,
+    QUERY_SAMPLES,
+    SERVER,
+    TRAINING,
+    Arm,
+    Case,
+    Ladder,
+    Step,
+    matches,
+)
 from bench.suite.environments import environment_names, find_stack
 from bench.suite.variables import ISA_LIMITS
 from models.data import SHAPES, TRAIN_LABELS
@@ -33,8 +47,9 @@ class Suite:
     `arm_patterns`, `baselines` and `primary` may leave the precision open; they then stand for arms at each of the
     `precisions`. Arms that train use the `recipe` for `epochs` on the first `images` of the training set (None: all).
     `threads` are the numbers of threads to compare. Each of the numbers of `workers` above one trains in each of the
-    ways of `scaling`. After each latency call an arm stays busy for the fraction `wait`
-    of the call's time, or for its own `delay` if that is larger; only the `delay` is timed.
+    ways of `scaling`. After each latency call an arm stays busy for the fraction `wait` of the call's time, or for its
+    own `delay` if that is larger; only the `delay` is timed. `server_bound_us` is the longest latency that 99 % of a
+    server's queries may have.
     """
 
     name: str
@@ -54,6 +69,7 @@ class Suite:
     workers: tuple[int, ...] = ()
     scaling: tuple[str, ...] = ()
     wait: float = 0.0
+    server_bound_us: int | None = None
 
     @property
     def inference_models(self) -> tuple[str, ...]:
@@ -65,9 +81,15 @@ class Suite:
         """All cases; primary comparisons are made in the first."""
         groups = [(count, way) for count in self.workers for way in (self.scaling if count > 1 else ("",))]
         combinations = product(self.models, self.scenarios, self.threads or (0,), self.batch_sizes, groups or [(0, "")])
-        return tuple(
-            Case(model, scenario, batch, threads, *group) for model, scenario, threads, batch, group in combinations
+        every = (
+            Case(model, scenario, QUERY_SAMPLES.get(scenario, batch), threads, *group)
+            for model, scenario, threads, batch, group in combinations
         )
+        return tuple(dict.fromkeys(every))
+
+    @property
+    def uses_loadgen(self) -> bool:
+        return not set(LOADGEN).isdisjoint(self.scenarios)
 
     @cached_property
     def arms(self) -> tuple[Arm, ...]:
@@ -123,12 +145,14 @@ def has_precision(arm: Arm) -> bool:
 def takes_part(arm: Arm, case: Case) -> bool:
     """Return whether an arm is measured on a case.
 
-    Asynchronous variants have no latency. Throughput fills all cores whatever the settings, so only the default
-    settings are measured.
+    Asynchronous variants have no latency, so LoadGen uses them where queries need not wait for each other. Throughput
+    fills all cores whatever the settings, so only the default settings are measured.
     """
     variant = variant_of(arm)
     if variant.trains or case.scenario == TRAINING:
         return variant.trains and case.scenario == TRAINING
+    if case.scenario in LOADGEN:
+        return not variant.asynchronous or case.scenario in (OFFLINE, SERVER)
     return not variant.asynchronous if case.scenario == LATENCY else arm.settings == DEFAULT_SETTINGS
 
 

@@ -36,6 +36,7 @@ def request_handlers() -> Handlers:
         messages.Build: inference.build,
         messages.Move: move_threads,
         messages.RunSlice: inference.run_slice,
+        messages.RunLoad: inference.run_load,
         messages.Predict: inference.predict,
         messages.Prove: inference.prove,
         messages.Save: inference.save,

@@ -16,6 +16,7 @@ from backends.protocol import InferenceSpec
 from backends.registry import convert, open_backend, open_product, read_contents, write_model
 from bench.clock import now_ns
 from bench.worker import messages
+from bench.worker.loadgen import run_load
 from bench.worker.process import (
     NotReadyError,
     allowed_cores,
@@ -36,7 +37,7 @@ from models.weights import load_weights, save_weights, standardised_as_in
 from models.zoo import NETWORKS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -69,7 +70,10 @@ class ImageBatches:
 
     def starting_at(self, start: int) -> NDArray[np.float32]:
         """Return a full batch; the last image is followed by the first one."""
-        return standardise(self.network, self.images[np.arange(start, start + self.size) % len(self.images)])
+        return self.of(np.arange(start, start + self.size) % len(self.images))
+
+    def of(self, indices: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float32]:
+        return standardise(self.network, self.images[indices])
 
 
 @dataclass(frozen=True)
@@ -143,6 +147,10 @@ class InferenceWorker:
         else:
             timing = time_slice(case.step, case.pool, request.budget_ns, request.lead_in, begin_ns=request.begin_ns)
         return messages.SliceReply(timing.samples_ns, timing.wall_ns, timing.cpu_ns, involuntary_switches() - switches)
+
+    def run_load(self, request: messages.RunLoad) -> messages.LoadReply:
+        case = self._built(request.case)
+        return run_load(case.session, case.images, request)
 
     def predict(self, request: messages.Predict) -> messages.PredictReply:
         case = self._built(request.case)

@@ -133,6 +133,40 @@ class RunSlice(Request[SliceReply]):
 
 
 @dataclass(frozen=True)
+class LoadReply:
+    """What a worker adds to the log of a LoadGen run.
+
+    Wall and CPU time run from the moment when all samples are loaded until all queries are answered. `memory_bytes` is
+    by how much the peak of memory grew meanwhile. `served_ns` is the mean time from when a query was issued until it
+    was answered, None where queries are answered before the next is issued.
+    """
+
+    wall_ns: int
+    cpu_ns: int
+    involuntary_switches: int
+    memory_bytes: int
+    served_ns: float | None
+
+
+@dataclass(frozen=True)
+class RunLoad(Request[LoadReply]):
+    """Let LoadGen drive a case's session: a process does so once.
+
+    `scenario`, `mode` and `settings` are LoadGen's own names. It draws its queries from `samples` of the test images at
+    a time, and writes its logs into `folder`. Its own thread may run on the `cores`.
+    """
+
+    case: str
+    scenario: str
+    mode: str
+    settings: dict[str, float]
+    samples: int
+    folder: str
+    cores: tuple[int, ...]
+    asynchronous: bool = False
+
+
+@dataclass(frozen=True)
 class PredictReply:
     images: int
 

@@ -76,6 +76,11 @@ def peak_memory_bytes() -> int:
     return peak_kib * 1024
 
 
+def resident_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
+
+
 def limit_memory(further_bytes: int) -> None:
     """Let allocations fail beyond what this process has and these bytes, so that no file can fill the machine."""
     status = Path("/proc/self/status").read_text()

@@ -1,0 +1,1 @@
+"""LoadGen drives the arms: its blocks, and what it runs before them."""

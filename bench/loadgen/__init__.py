@@ -1,0 +1,1 @@
+"""LoadGen's settings, its logs, and the search for the highest rate: all that needs no process."""
