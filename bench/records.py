@@ -360,13 +360,35 @@ class Overhead:
 class Glue:
     """What LoadGen and its Python interface add to a query: a single-stream run of the null backend, in ns.
 
-    `median_ns` and `p90_ns` are inside of a latency. `cpu_ns` is the CPU time of a query in all.
+    `median_ns` and `p90_ns` are inside of a latency. `interval_ns` is the time from one query to the next.
     """
 
     queries: int
     median_ns: float
     p90_ns: float
-    cpu_ns: float
+    interval_ns: float
+
+
+@dataclass(frozen=True)
+class LoadProbe:
+    """A LoadGen run of a search: queries a second, LoadGen's verdict, the percentile of the latencies."""
+
+    rate: float
+    valid: bool
+    time_ns: float
+    reasons: tuple[str, ...]
+    folder: str
+
+
+@dataclass(frozen=True)
+class LoadSearch:
+    """The search for an arm's highest rate that LoadGen calls valid; 0 if there is none."""
+
+    arm: str
+    case: str
+    bound_ns: int
+    rate: float
+    probes: tuple[LoadProbe, ...]
 
 
 @dataclass(frozen=True)
@@ -429,6 +451,7 @@ Record: TypeAlias = (
     | SingleEpoch
     | LoadRun
     | LoadAccuracy
+    | LoadSearch
     | Glue
     | BlockEnd
     | Resume

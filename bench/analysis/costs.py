@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from bench.analysis.speedups import accuracy_fault
 from bench.analysis.stats import mcnemar_p
-from bench.suite.arms import DEFAULT_SETTINGS, Pair
+from bench.suite.arms import DEFAULT_SETTINGS, QUERY_SAMPLES, Pair
 
 if TYPE_CHECKING:
     from bench.analysis.gates import Estimate
@@ -92,7 +92,8 @@ def _cold_start_ns(run: Run, arm: Arm, case: Case) -> int | None:
 
 def _break_even_images(run: Run, arm: Arm, case: Case) -> float | None:
     baseline = next((pair.baseline for pair in run.pairs if pair.arm == arm and pair.case == case), None)
-    if baseline is None or arm.replica:
+    # The images that a percentile of the latencies stands for are not known.
+    if baseline is None or arm.replica or case.scenario in QUERY_SAMPLES:
         return None
     start, baseline_start = _cold_start_ns(run, arm, case), _cold_start_ns(run, baseline, case)
     latency, baseline_latency = run.typical_latency_ns(arm, case), run.typical_latency_ns(baseline, case)

@@ -12,7 +12,7 @@ from bench.analysis.gates import estimate_of
 from bench.analysis.latency import AS_IT_WAS
 from bench.analysis.stats import Interval
 from bench.analysis.training import scaling_faults
-from bench.suite.arms import BEST_THREADS, STRONG, WEAK, Case, threads_label, workers_label
+from bench.suite.arms import BEST_THREADS, QUERY_SAMPLES, STRONG, WEAK, Case, threads_label, workers_label
 
 if TYPE_CHECKING:
     from bench.analysis.gates import Estimate
@@ -96,7 +96,8 @@ def sweeps(run: Run) -> list[Sweep]:
         return _sweeps_over_workers(run)
     groups = defaultdict[tuple[str, Case], list[Case]](list)
     for over in (BATCH_SIZE, THREADS):
-        for case in run.cases:
+        # Throughput is not the inverse of a percentile.
+        for case in (case for case in run.cases if case.scenario not in QUERY_SAMPLES):
             alike = replace(case, batch_size=0) if over == BATCH_SIZE else replace(case, threads=0)
             groups[over, alike].append(case)
     candidates = [

@@ -237,8 +237,9 @@ class BlockRunner(ABC):
 
     def observe(self, key: str, work: Callable[[], T]) -> tuple[T, Conditions]:
         """Do a group's work once all others are idle; return its result and what else used the machine meanwhile."""
-        own = self.groups[key].pids
-        others = [pid for other, group in self.groups.items() if other != key for pid in group.pids]
+        own = [worker.pid for worker in self.groups[key].processes]
+        groups = [group for other, group in self.groups.items() if other != key]
+        others = [worker.pid for group in groups for worker in group.processes]
         wait_until_idle(others, self._recent or others)
         self._recent = own
         start, cores = now_ns(), self.cores[key]
@@ -283,9 +284,12 @@ class InferenceBlock(BlockRunner):
         build_sessions(self.context, self.tally, group, arm, case, self.splits[arm.id], cores, reported=False)
 
     def check(self, arm: Arm, case: Case) -> None:
-        """Compare outputs with the oracle's and with those of the proof pass."""
+        self.check_outputs(arm, case, case)
+
+    def check_outputs(self, arm: Arm, case: Case, built: Case) -> None:
+        """Compare outputs of what was `built` with the oracle's and those of the proof pass; raises WorkerError."""
         images = min(gates.CHECK_IMAGES, len(self.context.data.test_labels))
-        outputs = predict(self.context, self.groups[arm.id], case, images)
+        outputs = predict(self.context, self.groups[arm.id], built, images)
         expected, reference = self.tally.labels[arm.original.id, case.id], self.tally.oracle[case.model]
         for logits in outputs:
             repeated = float((logits.argmax(axis=1) == expected[:images]).mean())

@@ -67,7 +67,8 @@ def start_group(
     variables = dict(extra or {}) | arm_variables(arm, threads, caches, given) | preload
     log = context.log(arm.slug)
     start = partial(Worker, environment.python, variables, log, context.scratch, urgent=True)
-    return WorkerGroup([partial(start, place=place) for place in islice(cycle(through), count)])
+    starts = [partial(start, place=place) for place in islice(cycle(through), count)]
+    return WorkerGroup(starts, start if arm.workers else None)
 
 
 def build_sessions(

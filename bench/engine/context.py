@@ -88,10 +88,10 @@ class RunContext:
     def split_of(self, tally: Tally, arm: Arm, case: Case) -> Split:
         """Return how an arm uses its cores on a case: as was chosen for it, or as all arms do.
 
-        Under LoadGen an asynchronous variant has a stream for each core.
+        Under LoadGen an asynchronous variant has a stream for each core, and an arm with workers a worker.
         """
         cores = self.plan.threads_of(case)
-        if case.scenario in LOADGEN and variant_of(arm).asynchronous:
+        if case.scenario in LOADGEN and (arm.workers or variant_of(arm).asynchronous):
             return Split(cores, 1)
         return tally.splits.get((arm.original.id, case.id)) or usual_split(case.scenario, cores)
 
@@ -109,7 +109,8 @@ class Tally:
 
     `oracle` holds the NumPy oracle's logits of the test images by model, `labels` those that an arm predicted in the
     proof pass by arm and case, `splits` the best split of an arm's cores by arm and case, `memory_bytes` an arm's peak
-    memory. `proved_in_full` are the arms and models with a proof on all test images.
+    memory. `proved_in_full` are the arms and models with a proof on all test images. `rates` are the highest rates of a
+    server's queries by arm and case.
     """
 
     journal: Journal
@@ -117,6 +118,7 @@ class Tally:
     labels: dict[tuple[str, str], NDArray[np.int64]] = field(default_factory=dict)
     proved_in_full: set[tuple[str, str]] = field(default_factory=set)
     splits: dict[tuple[str, str], Split] = field(default_factory=dict)
+    rates: dict[tuple[str, str], float] = field(default_factory=dict)
     memory_bytes: dict[str, int] = field(default_factory=dict)
     unsupported: set[tuple[str, str]] = field(default_factory=set)
     failed_blocks: Counter[tuple[str, str]] = field(default_factory=Counter)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from bench.records import BlockEnd, Choice, End, Failure, Proof, Resume, end_of_blocks
+from bench.records import BlockEnd, Choice, End, Failure, LoadSearch, Proof, Resume, end_of_blocks
 from bench.run_info import RunInfo
 from bench.suite.arms import Split
 
@@ -78,6 +78,8 @@ def restore(tally: Tally, records: Sequence[Record]) -> None:
             tally.memory_bytes[record.arm] = max(tally.memory_bytes.get(record.arm, 0), record.memory_bytes)
         elif isinstance(record, Choice):
             tally.splits[record.arm, record.case] = Split(record.streams, record.threads)
+        elif isinstance(record, LoadSearch):
+            tally.rates[record.arm, record.case] = record.rate
         elif isinstance(record, Failure):
             place = record.arm, record.case
             if record.skipped:

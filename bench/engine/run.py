@@ -18,6 +18,7 @@ from bench.engine.files import lay_out_images, read_ahead
 from bench.engine.limits import LIMIT_WEIGHT, measure_limits, measure_overhead
 from bench.engine.loadgen.block import LoadGenBlock
 from bench.engine.loadgen.passes import ACCURACY_WEIGHT, accuracy_runs, measure_accuracies, measure_glue
+from bench.engine.loadgen.rates import find_rates, rate_searches, search_weight
 from bench.engine.proof import (
     ORACLE_WEIGHT,
     compute_references,
@@ -121,6 +122,7 @@ def _measure(context: RunContext, tally: Tally, steps: Steps, earlier: Sequence[
         prove_arms(context, tally, steps)
         if plan.suite.uses_loadgen:
             measure_accuracies(context, tally, steps)
+            find_rates(context, tally, steps)
         else:
             measure_limits(context, tally, steps)
     return measure_blocks(context, tally, steps)
@@ -174,6 +176,7 @@ def total_weights(plan: Plan, earlier: Sequence[Record] = ()) -> dict[str, float
         "search": sum(search.weight(plan) for search in searches(plan)),
         "proof": sum(map(proof_weight, proven)),
         "accuracy": len(accuracy_runs(plan)) * ACCURACY_WEIGHT,
+        "rates": len(rate_searches(plan)) * search_weight(plan),
         "limits": len(plan.thread_counts) * LIMIT_WEIGHT if models and not plan.suite.uses_loadgen else 0,
         "block": sum(_block_weight(plan, block) for block in plan.schedule),
     }

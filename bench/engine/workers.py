@@ -222,14 +222,22 @@ class Worker:
 
 
 class WorkerGroup:
-    """The workers of one arm, which receive the same requests: one, or for throughput one per core."""
+    """The workers of one arm, which receive the same requests: one, or for throughput one per core.
 
-    def __init__(self, starts: Sequence[Callable[[], Worker]]) -> None:
+    A `driver` is a process beside them that hands them queries.
+    """
+
+    def __init__(
+        self, starts: Sequence[Callable[[], Worker]], start_driver: Callable[[], Worker] | None = None
+    ) -> None:
         """Start the workers; raises WorkerError if one can't be started, after stopping the others."""
         self.workers: list[Worker] = []
+        self.driver: Worker | None = None
         try:
             for start in starts:
                 self.workers.append(start())
+            if start_driver:
+                self.driver = start_driver()
         except BaseException:
             self.stop()
             raise
@@ -244,8 +252,12 @@ class WorkerGroup:
     def pids(self) -> list[int]:
         return [worker.pid for worker in self.workers]
 
+    @property
+    def processes(self) -> list[Worker]:
+        return [*self.workers, self.driver] if self.driver else self.workers
+
     def wait_until_ready(self) -> Self:
-        for worker in self.workers:
+        for worker in self.processes:
             worker.wait_until_ready()
         return self
 
@@ -260,11 +272,11 @@ class WorkerGroup:
         return [worker.receive(request, timeout_s) for worker, request in zip(self.workers, requests, strict=True)]
 
     def kill(self) -> None:
-        for worker in self.workers:
+        for worker in self.processes:
             worker.kill()
 
     def stop(self) -> None:
-        for worker in self.workers:
+        for worker in self.processes:
             worker.stop()
 
 

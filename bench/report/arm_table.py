@@ -14,7 +14,7 @@ from bench.records import watched_ns
 from bench.report.document import Cell, Column
 from bench.report.tables import case_columns, has_own_threads, scaled, worker_columns
 from bench.report.text import counted, decimals3, number, number4, percent, split_text
-from bench.suite.arms import LATENCY
+from bench.suite.arms import LATENCY, QUERY_SAMPLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -115,6 +115,11 @@ def arm_columns(run: Run, case: Case | None = None) -> list[Column[ArmRow]]:
     ) -> Column[ArmRow]:
         return Column(key, value, title, lambda size: number(size / divisor if size else None), group=COSTS)
 
+    def images_per_s(row: ArmRow) -> float | None:
+        if row.typical_ns is None or row.case.scenario in QUERY_SAMPLES:
+            return None
+        return run.images_per_turn(row.case) / row.typical_ns * 1e9
+
     def latency_title(title: str) -> str:
         return title if latency else ""
 
@@ -148,8 +153,8 @@ def arm_columns(run: Run, case: Case | None = None) -> list[Column[ArmRow]]:
         Column("p99.9_us", lambda row: row.percentile_us(99.9), latency_title("p99.9"), number, group=TIMES),
         Column(
             "throughput_images_per_s",
-            lambda row: run.images_per_turn(row.case) / row.typical_ns * 1e9 if row.typical_ns else None,
-            "Images/s",
+            images_per_s,
+            "" if case and case.scenario in QUERY_SAMPLES else "Images/s",
             number4,
             group=TIMES,
         ),

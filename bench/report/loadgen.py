@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
 
+from bench.loadgen.search import COMMON_SHARE, PRECISION, WINNER_RUNS
 from bench.loadgen.settings import GENERATED_BYTES, MOST_GENERATED, time_title
-from bench.records import Glue, LoadAccuracy
+from bench.records import Glue, LoadAccuracy, LoadSearch
 from bench.report.document import Cell, Column, Paragraph, Section, table
 from bench.report.tables import case_columns
 from bench.report.text import case_title, number, number4, percent
@@ -60,7 +61,7 @@ def glue_lines(run: Run) -> list[str]:
     """Return what LoadGen itself costs, if it was measured."""
     return [
         f"LoadGen's cost with a backend that does nothing: {glue.median_ns / 1e3:.2f} µs of each latency "
-        f"(p90 {glue.p90_ns / 1e3:.2f} µs), {glue.cpu_ns / 1e3:.2f} µs of CPU time for each query "
+        f"(p90 {glue.p90_ns / 1e3:.2f} µs), {glue.interval_ns / 1e3:.2f} µs from query to query "
         f"({glue.queries:,} queries); limit {MOST_GLUE_NS / 1e3:g} µs"
         for glue in run.of(Glue)
     ]
@@ -80,6 +81,7 @@ def loadgen(run: Run) -> Section | None:
     blocks: list[Element] = [Paragraph(explanation), *(Paragraph(f"{line}.") for line in glue_lines(run))]
     for case in run.cases:
         chosen = [row for row in rows if row.case == case]
+        searches = [search for search in run.of(LoadSearch) if search.case == case.id]
         if chosen:
             shown = table(
                 chosen,
@@ -87,7 +89,7 @@ def loadgen(run: Run) -> Section | None:
                 lambda row: "replica" if row.arm.replica else "",
                 facets=lambda row: {"stack": row.arm.stack, "case": row.case.label},
             )
-            blocks.append(Section(case_title(run, case), (shown,)))
+            blocks.append(Section(case_title(run, case), (*_rates(run, searches), shown)))
     settings = table(
         rows,
         _setting_columns(),
@@ -95,6 +97,31 @@ def loadgen(run: Run) -> Section | None:
         facets=lambda row: {"stack": row.arm.stack},
     )
     return Section("LoadGen", (*blocks, settings))
+
+
+def _rates(run: Run, searches: Sequence[LoadSearch]) -> list[Element]:
+    """Return the table of the highest rates, and what the times that follow it are."""
+    if not searches:
+        return []
+    labels = {arm.id: arm.label for arm in run.arms}
+    columns: list[Column[LoadSearch]] = [
+        Column("", lambda search: labels[search.arm], "Arm", numeric=False),
+        Column("", lambda search: search.rate or None, "Highest valid rate, queries/s", number4),
+        Column("", lambda search: len(search.probes), "Runs"),
+        Column("", lambda search: sum(probe.valid for probe in search.probes), "VALID"),
+        Column("", _lowest_invalid, "Lowest rate not valid, queries/s", number4),
+    ]
+    explanation = f"""Queries of one image come at random times (a Poisson process). The bound is this project's own:
+        99 % of the latencies, counted from when a query is due, must be at most {searches[0].bound_ns / 1e6:g} ms. The
+        highest valid rate comes from a bounded search before the blocks. It doubles or halves the rate, then narrows
+        the gap between a valid and an invalid rate to {PRECISION - 1:.0%}. The winner must be valid {WINNER_RUNS}
+        times. The rate has no interval, so no speedup is claimed from it. In the blocks all arms get the same queries,
+        at {COMMON_SHARE:.0%} of the lowest of these rates. Speedups are those of p99 there."""
+    return [Paragraph(explanation), table(searches, columns)]
+
+
+def _lowest_invalid(search: LoadSearch) -> float | None:
+    return min((probe.rate for probe in search.probes if not probe.valid), default=None)
 
 
 def _arm_columns(case: Case) -> list[Column[LoadRow]]:

@@ -43,7 +43,7 @@ from bench.report.text import (
     warnings,
 )
 from bench.report.trust import checks, commands, machine, method, versions, what_ran, words
-from bench.suite.arms import LATENCY, Split, threads_label
+from bench.suite.arms import LATENCY, LOADGEN, Split, threads_label
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -119,6 +119,8 @@ def _arm_facets(row: ArmRow) -> dict[str, str]:
 
 def _speedups(run: Run) -> Section:
     what = "epoch time" if run.info.suite.training else "latency"
+    if any(case.scenario in LOADGEN for case in run.cases):
+        what = "time, which the heading of the column names,"
     interval = (
         f"The interval covers the true ratio with {level(run)} confidence."
         if run.preset.confidence
@@ -312,6 +314,8 @@ def _arms(run: Run, arms: Mapping[Case, Sequence[ArmRow]]) -> Section:
         throughput every core is busy: an arm is one process per stream, or one asynchronous process with all streams.
         Without best threads, each stream has one thread."""
     )
+    if any(case.scenario in LOADGEN for case in run.cases):
+        explanation = "An arm is one process with all threads, unless its name says otherwise. Times are under LoadGen."
     tables = {
         case: [
             table(

@@ -15,7 +15,7 @@ from bench.journal import broken_link
 from bench.records import Evidence, Resume
 from bench.report.document import Bullets, Code, Column, Paragraph, Section, Strong, table, text_table
 from bench.report.text import assigned, counted, interval_text, number, number2, percent, variable_lines
-from bench.suite.arms import LATENCY, TRAINING
+from bench.suite.arms import LATENCY, LOADGEN, TRAINING
 from models.errors import UserError
 
 if TYPE_CHECKING:
@@ -206,6 +206,15 @@ def method(run: Run) -> Section:
             {training.epochs} epochs. The others train a warm-up epoch and one timed epoch. {drawn}""",
         ]
         ratio = "epoch times"
+    elif any(case.scenario in LOADGEN for case in run.cases):
+        items = [
+            """Timed: each query, by LoadGen, from when it is issued (for server, when it is due) until its logits are
+            in host memory. The images are in host memory before, as batches of the stack's own tensors. A batch that a
+            server puts together is copied within the time.""",
+            f"""A block is one fresh process per arm. Each does one LoadGen run, one after the other in random order.
+            {drawn}""",
+        ]
+        ratio = "times that count in the scenario"
     else:
         items = [
             """Timed: each call, from a batch in host memory, as the stack's own tensor, to its logits in host memory.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 
 LATENCY, THROUGHPUT, TRAINING = "latency", "throughput", "training"
 SINGLE_STREAM, MULTI_STREAM, OFFLINE, SERVER = "single-stream", "multi-stream", "offline", "server"
 # The scenarios whose queries LoadGen makes.
 LOADGEN = (SINGLE_STREAM, MULTI_STREAM, OFFLINE, SERVER)
-# The samples of a query, where the scenario fixes them.
+# The samples of a query, where the scenario fixes them. The time that counts there is a percentile of the latencies.
 QUERY_SAMPLES = {SINGLE_STREAM: 1, MULTI_STREAM: 8, SERVER: 1}
 DEFAULT_SETTINGS = "bound"
 REPLICA = "@A/A"
@@ -21,11 +22,26 @@ ANY_PRECISION = "*"
 
 
 @dataclass(frozen=True)
+class Batching:
+    """A server's dynamic batching: the largest batch, and how long the first query of a batch waits for others."""
+
+    largest: int
+    wait_us: int
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The batch sizes for which there are sessions, besides 1: a batch uses the smallest that is large enough."""
+        powers = (1 << power for power in range(1, self.largest.bit_length()))
+        return tuple(dict.fromkeys((*(size for size in powers if size < self.largest), self.largest)))
+
+
+@dataclass(frozen=True)
 class Arm:
     """A stack's variant at a precision, under named environment settings.
 
     A `replica` is the baseline measured a second time, for the A/A check. A `delay` is a known slowdown that is added
-    to each call, as a fraction of the call's time.
+    to each call, as a fraction of the call's time. With `batching` it serves several queries at a time.
+    With `workers` it has a process with one thread for each core, to which LoadGen's own process hands the queries.
     """
 
     stack: str
@@ -34,12 +50,17 @@ class Arm:
     settings: str = DEFAULT_SETTINGS
     replica: bool = False
     delay: float = 0.0
+    batching: Batching | None = None
+    workers: bool = False
 
     @property
     def id(self) -> str:
         """`stack/variant`, then what differs from the defaults; the name in journals and tables."""
         precision = "" if self.precision == "fp32" else f"/{self.precision}"
         settings = "" if self.settings == DEFAULT_SETTINGS else f"+{self.settings}"
+        if self.batching:
+            settings += f"~{self.batching.largest}in{self.batching.wait_us}us"
+        settings += "~workers" if self.workers else ""
         marks = (REPLICA if self.replica else "") + (f"@slower{self.delay * 100:g}" if self.delay else "")
         return f"{self.stack}/{self.variant}{precision}{settings}{marks}"
 
@@ -47,12 +68,15 @@ class Arm:
     def label(self) -> str:
         precision = "" if self.precision == "fp32" else f" {self.precision}"
         settings = "" if self.settings == DEFAULT_SETTINGS else f" ({self.settings} settings)"
+        if self.batching:
+            settings += f" (up to {self.batching.largest} in {self.batching.wait_us} µs)"
+        settings += " (a worker for each core)" if self.workers else ""
         marks = (" (A/A)" if self.replica else "") + (f" (slower by {self.delay * 100:g} %)" if self.delay else "")
         return f"{self.stack} {self.variant}{precision}{settings}{marks}"
 
     @property
     def slug(self) -> str:
-        return self.id.replace(REPLICA, "-aa").replace("/", "-").replace("+", "-").replace("@", "-")
+        return re.sub("[/+@~]", "-", self.id.replace(REPLICA, "-aa"))
 
     @property
     def original(self) -> Arm:

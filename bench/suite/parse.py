@@ -20,6 +20,7 @@ from bench.suite.arms import (
     TRAINING,
     WEAK,
     Arm,
+    Batching,
     Ladder,
     Step,
     matches,
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 SUITES = Path(__file__).parent / "builtin"
 SCENARIOS = (LATENCY, THROUGHPUT, TRAINING, *LOADGEN)
-MOST_BOUND_US = 10_000_000
+MOST_BOUND_US, LEAST_BATCH = 10_000_000, 2
 # The first epoch of a process is its warm-up.
 MIN_EPOCHS = 2
 MAX_WORKERS = 1024
@@ -124,7 +125,11 @@ def _check_scenarios(file: TomlFile, suite: Suite) -> None:
             but = f" than {', '.join(own[1:])}" if own[1:] else ""
             raise file.error("scenarios", f"'{own[0]}' can't be combined with other scenarios{but}")
     for pattern in suite.arm_patterns:
-        if stacks()[pattern.stack].variants[pattern.variant].trains != (TRAINING in suite.scenarios):
+        variant = stacks()[pattern.stack].variants[pattern.variant]
+        if pattern.workers and variant.asynchronous:
+            raise file.error("arms", f"'{_as_written(pattern)}': an asynchronous variant has streams, not workers")
+        needs_loadgen = pattern.workers or pattern.batching is not None
+        if variant.trains != (TRAINING in suite.scenarios) or (needs_loadgen and not suite.uses_loadgen):
             raise file.error("arms", f"'{_as_written(pattern)}' takes part in none of {', '.join(suite.scenarios)}")
 
 
@@ -132,7 +137,9 @@ def _as_written(pattern: Arm) -> str:
     """Return an arm pattern as suite files write it."""
     precision = f"/{pattern.precision}" if pattern.precision != ANY_PRECISION else ""
     settings = f"+{pattern.settings}" if pattern.settings != DEFAULT_SETTINGS else ""
-    return f"{pattern.stack}/{pattern.variant}{precision}{settings}"
+    batching = f"~{pattern.batching.largest}in{pattern.batching.wait_us}us" if pattern.batching else ""
+    workers = "~workers" if pattern.workers else ""
+    return f"{pattern.stack}/{pattern.variant}{precision}{settings}{batching}{workers}"
 
 
 def _text(file: TomlFile, key: str, value: Any) -> str:
@@ -203,8 +210,14 @@ def _arms(file: TomlFile, key: str, value: Any) -> tuple[Arm, ...]:
 
 
 def _arm(file: TomlFile, key: str, value: Any) -> Arm:
-    """Read stack/variant[/precision][+settings]."""
+    """Read stack/variant[/precision][+settings], then ~LARGESTinWAITus or ~workers."""
     text = value if isinstance(value, str) else ""
+    text, tilde, option = text.partition("~")
+    batching, workers = re.fullmatch(r"(\d{1,4})in(\d{1,6})us", option), option == "workers"
+    if tilde and not workers and (batching is None or int(batching[1]) < LEAST_BATCH):
+        raise file.error(
+            key, f"{value!r} ends in '~{option}'; allowed: ~workers, or the largest batch and longest wait: ~8in1000us"
+        )
     path, plus, settings = text.partition("+")
     stack, _, rest = path.partition("/")
     variant, slash, precision = rest.partition("/")
@@ -217,7 +230,14 @@ def _arm(file: TomlFile, key: str, value: Any) -> Arm:
         if name not in allowed:
             public = [name for name in allowed if kind != "stack" or not stacks()[name].internal]
             raise file.error(key, f"unknown {kind} in {value!r}; allowed: {', '.join(public)}")
-    return Arm(stack, variant, precision if slash else ANY_PRECISION, settings if plus else DEFAULT_SETTINGS)
+    return Arm(
+        stack,
+        variant,
+        precision if slash else ANY_PRECISION,
+        settings if plus else DEFAULT_SETTINGS,
+        batching=Batching(int(batching[1]), int(batching[2])) if batching else None,
+        workers=workers,
+    )
 
 
 def _ladders(file: TomlFile, key: str, value: Any) -> tuple[Ladder, ...]:

@@ -151,13 +151,17 @@ def takes_part(arm: Arm, case: Case) -> bool:
     variant = variant_of(arm)
     if variant.trains or case.scenario == TRAINING:
         return variant.trains and case.scenario == TRAINING
+    if arm.batching and case.scenario != SERVER:
+        return False
+    if arm.workers and case.scenario not in (OFFLINE, SERVER):
+        return False
     if case.scenario in LOADGEN:
         return not variant.asynchronous or case.scenario in (OFFLINE, SERVER)
     return not variant.asynchronous if case.scenario == LATENCY else arm.settings == DEFAULT_SETTINGS
 
 
 def baselines_of(suite: Suite, arm: Arm) -> list[Arm]:
-    """Return the arms that `arm` is compared with, at its own precision and settings.
+    """Return the arms that `arm` is compared with, at its own precision, settings and batching.
 
     An Intel arm has all baselines of its vanilla stacks, a vanilla arm the first of its own stack, and a delayed arm
     itself without the delay.
@@ -166,9 +170,16 @@ def baselines_of(suite: Suite, arm: Arm) -> list[Arm]:
         return [replace(arm, delay=0.0)]
     stack = stacks()[arm.stack]
     vanilla = stack.baselines or (stack.name,)
-    alike = [other for other in suite.arms if (other.precision, other.settings) == (arm.precision, arm.settings)]
-    patterns = [replace(pattern, settings=arm.settings) for pattern in suite.baselines if pattern.stack in vanilla]
-    baselines = [other for pattern in patterns for other in alike if matches(other, pattern) and has_precision(other)]
+    # Under LoadGen, a queue with a stream for each core is compared with workers for each core, if there are any.
+    for workers in dict.fromkeys((arm.workers or (suite.uses_loadgen and variant_of(arm).asynchronous), arm.workers)):
+        patterns = [
+            replace(pattern, settings=arm.settings, batching=arm.batching, workers=workers)
+            for pattern in suite.baselines
+            if pattern.stack in vanilla
+        ]
+        alike = [other for other in suite.arms if other.precision == arm.precision and has_precision(other)]
+        if baselines := [other for pattern in patterns for other in alike if matches(other, pattern)]:
+            break
     return baselines if stack.baselines else [baseline for baseline in baselines[:1] if baseline != arm]
 
 

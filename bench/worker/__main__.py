@@ -37,6 +37,7 @@ def request_handlers() -> Handlers:
         messages.Move: move_threads,
         messages.RunSlice: inference.run_slice,
         messages.RunLoad: inference.run_load,
+        messages.AnswerLoad: inference.answer_load,
         messages.Predict: inference.predict,
         messages.Prove: inference.prove,
         messages.Save: inference.save,

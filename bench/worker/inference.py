@@ -16,7 +16,8 @@ from backends.protocol import InferenceSpec
 from backends.registry import convert, open_backend, open_product, read_contents, write_model
 from bench.clock import now_ns
 from bench.worker import messages
-from bench.worker.loadgen import run_load
+from bench.worker.load_workers import answer_load, run_load_by_workers
+from bench.worker.loadgen import Served, run_load
 from bench.worker.process import (
     NotReadyError,
     allowed_cores,
@@ -149,8 +150,14 @@ class InferenceWorker:
         return messages.SliceReply(timing.samples_ns, timing.wall_ns, timing.cpu_ns, involuntary_switches() - switches)
 
     def run_load(self, request: messages.RunLoad) -> messages.LoadReply:
+        if request.addresses:
+            return run_load_by_workers(request)
+        cases = [self._built(name) for name in (request.case, *request.larger)]
+        return run_load([Served(case.session, case.images) for case in cases], request)
+
+    def answer_load(self, request: messages.AnswerLoad) -> messages.AnswerReply:
         case = self._built(request.case)
-        return run_load(case.session, case.images, request)
+        return answer_load(Served(case.session, case.images), request)
 
     def predict(self, request: messages.Predict) -> messages.PredictReply:
         case = self._built(request.case)

@@ -153,7 +153,10 @@ class RunLoad(Request[LoadReply]):
     """Let LoadGen drive a case's session: a process does so once.
 
     `scenario`, `mode` and `settings` are LoadGen's own names. It draws its queries from `samples` of the test images at
-    a time, and writes its logs into `folder`. Its own thread may run on the `cores`.
+    a time, and writes its logs into `folder`. Its own thread may run on the `cores`. A server takes several queries at
+    a time if there are `larger` cases, whose sessions have larger batches. The first query of a batch then waits up to
+    `wait_ns` for others. With `addresses`, other workers answer the queries, in batches of `batch_size` out of `total`
+    images; this process needs no case.
     """
 
     case: str
@@ -164,6 +167,28 @@ class RunLoad(Request[LoadReply]):
     folder: str
     cores: tuple[int, ...]
     asynchronous: bool = False
+    larger: tuple[str, ...] = ()
+    wait_ns: int = 0
+    addresses: tuple[str, ...] = ()
+    total: int = 0
+    batch_size: int = 1
+
+
+@dataclass(frozen=True)
+class AnswerReply:
+    """What a worker used while it answered queries."""
+
+    cpu_ns: int
+    involuntary_switches: int
+
+
+@dataclass(frozen=True)
+class AnswerLoad(Request[AnswerReply]):
+    """Answer the queries of a process that lets LoadGen drive it, over a socket at an address, until that closes it."""
+
+    case: str
+    address: str
+    stride: int
 
 
 @dataclass(frozen=True)

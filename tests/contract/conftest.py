@@ -46,6 +46,10 @@ def pytest_generate_tests(metafunc):
     """
     if "variant" in metafunc.fixturenames:
         parametrize_groups(metafunc, "variant", {"-".join(variant): variant for variant in INFERENCE})
+    elif "served" in metafunc.fixturenames:
+        parametrize_groups(
+            metafunc, "served", {"-".join(variant): variant for variant in INFERENCE if is_served(variant)}
+        )
     elif "own_stack" in metafunc.fixturenames:
         metafunc.parametrize("own_stack", [OWN_STACK])
     elif "trained" in metafunc.fixturenames and metafunc.module.__name__.endswith("test_training"):
@@ -54,6 +58,13 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("other_training", OTHER_TRAININGS, ids=map("-".join, OTHER_TRAININGS))
     elif "trainer" in metafunc.fixturenames:
         metafunc.parametrize("trainer", [stack.name for stack in HERE if stack.trainings])
+
+
+def is_served(variant):
+    """Return whether LoadGen is tested with a variant: the default one and those with a queue of their own, in fp32."""
+    stack, name, precision = variant
+    is_default = name == stacks()[stack].default_variant
+    return precision == "fp32" and (is_default or stacks()[stack].variants[name].asynchronous)
 
 
 def parametrize_groups(metafunc, fixture, values):
@@ -153,6 +164,13 @@ def shared_caches(caches):
 @pytest.fixture(scope="module")
 def variant(request, caches, tmp_path_factory):
     running = RunningVariant(tmp_path_factory.mktemp("variant"), caches, *request.param)
+    yield running
+    running.worker.stop()
+
+
+@pytest.fixture(scope="module")
+def served(request, caches, tmp_path_factory):
+    running = RunningVariant(tmp_path_factory.mktemp("served"), caches, *request.param)
     yield running
     running.worker.stop()
 

@@ -32,7 +32,11 @@ class FakeGroup:
     def __init__(self, replies, workers=1) -> None:
         self.replies = {Move: lambda request: MoveReply(request.after)} | replies
         self.workers, self.requests = [SimpleNamespace(pid=2**22 + n) for n in range(workers)], []
-        self.stopped = False
+        self.stopped, self.driver = False, None
+
+    @property
+    def processes(self):
+        return self.workers
 
     @property
     def pids(self):

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from bench.suite.arms import ANY_PRECISION, Arm, Ladder, Step
-from bench.suite.suite import Suite, baselines_of, narrow
+from bench.suite.arms import ANY_PRECISION, LOADGEN, Arm, Batching, Ladder, Step
+from bench.suite.suite import Suite, baselines_of, narrow, takes_part
 from models.errors import UserError
 
 EAGER, COMPILED, JIT = (
@@ -109,3 +109,48 @@ def test_a_limit_without_an_arm_is_an_error() -> None:
 def test_an_unknown_limit_is_an_error() -> None:
     with pytest.raises(UserError, match="unknown instruction set 'sse'; allowed: no-amx"):
         narrow(SUITE, limits=["sse"])
+
+
+STOCK, INTEL = Arm("pytorch", "eager"), Arm("ipex", "jit")
+BATCHED, WORKERS = replace(STOCK, batching=Batching(8, 1000)), replace(STOCK, workers=True)
+QUEUE = Arm("openvino", "throughput")
+LOAD = replace(
+    SUITE, scenarios=LOADGEN, batch_sizes=(64,), server_bound_us=1000, baselines=(STOCK,),
+    arm_patterns=(STOCK, BATCHED, WORKERS, INTEL, QUEUE),
+)  # fmt: skip
+
+
+def test_loadgen_fixes_the_samples_of_a_query_except_for_offline() -> None:
+    assert [(case.scenario, case.batch_size) for case in LOAD.cases if case.model == LOAD.models[0]] == [
+        ("single-stream", 1), ("multi-stream", 8), ("offline", 64), ("server", 1),
+    ]  # fmt: skip
+
+
+def test_batching_workers_and_queues_take_part_where_queries_need_not_wait_for_each_other() -> None:
+    taking_part = {
+        case.scenario: [arm for arm in LOAD.arms if takes_part(arm, case)]
+        for case in LOAD.cases
+        if case.model == LOAD.models[0]
+    }
+    assert taking_part == {
+        "single-stream": [STOCK, INTEL],
+        "multi-stream": [STOCK, INTEL],
+        "offline": [STOCK, WORKERS, INTEL, QUEUE],
+        "server": [STOCK, BATCHED, WORKERS, INTEL, QUEUE],
+    }
+
+
+def test_a_queue_is_compared_with_workers_if_there_are_any() -> None:
+    assert baselines_of(LOAD, QUEUE) == [WORKERS]
+    assert baselines_of(replace(LOAD, arm_patterns=(STOCK, QUEUE)), QUEUE) == [STOCK]
+    assert baselines_of(LOAD, INTEL) == [STOCK]
+
+
+@pytest.mark.parametrize(("largest", "sizes"), [(2, (2,)), (8, (2, 4, 8)), (6, (2, 4, 6))])
+def test_a_server_has_sessions_for_powers_of_two_up_to_the_largest_batch(largest, sizes) -> None:
+    assert Batching(largest, 1).sizes == sizes
+
+
+def test_options_are_part_of_the_name() -> None:
+    assert (BATCHED.id, WORKERS.id) == ("pytorch/eager~8in1000us", "pytorch/eager~workers")
+    assert (BATCHED.slug, WORKERS.slug) == ("pytorch-eager-8in1000us", "pytorch-eager-workers")

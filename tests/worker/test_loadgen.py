@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from bench.worker.loadgen import Library, by_batch
+from bench.worker.loadgen import Library, Served, by_batch
 
 
 class Batches:
@@ -14,9 +14,12 @@ class Batches:
         return list(indices)
 
 
+SERVED = Served(SimpleNamespace(prepare=tuple), Batches())
+
+
 @pytest.fixture
 def library():
-    return Library(SimpleNamespace(prepare=tuple), Batches(), stride=1)
+    return Library(SERVED, stride=1)
 
 
 def test_a_query_of_several_samples_finds_a_batch_that_begins_with_its_first(library) -> None:
@@ -26,8 +29,8 @@ def test_a_query_of_several_samples_finds_a_batch_that_begins_with_its_first(lib
     assert library.run == {first: list(batch) for first, batch in library.batches.items()}
 
 
-def test_a_batch_that_is_not_full_is_filled_up(library) -> None:
-    assert library.batch([4, 8]) == (4, 8, 4)
+def test_a_batch_that_is_not_full_is_filled_up() -> None:
+    assert SERVED.batch([4, 8]) == (4, 8, 4)
 
 
 def test_unloaded_samples_have_no_batches(library) -> None:
@@ -37,7 +40,7 @@ def test_unloaded_samples_have_no_batches(library) -> None:
 
 
 def test_every_query_of_an_offline_run_is_answered_once_by_a_batch_that_has_its_sample() -> None:
-    library = Library(SimpleNamespace(prepare=tuple), Batches(), stride=3)
+    library = Library(SERVED, stride=3)
     library.load([6, 1, 4, 3])
     indices = [1, 3, 6, 4, 4, 6, 3, 1]
     uses = by_batch(range(10, 18), indices, library.run)

@@ -2,50 +2,65 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from statistics import median
 from typing import TYPE_CHECKING
 
 from bench.engine.block import InferenceBlock
+from bench.engine.build import build_sessions
 from bench.engine.workers import WorkerError
 from bench.journal import LOGS
 from bench.loadgen.detail_log import DetailLogError, load_result, read_details
+from bench.loadgen.search import common_rate
 from bench.loadgen.settings import LOADED_SAMPLES, LOADGEN_NAMES, PERFORMANCE_ONLY, performance_settings
 from bench.records import LoadRun
 from bench.suite.arms import OFFLINE
 from bench.suite.suite import variant_of
 from bench.worker.loadgen import ACCURACY_ONLY
-from bench.worker.messages import RunLoad
+from bench.worker.messages import AnswerLoad, RunLoad
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from bench.engine.context import RunContext
+    from bench.engine.context import RunContext, Tally
+    from bench.engine.workers import WorkerGroup
     from bench.records import LoadResult
     from bench.suite.arms import Arm, Case
     from bench.suite.schedule import Round
+    from bench.worker.messages import LoadReply
 
 # LoadGen's log of a run, its start and its end: seconds beside the run itself.
 LOAD_TIMEOUT_S = 120
 
 
 class LoadGenBlock(InferenceBlock):
-    """Alternates arms in whole LoadGen runs."""
+    """Alternates arms in whole LoadGen runs. A server gets the same rate of queries for all arms."""
 
     def leaves_out(self, _: Round) -> bool:
         return False
+
+    def prepare(self, group: WorkerGroup, arm: Arm, case: Case, cores: Sequence[int]) -> None:
+        build_all(self.context, self.tally, group, arm, case, cores)
+
+    def check(self, arm: Arm, case: Case) -> None:
+        for built in (*larger_cases(arm, case), case):
+            self.check_outputs(arm, case, built)
 
     def take_turn(self, number: int, position: int, arm: Arm, case: Case) -> None:
         plan, seed = self.context.plan, self.context.plan.seed + self.block.number
         expected_ns = median(self.checks[arm.id, case.id].warm_up_medians_ns)
         images = len(self.context.data.test_labels)
-        settings = performance_settings(case, plan.preset.load_ms, expected_ns, images, seed)
+        rates = [rate for (_, served), rate in self.tally.rates.items() if served == case.id and rate]
+        rate, bound_ns = common_rate(rates) if rates else 0.0, 1000 * (plan.suite.server_bound_us or 0)
+        settings = performance_settings(case, plan.preset.load_ms, expected_ns, images, seed, rate, bound_ns)
         folder = load_folder(self.context, arm, case, f"block-{self.block.number}")
         request = load_request(
             arm, case, PERFORMANCE_ONLY, settings, images, self.context.folder / folder, self.cores[arm.id]
         )
         group = self.groups[arm.id]
-        (reply,), conditions = self.observe(arm, lambda: group.request(request, load_timeout_s(plan.preset.load_ms)))
+        timeout_s = load_timeout_s(plan.preset.load_ms)
+        reply, conditions = self.observe(arm.id, lambda: run_load_in(group, request, timeout_s))
         self.store(
             LoadRun(
                 arm=arm.id,
@@ -59,6 +74,20 @@ class LoadGenBlock(InferenceBlock):
                 conditions=conditions,
             )
         )
+
+
+def larger_cases(arm: Arm, case: Case) -> list[Case]:
+    """Return the cases of larger batches that an arm with dynamic batching has sessions for."""
+    return [replace(case, batch_size=size) for size in arm.batching.sizes] if arm.batching else []
+
+
+def build_all(
+    context: RunContext, tally: Tally, group: WorkerGroup, arm: Arm, case: Case, cores: Sequence[int]
+) -> None:
+    """Build an arm's sessions for a case, of all batch sizes; raises WorkerError or Unsupported."""
+    split = context.split_of(tally, arm, case)
+    for built in (case, *larger_cases(arm, case)):
+        build_sessions(context, tally, group, arm, built, split, cores, reported=False)
 
 
 def load_folder(context: RunContext, arm: Arm, case: Case, what: str) -> str:
@@ -84,6 +113,29 @@ def load_request(
         folder=str(folder),
         cores=tuple(cores),
         asynchronous=variant_of(arm).asynchronous,
+        total=images,
+        batch_size=case.batch_size,
+        larger=tuple(larger.id for larger in larger_cases(arm, case)),
+        wait_ns=1000 * arm.batching.wait_us if arm.batching else 0,
+    )
+
+
+def run_load_in(group: WorkerGroup, request: RunLoad, timeout_s: float) -> LoadReply:
+    """Let LoadGen drive a group's only worker, or its driver, which hands the queries to all workers."""
+    if group.driver is None:
+        return group.workers[0].request(request, timeout_s)
+    # Relative to the folder in which all of them run, because the path of a socket must be short.
+    addresses = tuple(f"load-{pid}" for pid in group.pids)
+    stride = request.batch_size if request.scenario == LOADGEN_NAMES[OFFLINE] else 1
+    answers = [AnswerLoad(request.case, address, stride) for address in addresses]
+    for worker, answer in zip(group.workers, answers, strict=True):
+        worker.send(answer)
+    reply = group.driver.request(replace(request, addresses=addresses), timeout_s)
+    used = [worker.receive(answer, timeout_s) for worker, answer in zip(group.workers, answers, strict=True)]
+    return replace(
+        reply,
+        cpu_ns=reply.cpu_ns + sum(one.cpu_ns for one in used),
+        involuntary_switches=reply.involuntary_switches + sum(one.involuntary_switches for one in used),
     )
 
 

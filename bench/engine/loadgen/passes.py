@@ -9,10 +9,10 @@ import numpy as np
 
 from backends.registry import stacks
 from bench.analysis import gates
-from bench.engine.build import BUILD_TIMEOUT_S, build_request, build_sessions, start_group
-from bench.engine.loadgen.block import load_folder, load_request, load_timeout_s, read_result
+from bench.engine.build import BUILD_TIMEOUT_S, build_request, start_group
+from bench.engine.loadgen.block import build_all, load_folder, load_request, load_timeout_s, read_result
 from bench.engine.workers import Worker, WorkerError
-from bench.loadgen.detail_log import DetailLogError, read_labels
+from bench.loadgen.detail_log import DetailLogError, read_details, read_labels
 from bench.loadgen.settings import PERFORMANCE_ONLY, accuracy_settings, performance_settings
 from bench.machine.counters import quiet_cores
 from bench.records import Glue, LoadAccuracy
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 GLUE_MS = 500
 # About the latency of the null backend: LoadGen makes its queries in advance.
 GLUE_NS = 2000.0
+# LoadGen's own figure for the queries a second of a single-stream run.
+RATE = "result_qps_with_loadgen_overhead"
 # Progress weight of a run in accuracy mode: seconds on two cores.
 ACCURACY_WEIGHT = 4.0
 ACCURACY_TIMEOUT_MS = 60_000
@@ -53,13 +55,14 @@ def measure_glue(context: RunContext, tally: Tally) -> None:
         with Worker(environment.python, variables, context.log("null"), context.scratch, urgent=True) as worker:
             worker.wait_until_ready().request(build, BUILD_TIMEOUT_S)
             request = load_request(null, case, PERFORMANCE_ONLY, settings, images, folder, cores)
-            reply = worker.request(request, load_timeout_s(GLUE_MS))
+            worker.request(request, load_timeout_s(GLUE_MS))
         result = read_result(case, settings, folder)
-    except WorkerError as error:
-        tally.add_failure(null, case, None, error)
+        interval_ns = 1e9 / read_details(folder)[RATE]
+    except (WorkerError, DetailLogError, KeyError) as error:
+        tally.add_failure(null, case, None, WorkerError(str(error)))
         return
     median_ns = result.percentiles_ns["50.00"]
-    tally.journal.append(Glue(result.queries, median_ns, result.time_ns, reply.cpu_ns / result.queries))
+    tally.journal.append(Glue(result.queries, median_ns, result.time_ns, interval_ns))
 
 
 def accuracy_runs(plan: Plan) -> list[tuple[Arm, Case]]:
@@ -94,8 +97,8 @@ def _measure_accuracy(context: RunContext, tally: Tally, arm: Arm, case: Case) -
     )
     with start_group(context, arm, split, context.caches(arm, case)) as group:
         group.wait_until_ready()
-        build_sessions(context, tally, group, arm, case, split, cores, reported=False)
-        group.request(request, load_timeout_s(ACCURACY_TIMEOUT_MS))
+        build_all(context, tally, group, arm, case, cores)
+        group.workers[0].request(request, load_timeout_s(ACCURACY_TIMEOUT_MS))
     try:
         labels = read_labels(context.folder / folder)
     except DetailLogError as error:

@@ -27,7 +27,7 @@ from bench.report.document import (
     table,
 )
 from bench.report.text import decimals3, interval_text, level, number, percent
-from bench.suite.arms import LATENCY, TRAINING
+from bench.suite.arms import LATENCY, LOADGEN, TRAINING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -132,6 +132,8 @@ def _figures(run: Run, judgement: Judgement, arms: Arms) -> Table:
     outcomes, labels = judgement.outcomes[:MOST_NAMED], short_labels([outcome.case for outcome in judgement.outcomes])
     training = outcomes[0].case.scenario == TRAINING
     what = "Epoch" if training else "Latency" if outcomes[0].case.scenario == LATENCY else "Time per batch"
+    if outcomes[0].case.scenario in LOADGEN:
+        what = "Time that counts"
     unit, divisor = ("s", 1e9) if training else ("µs", 1e3)
 
     def both(row: Speedup, value: Callable[[Arm, Case], float | None], unit: str, divisor: float) -> list[str]:

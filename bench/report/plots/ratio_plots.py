@@ -12,6 +12,7 @@ import numpy as np
 from bench.analysis.attribution import attributions
 from bench.analysis.gates import EQUIVALENT, FASTER, SLOWER, UNRESOLVED, WITHDRAWN, WITHHELD
 from bench.analysis.speedups import Speedup, speedups
+from bench.loadgen.settings import time_title
 from bench.report.answer.judgements import summary_rows
 from bench.report.answer.wording import name_of
 from bench.report.plots.panels import (
@@ -28,7 +29,7 @@ from bench.report.plots.panels import (
 )
 from bench.report.plots.svg import Scale, group, line, mark, rect, scale
 from bench.report.text import counted, interval_text, level
-from bench.suite.arms import LATENCY, TRAINING, Case
+from bench.suite.arms import LATENCY, QUERY_SAMPLES, TRAINING, Case
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -65,7 +66,8 @@ def bounds(interval: Interval | None, middle: float) -> tuple[float, float]:
 
 
 def _ratio_axis(run: Run, case: Case) -> Axis:
-    what = {LATENCY: "latency", TRAINING: "epoch time"}.get(case.scenario, "time per batch")
+    words = {LATENCY: "latency", TRAINING: "epoch time"}
+    what = time_title(case) if case.scenario in QUERY_SAMPLES else words.get(case.scenario, "time per batch")
     title = f"speedup = baseline {what} / arm {what} (log scale); right of 1 is faster →"
     band = next((run.band(row.pair) for row in speedups(run) if row.pair.case == case), None)
     return Axis(title, log=True, reference=1.0, band=(math.exp(-band), math.exp(band)) if band else None)
