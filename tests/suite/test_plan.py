@@ -6,9 +6,9 @@ import pytest
 
 from bench.suite import plan as plan_module
 from bench.suite.arms import ANY_PRECISION, Arm, Case
-from bench.suite.environments import Environment, MissingEnvironmentError
+from bench.suite.environments import HARNESS, Environment, MissingEnvironmentError
 from bench.suite.parse import load_suite
-from bench.suite.plan import compared_arms, group_cases, make_plan, obstacle, planned_pairs
+from bench.suite.plan import compared_arms, group_cases, loadgen_obstacle, make_plan, obstacle, planned_pairs
 from bench.suite.schedule import PRESETS, Block, Group, Round, draw_schedule
 from bench.suite.suite import Suite
 from bench.suite.user_variables import UserVariables
@@ -235,3 +235,32 @@ def test_a_variable_that_an_arms_settings_set_can_not_be_given(plan) -> None:
         make_plan(limited, PRESETS["smoke"], 1, 2, variables)
     made = make_plan(SUITE, PRESETS["smoke"], 1, 2, variables)
     assert (made.variables, made.instruction_sets) == (variables, ("avx2",))
+
+
+@pytest.mark.parametrize(
+    ("name", "packages", "reason"),
+    [
+        ("vanilla", {"mlcommons-loadgen": "6"}, None),
+        ("vanilla", {}, "environment vanilla lacks mlcommons-loadgen; make it again: tox -r -e vanilla --notest"),
+        (HARNESS, {}, "mlcommons-loadgen is not installed; install it: python -m pip install cnn-stack-bench[loadgen]"),
+    ],
+)
+def test_an_environment_without_loadgen_is_an_obstacle_that_says_how_to_get_it(name, packages, reason) -> None:
+    assert loadgen_obstacle(Environment(name, Path("python"), "3.11", packages)) == reason
+
+
+def test_arms_are_skipped_where_loadgen_is_not_installed(monkeypatch) -> None:
+    monkeypatch.setattr(plan_module, "environment_of", lambda _: Environment(HARNESS, Path("python"), "3.11", {}))
+    suite = Suite("load", "", ("single-stream",), ("cnn-small",), (1,), ("fp32",), (Arm("oracle", "numpy"),), (), ())
+    plan = make_plan(suite, PRESETS["smoke"], seed=1, threads=1)
+    assert not plan.arms
+    assert {"mlcommons-loadgen is not installed" in reason for reason in plan.obstacles.values()} == {True}
+
+
+def test_a_process_of_a_loadgen_suite_has_one_case_and_one_round() -> None:
+    suite = Suite(
+        "load", "", ("single-stream", "offline"), ("cnn-small",), (8,), ("fp32",), (Arm("oracle", "numpy"),), (), ()
+    )
+    groups = group_cases(suite, suite.arms)
+    assert [len(group.cases) for group in groups] == [1, 1]
+    assert {len(block.rounds) for block in draw_schedule(groups, PRESETS["smoke"], 1)} == {1}

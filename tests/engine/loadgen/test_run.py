@@ -21,8 +21,9 @@ from tests.engine.test_run import ORIGIN, CountedSteps
 
 BATCHED = replace(ORACLE, batching=Batching(largest=4, wait_us=5000))
 WORKERS = replace(ORACLE, workers=True)
+# The bound is so long that runs are valid whatever else the machine does.
 LOAD_SUITE = replace(
-    SUITE, scenarios=LOADGEN, batch_sizes=(4,), arm_patterns=(ORACLE, BATCHED, WORKERS), server_bound_us=500_000
+    SUITE, scenarios=LOADGEN, batch_sizes=(4,), arm_patterns=(ORACLE, BATCHED, WORKERS), server_bound_us=10_000_000
 )
 LOAD_PRESET = replace(PRESET, blocks=1, ladder_blocks=1, load_ms=100)
 
@@ -37,7 +38,7 @@ def measure(tmp_path, few_images, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr("bench.engine.loadgen.passes.GLUE_MS", 100)
     monkeypatch.setattr("bench.loadgen.search.WINNER_RUNS", 1)
-    monkeypatch.setattr("bench.loadgen.search.PRECISION", 4)
+    monkeypatch.setattr("bench.loadgen.search.MOST_RUNS", 4)
     folder, steps = tmp_path / "run", CountedSteps()
     folder.mkdir()
     plan = make_plan(LOAD_SUITE, LOAD_PRESET, seed=1, threads=1)
@@ -73,7 +74,7 @@ def test_a_server_gets_the_same_queries_for_all_arms_at_a_rate_that_the_slowest_
     assert {search.arm for search in searches} == {ORACLE.id, BATCHED.id, WORKERS.id}
     for search in searches:
         assert {probe.valid for probe in search.probes if probe.rate == search.rate} == {True}
-        assert search.bound_ns == 500_000_000
+        assert search.bound_ns == 10_000_000_000
     runs = [record for record in records if isinstance(record, LoadRun) and "server" in record.case]
     (rate,) = {run.result.effective["target_qps"] for run in runs}
     assert float(rate) == pytest.approx(min(search.rate for search in searches) / 2, rel=1e-4)
