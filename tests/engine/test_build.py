@@ -144,7 +144,7 @@ def test_an_arm_that_compiles_is_not_started_where_that_can_not_work(context, mo
     environment = context.plan.environments["oracle"]
     monkeypatch.setitem(context.plan.environments, "pytorch", environment)
     monkeypatch.setattr(module, "compile_obstacle", lambda folder: f"no compiler for {folder.name}")
-    monkeypatch.setattr(module, "WorkerGroup", lambda starts: starts)
+    monkeypatch.setattr(module, "WorkerGroup", lambda starts, _: starts)
     with pytest.raises(WorkerError, match=f"no compiler for {environment.folder.name}"):
         start_group(context, Arm("pytorch", "compile"), Split(1, 1), tmp_path)
     assert start_group(context, Arm("pytorch", "eager"), Split(1, 1), tmp_path)

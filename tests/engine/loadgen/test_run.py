@@ -13,7 +13,7 @@ from rich.console import Console
 from bench.engine.run import measure_run, total_weights
 from bench.journal import read_journal
 from bench.records import BlockEnd, Failure, Glue, LoadAccuracy, LoadRun, LoadSearch
-from bench.report.run_report import write_report
+from bench.report.run_report import exit_status, write_report
 from bench.suite.arms import LOADGEN, Batching
 from bench.suite.plan import make_plan
 from tests.engine.conftest import ORACLE, PRESET, REPLICA, SUITE
@@ -105,7 +105,7 @@ def test_the_cost_of_loadgen_is_measured_with_a_backend_that_does_nothing(measur
 def test_the_report_shows_verdicts_rates_settings_and_the_cost(measured) -> None:
     folder, _ = measured
     console = Console(file=StringIO(), width=200)
-    assert write_report(folder, console) == 0
+    assert exit_status(write_report(folder, console)) == 0
     page = (folder / "report.md").read_text()
     section = page[page.index("## LoadGen") :]
     for text in ("1 of 1", "Highest valid rate", "test\\_mode PerformanceOnly", "LoadGen's cost with a backend"):
