@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import hashlib
 import os
 import re
+import zlib
 from threading import Lock
 from typing import TYPE_CHECKING, Self
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 JOURNAL, LOGS = "journal.jsonl", "logs"
+# The journal of a run that has ended may be compressed.
+COMPRESSED = f"{JOURNAL}.gz"
 # The description of a run, from which the links of its journal start.
 RUN = "run.json"
 # The sizes that no description, line or journal has.
@@ -91,10 +95,10 @@ def broken_link(folder: Path) -> str | None:
 
     Raises UserError if the journal can't be read, or was written without links.
     """
-    path, link = folder / JOURNAL, first_link(folder)
+    path, link = journal_of(folder), first_link(folder)
     try:
-        lines = [line[:-1] for line in _lines(path, "utf-8") if line.endswith("\n")]
-    except (OSError, UnicodeDecodeError, CodecError) as error:
+        lines = [line[:-1] for line in lines_of(folder, "utf-8") if line.endswith("\n")]
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError, CodecError) as error:
         raise UserError(f"{path}: can't be read ({error})") from error
     linked = [LINKED_LINE.fullmatch(line) for line in lines]
     if not any(linked):
@@ -136,21 +140,35 @@ def refuse_links(folder: Path) -> None:
         return
 
 
-def _lines(path: Path, encoding: str) -> Iterator[str]:
-    """Yield the lines of a journal with their ends, the last one perhaps without; raises OSError or CodecError."""
-    if (size := path.stat().st_size) > MOST_JOURNAL_BYTES:
-        raise OSError(errno.EFBIG, f"{size:,} bytes; allowed: {MOST_JOURNAL_BYTES:,}")
-    with path.open(encoding=encoding, newline="\n") as stream:
+def journal_of(folder: Path) -> Path:
+    """Return the path of a folder's journal, which may be compressed."""
+    path = folder / JOURNAL
+    return folder / COMPRESSED if not path.exists() and (folder / COMPRESSED).exists() else path
+
+
+def lines_of(folder: Path, encoding: str) -> Iterator[str]:
+    """Yield the lines of a folder's journal with their ends, the last one perhaps without.
+
+    Raises OSError, EOFError or zlib.error if it can't be read, and CodecError for a line without an end.
+    """
+    path = journal_of(folder)
+    if not path.is_file():
+        raise OSError(errno.ENOENT, "is not there, or no file")
+    read = 0
+    with gzip.open(path) if path.name == COMPRESSED else path.open("rb") as stream:
         while line := stream.readline(MOST_LINE):
             if len(line) == MOST_LINE:
-                raise CodecError(f"has more than {MOST_LINE:,} characters")
-            yield line
+                raise CodecError(f"has more than {MOST_LINE:,} bytes")
+            if (read := read + len(line)) > MOST_JOURNAL_BYTES:
+                raise OSError(errno.EFBIG, f"has more than {MOST_JOURNAL_BYTES:,} bytes")
+            # A run that was killed may have left half a character.
+            yield line.decode(encoding, "strict" if line.endswith(b"\n") else "replace")
 
 
 def has_records(folder: Path) -> bool:
     """Return whether anything was measured into a folder."""
     try:
-        return (folder / JOURNAL).stat().st_size > 0
+        return journal_of(folder).stat().st_size > 0
     except OSError:
         return False
 
@@ -181,16 +199,16 @@ def write_pages(folder: Path, texts: dict[str, str], plots: dict[str, str]) -> N
 
 def read_journal(folder: Path) -> list[Record]:
     """Read every complete line; raises UserError that names the first line that is not a record."""
-    path, records, number = folder / JOURNAL, list[Record](), 1
+    path, records, number = journal_of(folder), list[Record](), 1
     try:
         # Some editors begin a file with a byte order mark.
-        for line in _lines(path, "utf-8-sig"):
+        for line in lines_of(folder, "utf-8-sig"):
             # A run that was killed while it wrote leaves a last line without an end. Editors leave empty lines.
             if line.endswith("\n") and line.strip():
                 records.append(from_line(line[:-1]))
             number += 1
     except CodecError as error:
         raise UserError(f"{path}, line {number}: {error}") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise UserError(f"{path}: can't be read ({error})") from error
     return records

@@ -1,11 +1,21 @@
 import errno
+import gzip
 import os
 import re
 
 import pytest
 
 from bench import journal as journal_module
-from bench.journal import RUN, Journal, broken_link, disk_error, read_journal, write_atomically, write_pages
+from bench.journal import (
+    RUN,
+    Journal,
+    broken_link,
+    disk_error,
+    has_records,
+    read_journal,
+    write_atomically,
+    write_pages,
+)
 from bench.records import End, Failure, Overhead, to_line
 from models.errors import UserError
 
@@ -116,6 +126,27 @@ def test_a_journal_that_can_not_be_read_is_one_error(tmp_path, content) -> None:
         (tmp_path / "journal.jsonl").write_bytes(content)
     with pytest.raises(UserError, match=r"journal\.jsonl: can't be read"):
         read_journal(tmp_path)
+
+
+def test_a_compressed_journal_is_read_and_checked_as_before(tmp_path) -> None:
+    written(tmp_path)
+    records, path = read_journal(tmp_path), tmp_path / "journal.jsonl"
+    (tmp_path / "journal.jsonl.gz").write_bytes(gzip.compress(path.read_bytes()))
+    path.unlink()
+    assert read_journal(tmp_path) == records
+    assert broken_link(tmp_path) is None
+    assert has_records(tmp_path)
+
+
+@pytest.mark.parametrize("damage", [lambda raw: raw[:-20], lambda raw: b"text" + raw, lambda raw: raw[:12] + raw[13:]])
+def test_a_damaged_compressed_journal_is_one_error(tmp_path, damage) -> None:
+    written(tmp_path, 200)
+    path = tmp_path / "journal.jsonl"
+    (tmp_path / "journal.jsonl.gz").write_bytes(damage(gzip.compress(path.read_bytes())))
+    path.unlink()
+    for read in (read_journal, broken_link):
+        with pytest.raises(UserError, match=r"journal\.jsonl\.gz: can't be read"):
+            read(tmp_path)
 
 
 @pytest.mark.parametrize("separator", ["\r", "\x0b", "\x85", "\u2028"])

@@ -5,6 +5,7 @@ import json
 import pytest
 from jsonschema import Draft202012Validator
 
+from bench.journal import lines_of
 from bench.run_info import SCHEMA
 from conftest import ROOT
 from tests.json_schema import FOLDER, schemas
@@ -20,7 +21,7 @@ def validator(name) -> Draft202012Validator:
 
 def journal_lines(folder) -> list[dict]:
     """Return the lines of a journal with a few of their samples: the reader checks all of them, and much faster."""
-    lines = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in lines_of(folder, "utf-8")]
     return [line | ({"samples_ns": line["samples_ns"][:3]} if "samples_ns" in line else {}) for line in lines]
 
 

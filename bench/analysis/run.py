@@ -20,7 +20,7 @@ from bench.analysis.latency import (
     windows,
 )
 from bench.analysis.stats import percentile, trimmed_mean
-from bench.journal import JOURNAL, read_journal
+from bench.journal import journal_of, read_journal
 from bench.machine.microarchitecture import instructions
 from bench.records import (
     COMPLETE,
@@ -94,7 +94,7 @@ class Run:
         self._block_latencies_ns: dict[tuple[str, str, Rule], dict[int, float]] = {}
         self._all_turns: list[Turn] = [*self.of(Slice), *self.of(TrainedEpoch), *self.of(LoadRun)]
         if damage := self._impossible_turn() or self._impossible_record() or self._impossible_labels():
-            raise UserError(f"{folder / JOURNAL}: damaged: {damage}")
+            raise UserError(f"{journal_of(folder)}: damaged: {damage}")
 
     def _impossible_turn(self) -> str | None:
         """Return a description of the first turn that no run could have stored, or None."""

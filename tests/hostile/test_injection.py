@@ -19,7 +19,7 @@ from bench.analysis.claims import CLAIMS
 from bench.commands.claims import compare_claims
 from bench.commands.compare import CompareOptions, compare_recorded, show_history
 from bench.commands.stored_run import FORMATS, convert_run
-from bench.journal import JOURNAL, RUN, write_pages
+from bench.journal import JOURNAL, RUN, lines_of, write_pages
 from bench.report.evaluation import render_evaluation
 from bench.report.run_report import write_report
 from bench.suite.arms import Arm
@@ -88,7 +88,7 @@ def attack_run(folder, seed):
     info["variables"] = {"given": {"A": "b"}, "kept": {"C": "d"}, "dropped": ["E"]}
     info["mismatches"] = {"vanilla and ipex": {"numpy": ["1", "2"]}}
     (folder / RUN).write_text(renamed(json.dumps(attacked(info), ensure_ascii=True)))
-    records = [json.loads(line) for line in (reference / JOURNAL).read_text().splitlines()]
+    records = [json.loads(line) for line in lines_of(reference, "utf-8")]
     records = [record for record in records if record.get("block", 0) in (0, 1, 2, None)]
     for record in records:
         if len(record.get("counts", ())) == 1 and "samples_ns" in record:

@@ -12,10 +12,14 @@ FOLDER = ROOT / "results" / "reference"
 
 
 def test_its_report_is_rebuilt_byte_for_byte(tmp_path) -> None:
-    for name in ("run.json", "journal.jsonl"):
+    for name in ("run.json", "journal.jsonl.gz"):
         shutil.copy(FOLDER / name, tmp_path)
     assert exit_status(write_report(tmp_path, Console(file=io.StringIO()))) == 0
     committed = {path.relative_to(FOLDER): path.read_bytes() for path in FOLDER.rglob("*") if path.is_file()}
     rebuilt = {path.relative_to(tmp_path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert rebuilt.keys() == committed.keys()
     assert [str(name) for name in rebuilt if rebuilt[name] != committed[name]] == []
+
+
+def test_it_is_small() -> None:
+    assert sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file()) < 5_000_000

@@ -1,6 +1,5 @@
 """A run of a server with AMX: 16 cores, recorded by an early version, and interrupted after two blocks."""
 
-import gzip
 import io
 import shutil
 from pathlib import Path
@@ -11,7 +10,6 @@ from rich.console import Console
 from bench.analysis.attribution import attributions
 from bench.analysis.run import Run
 from bench.analysis.speedups import failed
-from bench.journal import JOURNAL
 from bench.report.run_report import write_report
 from tests.report.pages import read_html, read_markdown
 
@@ -21,9 +19,7 @@ RECORDED = Path(__file__).parent / "xeon"
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("xeon")
-    shutil.copy(RECORDED / "run.json", folder)
-    (folder / JOURNAL).write_bytes(gzip.decompress((RECORDED / f"{JOURNAL}.gz").read_bytes()))
-    return folder
+    return shutil.copytree(RECORDED, folder, dirs_exist_ok=True)
 
 
 @pytest.fixture(scope="module")
