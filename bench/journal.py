@@ -64,20 +64,21 @@ class Journal:
         """
         text = to_line(record)
         with self._lock:
-            link = next_link(self._link, text)
+            before, link = self._link, next_link(self._link, text)
             line = f'{text[:-1]},"{LINK}":"{link}"}}\n'.encode()
             size = os.fstat(self._descriptor).st_size
             try:
                 written = 0
                 while written < len(line):
                     written += os.write(self._descriptor, line[written:])
-            # An interrupt must not leave half a line either.
+                self._link = link
+            # An interrupt must not leave half a line either, nor a line that the next one does not continue.
             except BaseException as error:
+                self._link = before
                 os.ftruncate(self._descriptor, size)
                 if isinstance(error, OSError):
                     raise disk_error(self._path, error) from error
                 raise
-            self._link = link
 
 
 def first_link(folder: Path) -> str:

@@ -115,6 +115,31 @@ def test_an_interrupt_leaves_no_half_line(tmp_path, monkeypatch) -> None:
     assert read_journal(tmp_path) == [FAILURE]
 
 
+@pytest.mark.parametrize("is_linked", [False, True])
+def test_an_interrupt_between_a_line_and_its_link_breaks_no_chain(tmp_path, is_linked) -> None:
+    class Interrupted(Journal):
+        """A journal that a signal interrupts once: after a line was written, before or after its link is stored."""
+
+        is_armed = False
+
+        def __setattr__(self, name, value) -> None:
+            if name == "_link" and self.is_armed:
+                object.__setattr__(self, "is_armed", False)
+                if is_linked:
+                    object.__setattr__(self, name, value)
+                raise KeyboardInterrupt
+            object.__setattr__(self, name, value)
+
+    with Interrupted(tmp_path) as journal:
+        journal.append(FAILURE)
+        journal.is_armed = True
+        with pytest.raises(KeyboardInterrupt):
+            journal.append(FAILURE)
+        journal.append(End("interrupted", 1))
+    assert read_journal(tmp_path) == [FAILURE, End("interrupted", 1)]
+    assert broken_link(tmp_path) is None
+
+
 def test_a_journal_is_never_overwritten(tmp_path) -> None:
     with Journal(tmp_path), pytest.raises(FileExistsError):
         Journal(tmp_path)
