@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import fcntl
 import functools
 import hashlib
 import json
+import os
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 
 APPLICATION = "cnn-stack-bench"
 FACTS = "facts.json"
+PARTIAL = ".partial-"
 DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef
 
 
@@ -73,7 +77,7 @@ def entry(kind: str, digest: str, make: Callable[[Path], dict[str, Any]]) -> Ent
     if (known := _intact(folder)) is not None:
         return Entry(folder, known, cached=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".partial-"))
+    descriptor, partial = _locked_folder(folder.parent)
     try:
         facts = make(partial)
         content = {"facts": facts, "files": _digests(partial)}
@@ -85,7 +89,38 @@ def entry(kind: str, digest: str, make: Callable[[Path], dict[str, Any]]) -> Ent
         partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        os.close(descriptor)
     return Entry(folder, facts, cached=False)
+
+
+def _locked_folder(parent: Path) -> tuple[int, Path]:
+    """Make an empty folder and lock it; first remove those that nobody locks, because their process was killed.
+
+    Some network file systems lock no folders. There, none is removed.
+    """
+    turn = os.open(parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(turn, fcntl.LOCK_EX)
+            for other in parent.glob(f"{PARTIAL}*"):
+                _remove_unlocked(other)
+        partial = Path(tempfile.mkdtemp(dir=parent, prefix=PARTIAL))
+        descriptor = os.open(partial, os.O_RDONLY | os.O_DIRECTORY)
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+    finally:
+        os.close(turn)
+    return descriptor, partial
+
+
+def _remove_unlocked(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        with suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        os.close(descriptor)
 
 
 def require_writable() -> None:

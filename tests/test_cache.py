@@ -77,3 +77,19 @@ def test_the_digest_of_code_ignores_comments_and_docstrings_only(tmp_path) -> No
 def test_every_part_of_a_key_counts() -> None:
     assert len({cache.key(a=1, b="x"), cache.key(a=2, b="x"), cache.key(a=1, b="y"), cache.key(a=1)}) == 4
     assert cache.key(a=1, b=2) == cache.key(b=2, a=1)
+
+
+def test_what_a_killed_process_left_half_made_goes_and_what_another_one_makes_stays(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    kind = cache.entry("kind", "first", lambda _: {}).folder.parent
+    (kind / ".partial-abandoned").mkdir()
+    (kind / ".partial-abandoned" / "half").write_text("half")
+
+    def make(partial):
+        # As another process might meanwhile.
+        cache.entry("kind", "other", lambda _: {})
+        assert partial.exists()
+        return {}
+
+    cache.entry("kind", "own", make)
+    assert {path.name for path in kind.iterdir()} == {"first", "other", "own"}
