@@ -22,11 +22,16 @@ from bench.compare.comparison import (
 )
 from bench.compare.history import (
     HISTORY_COLUMNS,
+    ODD_COLUMNS,
+    ODD_TITLE,
     POINT_COLUMNS,
     HistoryPoint,
+    OddRun,
     history_document,
     history_headlines,
     history_points,
+    odd_emphasis,
+    odd_run,
     point_rows,
     series_of,
 )
@@ -130,7 +135,8 @@ def show_history(
     require_suffixes(outputs, (".md", ".csv"))
     if importlib.util.find_spec("ruptures") is None:
         raise UserError("history: needs ruptures; install it: python -m pip install ruptures")
-    points, seen, left_out = list[HistoryPoint](), dict[tuple[str, int], Path](), list[str]()
+    points, odd, left_out = list[HistoryPoint](), list[OddRun](), list[str]()
+    seen = dict[tuple[str, int], Path]()
     paths = list(folders) or _runs_in(results)
     for path, name in zip(paths, path_names(paths), strict=True):
         try:
@@ -139,6 +145,8 @@ def show_history(
             require_new(path, run, seen)
             with refusing_damage(path):
                 points += history_points(run, name)
+                if what_happened := odd_run(run, name):
+                    odd.append(what_happened)
         except UserError as error:
             if folders:
                 raise
@@ -148,7 +156,7 @@ def show_history(
     if not series:
         where = ", ".join(map(str, folders)) or str(results)
         raise UserError(f"{where}: no two runs of a machine have a comparison in common; name others, or measure again")
-    document = history_document(series)
+    document = history_document(series, odd)
     texts: dict[str, Callable[[], str]] = {
         ".md": lambda: to_markdown(document),
         ".csv": lambda: to_csv(point_rows(series), POINT_COLUMNS),
@@ -157,10 +165,14 @@ def show_history(
     for title in dict.fromkeys(each.title for each in series):
         rows = [each for each in series if each.title == title]
         print_table(brief_table(rows, HISTORY_COLUMNS, title=title), console)
+    if odd:
+        print_table(brief_table(odd, ODD_COLUMNS, odd_emphasis, title=ODD_TITLE), console)
     answer = tuple(history_headlines(series))
     for line in answer:
         say_anyway(console, line, "bold")
-    output = HistoryOutput(answer, as_rows(point_rows(series), POINT_COLUMNS), tuple(left_out))
+    output = HistoryOutput(
+        answer, as_rows(point_rows(series), POINT_COLUMNS), as_rows(odd, ODD_COLUMNS), tuple(left_out)
+    )
     show_output(console, "history", 0, output)
 
 

@@ -146,6 +146,8 @@ def run_effect_text(comparison: Comparison) -> str:
 
 
 def change_emphasis(row: ChangeRow) -> str:
+    if row.verdict.word == WITHDRAWN:
+        return "withdrawn"
     return "primary" if row.regression else ""
 
 

@@ -13,6 +13,7 @@ from bench.analysis.speedups import speedups
 from bench.compare.changes import USUAL_EFFECT
 from bench.compare.matching import MACHINE_FIELDS
 from bench.machine.microarchitecture import cpu_label
+from bench.records import INTERRUPTED
 from bench.report.document import Bullets, Column, Document, Paragraph, Section, table
 from bench.report.tables import high, low
 from bench.report.text import counted
@@ -46,6 +47,16 @@ class HistoryPoint:
     estimate: Estimate
     # Points with the same key belong together.
     key: tuple[object, ...]
+
+
+@dataclass(frozen=True)
+class OddRun:
+    """A run that did not end as planned, or was withdrawn: of the latter, no comparison counts."""
+
+    run: str
+    started: str
+    what: str
+    withdrawn: bool
 
 
 @dataclass(frozen=True)
@@ -94,6 +105,15 @@ def history_points(run: Run, name: str) -> list[HistoryPoint]:
     return points
 
 
+def odd_run(run: Run, name: str) -> OddRun | None:
+    if run.withdrawal:
+        what = f"withdrawn on {run.withdrawal.date}: {run.withdrawal.why}"
+        return OddRun(name, run.info.started, what, withdrawn=True)
+    if run.end is None or run.end.status == INTERRUPTED:
+        return OddRun(name, run.info.started, "did not end; its finished blocks count", withdrawn=False)
+    return None
+
+
 def series_of(points: Sequence[HistoryPoint]) -> list[SpeedupSeries]:
     """Return the comparisons that two or more runs of a machine have, each with its change points."""
     groups = defaultdict[tuple[object, ...], list[HistoryPoint]](list)
@@ -128,7 +148,7 @@ def change_points(values: Sequence[float]) -> list[int]:
     return [int(end) for end in ends[:-1]]
 
 
-def history_document(series: Sequence[SpeedupSeries]) -> Document:
+def history_document(series: Sequence[SpeedupSeries], odd: Sequence[OddRun]) -> Document:
     runs = len({point.run for each in series for point in each.points})
     sections = [
         Section(title, (table([each for each in series if each.title == title], HISTORY_COLUMNS),))
@@ -142,6 +162,7 @@ def history_document(series: Sequence[SpeedupSeries]) -> Document:
         sections=(
             Section("In short", (Bullets(tuple(history_headlines(series))),)),
             Section("Speedups", tuple(sections)),
+            *([Section(ODD_TITLE, (table(odd, ODD_COLUMNS, odd_emphasis),))] if odd else []),
             Section("How changes are found", (Paragraph(METHOD),)),
         ),
     )
@@ -180,6 +201,18 @@ def sparkline(series: SpeedupSeries) -> str:
     values = [point.estimate.log_speedup for point in series.points]
     bottom, extent = min(values), max(values) - min(values)
     return "".join(BARS[int((value - bottom) / extent * (len(BARS) - 1)) if extent else 0] for value in values)
+
+
+ODD_TITLE = "Runs that did not end, or were withdrawn"
+ODD_COLUMNS: tuple[Column[OddRun], ...] = (
+    Column("run", lambda odd: odd.run, "Run", numeric=False, brief=True),
+    Column("started", lambda odd: odd.started, "Started", numeric=False, brief=True),
+    Column("what", lambda odd: odd.what, "What happened", numeric=False, brief=True),
+)
+
+
+def odd_emphasis(odd: OddRun) -> str:
+    return "withdrawn" if odd.withdrawn else ""
 
 
 HISTORY_COLUMNS: tuple[Column[SpeedupSeries], ...] = (

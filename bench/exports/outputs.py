@@ -69,10 +69,14 @@ class CompareOutput:
 
 @dataclass(frozen=True)
 class HistoryOutput:
-    """`points` have the columns of the CSV file of `bench history`; `left_out` are runs that can't be read."""
+    """`points` have the columns of the CSV file of `bench history`; `left_out` are runs that can't be read.
+
+    `odd` are runs that did not end, or were withdrawn.
+    """
 
     answer: tuple[str, ...]
     points: tuple[Fields, ...]
+    odd: tuple[Fields, ...]
     left_out: tuple[str, ...]
 
 

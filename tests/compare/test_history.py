@@ -68,7 +68,7 @@ def test_series_are_in_the_order_of_dates_and_of_one_machine(points, tmp_path) -
 def test_the_page_names_the_run_and_the_size_of_a_change(points) -> None:
     level = [1.5] * 6 + [1.2] * 6
     series = series_of([later(points[-1], index, value) for index, value in enumerate(level)])
-    page = read_markdown(to_markdown(history_document(series)))
+    page = read_markdown(to_markdown(history_document(series, [])))
     assert page[0] == ("h1", "History of 12 runs")
     assert page[3] == (
         "text", "ipex jit / pytorch eager changed with r6: 1.500x to 1.200x (cnn-small, latency, batch 1, c).",
