@@ -29,6 +29,11 @@ def cpu_ns_of(pid: int) -> int:
         return 0
 
 
+def suspended_ns() -> int:
+    """Return how long the machine has been suspended since it was started, in ns; no other clock here counts that."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+
+
 def pause(duration_ns: int) -> None:
     time.sleep(duration_ns / 1e9)
 

@@ -320,7 +320,10 @@ def watched_ns(turn: Turn) -> int:
 
 @dataclass(frozen=True)
 class BlockEnd:
-    """The wall time of a block, and of its parts: until all arms are built, until they are warm, and for the turns."""
+    """The wall time of a block, and of its parts: until all arms are built, until they are warm, and for the turns.
+
+    `suspended_ns` is how long the machine was suspended meanwhile, which no time includes; None if that is not known.
+    """
 
     block: int
     cases: tuple[str, ...]
@@ -328,6 +331,7 @@ class BlockEnd:
     build_ns: int
     warm_up_ns: int
     turns_ns: int
+    suspended_ns: int | None = None
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from statistics import median
 from typing import TYPE_CHECKING, TypeVar
 
 from bench.analysis import gates
-from bench.clock import cpu_ns, now_ns
+from bench.clock import cpu_ns, now_ns, suspended_ns
 from bench.engine.build import build_sessions, can_move, core_sets, move_group, start_group
 from bench.engine.proof import compare, predict, read_back
 from bench.engine.workers import START_TOGETHER_NS, WorkerError, cpu_ns_of_all, threads_for, wait_until_idle
@@ -75,7 +75,7 @@ class BlockRunner(ABC):
 
         An arm that fails leaves the block; the others continue.
         """
-        times = [now_ns()]
+        times, suspended_before_ns = [now_ns()], suspended_ns()
         self.splits = {
             arm_id: self.context.split_of(self.tally, self._arms[arm_id], self.cases[0]) for arm_id in self.block.start
         }
@@ -100,8 +100,9 @@ class BlockRunner(ABC):
                 group.stop()
         build_ns, warm_up_ns, turns_ns = (end - begin for begin, end in pairwise(times))
         wall_ns = now_ns() - times[0]
+        gap_ns = suspended_ns() - suspended_before_ns
         self.tally.journal.append(
-            BlockEnd(self.block.number, self.block.cases, wall_ns, build_ns, warm_up_ns, turns_ns)
+            BlockEnd(self.block.number, self.block.cases, wall_ns, build_ns, warm_up_ns, turns_ns, gap_ns)
         )
 
     def takes_part(self, arm: Arm, case: Case) -> bool:

@@ -13,7 +13,8 @@ from bench.analysis.speedups import (
     speedups,
     withheld,
 )
-from bench.records import INTERRUPTED
+from bench.console import duration
+from bench.records import INTERRUPTED, BlockEnd
 from bench.suite.arms import THROUGHPUT
 from models.data import SYNTHETIC_WARNING
 
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
     from bench.suite.arms import Case, Split
     from bench.suite.user_variables import UserVariables
 
+# The two clocks that a suspension is read from are not read at the same moment.
+SHORTEST_SUSPENSION_NS = 100_000_000
+# What git appends to the commit of a checkout that has changes.
+UNCOMMITTED = "-dirty"
 # Smaller numbers are written with an exponent.
 SMALL_NUMBER = 1e-3
 # From here on the digits before the point are grouped, and none follow it.
@@ -136,6 +141,8 @@ def warnings(run: Run) -> list[str]:
     lines = [f"WITHDRAWN on {run.withdrawal.date}: {run.withdrawal.why}"] if run.withdrawal else []
     lines += [SYNTHETIC_WARNING] if run.data == "synthetic" else []
     lines += [UNTRAINED_WARNING.format(name) for name, model in run.info.models.items() if not model.trained]
+    if (commit := run.info.git_commit or "").endswith(UNCOMMITTED):
+        lines.append(f"the harness had uncommitted changes (commit {commit}): nobody else can measure this again")
     lines += [f"{name} was not measured: {reason}" for name, reason in run.info.missing.items()]
     for environments, packages in run.info.mismatches.items():
         lines.append(f"UNMATCHED environments {' and '.join(environments.split())}: {version_list(packages)}")
@@ -152,6 +159,9 @@ def doubts(run: Run) -> list[str]:
         f"{row.pair.case.label}: the A/A interval excludes 1; do not trust differences of that size here"
         for row in failed_aa_checks(run)
     ]
+    if suspended := [end for end in run.of(BlockEnd) if (end.suspended_ns or 0) > SHORTEST_SUSPENSION_NS]:
+        seconds, blocks = sum(end.suspended_ns or 0 for end in suspended) / 1e9, counted(len(suspended), "block")
+        lines.append(f"the machine was suspended for {duration(seconds)}, in {blocks}; no time includes that")
     lines += [
         f"{case.label}: the machine was at rest in {sum(at_rest.values())} of {counted(len(at_rest), 'block')}, too "
         "few; the speedups there are those on the machine as it was"

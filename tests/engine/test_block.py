@@ -191,10 +191,12 @@ def test_arms_are_built_on_disjoint_cores_and_moved_to_those_of_the_block(run, g
 
 def test_a_block_that_has_ended_stores_its_wall_time_and_that_of_its_parts(run, tally, monkeypatch) -> None:
     clock = iter((1000, 1020, 1050, 1090, 1150))
+    suspended = iter((500, 507))
     monkeypatch.setattr(module, "now_ns", lambda: next(clock, 0))
+    monkeypatch.setattr(module, "suspended_ns", lambda: next(suspended))
     monkeypatch.setattr(ScriptedBlock, "observe", None)
     run()
-    assert tally.journal[-1] == BlockEnd(2, BLOCK.cases, 150, 20, 30, 40)
+    assert tally.journal[-1] == BlockEnd(2, BLOCK.cases, 150, 20, 30, 40, suspended_ns=7)
 
 
 def test_an_interrupted_block_has_no_end(run, tally) -> None:
