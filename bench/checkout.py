@@ -8,6 +8,7 @@ from pathlib import Path
 CHECKOUT = Path(__file__).parents[1]
 # Names the commit of a copy, which may lie in a repository of something else.
 COMMIT = "COMMIT"
+GIT_TIMEOUT_S = 30
 
 
 def commit(checkout: Path = CHECKOUT) -> str | None:
@@ -23,6 +24,6 @@ def git(checkout: Path, *arguments: str) -> str | None:
     """Return what git prints about a checkout; None without git, or without a repository there."""
     command = ["git", "-C", str(checkout), *arguments]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=GIT_TIMEOUT_S).stdout
+    except (OSError, subprocess.SubprocessError):
         return None

@@ -15,6 +15,7 @@ import numpy as np
 
 from models import synthetic
 from models.idx import DataError, read_idx
+from models.timeouts import LONGER, timeout_factor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -170,7 +171,7 @@ def _fetch_file(folder: Path, name: str, mirrors: Sequence[str]) -> None:
     import requests
 
     pooch.get_logger().setLevel(logging.WARNING)
-    download = pooch.HTTPDownloader(progressbar=True, timeout=MIRROR_TIMEOUT_S)
+    download = pooch.HTTPDownloader(progressbar=True, timeout=MIRROR_TIMEOUT_S * timeout_factor())
     reasons = []
     for mirror in mirrors:
         if silence := _silence(mirror):
@@ -201,24 +202,25 @@ def _silence(mirror: str) -> str | None:
         # The proxy makes the connection.
         return None
     host = address.hostname, address.port or (443 if address.scheme == "https" else 80)
+    timeout_s = MIRROR_TIMEOUT_S * timeout_factor()
     outcomes: list[socket.socket | OSError] = []
 
     def connect() -> None:
         try:
-            outcomes.append(socket.create_connection(host, MIRROR_TIMEOUT_S))
+            outcomes.append(socket.create_connection(host, timeout_s))
         except OSError as error:
             outcomes.append(error)
 
     thread = threading.Thread(target=connect, daemon=True)
     thread.start()
-    thread.join(MIRROR_TIMEOUT_S)
+    thread.join(timeout_s)
     match outcomes:
         case [socket.socket() as connection]:
             connection.close()
             return None
         case [OSError() as error] if not isinstance(error, TimeoutError):
             return (error.strerror or str(error)).lower()
-    return f"no response within {MIRROR_TIMEOUT_S} s"
+    return f"no response within {timeout_s:g} s; {LONGER}"
 
 
 def _load_official(folder: Path, origin: Path | str) -> DataSet:

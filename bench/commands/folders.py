@@ -49,7 +49,9 @@ def run_folder(results: Path, name: str) -> Iterator[Path]:
         raise UserError(f"{link}: is not a link to a run; move it away, or choose another --results")
     try:
         results.mkdir(parents=True, exist_ok=True)
-        folder.mkdir()
+        folder.mkdir(exist_ok=_is_abandoned(folder))
+        # It has no records.
+        (folder / JOURNAL).unlink(missing_ok=True)
     except FileExistsError as error:
         raise UserError(f"{error.filename}: exists already; choose another --name or --results") from error
     except OSError as error:
@@ -60,6 +62,13 @@ def run_folder(results: Path, name: str) -> Iterator[Path]:
         if not has_records(folder):
             shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+def _is_abandoned(folder: Path) -> bool:
+    """Return whether a folder is that of a run that was killed before it had measured anything."""
+    if folder.is_symlink() or not folder.is_dir() or has_records(folder):
+        return False
+    return {path.name for path in folder.iterdir()} <= {RUN, f".{RUN.replace('.', '.partial.')}", JOURNAL, LOGS}
 
 
 def interrupted_run(results: Path, name: str) -> Path:
@@ -105,6 +114,8 @@ def link_latest(folder: Path, console: Console) -> None:
     """Point results/latest to a run, atomically; say so where the file system has no links."""
     link, latest = folder.parent / f".{LATEST}.{folder.name}", folder.parent / LATEST
     try:
+        # A process that was killed may have left it.
+        link.unlink(missing_ok=True)
         link.symlink_to(folder.name)
         link.replace(latest)
     except OSError as error:

@@ -188,16 +188,17 @@ def measure(
     from bench.console import say, steps
     from bench.engine.describe import origin_of_now
     from bench.engine.run import measure_run, total_weights
-    from bench.engine.workers import timeout_factor
-    from bench.lock import only_measurement
     from bench.machine.diagnosis import disturbances
+    from bench.processes.lock import only_command_in, only_measurement
     from bench.report.run_report import exit_status, opening, write_report
     from models.data import load
+    from models.timeouts import timeout_factor
 
     with (
         only_measurement(results / name),
-        nullcontext(earlier_records(interrupted_run(results, name)) if resumed else []) as earlier,
-        nullcontext(results / name) if resumed else run_folder(results, name) as folder,
+        nullcontext(interrupted_run(results, name)) if resumed else run_folder(results, name) as folder,
+        only_command_in(folder),
+        nullcontext(earlier_records(folder) if resumed else []) as earlier,
         kept_records(folder),
     ):
         require_writable()

@@ -14,6 +14,7 @@ from bench.console import say
 from bench.engine.describe import origin_of_now
 from bench.journal import write_atomically
 from bench.machine import facts
+from bench.processes.lock import only_command_in, only_measurement
 from bench.report.plots.training_plots import trials_plot
 from bench.report.run_report import say_variables
 from bench.suite.arms import Arm
@@ -64,6 +65,11 @@ def train_model(options: TrainOptions, output: Path | None, console: Console) ->
         raise UserError(f"--output {output}: allowed: a file that ends in .safetensors, in a folder that exists")
     job = make_job(options)
     folder = shared_folder(options.results, options.name or default_name("train", options))
+    with only_measurement(folder, shared=True), only_command_in(folder):
+        _train_into(folder, job, options, output, console)
+
+
+def _train_into(folder: Path, job: Job, options: TrainOptions, output: Path | None, console: Console) -> None:
     was_complete = is_complete(folder)
     say_variables(options.variables, console)
     origin = origin_of_now()
@@ -100,9 +106,10 @@ def tune_recipe(options: TrainOptions, trials: int, console: Console) -> None:
         raise UserError(f"--trials {trials}: allowed: 1 to {MAX_TRIALS}")
     job = make_job(options)
     folder = shared_folder(options.results, options.name or default_name("tune", options))
-    say_variables(options.variables, console)
-    trained = search.search_settings(job, trials, folder, console)
-    write_atomically(folder / PLOT, trials_plot(trained))
+    with only_measurement(folder, shared=True), only_command_in(folder):
+        say_variables(options.variables, console)
+        trained = search.search_settings(job, trials, folder, console)
+        write_atomically(folder / PLOT, trials_plot(trained))
     settings = ", ".join(f"{name} {value:.4g}" for name, value in search.best_trial(trained).settings.items())
     recipe = folder / search.BEST
     say(console, f"best: {settings}: {recipe}; train it: bench train --recipe {recipe}")

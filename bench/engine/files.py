@@ -23,6 +23,7 @@ from bench.machine.compiler import COMPILE_TIMEOUT_S, compiler
 from bench.suite.suite import variant_of
 from bench.suite.variables import environment_variables
 from bench.worker.messages import Convert
+from models.timeouts import timeout_factor
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -117,7 +118,11 @@ def _start_compiler(scratch: Path) -> None:
     command = [compiler(), "-fopenmp", "-shared", "-x", "c++", "-", "-o", str(scratch / "nothing.so")]
     with suppress(OSError, subprocess.TimeoutExpired):
         subprocess.run(  # noqa: S603 - the compiler that the stacks use
-            command, input=b"#include <bits/stdc++.h>\n", capture_output=True, check=False, timeout=COMPILE_TIMEOUT_S
+            command,
+            input=b"#include <bits/stdc++.h>\n",
+            capture_output=True,
+            check=False,
+            timeout=COMPILE_TIMEOUT_S * timeout_factor(),
         )
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import shlex
-import tempfile
 from itertools import product
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.analysis.gates import FAILED, SKIPPED, WITHHELD
@@ -32,6 +30,7 @@ from bench.engine.scaling.block import ScalingBlock
 from bench.engine.training_block import TrainingBlock
 from bench.journal import LOGS, Journal
 from bench.machine import resources
+from bench.processes.scratch import scratch_folder
 from bench.records import COMPLETE, INTERRUPTED, SETTLED, End, Failure, Resume
 from bench.run_info import as_read, read_run, write_run
 from bench.suite.environments import HARNESS
@@ -41,6 +40,7 @@ from models.errors import UserError, remedy_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from bench.analysis.speedups import Speedup
     from bench.console import Steps
@@ -69,8 +69,7 @@ def measure_run(
     """
     begin = now_ns()
     resources.allow_many_files()
-    with tempfile.TemporaryDirectory(prefix="bench-") as name:
-        scratch = Path(name)
+    with scratch_folder() as scratch:
         try:
             lay_out_images(data, scratch)
             if plan.suite.recipe:

@@ -19,7 +19,7 @@ from bench.codec import CodecError, decode
 from bench.machine.resources import raise_priority
 from bench.suite.user_variables import INHERITED
 from bench.worker.messages import Request, request_line
-from models.errors import UserError
+from models.timeouts import LONGER, timeout_factor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,11 +27,13 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 START_TIMEOUT_S, EXIT_TIMEOUT_S = 120, 5
+# How often a worker that does not reply is looked at: what it has started may keep its pipe open after its end.
+LOOK_MS, EXIT_STEP_NS = 1000, 10_000_000
 LOG_TAIL_BYTES = 4096
-# Multiplies all timeouts on machines for which they are too short.
-TIMEOUT_VARIABLE, MOST_TIMEOUT_FACTOR = "BENCH_TIMEOUT_FACTOR", 1000.0
 # A reply holds at most the samples of a slice; a file of a worker, its log included, at most a model.
 MOST_REPLY_BYTES, MOST_FILE_BYTES = 1 << 26, 1 << 32
+# A log that is longer is cut at the end of its worker.
+MOST_LOG_BYTES = 1 << 26
 # With less free space, a worker that failed may have failed because of that.
 FULL_BYTES = 1 << 20
 # From the request to a group until its workers start to time: long enough for all of them to have received it.
@@ -39,13 +41,12 @@ START_TOGETHER_NS = 20_000_000
 SETTLE_STEP_NS, SETTLE_LIMIT_NS, SETTLED_SHARE = 1_000_000, 500_000_000, 0.05
 
 
-def timeout_factor() -> float:
-    """Return what all timeouts are multiplied by; raises UserError if the variable is no sensible number."""
-    text = os.environ.get(TIMEOUT_VARIABLE, "1")
-    with suppress(ValueError):
-        if 0 < (factor := float(text)) <= MOST_TIMEOUT_FACTOR:
-            return factor
-    raise UserError(f"{TIMEOUT_VARIABLE}={text}: allowed: a number above 0, up to {MOST_TIMEOUT_FACTOR:g}")
+def signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        # Real-time signals have no names of their own.
+        return f"signal {number}"
 
 
 class WorkerError(Exception):
@@ -85,8 +86,9 @@ class Worker:
         environment["KERAS_HOME"] = str(cwd / "keras")
         # PyTorch asks for the user's name when it is imported to compile, but a container's user may have none.
         environment.setdefault("USER", str(os.getuid()))
-        self._log, self._folder, self._buffer = log, cwd, b""
+        self._log, self._folder, self._buffer = log, cwd, bytearray()
         with log.open("ab") as stream:
+            self._log_start = stream.tell()
             incoming, self._requests = os.pipe()
             self._replies, outgoing = os.pipe()
             self._pipes = [self._requests, self._replies]
@@ -158,6 +160,7 @@ class Worker:
 
     def kill(self) -> None:
         """Kill the process and all that it started; a thread that waits for its reply gets a WorkerError."""
+        # Only `stop` reaps the process. Until then no other group can have its number.
         if self._process.returncode is None:
             with suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
@@ -165,8 +168,16 @@ class Worker:
     def stop(self) -> None:
         """Kill the process and all that it started, and reap it."""
         self.kill()
-        self._process.wait()
+        with suppress(subprocess.TimeoutExpired):
+            # One that waits for a broken device can't be killed.
+            self._process.wait(EXIT_TIMEOUT_S * timeout_factor())
         self._close_pipes()
+        with suppress(OSError):
+            if self._log_bytes() > MOST_LOG_BYTES:
+                os.truncate(self._log, self._log_start + MOST_LOG_BYTES)
+
+    def _log_bytes(self) -> int:
+        return self._log.stat().st_size - self._log_start
 
     def _close_pipes(self) -> None:
         while self._pipes:
@@ -187,30 +198,44 @@ class Worker:
         # Sleeping in poll, the orchestrator uses no CPU while a worker is measured.
         poll = select.poll()
         poll.register(self._replies, select.POLLIN)
-        while b"\n" not in self._buffer:
-            if not poll.poll(max(0, deadline - now_ns()) / 1e6):
-                raise WorkerError(
-                    f"did not reply within {timeout_s:g} s ({what}); {TIMEOUT_VARIABLE}=4 would wait four times as long"
-                )
+        end = self._buffer.find(b"\n")
+        while end < 0:
+            left_ms = max(0, deadline - now_ns()) / 1e6
+            if not poll.poll(min(left_ms, LOOK_MS)):
+                if self._end():
+                    raise Exited(self._exit_reason())
+                if self._log_bytes() > MOST_LOG_BYTES:
+                    raise WorkerError(f"printed more than {MOST_LOG_BYTES:,} bytes without a reply ({what})")
+                if left_ms > LOOK_MS:
+                    continue
+                raise WorkerError(f"did not reply within {timeout_s:g} s ({what}); {LONGER}")
             chunk = os.read(self._replies, 1 << 20)
             if not chunk:
                 raise Exited(self._exit_reason())
+            end = -1 if (found := chunk.find(b"\n")) < 0 else len(self._buffer) + found
             self._buffer += chunk
             if len(self._buffer) > MOST_REPLY_BYTES:
                 raise WorkerError(f"sent more than {MOST_REPLY_BYTES:,} bytes without an end of line")
-        line, self._buffer = self._buffer.split(b"\n", 1)
+        line = bytes(self._buffer[:end])
+        del self._buffer[: end + 1]
         return line
 
+    def _end(self) -> os.waitid_result | None:
+        """Return how the process has ended, which it stays to be reaped for, or None."""
+        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+
     def _exit_reason(self) -> str:
-        try:
-            status = self._process.wait(timeout=EXIT_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            return "closed its pipe without a reply"
+        deadline = now_ns() + EXIT_TIMEOUT_S * 1_000_000_000
+        while (end := self._end()) is None:
+            if now_ns() > deadline:
+                return "closed its pipe without a reply"
+            pause(EXIT_STEP_NS)
         with self._log.open("rb") as stream:
             stream.seek(max(0, self._log.stat().st_size - LOG_TAIL_BYTES))
             lines = stream.read().decode(errors="replace").split("\n")
         last = next((line.strip()[:200] for line in reversed(lines) if line.strip()), "none")
-        how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"exited with status {status}"
+        exited = end.si_code == os.CLD_EXITED
+        how = f"exited with status {end.si_status}" if exited else f"was killed by {signal_name(end.si_status)}"
         return self._with_remedy(f"{how}; last line of its log: {last}")
 
     def _with_remedy(self, reason: str) -> str:

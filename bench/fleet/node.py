@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING
 from bench.codec import CodecError, decode, encode, read_json
 from bench.fleet.driver import CHUNK_BYTES, HEARTBEAT_S, Ended, NodeOrder, Started
 from bench.journal import JOURNAL, RUN
-from bench.lock import is_free
 from bench.machine.facts import INSTRUCTION_SETS, cpu_info, instruction_sets
+from bench.processes.lock import is_free
 from models.data import FOLDER_VARIABLE
 
 if TYPE_CHECKING:

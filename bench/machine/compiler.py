@@ -11,6 +11,9 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+from bench.processes.scratch import scratch_folder
+from models.timeouts import LONGER, timeout_factor
+
 # PyTorch hands paths to the compiler without quotes.
 UNQUOTABLE = re.compile(r"[\s'\"\\]")
 COMPILE_TIMEOUT_S = 60
@@ -43,19 +46,22 @@ def compile_obstacle(environment: Path | None = None) -> str | None:
 def _trial(command: str, folder: Path) -> str | None:
     """Return why a small library can't be compiled in a folder or mapped for execution, or None."""
     try:
-        with tempfile.TemporaryDirectory(prefix="bench-", dir=folder) as name:
-            library = Path(name) / "probe.so"
+        with scratch_folder(folder) as scratch:
+            library = scratch / "probe.so"
             done = subprocess.run(
                 [command, "-shared", "-fPIC", "-fopenmp", f"-I{sysconfig.get_path('include')}", "-x", "c++", "-",
                  "-o", library],
-                input=SOURCE, capture_output=True, check=False, timeout=COMPILE_TIMEOUT_S, cwd=name,
+                input=SOURCE, capture_output=True, check=False, cwd=scratch,
+                timeout=COMPILE_TIMEOUT_S * timeout_factor(),
             )  # fmt: skip
             if done.returncode or not library.exists():
                 return _reason(command, done.stderr.decode(errors="replace"))
             return None if _can_be_loaded(library) else f"programs can't run from {folder} (noexec): {OTHER_FOLDER}"
     except FileNotFoundError:
         return f"there is no C++ compiler ({command}): install g++, or name another one with CXX"
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except subprocess.TimeoutExpired as error:
+        return f"the C++ compiler {command} did not end within {error.timeout:g} s; {LONGER}"
+    except OSError as error:
         return f"the C++ compiler {command} can't be tried in {folder} ({error})"
 
 

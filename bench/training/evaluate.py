@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +14,7 @@ from bench.engine.files import CALIBRATION, IMAGES, Source, convert, lay_out_ima
 from bench.engine.proof import combined_proof, compare, output_fault
 from bench.engine.workers import Worker, WorkerError
 from bench.machine.facts import instruction_sets
+from bench.processes.scratch import scratch_folder
 from bench.suite.arms import LATENCY, Arm, Case
 from bench.suite.environments import MissingEnvironmentError, environment_of, is_installed
 from bench.suite.plan import obstacle
@@ -28,6 +27,7 @@ from models.weights import digest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -153,11 +153,11 @@ def evaluate_arms(
     images = standardise(model.network, data.test_images[: gates.CHECK_IMAGES])
     reference = oracle.logits(model.network, model.weights, images)
     evaluations = []
-    with tempfile.TemporaryDirectory(prefix="bench-") as name:
-        lay_out_images(data, Path(name))
+    with scratch_folder() as scratch:
+        lay_out_images(data, scratch)
         for arm in arms:
             try:
-                logits, proof = _predict(model, arm, len(truth), threads, Path(name), given)
+                logits, proof = _predict(model, arm, len(truth), threads, scratch, given)
                 _require_outputs(arm, logits[: len(reference)], reference)
                 evaluation = Evaluation(arm, logits, truth, proof=proof)
             except (WorkerError, MissingEnvironmentError) as error:

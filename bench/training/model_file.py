@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -13,6 +12,7 @@ import numpy as np
 
 from backends.registry import stacks
 from bench.engine.workers import Worker, WorkerError
+from bench.processes.scratch import scratch_folder
 from bench.suite.arms import DEFAULT_SETTINGS
 from bench.suite.environments import MissingEnvironmentError, environment_of
 from bench.suite.variables import environment_variables
@@ -120,8 +120,8 @@ def _network(file: Path, name: str | None) -> Network:
 def _open_foreign(file: Path, network: Network, assumed: Assumptions = NOTHING_SAID) -> ModelFile:
     """Read another tool's file in a worker: one that hangs, crashes or fills the memory does no harm."""
     kind = kind_of(file, network)
-    with tempfile.TemporaryDirectory(prefix="bench-") as name:
-        ours, absolute = Path(name) / "weights.safetensors", str(file.resolve())
+    with scratch_folder() as scratch:
+        ours, absolute = scratch / "weights.safetensors", str(file.resolve())
         try:
             if kind == PYTORCH:
                 # Newer versions have fewer flaws that are known.
@@ -189,8 +189,8 @@ def export_model(model: ModelFile, output: Path) -> None:
     else:
         writers = [stack for stack in stacks().values() if output.suffix in stack.writes]
         stack, python = _installed(writers, f"{output.suffix} files")
-        with tempfile.TemporaryDirectory(prefix="bench-", dir=output.parent) as name:
-            folder, weights = Path(name).absolute(), Path(name).absolute() / "weights.safetensors"
+        with scratch_folder(output.parent) as folder:
+            weights = folder / "weights.safetensors"
             model.save(weights)
             try:
                 request = WriteModel(stack.name, model.network.name, str(weights), str(folder / output.name))
@@ -234,7 +234,6 @@ def _installed(able: Iterable[Stack], files: str) -> tuple[Stack, Path]:
 
 def _ask(python: Path, request: Request[R], timeout_s: float) -> R:
     """Send a request to a worker; raises WorkerError."""
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        scratch, settings = Path(folder), environment_variables(DEFAULT_SETTINGS, 1)
-        with Worker(python, settings, scratch / "log", scratch) as worker:
-            return worker.wait_until_ready().request(request, timeout_s)
+    settings = environment_variables(DEFAULT_SETTINGS, 1)
+    with scratch_folder() as scratch, Worker(python, settings, scratch / "log", scratch) as worker:
+        return worker.wait_until_ready().request(request, timeout_s)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import ceil
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.clock import cpu_ns_of, now_ns
@@ -15,6 +13,7 @@ from bench.console import duration, steps
 from bench.engine.build import BUILD_TIMEOUT_S, EPOCH_TIMEOUT_S
 from bench.engine.proof import PREDICT_TIMEOUT_S, combined_proof
 from bench.engine.workers import Worker, WorkerError
+from bench.processes.scratch import scratch_folder
 from bench.run_info import DataInfo
 from bench.suite.arms import Arm
 from bench.suite.environments import environment_of
@@ -43,6 +42,8 @@ from models.weights import Weights, initial_weights, load_arrays, read_metadata,
 from models.zoo import NETWORKS
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
 
     from backends.protocol import Stack
@@ -112,15 +113,15 @@ def train_job(job: Job, folder: Path, record: TrainingRecord, console: Console) 
         if not history:
             raise UserError(f"{folder}: holds a {MODEL_FILE} but no training; choose another --name")
         return history
-    with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
+    with scratch_folder() as scratch:
         try:
-            job.splits.lay_out(Path(scratch))
-            proof = prove_training(job, environment, Path(scratch))
+            job.splits.lay_out(scratch)
+            proof = prove_training(job, environment, scratch)
             if not history:
                 write_training(folder, replace(record, proof=proof))
             begin_ns = now_ns()
-            with start_worker(job, environment, Path(scratch)) as worker:
-                _train_epochs(job, folder, Path(scratch), worker.wait_until_ready(), begin_ns, history, console)
+            with start_worker(job, environment, scratch) as worker:
+                _train_epochs(job, folder, scratch, worker.wait_until_ready(), begin_ns, history, console)
         except WorkerError as error:
             kept = f"; {len(history)} epochs are kept in {folder}" if history else ""
             raise UserError(f"training {job.recipe.name} on {job.stack.name} failed: {error}{kept}") from error

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from dataclasses import dataclass, replace
 from math import ceil
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +14,7 @@ from bench.console import steps
 from bench.engine.build import EPOCH_TIMEOUT_S
 from bench.engine.workers import WorkerError
 from bench.journal import write_atomically
+from bench.processes.scratch import scratch_folder
 from bench.suite.environments import environment_of
 from bench.training.train import EVALUATE_TIMEOUT_S, Job, evaluation_of, open_training, prove_training, start_worker
 from bench.worker.messages import RunEpoch
@@ -27,6 +26,8 @@ from models.texts import without_formulas
 from models.weights import initial_weights
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from optuna import Study, Trial
     from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
@@ -74,8 +75,7 @@ def search_settings(job: Job, trials: int, folder: Path, console: Console) -> li
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = _open_study(job, folder)
     left = max(trials - len(_ended(study)), 0)
-    with tempfile.TemporaryDirectory(prefix="bench-") as name, steps(console, {"": left * job.epochs}) as progress:
-        scratch = Path(name)
+    with scratch_folder() as scratch, steps(console, {"": left * job.epochs}) as progress:
         splits = split(job.data, job.recipe.validation or HELD_OUT)
         # The validation images take the place of the test images, so that no trial can see those.
         replace(splits, test=splits.validation).lay_out(scratch)

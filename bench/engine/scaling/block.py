@@ -14,7 +14,7 @@ from bench.engine.build import BUILD_TIMEOUT_S, EPOCH_TIMEOUT_S, places, start_g
 from bench.engine.proof import PREDICT_TIMEOUT_S, combined_proof
 from bench.engine.scaling.ranks import STALL_S, request_of_ranks
 from bench.engine.training_block import TrainingBlock
-from bench.engine.workers import WorkerError, timeout_factor
+from bench.engine.workers import WorkerError
 from bench.machine import counters, resources
 from bench.records import BlockEnd, Evidence, Ranks, SingleEpoch, TrainedEpoch
 from bench.suite.arms import WEAK, Split
@@ -22,6 +22,7 @@ from bench.suite.variables import restart_variables
 from bench.worker.messages import DigestWeights, EpochReply, Listen, ProveTraining
 from bench.worker.network import LOOPBACK
 from models.feed import union_digest
+from models.timeouts import timeout_factor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from bench.clock import cpu_ns_of, now_ns
-from bench.engine.workers import Exited, Unsupported, WorkerError, timeout_factor
+from bench.engine.workers import Exited, Unsupported, WorkerError
+from models.timeouts import timeout_factor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from bench.lock import lock_path, only_measurement
+from bench.processes.lock import lock_path, only_measurement
 from models.errors import UserError
 
 

@@ -1,4 +1,4 @@
-"""One measurement at a time on a machine."""
+"""One measurement at a time on a machine, and one command at a time in a folder."""
 
 from __future__ import annotations
 
@@ -43,10 +43,11 @@ def is_free(path: Path | None = None) -> bool:
 
 
 @contextmanager
-def only_measurement(folder: Path) -> Iterator[None]:
+def only_measurement(folder: Path, *, shared: bool = False) -> Iterator[None]:
     """Keep other measurements from starting; the kernel ends this when the process ends, however it does.
 
-    Raises UserError if another one, which may be another user's, is under way.
+    Trainings may be `shared`: with each other, but not with a run. Raises UserError if another measurement, which may
+    be another user's, is under way.
     """
     path = lock_path()
     try:
@@ -57,7 +58,7 @@ def only_measurement(folder: Path) -> Iterator[None]:
         ) from error
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError as error:
             holder = ascii(os.pread(descriptor, MOST_BYTES, 0).decode(errors="replace"))[1:-1] or "a process"
             raise UserError(
@@ -67,7 +68,26 @@ def only_measurement(folder: Path) -> Iterator[None]:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"process {os.getpid()}, {folder.absolute()}".encode(), 0)
         yield
-        os.ftruncate(descriptor, 0)
+        if not shared:
+            os.ftruncate(descriptor, 0)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def only_command_in(folder: Path) -> Iterator[None]:
+    """Keep other commands from writing to a folder; raises UserError if one does so already."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        # Some network file systems lock no folders.
+        with suppress(OSError):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UserError(
+                    f"{folder}: another command is writing to it; wait for its end, or choose another --name"
+                ) from error
+        yield
     finally:
         os.close(descriptor)
 

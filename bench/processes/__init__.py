@@ -1,0 +1,1 @@
+"""What ends with the process that it belongs to, however that ends: locks, temporary folders, other processes."""
