@@ -1,5 +1,6 @@
 import os
 import re
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,6 +15,7 @@ from bench.clock import cpu_ns_of, now_ns, pause
 from bench.engine import workers as module
 from bench.engine.workers import Unsupported, Worker, WorkerError, WorkerGroup
 from bench.machine import resources
+from bench.processes.scratch import processes_in
 from bench.worker.messages import Build, Move, Predict, PredictReply, Prove, RunSlice, Save
 from models.weights import checkpoint_path
 from models.zoo import CNN_SMALL
@@ -155,6 +157,64 @@ def test_a_worker_that_hangs_is_killed_after_the_timeout(start, build) -> None:
         worker.request(build("hangs"), 0.5)
     worker.stop()
     assert not psutil.pid_exists(worker.pid)
+
+
+@pytest.mark.parametrize(
+    ("variant", "reason"),
+    [
+        ("segfaults", "was killed by SIGSEGV"),
+        ("aborts", "was killed by SIGABRT"),
+        ("greedy", "MemoryError: Unable to allocate"),
+        ("pours", "bytes without an end of line"),
+        ("forks", "exited with status 7"),
+        ("daemon", "exited with status 7"),
+    ],
+)
+def test_a_worker_that_fails_is_an_error_with_the_reason_and_leaves_no_process(
+    start, build, tmp_path, variant, reason
+) -> None:
+    worker = start()
+    with pytest.raises(WorkerError, match=reason):
+        worker.request(build(variant), 60)
+    worker.stop()
+    # A killed process ends soon, not at once. The guard of the folder kills one in a session of its own.
+    expected, deadline = (variant == "daemon"), now_ns() + 60_000_000_000
+    while len(left := processes_in(str(tmp_path))) > expected and now_ns() < deadline:
+        pause(10_000_000)
+    assert len(left) == expected
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+
+
+def test_a_worker_that_prints_without_end_is_given_up_and_its_log_is_cut(start, build, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(module, "MOST_LOG_BYTES", 1 << 20)
+    monkeypatch.setattr(module, "LOOK_MS", 50)
+    worker = start()
+    with pytest.raises(WorkerError, match=r"printed more than 1,048,576 bytes without a reply \(Build\)"):
+        worker.request(build("floods"), 60)
+    worker.stop()
+    assert (tmp_path / "log").stat().st_size == 1 << 20
+
+
+def test_a_process_that_hangs_before_it_is_ready_is_given_up(tmp_path, monkeypatch) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nsleep 1000\n")
+    python.chmod(0o755)
+    monkeypatch.setenv("BENCH_TIMEOUT_FACTOR", "0.001")
+    expected = pytest.raises(WorkerError, match=r"did not reply within 0\.12 s \(start\); BENCH_TIMEOUT_FACTOR=4")
+    with expected, Worker(python, {}, tmp_path / "log", tmp_path) as worker:
+        worker.wait_until_ready()
+    assert processes_in(str(tmp_path)) == []
+
+
+def test_a_process_that_hangs_inside_a_slice_is_given_up(start, build, tmp_path) -> None:
+    (tmp_path / "stalls.proved").touch()
+    worker = start()
+    worker.request(build("stalls"), 60)
+    with pytest.raises(WorkerError, match=r"did not reply within 2 s \(RunSlice\)"):
+        worker.request(RunSlice("c", budget_ns=10**12, lead_in=0), 2)
+    worker.stop()
+    assert processes_in(str(tmp_path)) == []
 
 
 def test_all_timeouts_can_be_made_longer(start, build, monkeypatch) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import resource
 import sys
 import threading
 import time
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,9 +20,12 @@ from backends.protocol import Proof, ProofError, Stack, UnsupportedError, Varian
 from models.weights import load_weights, save_weights
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
 
     from backends.protocol import F32, InferenceSpec, TrainingSpec
+
+# In the folder that all processes of a run share.
+PROVED, STEPS_BEFORE_STALL = Path("stalls.proved"), 20
 
 STACK = Stack(
     name="toy",
@@ -34,6 +41,14 @@ STACK = Stack(
         "rubbish": Variant("Write garbage into the channel to the orchestrator"),
         "brief": Variant("Write an empty reply into the channel to the orchestrator"),
         "hangs": Variant("Never return"),
+        "stalls": Variant("Never return, in a block's process"),
+        "segfaults": Variant("Read from an address that is none"),
+        "aborts": Variant("Abort the process"),
+        "greedy": Variant("Need more memory than is allowed"),
+        "floods": Variant("Print without end"),
+        "pours": Variant("Write without end into the channel to the orchestrator"),
+        "forks": Variant("Exit, and leave a process that keeps the channel open"),
+        "daemon": Variant("Exit, and leave a process in a session of its own"),
         "bf16": Variant("Read back another precision than requested"),
         "unproven": Variant("Fail its proof"),
         "unsupported": Variant("Refuse"),
@@ -60,6 +75,49 @@ STACK = Stack(
 )
 
 
+def need_memory() -> None:
+    resource.setrlimit(resource.RLIMIT_DATA, (1 << 30, 1 << 30))
+    np.ones(1 << 30)
+
+
+def print_without_end() -> None:
+    while True:
+        sys.stdout.write("rubbish " * 1000 + "\n")
+
+
+def reply(content: bytes) -> None:
+    os.write(int(sys.argv[2]), content)
+
+
+def reply_without_end() -> None:
+    while True:
+        reply(bytes(1 << 16))
+
+
+def leave_process(*, own_session: bool) -> None:
+    if not os.fork():
+        if own_session:
+            os.setsid()
+        time.sleep(1000)
+    # It has come that far.
+    time.sleep(0.1)
+    os._exit(7)
+
+
+FAULTS: dict[str, Callable[[], object]] = {
+    "rubbish": partial(reply, b"rubbish\n"),
+    "brief": partial(reply, b"{}\n"),
+    "hangs": partial(time.sleep, 1000),
+    "segfaults": partial(ctypes.string_at, 0),
+    "aborts": os.abort,
+    "greedy": need_memory,
+    "floods": print_without_end,
+    "pours": reply_without_end,
+    "forks": partial(leave_process, own_session=False),
+    "daemon": partial(leave_process, own_session=True),
+}
+
+
 class ToySession(OracleSession):
     """The oracle with a fault."""
 
@@ -69,6 +127,8 @@ class ToySession(OracleSession):
             weights = load_weights(spec.files / "weights.safetensors", spec.network)
         super().__init__(spec.network, weights)
         self.variant, self.precision, self.queue = spec.variant, spec.precision, []
+        # The proof of an arm leaves a file for its later processes.
+        self.steps, self.is_of_a_block = 0, PROVED.exists()
         if self.variant == "threads":
             for core in os.sched_getaffinity(os.getppid()):
                 threading.Thread(target=_sleep_on, args=(core,), daemon=True).start()
@@ -91,12 +151,11 @@ class ToySession(OracleSession):
                 os._exit(7)
             case "chatty":
                 sys.stdout.write('{"rubbish": 1}\n\x00\xff')
-            case "rubbish":
-                os.write(int(sys.argv[2]), b"rubbish\n")
-            case "brief":
-                os.write(int(sys.argv[2]), b"{}\n")
-            case "hangs":
-                time.sleep(1000)
+            case "stalls" if self.is_of_a_block:
+                self.steps += 1
+                time.sleep(1000 * (self.steps > STEPS_BEFORE_STALL))
+            case fault if fault in FAULTS:
+                FAULTS[fault]()
         return super().step(batch)
 
     def submit(self, batch: F32) -> None:
@@ -108,6 +167,8 @@ class ToySession(OracleSession):
 
     def prove(self, batch: F32) -> Proof:
         proof = super().prove(batch)
+        if self.variant == "stalls":
+            PROVED.touch()
         if self.variant == "unproven":
             raise ProofError("nothing special ran")
         return replace(proof, precision="bf16" if self.variant == "bf16" else self.precision)
