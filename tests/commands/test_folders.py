@@ -129,3 +129,29 @@ def test_a_folder_that_can_not_be_made_comes_with_the_remedy_for_its_reason(
     monkeypatch.setattr(Path, "mkdir", refuse)
     with pytest.raises(UserError, match=rf"r: can't be made \(reason\); {remedy}, or name a writable folder"):
         run_folder(tmp_path, "r").__enter__()
+
+
+@pytest.mark.parametrize("names", [[], ["run.json"], ["run.json", "journal.jsonl", "logs"], [".run.partial.json"]])
+def test_a_folder_of_a_run_that_was_killed_before_it_measured_is_taken(tmp_path, names) -> None:
+    (tmp_path / "r").mkdir()
+    for name in names:
+        (tmp_path / "r" / name).touch()
+    with run_folder(tmp_path, "r") as folder:
+        assert not (folder / "journal.jsonl").exists()
+
+
+@pytest.mark.parametrize(("name", "content"), [("journal.jsonl", "{}\n"), ("report.html", ""), ("notes.txt", "")])
+def test_a_folder_that_holds_anything_else_is_refused_and_kept(tmp_path, name, content) -> None:
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / name).write_text(content)
+    with pytest.raises(UserError, match="r: exists already"), run_folder(tmp_path, "r"):
+        pass
+    assert [path.name for path in (tmp_path / "r").iterdir()] == [name]
+
+
+def test_a_link_that_a_killed_process_left_is_replaced(tmp_path, console) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / ".latest.one").symlink_to("nowhere")
+    link_latest(tmp_path / "one", console)
+    assert (tmp_path / "latest").resolve() == tmp_path / "one"
+    assert {path.name for path in tmp_path.iterdir()} == {"one", "latest"}

@@ -87,3 +87,24 @@ def test_a_withdrawn_run_is_compared_with_nothing(bench, run, tmp_path) -> None:
     assert "withdrawn: " in shown.stdout
     done = bench("convert", "run", "--to", "bencher", "--output", "out")
     assert "speedup" not in (tmp_path / "out" / "bencher" / "bencher.json").read_text(), done.stdout
+
+
+def test_a_withdrawn_run_is_struck_out_in_comparisons_and_in_the_history(bench, run, tmp_path) -> None:
+    for number in (2, 3):
+        later = inference_run(tmp_path / f"later{number}", seed=number)
+        later.describe(started=f"2026-0{number}-01T00:00:00+00:00").write()
+    killed = inference_run(tmp_path / "killed", seed=4).describe(started="2026-04-01T00:00:00+00:00").write()
+    lines = (killed / JOURNAL).read_text().splitlines(keepends=True)
+    (killed / JOURNAL).write_text("".join(lines[:-1]))
+    bench("withdraw", "run", "--why", "the fan failed")
+    shown = bench("history", "--results", ".", "--output", "h.md", "--output", "h.csv")
+    assert shown.returncode == 0, shown.stderr
+    page = (tmp_path / "h.md").read_text()
+    assert re.search(r"\| ~~run~~ \| ~~.*~~ \| ~~withdrawn on .*: the fan failed~~ \|", page)
+    assert re.search(r"\| killed \| .* \| did not end; its finished blocks count \|", page)
+    assert "the fan failed" in " ".join(shown.stdout.split())
+    assert {line.split(",")[1] for line in (tmp_path / "h.csv").read_text().splitlines()[1:]} == {
+        "later2", "later3", "killed",
+    }  # fmt: skip
+    bench("compare", "run", "later2", "--output", "c.md")
+    assert "~~" in (tmp_path / "c.md").read_text()

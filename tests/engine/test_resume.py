@@ -7,7 +7,7 @@ from bench.analysis.run import Run
 from bench.engine.context import Tally
 from bench.engine.resume import difference, finished_blocks, is_finished, restore, spent_ns
 from bench.journal import read_journal
-from bench.records import BlockEnd, End, Failure, Resume, Slice, in_force
+from bench.records import BlockEnd, End, Failure, Resume, Slice, in_force, to_line
 from bench.run_info import as_read, read_run, write_run
 from bench.suite.schedule import Block
 from bench.suite.user_variables import UserVariables
@@ -102,6 +102,24 @@ def test_a_run_goes_on_only_on_the_same_machine(tmp_path) -> None:
     info = inference_run(tmp_path / "run").info
     assert difference(info, replace(info, machine=replace(info.machine, load=7.0))) is None
     assert difference(info, replace(info, machine=replace(info.machine, cpu="another"))) == "machine"
+
+
+def test_the_report_says_how_long_the_machine_was_suspended(tmp_path) -> None:
+    from bench.report.text import doubts
+
+    run = inference_run(tmp_path / "run").write()
+    lines = (run / "journal.jsonl").read_text().splitlines(keepends=True)
+    ends = [BlockEnd(block, ("c",), 4, 1, 1, 2, suspended_ns=gap) for block, gap in enumerate((None, 7, 3 * 10**12))]
+    (run / "journal.jsonl").write_text("".join([*lines[:-1], *(to_line(end) + "\n" for end in ends), lines[-1]]))
+    assert "the machine was suspended for 50 min, in 1 block; no time includes that" in doubts(Run(run))
+
+
+def test_the_report_says_that_there_were_uncommitted_changes(tmp_path) -> None:
+    from bench.report.text import warnings
+
+    run = inference_run(tmp_path / "run").describe(git_commit="abc-dirty")
+    run.write()
+    assert warnings(Run(tmp_path / "run"))[0].startswith("the harness had uncommitted changes (commit abc-dirty)")
 
 
 def test_the_report_says_how_to_go_on(tmp_path) -> None:

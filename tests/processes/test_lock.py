@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from bench.processes.lock import lock_path, only_measurement
+from bench.processes.lock import lock_path, only_command_in, only_measurement
 from models.errors import UserError
 
 
@@ -45,6 +45,31 @@ def test_a_killed_measurement_leaves_the_machine_free(other, tmp_path) -> None:
     other.join()
     with only_measurement(tmp_path / "mine"):
         pass
+
+
+def test_trainings_share_the_machine_with_each_other_but_not_with_a_run(tmp_path) -> None:
+    with only_measurement(tmp_path / "one", shared=True):
+        with only_measurement(tmp_path / "two", shared=True):
+            pass
+        with pytest.raises(UserError, match="another measurement"), only_measurement(tmp_path / "run"):
+            pass
+    with (
+        only_measurement(tmp_path / "run"),
+        pytest.raises(UserError, match=r"another measurement is under way on this machine \(process .*/run\)"),
+        only_measurement(tmp_path / "one", shared=True),
+    ):
+        pass
+
+
+def test_one_command_writes_to_a_folder_at_a_time(tmp_path) -> None:
+    for _ in range(2):
+        with (
+            only_command_in(tmp_path),
+            pytest.raises(UserError, match="another command is writing to it"),
+            only_command_in(tmp_path),
+        ):
+            pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_ended_measurement_leaves_the_machine_free(tmp_path, lock) -> None:
