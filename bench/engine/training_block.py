@@ -11,7 +11,7 @@ from bench.engine.proof import PREDICT_TIMEOUT_S, combined_proof
 from bench.records import TrainedEpoch
 from bench.suite.schedule import MAX_SEED
 from bench.worker.messages import Evaluate, OpenTraining, ProveTraining, RunEpoch
-from models.learning_rate import learning_rates
+from models.recipes.learning_rate import learning_rates
 from models.weights import initial_weights, save_weights
 from models.zoo import NETWORKS
 

@@ -37,7 +37,7 @@ from bench.training.history import (
 from bench.worker.messages import Evaluate, OpenTraining, ProveTraining, RestoreOptimizer, RunEpoch, SaveCheckpoint
 from models.data import split
 from models.errors import UserError
-from models.learning_rate import learning_rates
+from models.recipes.learning_rate import learning_rates
 from models.weights import Weights, initial_weights, load_arrays, read_metadata, save_weights
 from models.zoo import NETWORKS
 

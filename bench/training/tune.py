@@ -20,7 +20,7 @@ from bench.training.train import EVALUATE_TIMEOUT_S, Job, evaluation_of, open_tr
 from bench.worker.messages import RunEpoch
 from models.data import split
 from models.errors import UserError
-from models.learning_rate import learning_rates
+from models.recipes.learning_rate import learning_rates
 from models.recipes.parse import to_toml
 from models.texts import without_formulas
 from models.weights import initial_weights

@@ -20,7 +20,7 @@ from bench.worker.messages import (
     ProveTraining,
     RunEpoch,
 )
-from models.learning_rate import learning_rates
+from models.recipes.learning_rate import learning_rates
 from models.recipes.parse import load_recipe
 from tests.engine.conftest import FakeGroup
 

@@ -25,7 +25,7 @@ from backends.pytorch.layers import build_module, neutral_weights
 from models import data
 from models.data import split, standardise
 from models.feed import Feed
-from models.learning_rate import learning_rates
+from models.recipes.learning_rate import learning_rates
 from models.recipes.parse import load_recipe
 from models.weights import initial_weights
 from models.zoo import NETWORKS

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from models.learning_rate import learning_rates
+from models.recipes.learning_rate import learning_rates
 from models.recipes.parse import load_recipe
 
 ADAM, VGG = load_recipe("adam"), load_recipe("vgg")
