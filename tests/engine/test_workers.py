@@ -53,6 +53,14 @@ def start(tmp_path, monkeypatch):
         worker.stop()
 
 
+def left_in(folder: Path, expected: int = 0) -> list[int]:
+    """Return the processes that run in a folder, once there are few enough: a killed process ends soon, not at once."""
+    deadline = now_ns() + 60_000_000_000
+    while len(left := processes_in(str(folder))) > expected and now_ns() < deadline:
+        pause(10_000_000)
+    return left
+
+
 def test_the_users_settings_of_keras_are_out_of_a_workers_sight(start, tmp_path) -> None:
     variables = Path(f"/proc/{start().pid}/environ").read_bytes().split(b"\0")
     assert f"KERAS_HOME={tmp_path / 'keras'}".encode() in variables
@@ -177,11 +185,9 @@ def test_a_worker_that_fails_is_an_error_with_the_reason_and_leaves_no_process(
     with pytest.raises(WorkerError, match=reason):
         worker.request(build(variant), 60)
     worker.stop()
-    # A killed process ends soon, not at once. The guard of the folder kills one in a session of its own.
-    expected, deadline = (variant == "daemon"), now_ns() + 60_000_000_000
-    while len(left := processes_in(str(tmp_path))) > expected and now_ns() < deadline:
-        pause(10_000_000)
-    assert len(left) == expected
+    # The guard of the folder kills a process in a session of its own.
+    expected = int(variant == "daemon")
+    assert len(left := left_in(tmp_path, expected)) == expected
     for pid in left:
         os.kill(pid, signal.SIGKILL)
 
@@ -204,7 +210,7 @@ def test_a_process_that_hangs_before_it_is_ready_is_given_up(tmp_path, monkeypat
     expected = pytest.raises(WorkerError, match=r"did not reply within 0\.12 s \(start\); BENCH_TIMEOUT_FACTOR=4")
     with expected, Worker(python, {}, tmp_path / "log", tmp_path) as worker:
         worker.wait_until_ready()
-    assert processes_in(str(tmp_path)) == []
+    assert left_in(tmp_path) == []
 
 
 def test_a_process_that_hangs_inside_a_slice_is_given_up(start, build, tmp_path) -> None:
@@ -214,7 +220,7 @@ def test_a_process_that_hangs_inside_a_slice_is_given_up(start, build, tmp_path)
     with pytest.raises(WorkerError, match=r"did not reply within 2 s \(RunSlice\)"):
         worker.request(RunSlice("c", budget_ns=10**12, lead_in=0), 2)
     worker.stop()
-    assert processes_in(str(tmp_path)) == []
+    assert left_in(tmp_path) == []
 
 
 def test_all_timeouts_can_be_made_longer(start, build, monkeypatch) -> None:
