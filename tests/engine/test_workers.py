@@ -187,7 +187,8 @@ def test_a_worker_that_fails_is_an_error_with_the_reason_and_leaves_no_process(
     worker.stop()
     # The guard of the folder kills a process in a session of its own.
     expected = int(variant == "daemon")
-    assert len(left := left_in(tmp_path, expected)) == expected
+    left = left_in(tmp_path, expected)
+    assert len(left) == expected
     for pid in left:
         os.kill(pid, signal.SIGKILL)
 

@@ -9,11 +9,11 @@ import threading
 import time
 
 import pytest
-from bench.lock import is_free
 
 from bench.fleet.driver import Node, NodeDamagedError, NodeLostError, NodeOrder, NodeRefusedError, lines_of
 from bench.fleet.ssh import SshDriver, started_of
 from bench.fleet.state import read_events
+from bench.processes.lock import is_free
 from conftest import SMALL
 from models.errors import UserError
 from tests.command_line import environment_of
