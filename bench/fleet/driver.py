@@ -140,7 +140,7 @@ def one_line(text: str) -> str:
     return line if line.isprintable() else ascii(line)[1:-1]
 
 
-def lines_of(descriptor: int, silence_s: float = SILENCE_S) -> Iterator[bytes]:
+def lines_from(descriptor: int, silence_s: float = SILENCE_S) -> Iterator[bytes]:
     """Yield the complete lines that arrive at a descriptor, without their ends.
 
     Raises NodeLostError if nothing arrives for so long, and NodeDamagedError for a line without an end.

@@ -23,7 +23,7 @@ from bench.fleet.driver import (
     NodeRefusedError,
     Started,
     install_command,
-    lines_of,
+    lines_from,
     node_command,
     node_name,
 )
@@ -100,7 +100,7 @@ class SshDriver:
     def stream(self, node: Node, order: NodeOrder, offset: int) -> Iterator[bytes]:
         with self._connection(node, NodeRequest(STREAM, order, offset)) as process:
             if process.stdout:
-                for line in lines_of(process.stdout.fileno()):
+                for line in lines_from(process.stdout.fileno()):
                     if line.startswith(b"{"):
                         started_of(line)
                     yield line

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PREFIX = "bench-"
+SCRATCH_PREFIX = "bench-"
 # Processes may start others while they are looked for.
 MOST_SEARCHES, SEARCH_PAUSE_S = 100, 0.02
 
@@ -28,7 +28,7 @@ MOST_SEARCHES, SEARCH_PAUSE_S = 100, 0.02
 @contextmanager
 def scratch_folder(parent: Path | None = None) -> Iterator[Path]:
     """Yield a temporary folder, by default in TMPDIR. At the end the guard removes it, and what still runs in it."""
-    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent)).absolute()
+    folder = Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX, dir=parent)).absolute()
     try:
         ended, own = os.pipe()
         try:

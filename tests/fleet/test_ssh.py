@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from bench.fleet.driver import Node, NodeDamagedError, NodeLostError, NodeOrder, NodeRefusedError, lines_of
+from bench.fleet.driver import Node, NodeDamagedError, NodeLostError, NodeOrder, NodeRefusedError, lines_from
 from bench.fleet.ssh import SshDriver, started_of
 from bench.fleet.state import read_events
 from bench.processes.lock import is_free
@@ -132,12 +132,12 @@ def test_what_is_no_answer_is_damaged() -> None:
 def test_lines_arrive_complete_and_silence_is_noticed() -> None:
     source, sink = os.pipe()
     os.write(sink, b"Ja\nJb\nJ")
-    lines = lines_of(source, silence_s=0.05)
+    lines = lines_from(source, silence_s=0.05)
     assert [next(lines), next(lines)] == [b"Ja", b"Jb"]
     with pytest.raises(NodeLostError, match="no sign of life"):
         next(lines)
     os.close(sink)
-    assert list(lines_of(source)) == []
+    assert list(lines_from(source)) == []
     os.close(source)
 
 

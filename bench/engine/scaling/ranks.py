@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from bench.clock import cpu_ns_of, now_ns
 from bench.engine.workers import Exited, Unsupported, WorkerError
-from models.timeouts import timeout_factor
+from models.timeouts import LONGER, timeout_factor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -69,7 +69,7 @@ def _replies(group: WorkerGroup, requests: Sequence[Request[R]], timeout_s: floa
             raise _cause(group, late)
         if pending and now - begin > timeout_s * timeout_factor() * 1e9:
             rank, what = min(pending), type(requests[0]).__name__
-            raise _cause(group, {rank: WorkerError(f"did not reply within {timeout_s:g} s ({what})")})
+            raise _cause(group, {rank: WorkerError(f"did not reply within {timeout_s:g} s ({what}); {LONGER}")})
     return [replies[rank] for rank in range(len(requests))]
 
 
