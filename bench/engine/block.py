@@ -10,6 +10,7 @@ from functools import partial
 from itertools import cycle, islice, pairwise, product
 from queue import SimpleQueue
 from statistics import median
+from threading import Lock
 from typing import TYPE_CHECKING, TypeVar
 
 from bench.analysis import gates
@@ -55,6 +56,8 @@ class BlockRunner(ABC):
         self.cores: dict[str, Sequence[int]] = {}
         self._cases = {case.id: case for case in context.plan.suite.cases if case.id in block.cases}
         self._arms = {arm.id: arm for arm in context.plan.arms}
+        # The arms whose memory is reserved; several threads reserve.
+        self._memory, self._reserved = Lock(), list[str]()
         # Whether arms have cores of their own while they are built.
         self._apart = False
         # (arm, case) that may be timed, and those that have been warmed up where they were built.
@@ -184,10 +187,7 @@ class BlockRunner(ABC):
 
     def _build(self, arm: Arm, group: WorkerGroup, places: SimpleQueue[tuple[int, ...]]) -> None:
         """Build an arm on free cores, then move it to the cores of the block; raises WorkerError."""
-        try:
-            resources.require_memory(self.tally.memory_of(arm))
-        except MemoryError as error:
-            raise WorkerError(f"{error}; measure fewer arms at a time: --stack, --precision, --model") from error
+        self._reserve_memory(arm)
         own, final = places.get(), self.cores[arm.id]
         is_movable = can_move(arm, self.splits[arm.id])
         cores = tuple(sorted(own[: len(final)])) if is_movable else final
@@ -204,6 +204,25 @@ class BlockRunner(ABC):
             move_group(group, cores, final)
         finally:
             places.put(own)
+
+    def _reserve_memory(self, arm: Arm) -> None:
+        """Keep memory for an arm's peak, beside what the arms of the block may still take; raises WorkerError.
+
+        An arm that did not fit stays out of later blocks, in which arms start in other orders.
+        """
+        with self._memory:
+            if arm.id not in self.tally.oversized:
+                growth = 0
+                for other in self._reserved:
+                    used = sum(map(resources.resident_bytes, self.groups[other].pids))
+                    growth += max(0, self.tally.memory_of(self._arms[other]) - used)
+                try:
+                    resources.require_memory(self.tally.memory_of(arm), growth)
+                except MemoryError as error:
+                    self.tally.oversized[arm.id] = str(error)
+            if reason := self.tally.oversized.get(arm.id):
+                raise WorkerError(f"{reason}; measure fewer arms at a time: --stack, --precision, --model")
+            self._reserved.append(arm.id)
 
     def _attempt(self, arm_id: str, case_id: str, work: Callable[[Arm, Case], None]) -> None:
         """Do `work` for an arm, unless it has left the block."""

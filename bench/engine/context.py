@@ -110,7 +110,8 @@ class Tally:
     `oracle` holds the NumPy oracle's logits of the test images by model, `labels` those that an arm predicted in the
     proof pass by arm and case, `splits` the best split of an arm's cores by arm and case, `memory_bytes` an arm's peak
     memory. `proved_in_full` are the arms and models with a proof on all test images. `rates` are the highest rates of a
-    server's queries by arm and case.
+    server's queries by arm and case. `oversized` are the arms that did not fit into memory beside others, with the
+    reason.
     """
 
     journal: Journal
@@ -120,6 +121,7 @@ class Tally:
     splits: dict[tuple[str, str], Split] = field(default_factory=dict)
     rates: dict[tuple[str, str], float] = field(default_factory=dict)
     memory_bytes: dict[str, int] = field(default_factory=dict)
+    oversized: dict[str, str] = field(default_factory=dict)
     unsupported: set[tuple[str, str]] = field(default_factory=set)
     failed_blocks: Counter[tuple[str, str]] = field(default_factory=Counter)
     converted: dict[tuple[str, ...], Converted] = field(default_factory=dict)

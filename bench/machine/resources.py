@@ -81,11 +81,17 @@ def _memory_left_bytes(file: Path) -> int | None:
     return limit_bytes - used_bytes + sum(cached)
 
 
-def require_memory(size: int) -> None:
-    """Raise MemoryError if a process of `size` bytes does not fit into the available memory."""
+def require_memory(size: int, reserved: int = 0) -> None:
+    """Raise MemoryError if a process of `size` bytes does not fit into the available memory that is not reserved."""
     available = memory_available_bytes()
-    if available is not None and available < size:
-        raise MemoryError(f"{size / 1e9:.1f} GB needed and {available / 1e9:.1f} GB of memory available")
+    if available is not None and (left := max(0, available - reserved)) < size:
+        raise MemoryError(f"{size / 1e9:.1f} GB needed and {left / 1e9:.1f} GB of memory available")
+
+
+def resident_bytes(pid: int) -> int:
+    """Return the memory that a process uses, or 0 if it has ended."""
+    fields = (read_text(Path(f"/proc/{pid}/statm")) or "").split()
+    return int(fields[1]) * resource.getpagesize() if len(fields) > 1 else 0
 
 
 def allow_many_files() -> None:

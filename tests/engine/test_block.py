@@ -169,6 +169,29 @@ def test_an_arm_that_does_not_fit_into_memory_fails_with_the_remedy(run, tally, 
     }
 
 
+def test_memory_is_reserved_for_all_arms_of_a_block_and_the_same_one_stays_out_later(run, tally, monkeypatch) -> None:
+    """Each of the two fits alone: the second is refused although the first has not taken its memory yet."""
+    monkeypatch.setattr(module.resources, "memory_available_bytes", lambda: 3 * 10**9)
+    tally.add_memory(ORACLE, 2 * 10**9)
+    run()
+    (out,) = {failure.arm for failure in tally.journal.of(Failure)}
+    (reason,) = {failure.reason for failure in tally.journal.of(Failure)}
+    assert reason.startswith("2.0 GB needed and 1.0 GB of memory available; measure fewer arms at a time")
+    monkeypatch.setattr(module.resources, "memory_available_bytes", lambda: 10**10)
+    tally.journal.clear()
+    run()
+    assert {failure.arm for failure in tally.journal.of(Failure)} == {out}
+    assert {arm for arm, _ in turns(tally)} == {ORACLE.id, REPLICA.id} - {out}
+
+
+def test_memory_that_an_arm_has_taken_counts_once(run, tally, monkeypatch) -> None:
+    monkeypatch.setattr(module.resources, "memory_available_bytes", lambda: 3 * 10**9)
+    monkeypatch.setattr(module.resources, "resident_bytes", lambda _: 2 * 10**9)
+    tally.add_memory(ORACLE, 2 * 10**9)
+    run()
+    assert not tally.journal.of(Failure)
+
+
 def test_an_interrupt_while_arms_are_built_kills_and_stops_all(run, groups) -> None:
     killed = []
     for arm_id, group in groups.items():
