@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import fcntl
 import functools
 import hashlib
@@ -87,6 +88,12 @@ def entry(kind: str, digest: str, make: Callable[[Path], dict[str, Any]]) -> Ent
             return Entry(folder, known, cached=True)
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        # NumPy gives no number either when it could not write all of an array.
+        number = error.errno or errno.ENOSPC
+        raise OSError(number, os.strerror(number), str(folder.parent)) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         os.close(descriptor)

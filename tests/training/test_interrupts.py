@@ -44,3 +44,19 @@ def test_a_signal_leaves_no_process_and_no_file_behind(tmp_path, command, number
     assert done.returncode == 0, done.stderr
     assert first.partition("]")[2] not in done.stdout
     assert re.search(rf"{what} (8 of 8|4|5)", done.stdout)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_second_command_in_the_same_folder_is_refused(tmp_path, command) -> None:
+    (tmp_path / "own.toml").write_text(RECIPE)
+    what, more = COMMANDS[command]
+    line = [sys.executable, "-m", "bench", command, *OPTIONS, *more]
+    environment = environment_of(tmp_path, line)
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(line, cwd=tmp_path, env=environment, bufsize=1, **streams) as process:
+        next(text for text in process.stdout if f"{what} 1" in text)
+        second = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        process.terminate()
+        process.communicate(timeout=HANG_S)
+    refused = "bench: results/t: another command is writing to it; wait for its end, or choose another --name\n"
+    assert (second.returncode, second.stderr) == (2, refused)
