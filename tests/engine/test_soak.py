@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from tests.experiments.soak import ARMS_OF_A_BLOCK, ROUNDS, soak
 
-# Some memory is taken once; the samples alone would take 4 MB if they stayed.
-MOST_GROWTH_BYTES = 3_000_000
+# The samples alone would take 5 MB if they stayed.
+MOST_GROWTH_BYTES = 200_000
 
 
 def test_memory_and_descriptors_are_flat_over_many_blocks(tmp_path) -> None:
-    arms = 4 * ARMS_OF_A_BLOCK
+    arms = 3 * ARMS_OF_A_BLOCK
     found = soak(tmp_path, arms)
     assert found.failures == 0
     assert found.samples > arms * ROUNDS * 40
