@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from bench.clock import now_ns
 from bench.fleet.driver import NodeDamagedError, NodeError, NodeLostError, NodeRefusedError
 from bench.fleet.mirror import Mirror
-from bench.fleet.node import USER_INPUT, WAITING
+from bench.fleet.node import USER_INPUT, WAITING, RefusalError
 from bench.fleet.state import (
     CRASHED,
     DAMAGED,
@@ -107,8 +107,11 @@ class Fleet:
         """Begin with the nodes that are listed and have not ended; note those that have left."""
         try:
             nodes = {node.name: node for node in self.driver.nodes()}
-        except NodeError as error:
+        # A hosts file may be read while it is being saved.
+        except (NodeError, UserError) as error:
             if not self.events:
+                if isinstance(error, UserError):
+                    raise
                 raise UserError(f"--driver {self.info.driver}: no nodes can be listed ({error})") from error
             self.say(f"the nodes can't be listed: {error}")
             return
@@ -157,7 +160,8 @@ def attend_node(fleet: Fleet, node: Node, event: NodeEvent) -> None:
         tell(REFUSED, str(error))
     except NodeLostError as error:
         tell(LOST, str(error))
-    except NodeDamagedError as error:
+    # With Slurm the driver itself reads the journal; RefusalError says that this is shorter than before.
+    except (NodeDamagedError, RefusalError) as error:
         tell(DAMAGED, str(error))
     except StragglerError as error:
         tell(STRAGGLED, str(error))

@@ -45,7 +45,8 @@ class Mirror:
                 return decode(Ended, read_json(content.decode()))
             elif kind != b"H":
                 raise NodeDamagedError(f"a frame of the unknown kind {kind!r}")
-        except (CodecError, UnicodeDecodeError) as error:
+        # CodecError, JSONDecodeError and UnicodeError are ValueErrors.
+        except (ValueError, RecursionError) as error:
             raise NodeDamagedError(str(error)) from error
         return None
 

@@ -104,11 +104,11 @@ def control_folder(order: NodeOrder) -> Path:
 
 def start_run(order: NodeOrder) -> Started:
     """Start the run, unless it is under way or has ended; raises RefusalError if this node is not fit for it."""
-    require_fit(order)
     control = control_folder(order)
-    control.mkdir(parents=True, exist_ok=True)
     begins = is_free(control / "attended") and not has_ended(order)
     if begins:
+        require_fit(order)
+        control.mkdir(parents=True, exist_ok=True)
         (control / ENDED_FILE).unlink(missing_ok=True)
         request = json.dumps(encode(NodeRequest(ATTEND, order)))
         with (control / "errors.log").open("ab") as errors:

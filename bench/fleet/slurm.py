@@ -54,7 +54,7 @@ class SlurmDriver:
             raise UserError(
                 "--driver slurm: needs submitit; install it: python -m pip install 'cnn-stack-bench[fleet-slurm]'"
             ) from error
-        for command in ("sinfo", "squeue", "sbatch", "scancel"):
+        for command in ("sinfo", "squeue", "sbatch", "scancel", "srun"):
             if shutil.which(command) is None:
                 raise UserError(f"--driver slurm: needs Slurm's command {command}; run it where there is one")
         self._submitit, self._partition, self._minutes = submitit, partition, minutes
