@@ -46,8 +46,10 @@ settings.load_profile("loaded")
 
 # What other processes of the tests measure is no disturbance that a test is about.
 os.environ["BENCH_LOCK"] = str(Path(tempfile.gettempdir()) / f"cnn-stack-bench-tests-{os.getpid()}.lock")
-# A shell that starts the tests in the background lets them, and what they start, ignore Ctrl-C.
+# A shell that starts the tests in the background lets them, and what they start, ignore Ctrl-C; nohup does so with a
+# closed terminal.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 ROOT = Path(__file__).parent
 # The stacks of the environment that these tests run in. tox names it; without tox it is the folder of the interpreter.

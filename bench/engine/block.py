@@ -214,7 +214,7 @@ class BlockRunner(ABC):
             if arm.id not in self.tally.oversized:
                 growth = 0
                 for other in self._reserved:
-                    used = sum(map(resources.resident_bytes, self.groups[other].pids))
+                    used = sum(filter(None, map(resources.memory_used_bytes, self.groups[other].pids)))
                     growth += max(0, self.tally.memory_of(self._arms[other]) - used)
                 try:
                     resources.require_memory(self.tally.memory_of(arm), growth)

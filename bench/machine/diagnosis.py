@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from bench.clock import MAX_RESOLUTION_NS, now_ns, pause, timer_resolution_ns
 from bench.machine import compiler, counters, facts, resources
+from bench.machine.kernel import exists
 from bench.machine.microarchitecture import cpu_label
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ def _governor(name: str | None) -> Finding:
 def _turbo(*, on: bool | None) -> Finding:
     value = {True: "on", False: "off", None: UNKNOWN}[on]
     intel, others = facts.CPU / "intel_pstate/no_turbo", facts.CPU / "cpufreq/boost"
-    command = f"echo 1 | sudo tee {intel}" if intel.exists() else f"echo 0 | sudo tee {others}"
+    command = f"echo 1 | sudo tee {intel}" if exists(intel) else f"echo 0 | sudo tee {others}"
     advice = f"the frequency depends on the temperature; for steadier times switch it off: {command}"
     return Finding("Turbo", value, advice if on else "")
 

@@ -88,10 +88,10 @@ def require_memory(size: int, reserved: int = 0) -> None:
         raise MemoryError(f"{size / 1e9:.1f} GB needed and {left / 1e9:.1f} GB of memory available")
 
 
-def resident_bytes(pid: int) -> int:
-    """Return the memory that a process uses, or 0 if it has ended."""
+def memory_used_bytes(pid: int) -> int | None:
+    """Return the memory that a process uses, None if it has ended."""
     fields = (read_text(Path(f"/proc/{pid}/statm")) or "").split()
-    return int(fields[1]) * resource.getpagesize() if len(fields) > 1 else 0
+    return int(fields[1]) * resource.getpagesize() if len(fields) > 1 and fields[1].isdecimal() else None
 
 
 def allow_many_files() -> None:

@@ -11,7 +11,7 @@ from models.errors import UserError
 def test_each_environment_of_a_stack_has_its_extra_and_the_dependencies_of_its_tests() -> None:
     found = requested_environments(ROOT)
     for name in environment_names():
-        assert found[name].extras == (name,)
+        assert found[name].extras == (name, "loadgen")
         assert found[name].groups == ("test",)
     assert found["onnxruntime"].variables == (("UV_OVERRIDE", f"{ROOT}/overrides.txt"),)
     assert found["vanilla"].variables == ()

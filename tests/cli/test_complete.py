@@ -50,7 +50,7 @@ def completed(bench):
         ("bench run --isa ", ["no-amx"]),
         ("bench run --data s", ["synthetic"]),
         ("bench train --recipe ada", ["adam"]),
-        ("bench train --recipe adam --stack ipex --variant ", ["train"]),
+        ("bench train --recipe adam --stack ipex --variant ", ["train", "train-ccl"]),
         ("bench evaluate model.safetensors --arms itex/fro", ["itex/frozen"]),
         ("bench convert results/latest --to py", ["pyperf", "pytest-benchmark"]),
         ("bench report --rule as", ["as-it-was"]),

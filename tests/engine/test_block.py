@@ -186,7 +186,7 @@ def test_memory_is_reserved_for_all_arms_of_a_block_and_the_same_one_stays_out_l
 
 def test_memory_that_an_arm_has_taken_counts_once(run, tally, monkeypatch) -> None:
     monkeypatch.setattr(module.resources, "memory_available_bytes", lambda: 3 * 10**9)
-    monkeypatch.setattr(module.resources, "resident_bytes", lambda _: 2 * 10**9)
+    monkeypatch.setattr(module.resources, "memory_used_bytes", lambda _: 2 * 10**9)
     tally.add_memory(ORACLE, 2 * 10**9)
     run()
     assert not tally.journal.of(Failure)

@@ -38,6 +38,7 @@ READERS = {
     "quota_cores": resources.quota_cores,
     "memory_available_bytes": resources.memory_available_bytes,
     "require_memory": partial(resources.require_memory, 0),
+    "memory_used_bytes": partial(resources.memory_used_bytes, os.getpid()),
     "nice_of": partial(resources.nice_of, os.getpid()),
     "counters": counters.counters,
     "quiet_cores": partial(counters.quiet_cores, 1),
@@ -84,6 +85,7 @@ FILES = {
     "/sys/class/power_supply/BAT0/status": "Charging\n",
     "/sys/firmware/acpi/platform_profile": "balanced\n",
     "/sys/kernel/mm/transparent_hugepage/enabled": "always [madvise] never\n",
+    "/proc/PID/statm": "9 5 0 0\n",
     "/proc/PID/autogroup": "/autogroup-25 nice 0\n",
 }
 UNKNOWN = (None, [], {}, ())
