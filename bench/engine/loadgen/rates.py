@@ -12,7 +12,7 @@ from bench.engine.build import start_group
 from bench.engine.loadgen.block import build_all, load_folder, load_request, load_timeout_s, read_result, run_load_in
 from bench.engine.loadgen.passes import accuracy_runs
 from bench.engine.workers import WorkerError
-from bench.loadgen.search import FIRST_SHARE, MOST_RUN_S, highest_valid_rate, next_rate
+from bench.loadgen.search import FIRST_SHARE, MOST_RUN_S, WINNER_RUNS, highest_valid_rate, next_rate
 from bench.loadgen.settings import PERCENTILES, PERFORMANCE_ONLY, performance_settings
 from bench.machine.counters import quiet_cores
 from bench.records import LoadProbe, LoadSearch
@@ -75,9 +75,10 @@ def _store(context: RunContext, tally: Tally, search: RateSearch) -> None:
     rate, bound_us = highest_valid_rate(search.probes), context.plan.suite.server_bound_us or 0
     tally.journal.append(LoadSearch(search.arm.id, search.case.id, 1000 * bound_us, rate, tuple(search.probes)))
     if not rate:
+        last = search.probes[-1]
         raise WorkerError(
-            f"LoadGen called no rate of queries VALID in {len(search.probes)} runs, with 99 % of latencies up to "
-            f"{bound_us} µs; last: {', '.join(search.probes[-1].reasons) or 'VALID'} at {search.probes[-1].rate:g}/s"
+            f"no rate of queries was VALID {WINNER_RUNS} times in {len(search.probes)} runs, with 99 % of latencies "
+            f"up to {bound_us} µs; last: {', '.join(last.reasons) or 'VALID'} at {last.rate:g}/s"
         )
     tally.rates[search.arm.id, search.case.id] = rate
 

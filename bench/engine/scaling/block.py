@@ -9,7 +9,7 @@ from statistics import fmean, median
 from typing import TYPE_CHECKING
 
 from bench.analysis import gates
-from bench.clock import now_ns
+from bench.clock import now_ns, suspended_ns
 from bench.engine.build import BUILD_TIMEOUT_S, EPOCH_TIMEOUT_S, places, start_group
 from bench.engine.proof import PREDICT_TIMEOUT_S, combined_proof
 from bench.engine.scaling.ranks import STALL_S, request_of_ranks
@@ -45,7 +45,7 @@ class ScalingBlock(TrainingBlock):
 
         A group that fails leaves the block; the others continue.
         """
-        times = [now_ns()]
+        times, suspended_before_ns = [now_ns()], suspended_ns()
         threads = self.context.plan.threads
         counts = sorted({case.workers for case in self.cases})
         sets = counters.quiet_core_sets({count * threads for count in counts})
@@ -69,7 +69,8 @@ class ScalingBlock(TrainingBlock):
                 group.stop()
         build_ns, turns_ns = times[1] - times[0], times[2] - times[1]
         wall_ns = now_ns() - times[0]
-        self.tally.journal.append(BlockEnd(self.block.number, self.block.cases, wall_ns, build_ns, 0, turns_ns))
+        gap_ns = suspended_ns() - suspended_before_ns
+        self.tally.journal.append(BlockEnd(self.block.number, self.block.cases, wall_ns, build_ns, 0, turns_ns, gap_ns))
 
     def _cases_of(self, count: int) -> list[Case]:
         return [case for case in self.cases if case.workers == count]
@@ -84,16 +85,16 @@ class ScalingBlock(TrainingBlock):
         try:
             resources.require_memory(self.tally.memory_of(arm))
             through = plan.places or ((),)
-            group = start_group(
-                self.context, arm, Split(count, plan.threads), caches, restart_variables(), through
-            ).wait_until_ready()
+            group = start_group(self.context, arm, Split(count, plan.threads), caches, restart_variables(), through)
+            # Before its ranks are ready, so that it is stopped whatever happens.
+            self.groups[_key(arm.id, count)] = group
+            group.wait_until_ready()
         except MemoryError as error:
             self._remove_group(arm, count, WorkerError(f"{error}; measure fewer arms at a time: --stack, --workers"))
             return
         except WorkerError as error:
             self._remove_group(arm, count, error)
             return
-        self.groups[_key(arm.id, count)] = group
         for case in cases:
             self._attempt(arm.id, case.id, partial(self._open, group))
 
