@@ -95,18 +95,16 @@ def load_arrays(path: Path) -> Weights:
     try:
         with mappable(path) as source:
             with safe_open(source, framework="numpy") as file:
-                narrow = {name for name in file.keys() if file.get_slice(name).get_dtype() == "BF16"}  # noqa: SIM118
-            if not narrow:
+                types = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+            if "BF16" not in types.values():
                 return load_file(source)
             stored = deserialize(source.read_bytes())  # type: ignore[no-untyped-call] # it has no annotations
-            if odd := sorted(name for name, _ in stored if name not in narrow):
-                raise WeightsError(f"{path}: mixes bf16 with other types ({odd[0]}); save all its tensors in one type")
-            return {
-                name: widen_bf16(np.frombuffer(about["data"], "<u2")).reshape(about["shape"]) for name, about in stored
-            }
     # Numbers of types that NumPy lacks are KeyError, shapes that it can't have are ValueError.
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{path}: can't be read as safetensors ({error})") from error
+    if odd := sorted(name for name, kind in types.items() if kind != "BF16"):
+        raise WeightsError(f"{path}: mixes bf16 with other types ({odd[0]}); save all its tensors in one type")
+    return {name: widen_bf16(np.frombuffer(about["data"], "<u2")).reshape(about["shape"]) for name, about in stored}
 
 
 def widen_bf16(bits: NDArray[np.uint16]) -> NDArray[np.float32]:

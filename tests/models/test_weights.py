@@ -55,6 +55,17 @@ def test_weights_in_bf16_are_widened_to_the_same_numbers(tmp_path, weights) -> N
         np.testing.assert_array_equal(loaded[name].view(np.uint32), array.view(np.uint32) & 0xFFFF0000)
 
 
+def test_bf16_beside_another_type_is_refused_with_one_reason(tmp_path) -> None:
+    file, bits, numbers = tmp_path / "weights.safetensors", np.zeros(2, "<u2"), np.zeros(2, np.float32)
+    specs = {
+        name: TensorSpec(dtype=dtype, shape=[2], data_ptr=array.ctypes.data, data_len=array.nbytes)
+        for name, dtype, array in (("a", "bfloat16", bits), ("b", "float32", numbers))
+    }
+    serialize_file(specs, file)
+    with pytest.raises(WeightsError, match=rf"^{file}: mixes bf16 with other types \(b\); save all its tensors"):
+        load_arrays(file)
+
+
 def test_a_missing_truncated_or_pickled_file_is_refused(tmp_path, weights) -> None:
     save_weights(tmp_path / "w.safetensors", weights, {})
     content = (tmp_path / "w.safetensors").read_bytes()
