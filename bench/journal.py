@@ -99,7 +99,7 @@ def broken_link(folder: Path) -> str | None:
     path, link = journal_of(folder), first_link(folder)
     try:
         lines = [line[:-1] for line in lines_of(folder, "utf-8") if line.endswith("\n")]
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError, CodecError) as error:
+    except (OSError, UnicodeDecodeError, CodecError) as error:
         raise UserError(f"{path}: can't be read ({error})") from error
     linked = [LINKED_LINE.fullmatch(line) for line in lines]
     if not any(linked):
@@ -150,20 +150,24 @@ def journal_of(folder: Path) -> Path:
 def lines_of(folder: Path, encoding: str) -> Iterator[str]:
     """Yield the lines of a folder's journal with their ends, the last one perhaps without.
 
-    Raises OSError, EOFError or zlib.error if it can't be read, and CodecError for a line without an end.
+    Raises OSError or UnicodeDecodeError if it can't be read, and CodecError for a line without an end.
     """
     path = journal_of(folder)
     if not path.is_file():
         raise OSError(errno.ENOENT, "is not there, or no file")
     read = 0
-    with gzip.open(path) if path.name == COMPRESSED else path.open("rb") as stream:
-        while line := stream.readline(MOST_LINE):
-            if len(line) == MOST_LINE:
-                raise CodecError(f"has more than {MOST_LINE:,} bytes")
-            if (read := read + len(line)) > MOST_JOURNAL_BYTES:
-                raise OSError(errno.EFBIG, f"has more than {MOST_JOURNAL_BYTES:,} bytes")
-            # A run that was killed may have left half a character.
-            yield line.decode(encoding, "strict" if line.endswith(b"\n") else "replace")
+    try:
+        with gzip.open(path) if path.name == COMPRESSED else path.open("rb") as stream:
+            while line := stream.readline(MOST_LINE):
+                if len(line) == MOST_LINE:
+                    raise CodecError(f"has more than {MOST_LINE:,} bytes")
+                if (read := read + len(line)) > MOST_JOURNAL_BYTES:
+                    raise OSError(errno.EFBIG, f"has more than {MOST_JOURNAL_BYTES:,} bytes")
+                # A run that was killed may have left half a character.
+                yield line.decode(encoding, "strict" if line.endswith(b"\n") else "replace")
+    # What gzip raises for a damaged file, beside OSError.
+    except (EOFError, zlib.error) as error:
+        raise OSError(str(error)) from error
 
 
 def has_records(folder: Path) -> bool:
@@ -210,6 +214,6 @@ def read_journal(folder: Path) -> list[Record]:
             number += 1
     except CodecError as error:
         raise UserError(f"{path}, line {number}: {error}") from error
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: can't be read ({error})") from error
     return records
