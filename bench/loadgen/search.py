@@ -34,7 +34,7 @@ def next_rate(probes: Sequence[LoadProbe], first: float, least: float = 0.0) -> 
         return first
     if len(probes) >= MOST_RUNS:
         return None
-    lowest_invalid = min((probe.rate for probe in probes if not probe.valid), default=None)
+    lowest_invalid = _lowest_invalid(probes)
     best = _best(probes)
     if best is None:
         lower = min(probe.rate for probe in probes) / 2
@@ -61,9 +61,13 @@ def common_rate(rates: Sequence[float]) -> float:
 
 
 def _best(probes: Sequence[LoadProbe]) -> float | None:
-    lowest_invalid = min((probe.rate for probe in probes if not probe.valid), default=None)
+    lowest_invalid = _lowest_invalid(probes)
     valid = [probe.rate for probe in probes if probe.valid]
     return max((rate for rate in valid if lowest_invalid is None or rate < lowest_invalid), default=None)
+
+
+def _lowest_invalid(probes: Sequence[LoadProbe]) -> float | None:
+    return min((probe.rate for probe in probes if not probe.valid), default=None)
 
 
 def _runs(probes: Sequence[LoadProbe], rate: float) -> int:

@@ -53,6 +53,7 @@ def find_rates(context: RunContext, tally: Tally, steps: Steps) -> None:
     rng, least = random.Random(context.plan.seed), PERCENTILES[SERVER][1] / MOST_RUN_S
     searches = rate_searches(context.plan)
     waiting = [search for search in searches if (search.arm.id, search.case.id) in tally.labels]
+    left_out = [search for search in searches if search not in waiting]
     while waiting:
         for search in rng.sample(waiting, len(waiting)):
             arm, case = search.arm, search.case
@@ -66,9 +67,8 @@ def find_rates(context: RunContext, tally: Tally, steps: Steps) -> None:
                 tally.add_failure(arm, case, None, error)
             waiting.remove(search)
             steps.step(search_weight(context.plan), f"{arm.label}: highest rate, {case.label}", "rates")
-    for search in searches:
-        if not search.probes and (search.arm.id, search.case.id) not in tally.labels:
-            steps.step(search_weight(context.plan), f"{search.arm.label}: no search, {search.case.label}", "rates")
+    for search in left_out:
+        steps.step(search_weight(context.plan), f"{search.arm.label}: no search, {search.case.label}", "rates")
 
 
 def _store(context: RunContext, tally: Tally, search: RateSearch) -> None:
