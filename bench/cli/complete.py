@@ -74,7 +74,7 @@ def models() -> list[str]:
 def recipes() -> list[str]:
     from models.recipes.parse import recipe_names
 
-    return list(recipe_names())
+    return recipe_names()
 
 
 def variants(context: typer.Context) -> list[str]:

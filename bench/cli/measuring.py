@@ -186,11 +186,10 @@ def doctor(modes: Modes) -> None:
 
 
 def _numbers(option: str, text: str | None) -> tuple[int, ...]:
+    listed = names(option, text)
     try:
-        return tuple(map(int, names(option, text)))
+        return tuple(map(int, listed))
     except ValueError as error:
-        if isinstance(error, UserError):
-            raise
         raise UserError(f"{option} {text}: allowed: whole numbers, separated by commas") from error
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from bench.analysis.gates import FAILED, SKIPPED, WITHHELD
 from bench.clock import now_ns
-from bench.engine.block import BlockRunner, InferenceBlock
+from bench.engine.block import InferenceBlock
 from bench.engine.choice import choose_splits, searches
 from bench.engine.context import RunContext, Tally, load_models
 from bench.engine.describe import describe_run

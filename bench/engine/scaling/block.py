@@ -58,9 +58,9 @@ class ScalingBlock(TrainingBlock):
             for turn in self.block.rounds:
                 for position, arm_id in enumerate(turn.order):
                     self._attempt(arm_id, turn.case, partial(self.take_turn, turn.number, position))
-            # After the last turn, so that no profiler has been active before.
             for arm_id, case in product(self.block.start, self.cases):
                 self._attempt(arm_id, case.id, self._train_as_one)
+            # After the last epoch, so that no profiler has been active before.
             for arm_id, case_id in sorted(self._ready):
                 self._attempt(arm_id, case_id, self._store_evidence)
             times.append(now_ns())
