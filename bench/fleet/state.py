@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from bench.codec import CodecError, decode, encode, read_json
 from bench.journal import disk_error, write_atomically
+from bench.processes.lock import only_command_in
 from bench.records import COMPLETE, INTERRUPTED, SETTLED
 from models.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
 _T = TypeVar("_T")
@@ -89,10 +88,7 @@ def read_events(folder: Path) -> dict[str, NodeEvent]:
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: can't be read ({error})") from error
-    return last_events(_read(NodeEvent, line, path) for line in lines if line.endswith("\n"))
-
-
-def last_events(events: Iterable[NodeEvent]) -> dict[str, NodeEvent]:
+    events = (_read(NodeEvent, line, path) for line in lines if line.endswith("\n"))
     return {event.node: event for event in events}
 
 
@@ -110,15 +106,9 @@ def append_event(folder: Path, event: NodeEvent) -> None:
         raise disk_error(path, error) from error
 
 
-@contextmanager
-def only_driver(folder: Path) -> Iterator[None]:
+def only_driver(folder: Path) -> AbstractContextManager[None]:
     """Keep a second driver off the same fleet."""
-    with (folder / ".driver").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"{folder}: another process drives this fleet; wait for its end") from error
-        yield
+    return only_command_in(folder, "another process drives this fleet; wait for its end")
 
 
 def _read(kind: type[_T], text: str, path: Path) -> _T:

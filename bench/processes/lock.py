@@ -75,8 +75,10 @@ def only_measurement(folder: Path, *, shared: bool = False) -> Iterator[None]:
 
 
 @contextmanager
-def only_command_in(folder: Path) -> Iterator[None]:
-    """Keep other commands from writing to a folder; raises UserError if one does so already."""
+def only_command_in(
+    folder: Path, refusal: str = "another command is writing to it; wait for its end, or choose another --name"
+) -> Iterator[None]:
+    """Keep other commands from writing to a folder; raises UserError, with the `refusal`, if one does so already."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         # Some network file systems lock no folders.
@@ -84,9 +86,7 @@ def only_command_in(folder: Path) -> Iterator[None]:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise UserError(
-                    f"{folder}: another command is writing to it; wait for its end, or choose another --name"
-                ) from error
+                raise UserError(f"{folder}: {refusal}") from error
         yield
     finally:
         os.close(descriptor)
