@@ -16,7 +16,6 @@ from bench.fleet.driver import NODE_PYTHON, Node, NodeError, NodeOrder, node_nam
 from bench.fleet.report import (
     NODE_COLUMNS,
     SPEEDUP_COLUMNS,
-    NodeResult,
     fleet_document,
     fleet_headlines,
     node_results,
@@ -177,11 +176,7 @@ def report_fleet(folder: Path, console: Console) -> int:
     for line in (*document.warnings, *fleet_headlines(results)):
         say(console, line)
     say(console, f"report: {folder / 'report.html'}")
-    return 0 if all(is_measured(result) for result in results) else 1
-
-
-def is_measured(result: NodeResult) -> bool:
-    return result.event.status in MEASURED
+    return 0 if all(result.is_measured for result in results) else 1
 
 
 def stop_fleet(folder: Path, console: Console) -> None:

@@ -110,8 +110,6 @@ class Fleet:
         # A hosts file may be read while it is being saved.
         except (NodeError, UserError) as error:
             if not self.events:
-                if isinstance(error, UserError):
-                    raise
                 raise UserError(f"--driver {self.info.driver}: no nodes can be listed ({error})") from error
             self.say(f"the nodes can't be listed: {error}")
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 from bench.codec import CodecError, decode, read_json
@@ -84,8 +85,6 @@ class Mirror:
 
 def text_in(content: bytes) -> str:
     """Return the text in a JSON string, with every character as it is: it is part of a digest."""
-    import json
-
     text = json.loads(content)
     if not isinstance(text, str):
         raise CodecError("must be a string")

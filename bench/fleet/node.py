@@ -24,9 +24,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.codec import CodecError, decode, encode, read_json
-from bench.fleet.driver import CHUNK_BYTES, HEARTBEAT_S, Ended, NodeOrder, Started
-from bench.journal import JOURNAL, RUN
-from bench.machine.facts import INSTRUCTION_SETS, cpu_info, instruction_sets
+from bench.fleet.driver import (
+    CHUNK_BYTES,
+    HEARTBEAT_S,
+    Ended,
+    NodeDamagedError,
+    NodeOrder,
+    NodeRefusedError,
+    Started,
+)
+from bench.journal import JOURNAL, RUN, write_atomically
+from bench.machine.facts import cpu_info, instruction_sets
 from bench.processes.lock import is_free
 from models.data import FOLDER_VARIABLE
 
@@ -56,6 +64,21 @@ class NodeRequest:
     action: str
     order: NodeOrder
     offset: int = 0
+
+
+def node_request(action: str, order: NodeOrder, offset: int = 0) -> bytes:
+    return json.dumps(encode(NodeRequest(action, order, offset))).encode() + b"\n"
+
+
+def started_of(answer: bytes) -> Started:
+    """Return what a node has answered to START; raises NodeRefusedError if it refuses."""
+    try:
+        content = read_json(answer.decode())
+        if isinstance(content, dict) and REFUSAL in content:
+            raise NodeRefusedError(str(content[REFUSAL]))
+        return decode(Started, content)
+    except (CodecError, UnicodeDecodeError) as error:
+        raise NodeDamagedError(f"its answer is no answer: {error}") from error
 
 
 class RefusalError(Exception):
@@ -110,7 +133,6 @@ def start_run(order: NodeOrder) -> Started:
         require_fit(order)
         control.mkdir(parents=True, exist_ok=True)
         (control / ENDED_FILE).unlink(missing_ok=True)
-        request = json.dumps(encode(NodeRequest(ATTEND, order)))
         with (control / "errors.log").open("ab") as errors:
             process = subprocess.Popen(
                 [sys.executable, "-I", "-m", "bench.fleet.node"],
@@ -122,7 +144,7 @@ def start_run(order: NodeOrder) -> Started:
             )
             if process.stdin:
                 with process.stdin as stream:
-                    stream.write(request.encode() + b"\n")
+                    stream.write(node_request(ATTEND, order))
         while process.poll() is None and is_free(control / "attended"):
             time.sleep(0.02)
     return describe_node(begun=begins)
@@ -146,8 +168,6 @@ def require_fit(order: NodeOrder) -> None:
     present = instruction_sets() or []
     if lacking := [name for name in order.instruction_sets if name not in present]:
         raise RefusalError(f"the CPU lacks {', '.join(lacking)}; it has {', '.join(present) or 'none of them'}")
-    if unknown := set(order.instruction_sets) - set(INSTRUCTION_SETS):
-        raise RefusalError(f"unknown instruction set {', '.join(sorted(unknown))}")
     results = Path(order.results)
     try:
         results.mkdir(parents=True, exist_ok=True)
@@ -184,12 +204,12 @@ def attend(order: NodeOrder) -> None:
     try:
         require_fit(order)
     except RefusalError as error:
-        _write(control, ENDED_FILE, Ended(USER_INPUT, str(error)))
+        write_atomically(control / ENDED_FILE, json.dumps(encode(Ended(USER_INPUT, str(error)))))
         return
     descriptor = os.open(control / "attended", os.O_RDWR | os.O_CREAT, 0o644)
     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     (control / "pid").write_text(str(os.getpid()), encoding="utf-8")
-    _write(control, STARTED_FILE, describe_node(begun=True))
+    write_atomically(control / STARTED_FILE, json.dumps(encode(describe_node(begun=True))))
     stopped = False
 
     def stop_run(*_: object) -> None:
@@ -204,7 +224,9 @@ def attend(order: NodeOrder) -> None:
     while not is_free() and time.monotonic() < deadline and not stopped:
         time.sleep(order.look_s)
     if stopped:
-        _write(control, ENDED_FILE, Ended(None, "stopped while it waited for another measurement"))
+        write_atomically(
+            control / ENDED_FILE, json.dumps(encode(Ended(None, "stopped while it waited for another measurement")))
+        )
         return
     unfinished = (folder / RUN).exists() and (folder / JOURNAL).exists()
     if not unfinished:
@@ -225,13 +247,7 @@ def attend(order: NodeOrder) -> None:
             process.terminate()
         status = process.wait()
     said = (control / "errors.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    _write(control, ENDED_FILE, Ended(status, said[-1] if said else ""))
-
-
-def _write(control: Path, name: str, value: Started | Ended) -> None:
-    partial = control / f"{name}.part"
-    partial.write_text(json.dumps(encode(value)), encoding="utf-8")
-    partial.replace(control / name)
+    write_atomically(control / ENDED_FILE, json.dumps(encode(Ended(status, said[-1] if said else ""))))
 
 
 def has_ended(order: NodeOrder) -> bool:

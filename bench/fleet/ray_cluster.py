@@ -6,13 +6,11 @@ Only bytes come back, which Ray does not unpickle. Whoever can send other things
 from __future__ import annotations
 
 import ipaddress
-import json
 import os
 import socket
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from bench.codec import encode
 from bench.fleet import ray_hand
 from bench.fleet.driver import (
     ANSWER_S,
@@ -28,8 +26,7 @@ from bench.fleet.driver import (
     node_command,
     node_name,
 )
-from bench.fleet.node import START, STOP, STREAM, NodeRequest
-from bench.fleet.ssh import started_of
+from bench.fleet.node import START, STOP, STREAM, node_request, started_of
 from models.errors import UserError
 
 if TYPE_CHECKING:
@@ -107,12 +104,11 @@ class RayDriver:
             raise NodeRefusedError(output[1:].decode(errors="replace"))
 
     def start(self, node: Node, order: NodeOrder) -> Started:
-        return started_of(self._ask(node, NodeRequest(START, order)))
+        return started_of(self._ask(node, node_request(START, order)))
 
     def stream(self, node: Node, order: NodeOrder, offset: int) -> Iterator[bytes]:
         command = list(node_command(self._home, self._python))
-        request = json.dumps(encode(NodeRequest(STREAM, order, offset))).encode() + b"\n"
-        self._call(node, "open", command, request)
+        self._call(node, "open", command, node_request(STREAM, order, offset))
         while chunk := self._call(node, "read", WAIT_S, GATHER_BYTES, GATHER_S, limit_s=ANSWER_S):
             if len(chunk) > 2 * MOST_LINE_BYTES:
                 raise NodeDamagedError(f"a call returned {len(chunk):,} bytes")
@@ -122,15 +118,14 @@ class RayDriver:
                 yield line
 
     def stop(self, node: Node, order: NodeOrder) -> None:
-        self._ask(node, NodeRequest(STOP, order))
+        self._ask(node, node_request(STOP, order))
 
     def close(self) -> None:
         self._ray.shutdown()
 
-    def _ask(self, node: Node, request: NodeRequest) -> bytes:
+    def _ask(self, node: Node, request: bytes) -> bytes:
         command = list(node_command(self._home, self._python))
-        line = json.dumps(encode(request)).encode() + b"\n"
-        answer = self._call(node, "run", command, line, ANSWER_S)
+        answer = self._call(node, "run", command, request, ANSWER_S)
         if answer.startswith(ray_hand.FAILED_MARK):
             raise NodeRefusedError(answer[1:].decode(errors="replace"))
         return answer

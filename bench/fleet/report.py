@@ -54,6 +54,10 @@ class NodeResult:
     speedups: tuple[FleetSpeedup, ...] = ()
     differences: tuple[str, ...] = ()
 
+    @property
+    def is_measured(self) -> bool:
+        return self.event.status in MEASURED
+
 
 @dataclass(frozen=True)
 class Description:
@@ -124,7 +128,7 @@ def pooled(rows: Sequence[FleetSpeedup]) -> Pooled | None:
 
 
 def fleet_document(info: FleetInfo, results: Sequence[NodeResult]) -> Document:
-    measured = [result for result in results if result.event.status in MEASURED]
+    measured = [result for result in results if result.is_measured]
     machines = {result.event.machine or result.event.node for result in measured}
     every = [each for result in measured for each in result.speedups]
     rows = [each for each in every if each.row.primary] or every
@@ -171,7 +175,7 @@ def fleet_headlines(results: Sequence[NodeResult]) -> Iterator[str]:
         over = f"; {pooled_text(mean)} over {mean.machines} machines" if mean else ""
         yield f"{label} on {architecture} ({case}): {said}{over}."
     for result in results:
-        if result.event.status not in MEASURED:
+        if not result.is_measured:
             yield f"{result.event.node}: {result.event.status}: {result.event.reason or 'it did not end'}."
 
 

@@ -6,14 +6,13 @@ itself is on the node. No result of a job is read: it would be a pickle.
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from bench.codec import CodecError, decode, encode, read_json
+from bench.codec import CodecError, decode, read_json
 from bench.fleet.driver import (
     ANSWER_S,
     INSTALL_S,
@@ -28,7 +27,7 @@ from bench.fleet.driver import (
     node_command,
     node_name,
 )
-from bench.fleet.node import ATTEND, ENDED_FILE, STARTED_FILE, Feed, NodeRequest, control_folder, has_ended
+from bench.fleet.node import ATTEND, ENDED_FILE, STARTED_FILE, Feed, control_folder, has_ended, node_request
 from models.errors import UserError
 
 if TYPE_CHECKING:
@@ -81,7 +80,7 @@ class SlurmDriver:
                 raise NodeRefusedError(f"Slurm says that the node is {state}")
             for name in (STARTED_FILE, ENDED_FILE):
                 (control / name).unlink(missing_ok=True)
-            (control / "request.json").write_text(json.dumps(encode(NodeRequest(ATTEND, order))), encoding="utf-8")
+            (control / "request.json").write_bytes(node_request(ATTEND, order))
             (control / JOB_FILE).write_text(self._submit(node, cores, control), encoding="utf-8")
         return self._wait_for_begin(control, begun=begun)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import shutil
 import subprocess
@@ -11,13 +10,11 @@ from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING
 
 from bench.bundle.bundle import SUMS
-from bench.codec import CodecError, decode, encode, read_json
 from bench.fleet.driver import (
     ANSWER_S,
     INSTALL_S,
     MOST_LINE_BYTES,
     Node,
-    NodeDamagedError,
     NodeLostError,
     NodeOrder,
     NodeRefusedError,
@@ -27,7 +24,7 @@ from bench.fleet.driver import (
     node_command,
     node_name,
 )
-from bench.fleet.node import REFUSAL, START, STOP, STREAM, NodeRequest
+from bench.fleet.node import START, STOP, STREAM, node_request, started_of
 from models.errors import UserError
 
 if TYPE_CHECKING:
@@ -95,10 +92,10 @@ class SshDriver:
         self._run(node, install_command(copied, self._home), timeout_s=INSTALL_S)
 
     def start(self, node: Node, order: NodeOrder) -> Started:
-        return started_of(self._ask(node, NodeRequest(START, order)))
+        return started_of(self._ask(node, node_request(START, order)))
 
     def stream(self, node: Node, order: NodeOrder, offset: int) -> Iterator[bytes]:
-        with self._connection(node, NodeRequest(STREAM, order, offset)) as process:
+        with self._connection(node, node_request(STREAM, order, offset)) as process:
             if process.stdout:
                 for line in lines_from(process.stdout.fileno()):
                     if line.startswith(b"{"):
@@ -106,15 +103,14 @@ class SshDriver:
                     yield line
 
     def stop(self, node: Node, order: NodeOrder) -> None:
-        self._ask(node, NodeRequest(STOP, order))
+        self._ask(node, node_request(STOP, order))
 
     def close(self) -> None:
         for process in list(self._open):
             process.terminate()
 
-    def _ask(self, node: Node, request: NodeRequest) -> bytes:
-        line = json.dumps(encode(request)).encode() + b"\n"
-        return self._run(node, node_command(self._home, self._python), given=line)
+    def _ask(self, node: Node, request: bytes) -> bytes:
+        return self._run(node, node_command(self._home, self._python), given=request)
 
     def _run(
         self,
@@ -144,7 +140,7 @@ class SshDriver:
         return answer
 
     @contextmanager
-    def _connection(self, node: Node, request: NodeRequest) -> Iterator[subprocess.Popen[bytes]]:
+    def _connection(self, node: Node, request: bytes) -> Iterator[subprocess.Popen[bytes]]:
         """Hold the connection over which a node streams; raises NodeError if it breaks."""
         command = shlex.join(node_command(self._home, self._python))
         with tempfile.TemporaryFile() as errors:
@@ -161,7 +157,7 @@ class SshDriver:
                 # A client that has ended already tells more by its exit status.
                 with suppress(BrokenPipeError), process.stdin or nullcontext() as stream:
                     if stream:
-                        stream.write(json.dumps(encode(request)).encode() + b"\n")
+                        stream.write(request)
                 yield process
                 status = process.wait()
                 errors.seek(0)
@@ -181,14 +177,3 @@ def raise_for(status: int, errors: bytes) -> None:
         raise NodeLostError(said[0])
     if status:
         raise NodeRefusedError(said[0])
-
-
-def started_of(answer: bytes) -> Started:
-    """Return what a node has answered; raises NodeRefusedError if it refuses."""
-    try:
-        content = read_json(answer.decode())
-        if isinstance(content, dict) and REFUSAL in content:
-            raise NodeRefusedError(str(content[REFUSAL]))
-        return decode(Started, content)
-    except (CodecError, UnicodeDecodeError) as error:
-        raise NodeDamagedError(f"its answer is no answer: {error}") from error

@@ -11,7 +11,8 @@ import time
 import pytest
 
 from bench.fleet.driver import Node, NodeDamagedError, NodeLostError, NodeOrder, NodeRefusedError, lines_from
-from bench.fleet.ssh import SshDriver, started_of
+from bench.fleet.node import started_of
+from bench.fleet.ssh import SshDriver
 from bench.fleet.state import read_events
 from bench.processes.lock import is_free
 from conftest import SMALL
