@@ -30,7 +30,7 @@ from bench.run_info import (
     Work,
 )
 from bench.suite.arms import BEST_THREADS
-from bench.suite.environments import HARNESS, version_differences
+from bench.suite.environments import HARNESS
 from bench.suite.plan import LEAD_IN, WARM_UP_SLICE_NS, planned_pairs
 from bench.suite.suite import takes_part
 from bench.suite.variables import environment_variables, restart_variables
@@ -106,11 +106,7 @@ def describe_run(plan: Plan, data: DataSet, models: Mapping[str, RunModel], orig
             for name, environment in environments.items()
         },
         missing=plan.missing,
-        mismatches={
-            f"{ours.name} {theirs.name}": differences
-            for ours, theirs in plan.environment_pairs
-            if (differences := version_differences(ours, theirs))
-        },
+        mismatches=plan.mismatches,
         data=DataInfo(data.name, data.digest),
         models={name: _model_info(name, model) for name, model in models.items()},
         advice=origin.advice,

@@ -37,12 +37,11 @@ from bench.report.text import (
     level,
     problems,
     split_text,
+    unmatched_lines,
     variable_lines,
-    version_list,
 )
 from bench.report.writers import print_table, to_csv, to_markdown
 from bench.suite.arms import BEST_THREADS
-from bench.suite.environments import version_differences
 from models.data import SYNTHETIC_WARNING
 
 if TYPE_CHECKING:
@@ -94,13 +93,11 @@ def opening(plan: Plan, data: DataSet, advice: Sequence[str], console: Console) 
     say_variables(plan.variables, console)
     for name, reason in plan.missing.items():
         say(console, f"{name} is not measured: {reason}", WARNING)
-    for one, other in plan.environment_pairs:
-        names = f"environments {one.name} and {other.name}"
-        if unequal := version_differences(one, other):
-            say(console, f"{names} are UNMATCHED: {version_list(unequal)}")
-        else:
-            shared = len(one.packages.keys() & other.packages.keys())
-            say(console, f"{names} are matched: their {shared} shared packages have equal versions")
+    for line in unmatched_lines(plan.mismatches):
+        say(console, line)
+    pairs = [(one.name, other.name) for one, other in plan.environment_pairs]
+    if matched := [f"{one} and {other}" for one, other in pairs if f"{one} {other}" not in plan.mismatches]:
+        say(console, f"environments {', '.join(matched)} are matched: the packages that they share have equal versions")
 
 
 def _threads_text(plan: Plan, case: Case) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from bench.analysis.gates import WITHHELD
@@ -144,13 +146,29 @@ def warnings(run: Run) -> list[str]:
     if (commit := run.info.git_commit or "").endswith(UNCOMMITTED):
         lines.append(f"the harness had uncommitted changes (commit {commit}): nobody else can measure this again")
     lines += [f"{name} was not measured: {reason}" for name, reason in run.info.missing.items()]
-    for environments, packages in run.info.mismatches.items():
-        lines.append(f"UNMATCHED environments {' and '.join(environments.split())}: {version_list(packages)}")
-    return [*lines, *run.info.advice, *doubts(run), *problems(run)]
+    return [*lines, *unmatched_lines(run.info.mismatches), *run.info.advice, *doubts(run), *problems(run)]
 
 
-def version_list(unequal: Mapping[str, tuple[str, str]]) -> str:
-    return ", ".join(f"{package} {one} / {other}" for package, (one, other) in unequal.items())
+def unmatched_lines(mismatches: Mapping[str, Mapping[str, tuple[str, str]]]) -> list[str]:
+    """Return a line for each environment whose versions differ from those of others, the one with the most first.
+
+    `mismatches` are, by pair of environments, the packages whose versions differ.
+    """
+    pairs = {tuple(pair.split(" ", 1)): packages for pair, packages in mismatches.items()}
+    lines = []
+    while pairs:
+        odd, _ = Counter(chain.from_iterable(pairs)).most_common(1)[0]
+        others: list[str] = []
+        versions: dict[str, dict[str, None]] = {}
+        for pair in [pair for pair in pairs if odd in pair]:
+            packages = pairs.pop(pair)
+            others += [name for name in pair if name != odd]
+            for package, both in packages.items():
+                own_first = both if pair[0] == odd else both[::-1]
+                versions.setdefault(package, {}).update(dict.fromkeys(own_first))
+        unequal = ", ".join(f"{package} {' / '.join(different)}" for package, different in sorted(versions.items()))
+        lines.append(f"UNMATCHED environments {odd} and {', '.join(others)}: {unequal}")
+    return lines
 
 
 def doubts(run: Run) -> list[str]:

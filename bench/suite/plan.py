@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING
 from backends.registry import stacks
 from bench.machine.facts import instruction_sets
 from bench.suite.arms import BEST_THREADS, TRAINING, Pair, Split, possible_splits, usual_split
-from bench.suite.environments import HARNESS, Environment, MissingEnvironmentError, environment_of
+from bench.suite.environments import (
+    HARNESS,
+    Environment,
+    MissingEnvironmentError,
+    environment_of,
+    version_differences,
+)
 from bench.suite.schedule import Block, Group, Preset, draw_schedule
 from bench.suite.suite import TRAINING_IMAGES, baselines_of, has_precision, takes_part, variant_of
 from bench.suite.user_variables import ONEDNN_ISA, UserVariables, usable_instruction_sets
@@ -87,6 +93,15 @@ class Plan:
     def environment_pairs(self) -> list[tuple[Environment, Environment]]:
         distinct = {environment.name: environment for environment in self.environments.values()}
         return list(combinations(distinct.values(), 2))
+
+    @property
+    def mismatches(self) -> dict[str, dict[str, tuple[str, str]]]:
+        """Return, by pair of environments, the packages whose versions differ."""
+        return {
+            f"{one.name} {other.name}": differences
+            for one, other in self.environment_pairs
+            if (differences := version_differences(one, other))
+        }
 
     @property
     def epoch_images(self) -> int:

@@ -8,7 +8,7 @@ from bench.analysis.attribution import attributions
 from bench.analysis.stats import Interval
 from bench.console import duration
 from bench.records import Failure
-from bench.report.text import attribution_sentence, counted, interval_text, number, percent, problems
+from bench.report.text import attribution_sentence, counted, interval_text, number, percent, problems, unmatched_lines
 from bench.report.text import warnings as warning_lines
 from bench.report.writers import escape
 from tests.analysis.recorded_run import CASE, COMPILE, EAGER, JIT, inference_run, ladder_info
@@ -57,6 +57,23 @@ def test_durations(seconds, text) -> None:
 def test_unmatched_environments_are_a_warning(tmp_path) -> None:
     run = inference_run(tmp_path / "run").describe(mismatches={"ipex vanilla": {"numpy": ("1", "2")}}).read()
     assert "UNMATCHED environments ipex and vanilla: numpy 1 / 2" in warning_lines(run)
+
+
+def test_an_environment_that_matches_no_other_is_one_warning() -> None:
+    mismatches = {
+        "vanilla latest": {"torch": ("2.8", "2.15"), "keras": ("2", "3")},
+        "latest ipex": {"torch": ("2.15", "2.8")},
+        "vanilla itex": {"numpy": ("1", "2")},
+    }
+    assert unmatched_lines(mismatches) == [
+        "UNMATCHED environments vanilla and latest, itex: keras 2 / 3, numpy 1 / 2, torch 2.8 / 2.15",
+        "UNMATCHED environments latest and ipex: torch 2.15 / 2.8",
+    ]
+    del mismatches["vanilla itex"]
+    mismatches["openvino latest"] = {"torch": ("2.8.1", "2.15")}
+    assert unmatched_lines(mismatches) == [
+        "UNMATCHED environments latest and vanilla, ipex, openvino: keras 3 / 2, torch 2.15 / 2.8 / 2.8.1",
+    ]
 
 
 def test_an_attribution_names_the_contribution_of_the_extension(tmp_path) -> None:
