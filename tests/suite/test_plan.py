@@ -101,7 +101,7 @@ def test_training_has_its_own_number_of_blocks() -> None:
 def test_arms_that_compile_start_first() -> None:
     suite = load_suite("inference")
     (group,) = group_cases(suite, suite.measured)
-    compiling = {Arm("pytorch", "compile"), Arm("pytorch-latest", "compile")}
+    compiling = {Arm("pytorch", "compile"), Arm("pytorch", "aot"), Arm("pytorch-latest", "compile")}
     assert group.slow_to_start == compiling
     blocks = draw_schedule([group], PRESETS["standard"], seed=1)
     assert {block.start[0] for block in blocks} == {arm.id for arm in compiling}
