@@ -9,16 +9,14 @@ from backends import pytorch
 from backends.builders import variants_of
 from backends.pytorch import PyTorch, read_contents, write_model
 from backends.pytorch.framework import quantise_exported
-from backends.pytorch.inference import INFERENCE_BUILDERS, ahead_of_time, autotuned
+from backends.pytorch.inference import INFERENCE_BUILDERS, autotuned
 from backends.pytorch.training import TRAINING_BUILDERS
 
 __all__ = ["STACK", "open_backend", "read_contents", "write_model"]
 
 # TorchScript is deprecated. The C++ wrapper is part of what ahead-of-time compilation does.
 BUILDERS = {name: builder for name, builder in INFERENCE_BUILDERS.items() if name not in ("jit", "cpp-wrapper")}
-AUTOTUNE = {"max_autotune": True}
-BUILDERS["max-autotune"] = replace(BUILDERS["max-autotune"], build=autotuned(AUTOTUNE))
-BUILDERS["aot-max-autotune"] = replace(BUILDERS["aot-max-autotune"], build=ahead_of_time(AUTOTUNE))
+BUILDERS["max-autotune"] = replace(BUILDERS["max-autotune"], build=autotuned({"max_autotune": True}))
 
 STACK = replace(
     pytorch.STACK,

@@ -90,33 +90,30 @@ def compile_frozen(module: Any, backend: str, options: dict[str, bool] | None = 
     return torch.compile(module, backend=backend, dynamic=False, fullgraph=True, options=options)
 
 
-def ahead_of_time(options: dict[str, bool]) -> Build:
+def ahead_of_time(module: Any, example: Any, precision: str) -> Any:
     """Compile to a package that runs without Python, and load it; a package that exists is loaded again."""
+    import torch
+    import torch._inductor
 
-    def build(module: Any, example: Any, precision: str) -> Any:
-        import torch
-        import torch._inductor
-
-        weights = hashlib.sha256(str(module).encode())
-        for tensor in module.state_dict().values():
-            weights.update(tensor.numpy().tobytes())
-        name = "-".join((weights.hexdigest(), precision, str(len(example)), *options))
-        package = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]) / f"{name}.pt2"
-        if not package.exists():
-            package.parent.mkdir(parents=True, exist_ok=True)
-            # Other workers of the arm may compile the same package.
-            own = package.with_stem(f"{package.stem}-{os.getpid()}")
-            # Tensors of inference mode can't be exported.
-            with torch.inference_mode(mode=False), torch.no_grad():
-                exported = torch.export.export(channels_last(module, example, precision), (example.clone(),))
-                configs = {"freezing": True} | options
-                torch._inductor.aoti_compile_and_package(exported, package_path=str(own), inductor_configs=configs)
-            own.replace(package)
-        loaded = torch._inductor.aoti_load_package(str(package))
-        loaded.package = package
-        return loaded
-
-    return build
+    weights = hashlib.sha256(str(module).encode())
+    for tensor in module.state_dict().values():
+        weights.update(tensor.numpy().tobytes())
+    name = "-".join((weights.hexdigest(), precision, str(len(example))))
+    package = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]) / f"{name}.pt2"
+    if not package.exists():
+        package.parent.mkdir(parents=True, exist_ok=True)
+        # Other workers of the arm may compile the same package.
+        own = package.with_stem(f"{package.stem}-{os.getpid()}")
+        # Tensors of inference mode can't be exported.
+        with torch.inference_mode(mode=False), torch.no_grad():
+            exported = torch.export.export(channels_last(module, example, precision), (example.clone(),))
+            torch._inductor.aoti_compile_and_package(
+                exported, package_path=str(own), inductor_configs={"freezing": True}
+            )
+        own.replace(package)
+    loaded = torch._inductor.aoti_load_package(str(package))
+    loaded.package = package
+    return loaded
 
 
 # The TorchScript executor specialises the graph during its first runs.
@@ -172,12 +169,7 @@ INFERENCE_BUILDERS = {
     ),
     "aot": InferenceBuilder(
         Variant("Exported, and compiled ahead of time to a package (AOTInductor)", FLOATS, compiles=True),
-        ahead_of_time({}),
-        COMPILED_CALLS,
-    ),
-    "aot-max-autotune": InferenceBuilder(
-        Variant("Compiled like `aot`, with the fastest of several matrix products", FLOATS, compiles=True),
-        ahead_of_time(AUTOTUNE),
+        ahead_of_time,
         COMPILED_CALLS,
     ),
 }
