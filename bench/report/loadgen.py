@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
 
+from bench.analysis.gates import MAX_GLUE_NS
 from bench.loadgen.search import COMMON_SHARE, PRECISION, WINNER_RUNS
 from bench.loadgen.settings import GENERATED_BYTES, MOST_GENERATED, time_title
 from bench.records import Glue, LoadAccuracy, LoadSearch
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     from bench.records import LoadResult, LoadRun
     from bench.report.document import Element
     from bench.suite.arms import Arm, Case
-
-# What the glue between LoadGen and an arm may cost.
-MOST_GLUE_NS = 3000
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ def glue_lines(run: Run) -> list[str]:
     return [
         f"LoadGen's cost with a backend that does nothing: {glue.median_ns / 1e3:.2f} µs of each latency "
         f"(p90 {glue.p90_ns / 1e3:.2f} µs), {glue.interval_ns / 1e3:.2f} µs from query to query "
-        f"({glue.queries:,} queries); limit {MOST_GLUE_NS / 1e3:g} µs"
+        f"({glue.queries:,} queries); limit {MAX_GLUE_NS / 1e3:g} µs"
         for glue in run.of(Glue)
     ]
 
