@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from bench.clock import cpu_ns_of, now_ns
-from bench.engine.workers import Exited, Unsupported, WorkerError
+from bench.engine.workers import Exited, Unsupported, WorkerError, is_running
 from models.timeouts import LONGER, timeout_factor
 
 if TYPE_CHECKING:
@@ -83,8 +83,8 @@ class _Watch:
     def late(self, pending: Sequence[int], replied_ns: int | None, now: int) -> dict[int, WorkerError]:
         """Return the rank that hangs, with the reason; empty if none does.
 
-        A rank that waits for another uses no core either: of several, one that is stopped is the cause. `replied_ns`
-        is when the last rank has replied, None if none has.
+        A rank that waits for another uses no core either: of several, one that is stopped is the cause. One that waits
+        for a core does not hang. `replied_ns` is when the last rank has replied, None if none has.
         """
         limit_s = STALL_S * timeout_factor()
         if pending and replied_ns is not None and now - replied_ns > limit_s * 1e9:
@@ -94,7 +94,7 @@ class _Watch:
             used_ns = cpu_ns_of(self._pids[rank])
             if used_ns - self._cpu_ns[rank] > IDLE_SHARE * (now - self._active_ns[rank]):
                 self._cpu_ns[rank], self._active_ns[rank] = used_ns, now
-            elif now - self._active_ns[rank] > limit_s * 1e9:
+            elif now - self._active_ns[rank] > limit_s * 1e9 and not is_running(self._pids[rank]):
                 idle.append(rank)
         stopped = [rank for rank in idle if _state(self._pids[rank]) in STOPPED]
         what = "is stopped" if stopped else "hangs"

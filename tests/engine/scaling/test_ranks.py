@@ -67,6 +67,15 @@ def test_a_rank_that_is_stopped_hangs_and_is_named(group, monkeypatch) -> None:
         request_of_ranks(group, [Listen("lo")] * 2, TIMEOUT_S)
 
 
+def test_a_rank_that_waits_for_a_core_does_not_hang(group, monkeypatch) -> None:
+    waiting = {group.workers[0].pid}
+    monkeypatch.setattr(ranks, "cpu_ns_of", lambda _: 0)
+    monkeypatch.setattr(ranks, "is_running", lambda pid: pid in waiting)
+    watch, later = ranks._Watch(group, 0), int(61e9)
+    assert watch.late([0], None, later) == {}
+    assert watch.late([0, 1], None, later).keys() == {1}
+
+
 def test_a_request_that_takes_too_long_names_the_limit_with_the_users_factor(group, monkeypatch) -> None:
     monkeypatch.setattr(ranks, "CHECK_S", 0.1)
     monkeypatch.setenv("BENCH_TIMEOUT_FACTOR", "0.5")
