@@ -77,8 +77,11 @@ class Sweep:
         # The first case of workers has one, which does not scale.
         case = self.cases[-1]
         common = threads_label(case.threads) if self.over == BATCH_SIZE else f"batch {case.batch_size}"
-        way = {STRONG: "for all workers, strong scaling", WEAK: "for each worker, weak scaling"}.get(case.scaling, "")
-        return ", ".join(filter(None, (case.model, case.scenario, f"{common} {way}".strip())))
+        # First what tells two sweeps apart: a narrow plot cuts the end off.
+        way, whose = {STRONG: ("strong scaling", " for all workers"), WEAK: ("weak scaling", " for each worker")}.get(
+            case.scaling, ("", "")
+        )
+        return ", ".join(filter(None, (way, case.model, case.scenario, f"{common}{whose}")))
 
     @property
     def places(self) -> list[float]:
