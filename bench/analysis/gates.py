@@ -38,6 +38,8 @@ EQUIVALENCE = (math.log(0.98), math.log(1.02))
 EQUIVALENCE_CONFIDENCE = 0.90
 # What the harness may add to a timed call.
 MAX_OVERHEAD_NS = 1_000
+# What LoadGen's glue may add to a query.
+MAX_GLUE_NS = 3_000
 # A round is disturbed if more than this share of the cores' time was stolen or throttled, or used by other processes.
 MAX_TAKEN_SHARE = 0.02
 MAX_FOREIGN_SHARE = 0.05

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from bench.analysis.gates import estimate_of
 from bench.analysis.latency import AS_IT_WAS
+from bench.analysis.speedups import failed_blocks_fault
 from bench.analysis.stats import Interval
 from bench.analysis.training import scaling_faults
 from bench.suite.arms import BEST_THREADS, QUERY_SAMPLES, STRONG, WEAK, Case, threads_label, workers_label
@@ -76,8 +77,11 @@ class Sweep:
         # The first case of workers has one, which does not scale.
         case = self.cases[-1]
         common = threads_label(case.threads) if self.over == BATCH_SIZE else f"batch {case.batch_size}"
-        way = {STRONG: "for all workers, strong scaling", WEAK: "for each worker, weak scaling"}.get(case.scaling, "")
-        return ", ".join(filter(None, (case.model, case.scenario, f"{common} {way}".strip())))
+        # First what tells two sweeps apart: a narrow plot cuts the end off.
+        way, whose = {STRONG: ("strong scaling", " for all workers"), WEAK: ("weak scaling", " for each worker")}.get(
+            case.scaling, ("", "")
+        )
+        return ", ".join(filter(None, (way, case.model, case.scenario, f"{common}{whose}")))
 
     @property
     def places(self) -> list[float]:
@@ -144,9 +148,15 @@ def _points(run: Run, arm: Arm, cases: list[Case]) -> tuple[Point, ...]:
             gains = [math.log(first[block] / times[block]) for block in sorted(first.keys() & times.keys())]
             typical = median(times.values())
             gain = estimate_of(gains, run.preset.confidence) if gains and case != cases[0] else None
-            faults = tuple(scaling_faults(run, arm, case))
+            faults = (*scaling_faults(run, arm, case), *_lost_blocks(run, arm, cases[0], case))
             points.append(Point(case, typical * run.images_per_turn(case), 1e9 / typical, gain, faults))
     return tuple(points)
+
+
+def _lost_blocks(run: Run, arm: Arm, first: Case, case: Case) -> list[str]:
+    """Return that an arm lost too many blocks, on a case or on the first one of its sweep."""
+    lost = {case.label: failed_blocks_fault(run, arm, case) for case in (first, case)}
+    return [f"{label}: {fault}" for label, fault in lost.items() if fault]
 
 
 def _times_per_image_ns(run: Run, arm: Arm, case: Case, rule: Rule | None) -> dict[int, float]:

@@ -123,7 +123,7 @@ def _verdict(run: Run, pair: Pair, estimate: Estimate | None) -> Verdict:
 def _faults(run: Run, pair: Pair) -> list[str]:
     arms = pair.arm, pair.baseline
     if pair.case.scenario == TRAINING:
-        lost = {arm.label: _failed_blocks_fault(run, arm, pair.case) for arm in arms}
+        lost = {arm.label: failed_blocks_fault(run, arm, pair.case) for arm in arms}
         return [*training_faults(run, pair), *(f"{label}: {fault}" for label, fault in lost.items() if fault)]
     faults = [fault for arm in arms for fault in arm_faults(run, arm, pair.case)]
     parity = run.parity(pair)
@@ -150,7 +150,7 @@ def arm_faults(run: Run, arm: Arm, case: Case) -> list[str]:
         gates.parity_fault(arm.precision, proof.max_abs_logit_diff, proof.agreement, "oracle"),
         accuracy_fault(run, arm, case),
         gates.leak_fault(run.data, full.accuracy),
-        _failed_blocks_fault(run, arm, case),
+        failed_blocks_fault(run, arm, case),
         _invalid_runs_fault(run, arm, case),
     ]
     return [f"{arm.label}: {fault}" for fault in faults if fault]
@@ -179,7 +179,8 @@ def accuracy_fault(run: Run, arm: Arm, case: Case) -> str | None:
     return gates.precision_fault(arm.precision, proof.accuracy, reference.accuracy)
 
 
-def _failed_blocks_fault(run: Run, arm: Arm, case: Case) -> str | None:
+def failed_blocks_fault(run: Run, arm: Arm, case: Case) -> str | None:
+    """Return how many blocks of an arm failed, if those are too many."""
     failures = [failure for failure in run.failures.get((arm.id, case.id), ()) if failure.block is not None]
     failed = {failure.block for failure in failures}
     blocks = failed | {turn.block for turn in run.turns.get((arm.id, case.id), ())}

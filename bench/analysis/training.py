@@ -179,12 +179,11 @@ def scaling_faults(run: Run, arm: Arm, case: Case) -> list[str]:
         return []
     single = run.single_epochs.get((arm.id, case.id), {})
     first = {epoch.block: epoch.result for epoch in run.epochs(arm, case) if epoch.round == 0}
-    compared = sorted(first.keys() & single.keys())
-    if first and not compared:
-        return ["no epoch of one worker to compare its losses with"]
-    if any(first[block].digest != single[block].digest for block in compared):
+    if alone := first.keys() - single.keys():
+        return [f"{len(alone)} of {len(first)} blocks have no epoch of one worker to compare its losses with"]
+    if any(first[block].digest != single[block].digest for block in first):
         return ["its workers together had other images than one worker, or in another order"]
-    faults = (gates.curve_fault(arm.precision, first[block].losses, single[block].losses) for block in compared)
+    faults = (gates.curve_fault(arm.precision, first[block].losses, single[block].losses) for block in sorted(first))
     return [fault for fault in faults if fault][:1]
 
 

@@ -30,6 +30,7 @@ from bench.bundle.wheels import (
 )
 from models.data import SHA256
 from models.errors import UserError, remedy_of
+from models.timeouts import timeout_factor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -39,8 +40,8 @@ if TYPE_CHECKING:
 SUMS, INSTALLER, NODE_SETTINGS = "SHA256SUMS", "install.sh", "settings"
 WHEELS, REQUIREMENTS, DATA = "wheels", "requirements", "data/fashion-mnist"
 UV = f"{TOOLS}/uv"
-# A list of Pythons in place of the one in uv.
-DOWNLOADS_VARIABLE, DOWNLOADS = "UV_PYTHON_DOWNLOADS_JSON_URL", "downloads.json"
+# A list of Pythons in place of the one in uv: a file, or an address.
+DOWNLOADS_VARIABLE, DOWNLOADS, LIST_TIMEOUT_S = "UV_PYTHON_DOWNLOADS_JSON_URL", "downloads.json", 60
 # Not of the bundle: what pip and uv write meanwhile.
 SCRATCH = ".scratch"
 # The project, the data, the managed Python and what file systems add.
@@ -137,15 +138,33 @@ def add_python(partial: Path) -> str:
     scratch, archives = partial / SCRATCH / "python", partial / "python"
     command = [str(partial / UV), "python", "install", "--no-bin", f"--install-dir={scratch}", PYTHON]
     variables = {"UV_PYTHON_CACHE_DIR": str(archives), "UV_HTTP_RETRIES": "1"}
+    if own := os.environ.get(DOWNLOADS_VARIABLE):
+        # The machine's uv must know the archive by the same list.
+        variables[DOWNLOADS_VARIABLE] = str(_keep_list(own, archives))
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | variables, check=False)
     names = [path.name for path in scratch.glob(f"cpython-{PYTHON}.*") if not path.is_symlink()]
     if done.returncode != 0 or len(names) != 1:
         shutil.rmtree(archives, ignore_errors=True)
-        raise UserError(last_messages((done.stderr.strip() or "it says nothing").splitlines()[-1]))
-    if own := os.environ.get(DOWNLOADS_VARIABLE):
-        # The machine's uv must know the archive by the same list.
-        shutil.copyfile(own.removeprefix("file://"), archives / DOWNLOADS)
+        raise UserError("uv: " + last_messages((done.stderr.strip() or "it says nothing").splitlines()[-1]))
     return names[0]
+
+
+def _keep_list(own: str, archives: Path) -> Path:
+    """Copy or download the user's list of Pythons; raises UserError where it can't be read."""
+    # It imports requests, which takes a while.
+    import pooch
+
+    target = archives / DOWNLOADS
+    try:
+        archives.mkdir(exist_ok=True)
+        if own.startswith(("http://", "https://")):
+            pooch.HTTPDownloader(timeout=LIST_TIMEOUT_S * timeout_factor())(own, str(target), None)
+        else:
+            shutil.copyfile(own.removeprefix("file://"), target)
+    except OSError as error:
+        shutil.rmtree(archives, ignore_errors=True)
+        raise UserError(f"{DOWNLOADS_VARIABLE}: {last_messages(str(error))}") from error
+    return target
 
 
 def add_tools(planned: Planned, partial: Path) -> None:

@@ -109,7 +109,7 @@ def _python(partial: Path, console: Console) -> str:
     try:
         return add_python(partial)
     except UserError as error:
-        say(console, f"no Python in the bundle: the machine must have Python {PYTHON} (uv: {error})", WARNING)
+        say(console, f"no Python in the bundle: the machine must have Python {PYTHON} ({error})", WARNING)
         return ""
 
 

@@ -56,8 +56,8 @@ class BlockRunner(ABC):
         self.cores: dict[str, Sequence[int]] = {}
         self._cases = {case.id: case for case in context.plan.suite.cases if case.id in block.cases}
         self._arms = {arm.id: arm for arm in context.plan.arms}
-        # The arms whose memory is reserved; several threads reserve.
-        self._memory, self._reserved = Lock(), list[str]()
+        # The memory that is reserved, by group; several threads reserve.
+        self._memory, self._reserved = Lock(), dict[str, int]()
         # Whether arms have cores of their own while they are built.
         self._apart = False
         # (arm, case) that may be timed, and those that have been warmed up where they were built.
@@ -187,7 +187,7 @@ class BlockRunner(ABC):
 
     def _build(self, arm: Arm, group: WorkerGroup, places: SimpleQueue[tuple[int, ...]]) -> None:
         """Build an arm on free cores, then move it to the cores of the block; raises WorkerError."""
-        self._reserve_memory(arm)
+        self.reserve_memory(arm.id, self.tally.memory_of(arm), "--stack, --precision, --model")
         own, final = places.get(), self.cores[arm.id]
         is_movable = can_move(arm, self.splits[arm.id])
         cores = tuple(sorted(own[: len(final)])) if is_movable else final
@@ -205,24 +205,25 @@ class BlockRunner(ABC):
         finally:
             places.put(own)
 
-    def _reserve_memory(self, arm: Arm) -> None:
-        """Keep memory for an arm's peak, beside what the arms of the block may still take; raises WorkerError.
+    def reserve_memory(self, key: str, peak_bytes: int, options: str) -> None:
+        """Keep memory for a group's peak, beside what the groups of the block may still take; raises WorkerError.
 
-        An arm that did not fit stays out of later blocks, in which arms start in other orders.
+        The error names the `options` that mend it. A group that did not fit stays out of later blocks, in which groups
+        start in other orders.
         """
         with self._memory:
-            if arm.id not in self.tally.oversized:
+            if key not in self.tally.oversized:
                 growth = 0
-                for other in self._reserved:
-                    used = sum(filter(None, map(resources.memory_used_bytes, self.groups[other].pids)))
-                    growth += max(0, self.tally.memory_of(self._arms[other]) - used)
+                for other, peak in self._reserved.items():
+                    if group := self.groups.get(other):
+                        growth += max(0, peak - sum(filter(None, map(resources.memory_used_bytes, group.pids))))
                 try:
-                    resources.require_memory(self.tally.memory_of(arm), growth)
+                    resources.require_memory(peak_bytes, growth)
                 except MemoryError as error:
-                    self.tally.oversized[arm.id] = str(error)
-            if reason := self.tally.oversized.get(arm.id):
-                raise WorkerError(f"{reason}; measure fewer arms at a time: --stack, --precision, --model")
-            self._reserved.append(arm.id)
+                    self.tally.oversized[key] = str(error)
+            if reason := self.tally.oversized.get(key):
+                raise WorkerError(f"{reason}; measure fewer arms at a time: {options}")
+            self._reserved[key] = peak_bytes
 
     def _attempt(self, arm_id: str, case_id: str, work: Callable[[Arm, Case], None]) -> None:
         """Do `work` for an arm, unless it has left the block."""

@@ -108,10 +108,10 @@ class Tally:
     """The journal of a run, and what its later steps need of the earlier ones.
 
     `oracle` holds the NumPy oracle's logits of the test images by model, `labels` those that an arm predicted in the
-    proof pass by arm and case, `splits` the best split of an arm's cores by arm and case, `memory_bytes` an arm's peak
-    memory. `proved_in_full` are the arms and models with a proof on all test images. `rates` are the highest rates of a
-    server's queries by arm and case. `oversized` are the arms that did not fit into memory beside others, with the
-    reason.
+    proof pass by arm and case, `splits` the best split of an arm's cores by arm and case, `memory_bytes` the peak
+    memory by arm and number of workers that train together. `proved_in_full` are the arms and models with a proof on
+    all test images. `rates` are the highest rates of a server's queries by arm and case. `oversized` are the groups
+    that did not fit into memory beside others, with the reason.
     """
 
     journal: Journal
@@ -120,17 +120,17 @@ class Tally:
     proved_in_full: set[tuple[str, str]] = field(default_factory=set)
     splits: dict[tuple[str, str], Split] = field(default_factory=dict)
     rates: dict[tuple[str, str], float] = field(default_factory=dict)
-    memory_bytes: dict[str, int] = field(default_factory=dict)
+    memory_bytes: dict[tuple[str, int], int] = field(default_factory=dict)
     oversized: dict[str, str] = field(default_factory=dict)
     unsupported: set[tuple[str, str]] = field(default_factory=set)
     failed_blocks: Counter[tuple[str, str]] = field(default_factory=Counter)
     converted: dict[tuple[str, ...], Converted] = field(default_factory=dict)
 
-    def add_memory(self, arm: Arm, memory_bytes: int) -> None:
-        self.memory_bytes[arm.original.id] = max(self.memory_of(arm), memory_bytes)
+    def add_memory(self, arm: Arm, memory_bytes: int, workers: int = 0) -> None:
+        self.memory_bytes[arm.original.id, workers] = max(self.memory_of(arm, workers), memory_bytes)
 
-    def memory_of(self, arm: Arm) -> int:
-        return self.memory_bytes.get(arm.original.id, 0)
+    def memory_of(self, arm: Arm, workers: int = 0) -> int:
+        return self.memory_bytes.get((arm.original.id, workers), 0)
 
     def add_failure(self, arm: Arm, case: Case, block: int | None, error: WorkerError) -> None:
         """Store that an arm failed in a block (None: outside of blocks), or that its stack does not support it."""

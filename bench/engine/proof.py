@@ -16,12 +16,12 @@ from bench.engine.build import (
     build_sessions,
     can_move,
     converted_files,
-    core_sets,
     move_group,
     start_group,
     workers_and_threads,
 )
 from bench.engine.workers import WorkerError, threads_for, wait_until_idle
+from bench.machine import facts, resources
 from bench.machine.counters import quiet_core_sets
 from bench.records import Conversion, Parity, Proof, Reference, Start
 from bench.suite.arms import BEST_THREADS
@@ -36,7 +36,7 @@ from models.weights import digest
 from models.zoo import NETWORKS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -95,13 +95,14 @@ def inference_groups(plan: Plan) -> list[Group]:
 class Candidate:
     """An arm in the proof pass: the cases that it has yet to prove, and its logits on those that it has proved.
 
-    It starts on the `cores`.
+    It starts on the `cores`, and proves its cases on its `own`.
     """
 
     arm: Arm
     cases: list[Case]
     split: Split
     cores: Sequence[int]
+    own: Sequence[int] = ()
     logits: dict[Case, NDArray[np.float32]] = field(default_factory=dict)
 
 
@@ -109,7 +110,7 @@ def prove_arms(context: RunContext, tally: Tally, steps: Steps) -> None:
     """Store the cold start of each arm, then its predictions of the test images and what it read back.
 
     For its cold start an arm is alone on the idle machine. Nothing else here is a time. So arms do it side by side, as
-    many as there are sets of cores of their own.
+    many as can have cores of their own and fit into memory.
     """
     for group in inference_groups(context.plan):
         case = group.cases[0]
@@ -126,14 +127,13 @@ def prove_arms(context: RunContext, tally: Tally, steps: Steps) -> None:
         candidates = [Candidate(arm, list(group.cases), split, quiet[split.cores]) for arm, split in splits.items()]
         waiting = candidates
         while waiting:
-            sets = core_sets(case, quiet[max(quiet)])
-            together = waiting[: len(sets)]
-            _prove_together(context, tally, together, sets)
+            together = _side_by_side(waiting)
+            _prove_together(context, tally, together)
             for candidate in together:
                 if not candidate.cases:
                     what = f"{candidate.arm.label}: proof, {', '.join(case.group)}"
                     steps.step(proof_weight(candidate.arm), what, "proof")
-            # After a failure, an arm's other cases get a new process.
+            # After a failure, an arm's other cases get a new process. One that did not fit beside others starts later.
             waiting = [candidate for candidate in waiting if candidate.cases]
         for candidate in candidates:
             if variant_of(candidate.arm).compiles and (candidate.arm.id, case.id) in tally.labels:
@@ -147,13 +147,38 @@ def proof_weight(arm: Arm) -> float:
     return PROOF_WEIGHT + (COMPILE_WEIGHT if variant_of(arm).compiles else 0)
 
 
-def _prove_together(
-    context: RunContext, tally: Tally, candidates: Sequence[Candidate], sets: Sequence[tuple[int, ...]]
-) -> None:
-    """Start some arms one after the other, then let them prove their cases side by side, each on a set of cores."""
+def _side_by_side(waiting: Sequence[Candidate]) -> list[Candidate]:
+    """Return the arms that can prove their cases at the same time, in their order; each gets cores of its own.
+
+    An arm that can't move keeps those on which it starts, so the others take different ones first.
+    """
+    kept = {core for candidate in waiting for core in candidate.cores}
+    free, left = sorted(facts.arm_cores(), key=lambda core: (core in kept, core)), facts.usable_cores()
+    chosen: list[Candidate] = []
+    for candidate in waiting:
+        count = len(candidate.cores)
+        own = free[:count] if can_move(candidate.arm, candidate.split) else candidate.cores
+        if not chosen or (len(own) == count <= left and set(own) <= set(free)):
+            candidate.own = sorted(own)
+            chosen.append(candidate)
+            free, left = [core for core in free if core not in own], left - count
+    return chosen
+
+
+def _fits(tally: Tally, groups: Iterable[WorkerGroup]) -> bool:
+    """Return whether another arm fits into memory beside these, if each needs as much as the largest arm so far."""
+    used = [sum(filter(None, map(resources.memory_used_bytes, group.pids))) for group in groups]
+    peak, available = max([0, *used, *tally.memory_bytes.values()]), resources.memory_available_bytes()
+    return not used or available is None or (len(used) + 1) * peak - sum(used) <= available
+
+
+def _prove_together(context: RunContext, tally: Tally, candidates: Sequence[Candidate]) -> None:
+    """Start arms one after the other, as far as they fit into memory, and let them prove their cases side by side."""
     groups: dict[str, WorkerGroup] = {}
     try:
         for candidate in candidates:
+            if not _fits(tally, groups.values()):
+                break
             arm, case = candidate.arm, candidate.cases[0]
             try:
                 if converted := converted_files(context, tally, arm, case):
@@ -165,8 +190,8 @@ def _prove_together(
                 tally.add_failure(arm, candidate.cases.pop(0), None, error)
         with threads_for(groups, len(candidates)) as pool:
             proofs = [
-                pool.submit(_prove_cases, context, tally, candidate, groups[candidate.arm.id], own)
-                for candidate, own in zip(candidates, sets, strict=False)
+                pool.submit(_prove_cases, context, tally, candidate, groups[candidate.arm.id])
+                for candidate in candidates
                 if candidate.arm.id in groups
             ]
             for proof in proofs:
@@ -190,21 +215,18 @@ def _start_alone(context: RunContext, tally: Tally, candidate: Candidate, case: 
     return group
 
 
-def _prove_cases(
-    context: RunContext, tally: Tally, candidate: Candidate, group: WorkerGroup, own: Sequence[int]
-) -> None:
+def _prove_cases(context: RunContext, tally: Tally, candidate: Candidate, group: WorkerGroup) -> None:
     """Prove an arm's cases in the process that was built for the first of them, until one fails.
 
-    The process moves to cores of its `own` if it can. The case with the largest batch is last.
+    The process moves to cores of its own. The case with the largest batch is last.
     """
-    arm, built, split, cores = candidate.arm, candidate.cases[0], candidate.split, candidate.cores
+    arm, built, split, cores = candidate.arm, candidate.cases[0], candidate.split, candidate.own
     case = built
     proved: list[Case] = []
     largest = max(candidate.cases, key=lambda case: case.batch_size)
     try:
-        if can_move(arm, split):
-            move_group(group, cores, own[: len(cores)])
-            cores = own[: len(cores)]
+        if list(cores) != list(candidate.cores):
+            move_group(group, candidate.cores, cores)
         for case in sorted(candidate.cases, key=lambda case: case == largest):
             if case != built:
                 build_sessions(context, tally, group, arm, case, split, cores, reported=True)

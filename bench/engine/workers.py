@@ -328,13 +328,13 @@ def wait_until_idle(pids: Sequence[int], recent: Sequence[int]) -> None:
     deadline, since, before = now_ns() + SETTLE_LIMIT_NS, now_ns(), cpu_ns_of_all(pids)
     while now_ns() < deadline:
         pause(SETTLE_STEP_NS)
-        running, now, after = any(map(_is_running, recent)), now_ns(), cpu_ns_of_all(pids)
+        running, now, after = any(map(is_running, recent)), now_ns(), cpu_ns_of_all(pids)
         if not running and after - before < SETTLED_SHARE * (now - since):
             return
         since, before = now, after
 
 
-def _is_running(pid: int) -> bool:
+def is_running(pid: int) -> bool:
     """Return whether a thread of a process runs, or waits for a core."""
     # Threads, and processes, may end meanwhile.
     with suppress(OSError):

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from bench.suite.arms import MULTI_STREAM, OFFLINE, SERVER, SINGLE_STREAM
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from bench.suite.arms import Case
 
 LOADGEN_NAMES = {
@@ -78,6 +80,17 @@ def performance_settings(
     if case.scenario == MULTI_STREAM:
         settings["multi_stream_samples_per_query"] = case.batch_size
     return settings
+
+
+def expected_run_ns(case: Case, settings: Mapping[str, float], expected_ns: float) -> float:
+    """Return how long a performance run with these settings is expected to take, from the same `expected_ns`."""
+    query_ns = expected_ns
+    if case.scenario == OFFLINE:
+        # Its settings count samples.
+        query_ns /= case.batch_size
+    elif case.scenario == SERVER:
+        query_ns = max(query_ns, 1e9 / settings["server_target_qps"])
+    return max(settings["min_duration_ms"] * 1e6, settings["min_query_count"] * query_ns)
 
 
 def accuracy_settings(case: Case) -> dict[str, float]:

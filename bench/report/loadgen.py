@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
 
+from bench.analysis.gates import MAX_GLUE_NS
 from bench.loadgen.search import COMMON_SHARE, PRECISION, WINNER_RUNS
 from bench.loadgen.settings import GENERATED_BYTES, MOST_GENERATED, time_title
 from bench.records import Glue, LoadAccuracy, LoadSearch
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     from bench.records import LoadResult, LoadRun
     from bench.report.document import Element
     from bench.suite.arms import Arm, Case
-
-# What the glue between LoadGen and an arm may cost.
-MOST_GLUE_NS = 3000
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ def glue_lines(run: Run) -> list[str]:
     return [
         f"LoadGen's cost with a backend that does nothing: {glue.median_ns / 1e3:.2f} µs of each latency "
         f"(p90 {glue.p90_ns / 1e3:.2f} µs), {glue.interval_ns / 1e3:.2f} µs from query to query "
-        f"({glue.queries:,} queries); limit {MOST_GLUE_NS / 1e3:g} µs"
+        f"({glue.queries:,} queries); limit {MAX_GLUE_NS / 1e3:g} µs"
         for glue in run.of(Glue)
     ]
 
@@ -81,7 +79,8 @@ def loadgen(run: Run) -> Section | None:
     blocks: list[Element] = [Paragraph(explanation), *(Paragraph(f"{line}.") for line in glue_lines(run))]
     for case in run.cases:
         chosen = [row for row in rows if row.case == case]
-        searches = [search for search in run.of(LoadSearch) if search.case == case.id]
+        found = {search.arm: search for search in run.of(LoadSearch) if search.case == case.id}
+        searches = [found[arm.id] for arm in run.participants(case) if arm.id in found]
         if chosen:
             shown = table(
                 chosen,
@@ -93,7 +92,7 @@ def loadgen(run: Run) -> Section | None:
     settings = table(
         rows,
         _setting_columns(),
-        folded="Settings that LoadGen had in force",
+        folded="Settings that LoadGen had in force, and its logs",
         facets=lambda row: {"stack": row.arm.stack},
     )
     return Section("LoadGen", (*blocks, settings))
@@ -114,9 +113,9 @@ def _rates(run: Run, searches: Sequence[LoadSearch]) -> list[Element]:
     explanation = f"""Queries of one image come at random times (a Poisson process). The bound is this project's own:
         99 % of the latencies, counted from when a query is due, must be at most {searches[0].bound_ns / 1e6:g} ms. The
         highest valid rate comes from a bounded search before the blocks. It doubles or halves the rate, then narrows
-        the gap between a valid and an invalid rate to {PRECISION - 1:.0%}. The winner must be valid {WINNER_RUNS}
-        times. The rate has no interval, so no speedup is claimed from it. In the blocks all arms get the same queries,
-        at {COMMON_SHARE:.0%} of the lowest of these rates. Speedups are those of p99 there."""
+        the gap between a valid and an invalid rate to {percent(PRECISION - 1, 0)}. The winner must be valid
+        {WINNER_RUNS} times. The rate has no interval, so no speedup is claimed from it. In the blocks all arms get the
+        same queries, at {percent(COMMON_SHARE, 0)} of the lowest of these rates. Speedups are those of p99 there."""
     return [Paragraph(explanation), table(searches, columns)]
 
 
@@ -147,7 +146,6 @@ def _arm_columns(case: Case) -> list[Column[LoadRow]]:
         Column("", lambda row: max(run.reply.memory_bytes for run in row.runs) / 1e6, "Growth, MB", number),
         Column("", lambda row: median(run.cpu_ns / run.wall_ns for run in row.runs), "Cores used", number),
         Column("", lambda row: row.accuracy.accuracy if row.accuracy else None, "Accuracy, accuracy mode", percent),
-        Column("", lambda row: row.runs[0].folder, "Logs of the first run", numeric=False),
     ]
     if case.scenario == SERVER:
         columns.insert(4, Column("", delays, "Issued late by, µs", number))
@@ -161,7 +159,8 @@ def _setting_columns() -> list[Column[LoadRow]]:
     return [
         Column("", lambda row: row.arm.label, "Arm", numeric=False),
         Column("", lambda row: row.case.label, "Case", numeric=False),
-        Column("", settings, "First run", numeric=False),
+        Column("", settings, "Settings of the first run", numeric=False),
+        Column("", lambda row: row.runs[0].folder, "Its logs", numeric=False),
     ]
 
 

@@ -260,10 +260,11 @@ def _workers(run: Run, sections: Sequence[Section]) -> Section | None:
         together, with the data-parallel engine of their framework. The table has the median throughput over blocks in
         images/s. In parentheses is the efficiency: the throughput of N workers divided by N times that of one, paired
         by block{f", with its {level(run)} interval" if run.preset.confidence else ""}. In strong scaling, all workers
-        together have one worker's batch. In weak scaling, each of them has. A struck throughput must not be used: the
-        losses were not those of one worker with the same batches."""
+        together have one worker's batch. In weak scaling, each of them has. A struck throughput must not be used: its
+        footnote says why."""
     engines = {f"{record.arm}: {record.engine}" for record in run.of(Ranks) if record.engine and "@" not in record.arm}
-    listening = sorted({address for record in run.of(Ranks) for address in record.listening})
+    # Written as address%interface.
+    listening = sorted({address.replace("%", " on ") for record in run.of(Ranks) for address in record.listening})
     wire = f"""They communicated on the network interface {run.info.protocol.interface}. {"; ".join(sorted(engines))}.
         They accepted connections at {", ".join(listening) or "no address"}."""
     caption = """The dashed line is ideal: N times the throughput of one worker, and an efficiency of 100 %. Higher is

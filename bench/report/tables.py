@@ -400,18 +400,13 @@ def curve_columns(sweep: Sweep) -> list[Column[Curve]]:
     def show(point: Point | None) -> Cell:
         if point is None:
             return Cell("-")
-        gain, text = point.gain, number4(point.images_per_s)
-        if gain is None:
-            return Cell(text)
-        if sweep.over == WORKERS:
-            return Cell(
-                text,
-                detail=share_text(point.efficiency, point.efficiency_interval),
-                struck=bool(point.faults),
-                note="; ".join(point.faults),
-            )
-        interval = f", {interval_text(gain.ratio_interval)}" if gain.ratio_interval else ""
-        return Cell(text, detail=f"x{gain.speedup:.3f}{interval}")
+        gain, detail = point.gain, ""
+        if gain and sweep.over == WORKERS:
+            detail = share_text(point.efficiency, point.efficiency_interval)
+        elif gain:
+            interval = f", {interval_text(gain.ratio_interval)}" if gain.ratio_interval else ""
+            detail = f"x{gain.speedup:.3f}{interval}"
+        return Cell(number4(point.images_per_s), "", "; ".join(point.faults), bool(point.faults), detail)
 
     def on(case: Case) -> Column[Curve]:
         return Column(

@@ -7,7 +7,7 @@ from collections import Counter
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from bench.analysis.gates import WITHHELD
+from bench.analysis.gates import MAX_GLUE_NS, WITHHELD
 from bench.analysis.speedups import (
     changed_by_rest,
     failed,
@@ -16,7 +16,7 @@ from bench.analysis.speedups import (
     withheld,
 )
 from bench.console import duration
-from bench.records import INTERRUPTED, BlockEnd
+from bench.records import INTERRUPTED, BlockEnd, Glue
 from bench.suite.arms import THROUGHPUT
 from models.data import SYNTHETIC_WARNING
 
@@ -172,7 +172,7 @@ def unmatched_lines(mismatches: Mapping[str, Mapping[str, tuple[str, str]]]) -> 
 
 
 def doubts(run: Run) -> list[str]:
-    """Return a line for each case in which the baseline differs from itself, and one if the machine's speeds matter."""
+    """Return a line for each thing that makes figures less sure than they look."""
     lines = [
         f"{row.pair.case.label}: the A/A interval excludes 1; do not trust differences of that size here"
         for row in failed_aa_checks(run)
@@ -185,6 +185,12 @@ def doubts(run: Run) -> list[str]:
         "few; the speedups there are those on the machine as it was"
         for case in run.cases
         if (at_rest := run.blocks_at_rest(case)) and run.rule_of(case) != run.rule
+    ]
+    lines += [
+        f"LoadGen itself takes {glue.interval_ns / 1e3:.2f} µs a query, more than {MAX_GLUE_NS / 1e3:g} µs: all its "
+        "times contain that, so ratios of short ones are too close to 1"
+        for glue in run.of(Glue)
+        if not glue.interval_ns <= MAX_GLUE_NS
     ]
     if changed := changed_by_rest(run):
         lines.append(

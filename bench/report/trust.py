@@ -12,7 +12,7 @@ from bench.analysis.speedups import speedups
 from bench.analysis.training import trained_arms
 from bench.console import duration
 from bench.journal import broken_link
-from bench.records import Evidence, Resume
+from bench.records import Evidence, Glue, Resume
 from bench.report.document import Bullets, Code, Column, Paragraph, Section, Strong, table, text_table
 from bench.report.text import assigned, counted, interval_text, number, number2, percent, variable_lines
 from bench.suite.arms import LATENCY, LOADGEN, TRAINING
@@ -87,6 +87,9 @@ def _check_rows(run: Run) -> Iterator[tuple[str, str, str]]:
             result = f"{number((run.overhead_ns or 0) / 1e3)} µs (median of {calls} calls)"
         wanted = f"at most {gates.MAX_OVERHEAD_NS / 1e3:g} µs"
         yield "Harness overhead per timed call (null backend)", result, wanted
+    for glue in run.of(Glue):
+        wanted = f"at most {gates.MAX_GLUE_NS / 1e3:g} µs"
+        yield "LoadGen's own time per query (null backend)", f"{number(glue.interval_ns / 1e3)} µs", wanted
     rounds = {(turn.case, turn.block, turn.round) for turns in run.turns.values() for turn in turns}
     yield (
         f"""Disturbed rounds: over {percent(gates.MAX_TAKEN_SHARE, 0)} of the cores' time stolen or throttled, or over

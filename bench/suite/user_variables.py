@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 from backends.registry import stacks
 from bench.suite.variables import SETTINGS, environment_variables, restart_variables
 from models.errors import UserError
+from models.timeouts import TIMEOUT_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
 ONEDNN_ISA, ATEN_ISA, PRELOAD = "ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "LD_PRELOAD"
 # All that workers inherit; every other variable that they see is set explicitly, and recorded.
-INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "USER", "BENCH_BACKENDS", "BENCH_MODELS", "CXX")
+INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "USER", "BENCH_BACKENDS", "BENCH_MODELS", TIMEOUT_VARIABLE, "CXX")
 # Of these, what can change a result: the compiler of the arms that compile.
 RECORDED = ("CXX",)
 # Workers do not inherit these, because stacks, compilers and loaders would act on them: names, and beginnings of names.

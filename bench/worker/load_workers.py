@@ -19,6 +19,7 @@ from bench.clock import cpu_ns, now_ns
 from bench.worker.loadgen import Library, Meter, by_batch, load_test, loadgen_module, runs_of, wake_on_time
 from bench.worker.messages import AnswerReply
 from bench.worker.process import NotReadyError, involuntary_switches
+from models.timeouts import LONGER, timeout_factor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 # A message keeps its bounds: the samples to load, or the first sample of a batch. The answer is one byte.
 KIND = socket.SOCK_SEQPACKET
 MOST_MESSAGE_BYTES, DONE = 1 << 18, b"."
-CONNECT_NS, CONNECT_STEP_S = 60_000_000_000, 0.01
+LISTEN_TIMEOUT_S, CONNECT_STEP_S = 60.0, 0.01
 
 
 def answer_load(served: Served, request: AnswerLoad) -> AnswerReply:
@@ -144,7 +145,8 @@ def _await(connection: socket.socket) -> None:
 
 def _connect(address: str) -> socket.socket:
     """Return a connection to a worker, which may not listen yet."""
-    deadline = now_ns() + CONNECT_NS
+    limit_s = LISTEN_TIMEOUT_S * timeout_factor()
+    deadline = now_ns() + int(limit_s * 1e9)
     while True:
         connection = socket.socket(socket.AF_UNIX, KIND)
         with suppress(FileNotFoundError, ConnectionRefusedError):
@@ -152,5 +154,5 @@ def _connect(address: str) -> socket.socket:
             return connection
         connection.close()
         if now_ns() > deadline:
-            raise NotReadyError(f"the worker at {address} does not listen")
+            raise NotReadyError(f"the worker at {address} does not listen after {limit_s:g} s; {LONGER}")
         time.sleep(CONNECT_STEP_S)

@@ -5,7 +5,10 @@ import pytest
 from bench.analysis.speedups import speedups
 from bench.engine.context import Tally
 from bench.engine.resume import restore
-from bench.records import BlockEnd, LoadResult, LoadRun, LoadSearch, Slice
+from bench.records import BlockEnd, Glue, LoadResult, LoadRun, LoadSearch, Slice
+from bench.report.text import doubts
+from bench.report.trust import checks
+from bench.report.writers import section_to_markdown
 from bench.suite.arms import Case
 from bench.worker.messages import LoadReply
 from tests.analysis.recorded_run import CASE, COMPILE, EAGER, inference_run
@@ -24,7 +27,7 @@ def load_run(turn: Slice, *, valid: bool) -> LoadRun:
 def recorded(tmp_path):
     """Return a function that makes a run of LoadGen, in which some blocks of an arm are not valid."""
 
-    def make(invalid_blocks):
+    def make(invalid_blocks, *others):
         run = inference_run(tmp_path / "run")
         info = run.info
         run.describe(
@@ -33,7 +36,7 @@ def recorded(tmp_path):
             pairs=tuple(type(pair)(pair.arm, pair.baseline, SERVER.id, pair.candidate) for pair in info.pairs),
             schedule=(),
         )
-        records = []
+        records = list(others)
         for record in run.records:
             if not isinstance(record, Slice):
                 if getattr(record, "case", None) == CASE.id:
@@ -62,6 +65,15 @@ def test_a_run_of_loadgen_gives_one_time_and_how_late_its_queries_were(recorded)
     runs = run.load_runs(EAGER, SERVER)
     assert run.turn_latencies_ns(EAGER, SERVER) == {(turn.block, 0): turn.result.time_ns for turn in runs}
     assert {turn.issue_delay_ns for turn in runs} == {500.0}
+
+
+@pytest.mark.parametrize(("interval_ns", "doubted"), [(3000.0, False), (3100.0, True)])
+def test_a_cost_of_loadgen_over_the_limit_is_a_doubt(recorded, interval_ns, doubted) -> None:
+    run = recorded(0, Glue(100, 1500.0, 2000.0, interval_ns))
+    line = "LoadGen itself takes 3.10 µs a query, more than 3 µs: "
+    assert any(text.startswith(line) for text in doubts(run)) is doubted
+    row = f"| LoadGen's own time per query (null backend) | {interval_ns / 1e3:.2f} µs | at most 3 µs |"
+    assert row in section_to_markdown(checks(run))
 
 
 def test_a_resumed_run_knows_the_rates_that_were_found() -> None:

@@ -4,7 +4,9 @@ import fcntl
 import os
 import shutil
 import subprocess
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from itertools import chain
+from threading import Thread
 from types import SimpleNamespace
 
 import pytest
@@ -66,6 +68,36 @@ def test_a_python_goes_into_a_bundle_where_uv_can_download_one(made_with_python)
     assert (folder / "python" / "cpython.tar.gz").read_text() == "archive\n"
     assert (folder / "python" / "downloads.json").read_text() == "{}"
     assert "managed_python='cpython-3.11.9-linux'" in (folder / "settings").read_text()
+
+
+def test_a_list_of_pythons_at_an_address_goes_into_a_bundle(make, tmp_path) -> None:
+    content = b'{"listed": true}'
+
+    class OneFile(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/list.json" else 404)
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), OneFile) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        variables = {"TINY_PYTHON": "yes", "no_proxy": "127.0.0.1"}
+        make(tmp_path / "a", ["vanilla"], UV_PYTHON_DOWNLOADS_JSON_URL=f"{address}/list.json", **variables)
+        lost = make(tmp_path / "b", ["vanilla"], UV_PYTHON_DOWNLOADS_JSON_URL=f"{address}/other.json", **variables)
+        server.shutdown()
+    assert (tmp_path / "a" / "python" / "downloads.json").read_bytes() == content
+    assert "no Python in the bundle" in lost
+    assert "UV_PYTHON_DOWNLOADS_JSON_URL: 404 Client Error" in lost
+    assert not (tmp_path / "b" / "python").exists()
+
+
+def test_a_list_of_pythons_that_does_not_exist_is_named(make, tmp_path) -> None:
+    out = make(tmp_path / "b", ["vanilla"], TINY_PYTHON="yes", UV_PYTHON_DOWNLOADS_JSON_URL=str(tmp_path / "none"))
+    assert "UV_PYTHON_DOWNLOADS_JSON_URL: [Errno 2] No such file or directory" in out
 
 
 def test_a_folder_that_exists_is_left_alone(bench, tmp_path) -> None:

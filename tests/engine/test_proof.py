@@ -1,3 +1,4 @@
+import os
 from dataclasses import replace
 from threading import Barrier
 
@@ -5,7 +6,7 @@ import numpy as np
 import pytest
 
 from bench.engine import proof as module
-from bench.engine.proof import combined_proof, compare, compute_references, predict, prove_arms, read_back
+from bench.engine.proof import Candidate, combined_proof, compare, compute_references, predict, prove_arms, read_back
 from bench.engine.workers import WorkerError
 from bench.records import Failure, Parity, Proof, Reference, Start
 from bench.suite.arms import Arm, Pair, Split
@@ -210,29 +211,80 @@ def test_one_label_in_as_many_images_as_prove_parity_may_differ() -> None:
     assert module.gates.parity_fault("fp32", 0.0, (images - 2) / images, "oracle")
 
 
-def test_arms_start_alone_and_prove_their_work_together(context, tally, start, monkeypatch) -> None:
+@pytest.fixture
+def two_arms(context, tally, start, monkeypatch):
+    """Return a function that proves two arms on two cores, and returns the builds and predictions in their order.
+
+    If they do so `together`, each waits for the other before it predicts.
+    """
+
+    def two_arms(*, together: bool) -> list[tuple[str, str, tuple[int, ...]]]:
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+        monkeypatch.setattr(module.facts, "usable_cores", lambda: 2)
+        other = replace(ORACLE, settings="malloc")
+        (both,) = context.plan.groups
+        plan = replace(context.plan, groups=(replace(both, arms=(ORACLE, other, REPLICA)),))
+        events, barrier = [], Barrier(2, timeout=300)
+
+        def recorded(name: str) -> FakeGroup:
+            made = group(tally.oracle["cnn-small"])
+            # Predictions are in a file by process; both are written at the same time.
+            made.workers[0].pid += name == "second"
+            build, predict_images = made.replies[Build], made.replies[Predict]
+
+            def predicted(request: Predict) -> PredictReply:
+                if together:
+                    barrier.wait()
+                return predict_images(request)
+
+            made.replies[Build] = lambda request: events.append((name, request.case, request.cores)) or build(request)
+            made.replies[Predict] = predicted
+            return made
+
+        start(recorded("first"), recorded("second"))
+        prove_arms(replace(context, plan=plan), tally, CountedSteps())
+        return events
+
+    return two_arms
+
+
+def test_arms_start_alone_and_prove_their_work_together(two_arms) -> None:
     """Both arms have had their cold start before one of them predicts; each gets a core of its own."""
-    monkeypatch.setattr(module, "core_sets", lambda *_: [(0,), (1,)])
-    other = replace(ORACLE, settings="malloc")
-    (both,) = context.plan.groups
-    plan = replace(context.plan, groups=(replace(both, arms=(ORACLE, other, REPLICA)),))
-    events, barrier = [], Barrier(2, timeout=300)
-
-    def recorded(name: str) -> FakeGroup:
-        made = group(tally.oracle["cnn-small"])
-        # Predictions are in a file by process; both are written at the same time.
-        made.workers[0].pid += name == "second"
-        build, predict_images = made.replies[Build], made.replies[Predict]
-
-        def together(request: Predict) -> PredictReply:
-            barrier.wait()
-            return predict_images(request)
-
-        made.replies[Build] = lambda request: events.append((name, request.case, request.cores)) or build(request)
-        made.replies[Predict] = together
-        return made
-
-    start(recorded("first"), recorded("second"))
-    prove_arms(replace(context, plan=plan), tally, CountedSteps())
+    events = two_arms(together=True)
     assert events[:2] == [("first", ONE.id, (0,)), ("second", ONE.id, (0,))]
-    assert sorted(events[2:]) == [("first", FOUR.id, (0,)), ("second", FOUR.id, (1,))]
+    assert sorted(events[2:]) == [("first", FOUR.id, (1,)), ("second", FOUR.id, (0,))]
+
+
+def test_an_arm_that_does_not_fit_into_memory_beside_others_waits_for_their_end(two_arms, monkeypatch) -> None:
+    """Each uses 2 GB, and 1 GB is left beside the first."""
+    monkeypatch.setattr(module.resources, "memory_used_bytes", lambda _: 2 * 10**9)
+    monkeypatch.setattr(module.resources, "memory_available_bytes", lambda: 10**9)
+    events = two_arms(together=False)
+    assert [(name, case) for name, case, _ in events] == [
+        (name, case.id) for name in ("first", "second") for case in (ONE, FOUR)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("threads", "usable", "quota", "expected"),
+    [
+        ((1, 1, 1, 1), 2, 2, {0: [1], 1: [0]}),
+        # Arms that are negative can't move: both start on core 0.
+        ((1, -1, 1, -1), 2, 2, {0: [1], 1: [0]}),
+        ((-1, -1, 1, 1), 4, 4, {0: [0], 2: [1], 3: [2]}),
+        ((2, 2, 2, 2), 2, 2, {0: [0, 1]}),
+        ((2, 2, 2, 2), 8, 8, {0: [2, 3], 1: [4, 5], 2: [6, 7], 3: [0, 1]}),
+        ((2, 2, 2, 2), 8, 5, {0: [2, 3], 1: [4, 5]}),
+        # Each arm has its own best number of threads.
+        ((2, -6, 1, 2), 8, 8, {0: [6, 7], 1: [0, 1, 2, 3, 4, 5]}),
+    ],
+)
+def test_arms_prove_their_work_side_by_side_on_disjoint_cores(threads, usable, quota, expected, monkeypatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(usable)))
+    monkeypatch.setattr(module.facts, "usable_cores", lambda: quota)
+    monkeypatch.setattr(module, "can_move", lambda arm, _: arm.delay == 0)
+    waiting = [
+        Candidate(replace(ORACLE, settings=str(index), delay=float(count < 0)), [ONE], Split(1, 1), range(abs(count)))
+        for index, count in enumerate(threads)
+    ]
+    assert {int(one.arm.settings): one.own for one in module._side_by_side(waiting)} == expected

@@ -76,7 +76,7 @@ def test_a_tally_knows_what_the_records_say(records) -> None:
     end = BlockEnd(9, ("c",), 4, 1, 1, 2)
     restore(tally, [*records, *failures, end, Failure(JIT.id, case, 10, "in a block that did not end")])
     assert tally.labels[JIT.id, case].dtype == "int64"
-    assert tally.memory_bytes[JIT.id] > 0
+    assert tally.memory_bytes[JIT.id, 0] > 0
     assert tally.failed_blocks[JIT.id, case] == 1
     assert tally.unsupported == {("c/d", case)}
     restore(tally, [Failure(JIT.id, case, None, "proof failed"), end])

@@ -267,8 +267,9 @@ def test_a_missing_interpreter_is_an_error(tmp_path) -> None:
 def test_a_worker_inherits_only_the_variables_that_are_allowed(start, monkeypatch, name) -> None:
     monkeypatch.setenv(name, "17")
     monkeypatch.setenv("CXX", "clang++")
+    monkeypatch.setenv("BENCH_TIMEOUT_FACTOR", "3")
     environment = Path(f"/proc/{start().pid}/environ").read_bytes().split(b"\0")
-    assert b"CXX=clang++" in environment
+    assert {b"CXX=clang++", b"BENCH_TIMEOUT_FACTOR=3"} <= set(environment)
     assert not [variable for variable in environment if variable.startswith(name.encode())]
 
 
@@ -328,7 +329,7 @@ def test_processes_are_idle_once_none_runs_and_none_has_run_for_a_step(monkeypat
 
     monkeypatch.setattr(module, "now_ns", lambda: now[0])
     monkeypatch.setattr(module, "cpu_ns_of", lambda _: next(clocks))
-    monkeypatch.setattr(module, "_is_running", lambda _: next(states))
+    monkeypatch.setattr(module, "is_running", lambda _: next(states))
     monkeypatch.setattr(module, "pause", pause)
     module.wait_until_idle([1], [1])
     assert len(pauses) == steps
@@ -344,10 +345,10 @@ def test_a_thread_that_spins_is_seen_and_one_that_sleeps_is_not() -> None:
             begun = cpu_ns_of(process.pid) + 100_000_000
             while not (sleeps(psutil.Process(process.pid)) or cpu_ns_of(process.pid) > begun):
                 pass
-            states = {module._is_running(process.pid) for _ in range(20)}
+            states = {module.is_running(process.pid) for _ in range(20)}
             process.kill()
         assert states == {expected}
-    assert not module._is_running(2**22 - 1)
+    assert not module.is_running(2**22 - 1)
 
 
 def test_stopping_a_worker_leaves_no_open_descriptor(start) -> None:

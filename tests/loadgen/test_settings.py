@@ -2,11 +2,12 @@
 
 import pytest
 
-from bench.loadgen.settings import MOST_GENERATED, performance_settings
+from bench.loadgen.settings import MOST_GENERATED, expected_run_ns, performance_settings
 from bench.suite.arms import Case
 
-SINGLE, MULTI, OFFLINE = (
+SINGLE, MULTI, OFFLINE, SERVER = (
     Case("cnn-small", "single-stream", 1), Case("cnn-small", "multi-stream", 8), Case("cnn-small", "offline", 64),
+    Case("cnn-small", "server", 1),
 )  # fmt: skip
 
 
@@ -48,3 +49,20 @@ def test_an_offline_query_is_bounded_and_its_duration_with_it() -> None:
     # 1,000,000 images take 1 s.
     settings = performance_settings(OFFLINE, 10_000, 64 * 1000, 10_000, seed=1)
     assert (settings["min_query_count"], settings["min_duration_ms"]) == (MOST_GENERATED, 666)
+
+
+@pytest.mark.parametrize(
+    ("case", "expected_ns", "rate", "run_s"),
+    [
+        (SINGLE, 50_000, 0, 2),
+        (SINGLE, 1_000_000_000, 0, 64),
+        (MULTI, 500_000_000, 0, 331),
+        # 10,000 images, of which 64 take 3.2 s.
+        (OFFLINE, 3_200_000_000, 0, 500),
+        (SERVER, 1_000_000, 100, 6.62),
+        (SERVER, 1_000_000_000, 100, 662),
+    ],
+)
+def test_a_run_is_expected_to_last_for_its_duration_or_for_its_fewest_queries(case, expected_ns, rate, run_s) -> None:
+    settings = performance_settings(case, 2000, expected_ns, 10_000, seed=1, rate=rate)
+    assert expected_run_ns(case, settings, expected_ns) == pytest.approx(run_s * 1e9)

@@ -16,6 +16,7 @@ from bench.records import Failure
 from bench.report.document import Cell, Document, Heading, Row, Section, Table
 from bench.report.page.html import to_html
 from bench.report.run_report import write_report
+from bench.report.text import UNCOMMITTED
 from conftest import ROOT
 from tests.analysis.recorded_run import CASE, COMPILE, EAGER, JIT, inference_run, ladder_info, training_run
 from tests.report.small_document import rows_document
@@ -50,6 +51,8 @@ def pages(tmp_path_factory):
     hostile = inference_run(folder / "hostile").describe(
         ladders=(ladder,), advice=(HOSTILE,), missing={HOSTILE: HOSTILE}, command=("bench", HOSTILE), started=HOSTILE
     )
+    # The warning about it has the longest word.
+    hostile.describe(git_commit="c" * 60 + UNCOMMITTED)
     hostile.describe(
         suite=replace(hostile.info.suite, name=HOSTILE), machine=replace(hostile.info.machine, cpu=HOSTILE)
     )

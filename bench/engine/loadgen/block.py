@@ -12,7 +12,13 @@ from bench.engine.workers import WorkerError
 from bench.journal import LOGS
 from bench.loadgen.detail_log import DetailLogError, load_result, read_details
 from bench.loadgen.search import common_rate
-from bench.loadgen.settings import LOADED_SAMPLES, LOADGEN_NAMES, PERFORMANCE_ONLY, performance_settings
+from bench.loadgen.settings import (
+    LOADED_SAMPLES,
+    LOADGEN_NAMES,
+    PERFORMANCE_ONLY,
+    expected_run_ns,
+    performance_settings,
+)
 from bench.records import LoadRun
 from bench.suite.arms import OFFLINE
 from bench.suite.suite import variant_of
@@ -59,7 +65,7 @@ class LoadGenBlock(InferenceBlock):
             arm, case, PERFORMANCE_ONLY, settings, images, self.context.folder / folder, self.cores[arm.id]
         )
         group = self.groups[arm.id]
-        timeout_s = load_timeout_s(plan.preset.load_ms)
+        timeout_s = load_timeout_s(expected_run_ns(case, settings, expected_ns))
         reply, conditions = self.observe(arm.id, lambda: run_load_in(group, request, timeout_s))
         self.store(
             LoadRun(
@@ -139,8 +145,9 @@ def run_load_in(group: WorkerGroup, request: RunLoad, timeout_s: float) -> LoadR
     )
 
 
-def load_timeout_s(load_ms: int) -> float:
-    return LOAD_TIMEOUT_S + 10 * load_ms / 1e3
+def load_timeout_s(expected_ns: float) -> float:
+    """Return how long a LoadGen run that is expected to take so long may take at most."""
+    return LOAD_TIMEOUT_S + 10 * expected_ns / 1e9
 
 
 def read_result(case: Case, settings: dict[str, float], folder: Path) -> LoadResult:

@@ -13,7 +13,7 @@ from bench.engine.build import BUILD_TIMEOUT_S, build_request, start_group
 from bench.engine.loadgen.block import build_all, load_folder, load_request, load_timeout_s, read_result
 from bench.engine.workers import Worker, WorkerError
 from bench.loadgen.detail_log import DetailLogError, read_details, read_labels
-from bench.loadgen.settings import PERFORMANCE_ONLY, accuracy_settings, performance_settings
+from bench.loadgen.settings import PERFORMANCE_ONLY, accuracy_settings, expected_run_ns, performance_settings
 from bench.machine.counters import quiet_cores
 from bench.records import Glue, LoadAccuracy
 from bench.suite.arms import LOADGEN, SINGLE_STREAM, Arm, Case, Split
@@ -35,7 +35,8 @@ GLUE_NS = 2000.0
 RATE = "result_qps_with_loadgen_overhead"
 # Progress weight of a run in accuracy mode: seconds on two cores.
 ACCURACY_WEIGHT = 4.0
-ACCURACY_TIMEOUT_MS = 60_000
+# Of a slow arm.
+ACCURACY_NS = 60e9
 
 
 def measure_glue(context: RunContext, tally: Tally) -> None:
@@ -55,7 +56,7 @@ def measure_glue(context: RunContext, tally: Tally) -> None:
         with Worker(environment.python, variables, context.log("null"), context.scratch, urgent=True) as worker:
             worker.wait_until_ready().request(build, BUILD_TIMEOUT_S)
             request = load_request(null, case, PERFORMANCE_ONLY, settings, images, folder, cores)
-            worker.request(request, load_timeout_s(GLUE_MS))
+            worker.request(request, load_timeout_s(expected_run_ns(case, settings, GLUE_NS)))
         result = read_result(case, settings, folder)
         interval_ns = 1e9 / read_details(folder)[RATE]
     except (WorkerError, DetailLogError, KeyError) as error:
@@ -98,7 +99,7 @@ def _measure_accuracy(context: RunContext, tally: Tally, arm: Arm, case: Case) -
     with start_group(context, arm, split, context.caches(arm, case)) as group:
         group.wait_until_ready()
         build_all(context, tally, group, arm, case, cores)
-        group.workers[0].request(request, load_timeout_s(ACCURACY_TIMEOUT_MS))
+        group.workers[0].request(request, load_timeout_s(ACCURACY_NS))
     try:
         labels = read_labels(context.folder / folder)
     except DetailLogError as error:

@@ -13,7 +13,7 @@ from bench.engine.loadgen.block import build_all, load_folder, load_request, loa
 from bench.engine.loadgen.passes import accuracy_runs
 from bench.engine.workers import WorkerError
 from bench.loadgen.search import FIRST_SHARE, MOST_RUN_S, WINNER_RUNS, highest_valid_rate, next_rate
-from bench.loadgen.settings import PERCENTILES, PERFORMANCE_ONLY, performance_settings
+from bench.loadgen.settings import PERCENTILES, PERFORMANCE_ONLY, expected_run_ns, performance_settings
 from bench.machine.counters import quiet_cores
 from bench.records import LoadProbe, LoadSearch
 from bench.suite.arms import SERVER, Arm, Case
@@ -92,17 +92,18 @@ def _probe(context: RunContext, tally: Tally, search: RateSearch, least: float) 
     with start_group(context, arm, split, context.caches(arm, case)) as group:
         group.wait_until_ready()
         build_all(context, tally, group, arm, case, cores)
-        medians = warm_up_medians_ns(arm, case, split, plan.preset.warm_up_limit_ns, group)
+        expected_ns = median(warm_up_medians_ns(arm, case, split, plan.preset.warm_up_limit_ns, group))
         if not search.first:
-            search.first = max(least, FIRST_SHARE * 1e9 / median(medians))
+            search.first = max(least, FIRST_SHARE * 1e9 / expected_ns)
         rate = next_rate(search.probes, search.first, least)
         if rate is None:
             raise ValueError("the search has ended")
         bound_ns = 1000 * (plan.suite.server_bound_us or 0)
         # Every run has other queries, the same for all arms.
-        settings = performance_settings(case, plan.preset.load_ms, 0, images, plan.seed + number, rate, bound_ns)
+        seed = plan.seed + number
+        settings = performance_settings(case, plan.preset.load_ms, expected_ns, images, seed, rate, bound_ns)
         folder = load_folder(context, arm, case, f"search-{number}")
         request = load_request(arm, case, PERFORMANCE_ONLY, settings, images, context.folder / folder, cores)
-        run_load_in(group, request, load_timeout_s(plan.preset.load_ms))
+        run_load_in(group, request, load_timeout_s(expected_run_ns(case, settings, expected_ns)))
     result = read_result(case, settings, context.folder / folder)
     return LoadProbe(rate, result.valid, result.time_ns, result.reasons, folder)

@@ -15,7 +15,7 @@ from bench.engine.proof import PREDICT_TIMEOUT_S, combined_proof
 from bench.engine.scaling.ranks import STALL_S, request_of_ranks
 from bench.engine.training_block import TrainingBlock
 from bench.engine.workers import WorkerError
-from bench.machine import counters, resources
+from bench.machine import counters
 from bench.records import BlockEnd, Evidence, Ranks, SingleEpoch, TrainedEpoch
 from bench.suite.arms import WEAK, Split
 from bench.suite.variables import restart_variables
@@ -50,6 +50,8 @@ class ScalingBlock(TrainingBlock):
         counts = sorted({case.workers for case in self.cases})
         sets = counters.quiet_core_sets({count * threads for count in counts})
         self._addresses: dict[str, tuple[str, ...]] = {}
+        # (arm, case) with an epoch of one worker to compare with.
+        self._comparable: set[tuple[str, str]] = set()
         try:
             for arm_id, count in product(self.block.start, counts):
                 self.cores[_key(arm_id, count)] = sets[count * threads]
@@ -59,7 +61,7 @@ class ScalingBlock(TrainingBlock):
                 for position, arm_id in enumerate(turn.order):
                     self._attempt(arm_id, turn.case, partial(self.take_turn, turn.number, position))
             for arm_id, case in product(self.block.start, self.cases):
-                self._attempt(arm_id, case.id, self._train_as_one)
+                self._train_as_one(self._arms[arm_id], case)
             # After the last epoch, so that no profiler has been active before.
             for arm_id, case_id in sorted(self._ready):
                 self._attempt(arm_id, case_id, self._store_evidence)
@@ -83,15 +85,12 @@ class ScalingBlock(TrainingBlock):
             return
         plan, caches = self.context.plan, self.context.caches(arm, cases[0])
         try:
-            resources.require_memory(self.tally.memory_of(arm))
+            self.reserve_memory(_key(arm.id, count), self.tally.memory_of(arm, count), "--stack, --workers")
             through = plan.places or ((),)
             group = start_group(self.context, arm, Split(count, plan.threads), caches, restart_variables(), through)
             # Before its ranks are ready, so that it is stopped whatever happens.
             self.groups[_key(arm.id, count)] = group
             group.wait_until_ready()
-        except MemoryError as error:
-            self._remove_group(arm, count, WorkerError(f"{error}; measure fewer arms at a time: --stack, --workers"))
-            return
         except WorkerError as error:
             self._remove_group(arm, count, error)
             return
@@ -131,20 +130,32 @@ class ScalingBlock(TrainingBlock):
                     self._store_single(arm, other, result)
 
     def _train_as_one(self, arm: Arm, case: Case) -> None:
-        """Let the only worker of a group of one train as all workers of a weakly scaled case together did."""
+        """Let the only worker of a group of one train as all workers of a weakly scaled case together did.
+
+        If it fails, its own group leaves the block.
+        """
         group = self.groups.get(_key(arm.id, 1))
-        if case.scaling == WEAK and group is not None:
-            opening = self.opening(arm, case, self.context.plan.threads, self.cores[_key(arm.id, 1)])
+        if case.scaling != WEAK or group is None or (arm.id, case.id) not in self._ready:
+            return
+        opening = self.opening(arm, case, self.context.plan.threads, self.cores[_key(arm.id, 1)])
+        epoch = replace(self.epoch(case, 0), name=case.id)
+        try:
             request_of_ranks(group, [replace(opening, name=case.id)], BUILD_TIMEOUT_S)
-            epoch = replace(self.epoch(case, 0), name=case.id)
-            self._store_single(arm, case, request_of_ranks(group, [epoch], EPOCH_TIMEOUT_S)[0])
+            (result,) = request_of_ranks(group, [epoch], EPOCH_TIMEOUT_S)
+        except WorkerError as error:
+            self._remove_group(arm, 1, WorkerError(f"as one worker, with the batches of {case.workers}: {error}"))
+        else:
+            self._store_single(arm, case, result)
 
     def _store_single(self, arm: Arm, case: Case, result: EpochReply) -> None:
+        self._comparable.add((arm.id, case.id))
         record = SingleEpoch(arm.id, case.id, self.block.number, result.digest, result.losses)
         self.tally.journal.append(record)
 
     def _store_evidence(self, arm: Arm, case: Case) -> None:
         key, plan, count = _key(arm.id, case.workers), self.context.plan, case.workers
+        if count > 1 and (arm.id, case.id) not in self._comparable:
+            raise WorkerError("proof failed: no epoch of one worker to compare its losses with")
         group, given = self.groups[key], places(case.workers, self.cores[key])
         states = request_of_ranks(group, [DigestWeights(case.id)] * count, PREDICT_TIMEOUT_S)
         if len({state.digest for state in states}) > 1:
@@ -157,7 +168,7 @@ class ScalingBlock(TrainingBlock):
                 raise WorkerError(f"proof failed: its threads may use the cores {state.cores}, asked for {own}")
         replies = request_of_ranks(group, [ProveTraining(case.id)] * count, PREDICT_TIMEOUT_S)
         proof = combined_proof(replies, arm, plan.threads, plan.variables.given)
-        self.tally.add_memory(arm, proof.memory_bytes)
+        self.tally.add_memory(arm, proof.memory_bytes, count)
         used, threads = median(self._used_cores[arm.id, case.id]), plan.threads_of(case)
         if used > gates.MAX_CORES_SHARE * threads:
             raise WorkerError(f"proof failed: used {used:.2f} cores, asked for {threads} threads")

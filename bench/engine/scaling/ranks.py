@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from bench.clock import cpu_ns_of, now_ns
-from bench.engine.workers import Exited, Unsupported, WorkerError
+from bench.engine.workers import Exited, Unsupported, WorkerError, is_running
 from models.timeouts import LONGER, timeout_factor
 
 if TYPE_CHECKING:
@@ -67,9 +67,9 @@ def _replies(group: WorkerGroup, requests: Sequence[Request[R]], timeout_s: floa
             raise _cause(group, errors)
         if not errors and (late := watch.late(list(pending), changed if replies else None, now)):
             raise _cause(group, late)
-        if pending and now - begin > timeout_s * timeout_factor() * 1e9:
+        if pending and now - begin > (limit_s := timeout_s * timeout_factor()) * 1e9:
             rank, what = min(pending), type(requests[0]).__name__
-            raise _cause(group, {rank: WorkerError(f"did not reply within {timeout_s:g} s ({what}); {LONGER}")})
+            raise _cause(group, {rank: WorkerError(f"did not reply within {limit_s:g} s ({what}); {LONGER}")})
     return [replies[rank] for rank in range(len(requests))]
 
 
@@ -83,22 +83,23 @@ class _Watch:
     def late(self, pending: Sequence[int], replied_ns: int | None, now: int) -> dict[int, WorkerError]:
         """Return the rank that hangs, with the reason; empty if none does.
 
-        A rank that waits for another uses no core either: of several, one that is stopped is the cause. `replied_ns`
-        is when the last rank has replied, None if none has.
+        A rank that waits for another uses no core either: of several, one that is stopped is the cause. One that waits
+        for a core does not hang. `replied_ns` is when the last rank has replied, None if none has.
         """
-        limit_ns = STALL_S * timeout_factor() * 1e9
-        if pending and replied_ns is not None and now - replied_ns > limit_ns:
-            return {pending[0]: WorkerError(f"hangs: it has not replied {STALL_S:g} s after another rank")}
+        limit_s = STALL_S * timeout_factor()
+        if pending and replied_ns is not None and now - replied_ns > limit_s * 1e9:
+            return {pending[0]: WorkerError(f"hangs: it has not replied {limit_s:g} s after another rank; {LONGER}")}
         idle = []
         for rank in pending:
             used_ns = cpu_ns_of(self._pids[rank])
             if used_ns - self._cpu_ns[rank] > IDLE_SHARE * (now - self._active_ns[rank]):
                 self._cpu_ns[rank], self._active_ns[rank] = used_ns, now
-            elif now - self._active_ns[rank] > limit_ns:
+            elif now - self._active_ns[rank] > limit_s * 1e9 and not is_running(self._pids[rank]):
                 idle.append(rank)
         stopped = [rank for rank in idle if _state(self._pids[rank]) in STOPPED]
         what = "is stopped" if stopped else "hangs"
-        return {rank: WorkerError(f"{what}: it has used no core for {STALL_S:g} s") for rank in (stopped or idle)[:1]}
+        error = WorkerError(f"{what}: it has used no core for {limit_s:g} s; {LONGER}")
+        return dict.fromkeys((stopped or idle)[:1], error)
 
 
 def _state(pid: int) -> str:

@@ -61,12 +61,37 @@ def test_a_rank_that_is_stopped_hangs_and_is_named(group, monkeypatch) -> None:
     monkeypatch.setattr(ranks, "STALL_S", 0.4)
     os.kill(group.workers[1].pid, signal.SIGSTOP)
     os.kill(group.workers[0].pid, signal.SIGSTOP)
-    with pytest.raises(WorkerError, match=r"rank 0 of 2: is stopped: it has used no core for 0\.4 s"):
+    with pytest.raises(
+        WorkerError, match=r"rank 0 of 2: is stopped: it has used no core for 0\.4 s; BENCH_TIMEOUT_FACTOR=4"
+    ):
         request_of_ranks(group, [Listen("lo")] * 2, TIMEOUT_S)
 
 
+def test_a_rank_that_waits_for_a_core_does_not_hang(group, monkeypatch) -> None:
+    waiting = {group.workers[0].pid}
+    monkeypatch.setattr(ranks, "cpu_ns_of", lambda _: 0)
+    monkeypatch.setattr(ranks, "is_running", lambda pid: pid in waiting)
+    watch, later = ranks._Watch(group, 0), int(61e9)
+    assert watch.late([0], None, later) == {}
+    assert watch.late([0, 1], None, later).keys() == {1}
+
+
+def test_a_request_that_takes_too_long_names_the_limit_with_the_users_factor(group, monkeypatch) -> None:
+    monkeypatch.setattr(ranks, "CHECK_S", 0.1)
+    monkeypatch.setenv("BENCH_TIMEOUT_FACTOR", "0.5")
+    for worker in group.workers:
+        os.kill(worker.pid, signal.SIGSTOP)
+    with pytest.raises(
+        WorkerError, match=r"rank 0 of 2: did not reply within 0\.2 s \(Listen\); BENCH_TIMEOUT_FACTOR=4"
+    ):
+        request_of_ranks(group, [Listen("lo")] * 2, 0.4)
+
+
 def test_a_rank_that_does_not_reply_after_another_one_hangs(group, monkeypatch) -> None:
-    monkeypatch.setattr(ranks, "STALL_S", 0.4)
+    monkeypatch.setattr(ranks, "STALL_S", 40)
+    monkeypatch.setattr(ranks, "CHECK_S", 0.1)
+    monkeypatch.setenv("BENCH_TIMEOUT_FACTOR", "0.01")
     os.kill(group.workers[1].pid, signal.SIGSTOP)
-    with pytest.raises(WorkerError, match=r"rank 1 of 2: (hangs: it has not replied|is stopped)"):
+    reason = r"rank 1 of 2: (hangs: it has not replied|is stopped: .*) 0\.4 s( after another rank)?; BENCH_TIMEOUT_FAC"
+    with pytest.raises(WorkerError, match=reason):
         request_of_ranks(group, [Listen("lo")] * 2, TIMEOUT_S)

@@ -94,7 +94,7 @@ def test_efficiency_is_in_the_table_and_losses_unlike_those_of_one_worker_are_wi
     assert "is not one worker's" in speedups["train-otherwise", "2", "strong"]["reason"]
     assert speedups["train-otherwise", "1", ""]["verdict"] == "UNRESOLVED"
     page = (folder / "report.md").read_text()
-    assert "By workers: cnn-small, training, batch 64 for each worker, weak scaling" in page
+    assert "By workers: weak scaling, cnn-small, training, batch 64 for each worker" in page
     assert (folder / "plots" / "scaling.svg").exists()
 
 
