@@ -125,7 +125,7 @@ def summary_columns(run: Run) -> list[Column[tuple[Judgement, Outcome]]]:
         Column("", lambda row: labels[row[1].case], "Case", numeric=False, brief=True),
         Column("", lambda row: row[1].row.pair.baseline.label, "Fastest stock", numeric=False, brief=True),
         Column("", lambda row: decimals3(row[1].row.speedup), "Speedup", brief=True),
-        Column("", lambda row: interval_text(row[1].row.interval, "-"), f"{level(run)} interval".strip(), brief=True),
+        Column("", lambda row: interval_text(row[1].row.interval), f"{level(run)} interval".strip(), brief=True),
         Column("", lambda row: row[1], "Here", verdict, numeric=False, brief=True),
     ]
 

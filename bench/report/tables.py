@@ -167,7 +167,6 @@ def speedup_columns(run: Run, case: Case | None = None) -> list[Column[Speedup]]
             f"{level(run)} interval".strip(),
             interval_text,
             brief=True,
-            show_brief=lambda x: interval_text(x, "-"),
             group=VERDICTS,
         ),
         Column(
