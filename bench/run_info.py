@@ -194,7 +194,7 @@ def read_run(folder: Path) -> RunInfo:
     refuse_links(folder)
     try:
         content = read_json(read_description(path))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(f"{path}: not there; name the folder of a run, for instance results/RUN") from error
     except CodecError as error:
         raise UserError(f"{path}: {error}") from error
