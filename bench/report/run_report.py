@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from models.data import DataSet
 
 
-READ_FIRST = "Read this first: each optimised stack against the fastest stock variant"
+READ_FIRST = "Read this first: each stack against the fastest stock variant"
 
 
 def write_report(folder: Path, console: Console, rule: Rule | None = None) -> Run:
@@ -114,7 +114,7 @@ def say_variables(variables: UserVariables, console: Console) -> None:
 
 
 def summary_columns(run: Run) -> list[Column[tuple[Judgement, Outcome]]]:
-    """Return the columns of the table of what to read first: a row for each optimised stack and case."""
+    """Return the columns of the table of what to read first: a row for each stack and case."""
     labels = short_labels(run.cases)
 
     def verdict(outcome: Outcome) -> Cell:
