@@ -83,6 +83,7 @@ STACK = Stack(
     default_training="train",
     modules=("torch", "intel_extension_for_pytorch"),
     baselines=("pytorch",),
+    intel=True,
     needs=("avx2",),
     cache_variables=("TORCHINDUCTOR_CACHE_DIR",),
     reads=(PYTORCH,),

@@ -62,6 +62,7 @@ STACK = Stack(
     default_training="train",
     modules=("tensorflow",),
     baselines=("tensorflow",),
+    intel=True,
     needs=("avx2",),
 )
 

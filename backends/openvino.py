@@ -86,6 +86,7 @@ STACK = Stack(
     default_variant="latency",
     modules=("openvino",),
     baselines=("pytorch", "tensorflow"),
+    intel=True,
     needs=("avx2",),
     binds_threads=True,
     writes=(".xml",),

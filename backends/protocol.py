@@ -58,7 +58,8 @@ class Stack:
     `environment` is the name of its tox environment, None for the harness's own interpreter. `default_variant` and
     `default_training` are used where the user names no variant. `modules` are the frameworks that its worker may
     import. `baselines` are the stacks that it is compared with; a vanilla stack has none. `upgrade_of` is the stack of
-    the same framework in an older version. `needs` are instruction sets, any one of which suffices.
+    the same framework in an older version. An `intel` stack is by Intel. `needs` are instruction sets, any one of which
+    suffices.
 
     `settings` are environment variables for the arms of all stacks. `restart_settings` shorten process starts in
     blocks, but never the starts that are reported. `cache_variables` name folders for compiled code.
@@ -79,6 +80,7 @@ class Stack:
     modules: tuple[str, ...] = ()
     baselines: tuple[str, ...] = ()
     upgrade_of: str | None = None
+    intel: bool = False
     needs: tuple[str, ...] = ()
     settings: dict[str, str] = field(default_factory=dict)
     restart_settings: dict[str, str] = field(default_factory=dict)

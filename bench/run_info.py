@@ -101,13 +101,17 @@ class VariantInfo:
 
 @dataclass(frozen=True)
 class StackInfo:
-    """A stack; `baselines` are the stacks that it is compared with, none for a vanilla stack."""
+    """A stack; `baselines` are the stacks that it is compared with, none for a vanilla stack.
+
+    `intel` says whether it is by Intel, None in runs that do not say.
+    """
 
     environment: str
     baselines: tuple[str, ...]
     summary: str = ""
     compiles: bool = False
     variants: dict[str, VariantInfo] | None = None
+    intel: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -194,7 +198,7 @@ def read_run(folder: Path) -> RunInfo:
     refuse_links(folder)
     try:
         content = read_json(read_description(path))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(f"{path}: not there; name the folder of a run, for instance results/RUN") from error
     except CodecError as error:
         raise UserError(f"{path}: {error}") from error

@@ -84,7 +84,8 @@ def main() -> None:
     except UserError as error:
         fail(str(error))
     except TyperException as error:
-        fail(f"{getattr(error, 'format_message', error.__str__)()}; see `bench --help`, or `bench COMMAND --help`")
+        reason = str(getattr(error, "format_message", error.__str__)()).removesuffix(".")
+        fail(f"{reason}; see `bench --help`, or `bench COMMAND --help`")
     except OSError as error:
         fail(f"{error.filename or 'writing'}: {error.strerror or error}; {remedy_of(error)}, or name another folder")
     if status == SHELL_INTERRUPTED:

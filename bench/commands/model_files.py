@@ -112,7 +112,8 @@ def report_model(
     record = read_training(folder) if (folder / TRAINING_FILE).exists() else None
     history = read_history(folder)
     evaluations = evaluate_arms(model, arms, data, threads, variables.given)
-    write_pages(folder, *report.render_evaluation(model, evaluations, history, record, data.name, variables))
+    evaluated = report.EvaluatedModel(model, evaluations, data.name, variables, history, record)
+    write_pages(folder, *report.render_evaluation(evaluated))
     return evaluations
 
 

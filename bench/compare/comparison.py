@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from bench.analysis.gates import FAILED, SLOWER, WITHDRAWN, WITHHELD
+from bench.analysis.gates import FAILED, SLOWER, UNRESOLVED, WITHDRAWN, WITHHELD
 from bench.compare.changes import GATE_LEVEL, MARGIN, UNMATCHED, USUAL_FREEDOM
 from bench.machine.microarchitecture import cpu_label
 from bench.report.document import Bullets, Cell, Code, Column, Document, Paragraph, Section, table
@@ -79,7 +79,9 @@ def headlines(comparisons: Sequence[Comparison], names: Mapping[Run, str], thres
             slower = [row for row in comparison.rows if row.verdict.word == SLOWER]
             yield from (change_sentence(row, after) for row in slower)
             if not slower:
-                yield f"{after}: none of {counted(len(judged), 'arm')} is shown to be slower."
+                unknown = sum(row.verdict.word == UNRESOLVED for row in judged)
+                rest = f" {unknown} can't be told." if unknown else ""
+                yield f"{after}: none of {counted(len(judged), 'row')} is shown to be slower.{rest}"
             continue
         yield from (f"REGRESSION: {change_sentence(row, after)}" for row in comparison.regressions)
         open_rows = [row for row in comparison.rows if not row.ruled_out and not row.regression]

@@ -170,6 +170,9 @@ def history_document(series: Sequence[SpeedupSeries], odd: Sequence[OddRun]) -> 
 
 def history_headlines(series: Sequence[SpeedupSeries]) -> list[str]:
     lines = [line for each in series for line in change_sentences(each)]
+    longest = max(len(each.points) for each in series)
+    if longest < MIN_RUNS:
+        return [f"Changes are looked for in {MIN_RUNS} or more runs. Here are {longest}."]
     return lines or ["No speedup is shown to have changed."]
 
 

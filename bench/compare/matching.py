@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bench.suite.arms import TRAINING
@@ -24,6 +25,8 @@ MACHINE_FIELDS = (
 STATE_FIELDS = ("nice", "governor", "turbo", "kernel", "transparent_huge_pages", "container", "memory_bytes")
 # Of the packages that differ in an environment, so many are listed.
 MOST_PACKAGES = 8
+# The version of a package that an environment lacks.
+ABSENT = "none"
 
 
 class Described(Protocol):
@@ -76,19 +79,34 @@ def notes(before: Described, after: Described) -> list[str]:
     lines += _differences(vars(before.info), vars(after.info), ("preset", "git_commit"))
     if before.info.data.digest != after.info.data.digest:
         lines.append(f"data: {before.data} / {after.data}")
-    for name in before.info.environments.keys() & after.info.environments.keys():
-        if packages := changed_packages(before, after, name):
-            shown = ", ".join(f"{package} {one} / {other}" for package, (one, other) in packages[:MOST_PACKAGES])
-            more = f" and {len(packages) - MOST_PACKAGES} more" if len(packages) > MOST_PACKAGES else ""
-            lines.append(f"environment {name}: {shown}{more}")
+    for names, packages in _changes_by_environments(before, after).items():
+        # What both have in other versions comes before what only one has.
+        ordered = sorted(packages, key=lambda changed: ABSENT in changed[1])
+        shown = ", ".join(f"{package} {one} / {other}" for package, (one, other) in ordered[:MOST_PACKAGES])
+        more = f" and {len(ordered) - MOST_PACKAGES} more" if len(ordered) > MOST_PACKAGES else ""
+        lines.append(f"{'environment' if len(names) == 1 else 'environments'} {', '.join(names)}: {shown}{more}")
     return sorted(lines)
+
+
+def _changes_by_environments(
+    before: Described, after: Described
+) -> dict[tuple[str, ...], list[tuple[str, tuple[str, str]]]]:
+    """Return the packages that changed, by the environments of both runs in which they changed alike."""
+    names = defaultdict[tuple[str, tuple[str, str]], list[str]](list)
+    for name in sorted(before.info.environments.keys() & after.info.environments.keys()):
+        for changed in changed_packages(before, after, name):
+            names[changed].append(name)
+    groups = defaultdict[tuple[str, ...], list[tuple[str, tuple[str, str]]]](list)
+    for changed, environments in sorted(names.items()):
+        groups[tuple(environments)].append(changed)
+    return groups
 
 
 def changed_packages(before: Described, after: Described, environment: str) -> list[tuple[str, tuple[str, str]]]:
     one, other = before.info.environments[environment], after.info.environments[environment]
     ours, theirs = {**one.packages, "python": one.python}, {**other.packages, "python": other.python}
     names = sorted((ours.keys() | theirs.keys()) - {OWN_DISTRIBUTION})
-    pairs = ((name, (ours.get(name, "none"), theirs.get(name, "none"))) for name in names)
+    pairs = ((name, (ours.get(name, ABSENT), theirs.get(name, ABSENT))) for name in names)
     return [(name, versions) for name, versions in pairs if len(set(versions)) > 1]
 
 

@@ -139,6 +139,7 @@ def _stack_info(stack: Stack) -> StackInfo:
             name: VariantInfo(variant.summary, variant.settings, variant.compiles)
             for name, variant in stack.variants.items()
         },
+        intel=stack.intel,
     )
 
 

@@ -93,12 +93,17 @@ class Bullets:
 class Plot:
     """A plot, by the name of its file without the suffix, and a description for readers who can't see it.
 
-    The caption says how to read it.
+    The caption says how to read it. `other_scale` names a scale that a page can show the plot on instead.
     """
 
     stem: str
     alt: str
     caption: str = ""
+    other_scale: str = ""
+
+    @property
+    def other_stem(self) -> str:
+        return f"{self.stem}-{self.other_scale}"
 
 
 @dataclass(frozen=True)

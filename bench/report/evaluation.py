@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -33,45 +34,45 @@ if TYPE_CHECKING:
 Figures = dict[str, Any]
 
 
-def render_evaluation(
-    model: ModelFile,
-    evaluations: list[Evaluation],
-    history: list[Epoch],
-    record: TrainingRecord | None,
-    data: str,
-    variables: UserVariables,
-) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the texts and the plots of an evaluation by file name.
+@dataclass(frozen=True)
+class EvaluatedModel:
+    """A model file and its evaluations on the data of this name.
 
     `record` and `history` are those of the training, None and empty for a file of another origin. `variables` are those
     of the user at the evaluation.
     """
-    plots, missing = drawable(evaluation_plots(model, evaluations, history))
-    page = _document(model, evaluations, history, record, data, variables, set(plots), missing)
-    texts = _csv_files(evaluations, history, data)
+
+    model: ModelFile
+    evaluations: list[Evaluation]
+    data: str
+    variables: UserVariables
+    history: list[Epoch] = field(default_factory=list)
+    record: TrainingRecord | None = None
+
+    @property
+    def successful(self) -> list[Evaluation]:
+        return [evaluation for evaluation in self.evaluations if evaluation.logits is not None]
+
+
+def render_evaluation(evaluated: EvaluatedModel) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the texts and the plots of an evaluation by file name."""
+    plots, missing = drawable(evaluation_plots(evaluated.model, evaluated.evaluations, evaluated.history))
+    page = _document(evaluated, set(plots), missing)
+    texts = _csv_files(evaluated)
     return texts | {"report.md": to_markdown(page), "report.html": to_html(page, plots)}, plot_files(page, plots)
 
 
-def _document(
-    model: ModelFile,
-    evaluations: list[Evaluation],
-    history: list[Epoch],
-    record: TrainingRecord | None,
-    data: str,
-    variables: UserVariables,
-    plots: AbstractSet[str],
-    missing: Sequence[str],
-) -> Document:
-    network = model.network
+def _document(evaluated: EvaluatedModel, plots: AbstractSet[str], missing: Sequence[str]) -> Document:
+    model, network, record = evaluated.model, evaluated.model.network, evaluated.record
     sections = [
-        _comparison([evaluation for evaluation in evaluations if evaluation.logits is not None], variables),
-        _training(history, record),
+        _comparison(evaluated.successful, evaluated.variables),
+        _training(evaluated.history, record),
         Section("Architecture", (Plot("architecture", f"Layers of {network.name}"),)),
     ]
-    warnings = [SYNTHETIC_WARNING] if "synthetic" in (data, model.metadata.get("data")) else []
+    warnings = [SYNTHETIC_WARNING] if "synthetic" in (evaluated.data, model.metadata.get("data")) else []
     warnings += [
         f"Not evaluated: {evaluation.arm.label}: {evaluation.reason}"
-        for evaluation in evaluations
+        for evaluation in evaluated.evaluations
         if evaluation.logits is None
     ]
     return Document(
@@ -181,9 +182,7 @@ def _training(history: list[Epoch], record: TrainingRecord | None) -> Section | 
     )
 
 
-def _csv_files(evaluations: list[Evaluation], history: list[Epoch], data: str) -> dict[str, str]:
-    evaluated = [evaluation for evaluation in evaluations if evaluation.logits is not None]
-
+def _csv_files(evaluated: EvaluatedModel) -> dict[str, str]:
     def of_arm(key: str, value: Callable[[Any], Any]) -> Column[tuple[Evaluation, Any]]:
         return Column(key, lambda row: value(row[1]))
 
@@ -192,15 +191,16 @@ def _csv_files(evaluations: list[Evaluation], history: list[Epoch], data: str) -
         Column("variant", lambda row: row[0].arm.variant),
         Column("precision", lambda row: row[0].arm.precision),
     ]
-    classes = [(evaluation, row) for evaluation in evaluated for row in evaluation.classification]
-    confusion = [(evaluation, item) for evaluation in evaluated for item in np.ndenumerate(evaluation.confusion)]
+    evaluations = evaluated.successful
+    classes = [(evaluation, row) for evaluation in evaluations for row in evaluation.classification]
+    confusion = [(evaluation, item) for evaluation in evaluations for item in np.ndenumerate(evaluation.confusion)]
     roc = [
         (evaluation, (index, false, true))
-        for evaluation in evaluated
+        for evaluation in evaluations
         for index, (false_rates, true_rates, _) in enumerate(evaluation.curves)
         for false, true in zip(false_rates, true_rates, strict=True)
     ]
-    epochs: list[dict[str, Any]] = list(map(encode, history))
+    epochs: list[dict[str, Any]] = list(map(encode, evaluated.history))
     files = {
         "classification.csv": to_csv(
             classes,
@@ -210,7 +210,7 @@ def _csv_files(evaluations: list[Evaluation], history: list[Epoch], data: str) -
                 of_arm("class", lambda row: row["class"]),
                 *(of_arm(column.key, column.value) for column in (*FIGURES, SUPPORT)),
                 Column("accuracy", lambda row: row[0].accuracy),
-                Column("data", lambda _: data),
+                Column("data", lambda _: evaluated.data),
                 Column("precision_read_back", lambda row: row[0].proof.precision if row[0].proof else None),
             ],
         ),

@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from models.data import DataSet
 
 
-READ_FIRST = "Read this first: each optimised stack against the fastest stock variant"
+READ_FIRST = "Read this first: each stack against the fastest stock variant"
 
 
 def write_report(folder: Path, console: Console, rule: Rule | None = None) -> Run:
@@ -114,7 +114,7 @@ def say_variables(variables: UserVariables, console: Console) -> None:
 
 
 def summary_columns(run: Run) -> list[Column[tuple[Judgement, Outcome]]]:
-    """Return the columns of the table of what to read first: a row for each optimised stack and case."""
+    """Return the columns of the table of what to read first: a row for each stack and case."""
     labels = short_labels(run.cases)
 
     def verdict(outcome: Outcome) -> Cell:
@@ -125,7 +125,7 @@ def summary_columns(run: Run) -> list[Column[tuple[Judgement, Outcome]]]:
         Column("", lambda row: labels[row[1].case], "Case", numeric=False, brief=True),
         Column("", lambda row: row[1].row.pair.baseline.label, "Fastest stock", numeric=False, brief=True),
         Column("", lambda row: decimals3(row[1].row.speedup), "Speedup", brief=True),
-        Column("", lambda row: interval_text(row[1].row.interval, "-"), f"{level(run)} interval".strip(), brief=True),
+        Column("", lambda row: interval_text(row[1].row.interval), f"{level(run)} interval".strip(), brief=True),
         Column("", lambda row: row[1], "Here", verdict, numeric=False, brief=True),
     ]
 

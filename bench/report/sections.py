@@ -216,7 +216,7 @@ def _training(run: Run) -> Section | None:
     caption = (
         "A point is the end of an epoch. Higher and further left is better. Dotted lines are the accuracies to reach."
     )
-    plot = Plot("training", "Test accuracy of each arm against its training time", caption)
+    plot = Plot("training", "Test accuracy of each arm against its training time", caption, "log")
     return Section("Training", (Paragraph(explanation), plot, *_by_case(run, tables)))
 
 
@@ -249,7 +249,8 @@ def _scaling(run: Run) -> Section | None:
         for sweep in sweeps(run)
     ]
     explanation = "Median throughput over blocks in images/s, with the ratio to the first column (paired by block)."
-    plot = Plot("scaling", "Throughput by batch size, and time by number of threads", "Medians over blocks.")
+    alt = "Throughput by batch size, and time by number of threads"
+    plot = Plot("scaling", alt, "Medians over blocks.", "linear")
     if any(case.workers for case in run.cases):
         return _workers(run, sections)
     return Section("Scaling", (Paragraph(explanation), plot, *sections)) if sections else None
@@ -337,6 +338,7 @@ def _distributions() -> Section:
         "Distribution of each arm's latencies",
         """The shape is the distribution of all calls, on one scale for the case. The tall line is the median, which is
         also written at the end. The short line is p99. The axis ends at the 99.5th percentile of the slowest arm.""",
+        "linear",
     )
     ratios = Plot(
         "blocks",

@@ -139,7 +139,7 @@ def speedup_columns(run: Run, case: Case | None = None) -> list[Column[Speedup]]
         return row.undisturbed.ratio_interval if row.undisturbed else None
 
     def undisturbed(row: Speedup) -> str:
-        text = number4(row.undisturbed.speedup if row.undisturbed else None)
+        text = decimals3(row.undisturbed.speedup if row.undisturbed else None)
         interval = undisturbed_interval(row) if run.disturbed_rounds else None
         return text + (f" ({interval_text(interval)})" if interval else "")
 
@@ -167,7 +167,6 @@ def speedup_columns(run: Run, case: Case | None = None) -> list[Column[Speedup]]
             f"{level(run)} interval".strip(),
             interval_text,
             brief=True,
-            show_brief=lambda x: interval_text(x, "-"),
             group=VERDICTS,
         ),
         Column(

@@ -84,8 +84,8 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}" + ("" if count == 1 else "s")
 
 
-def interval_text(interval: Interval | None, separator: str = " to ") -> str:
-    return f"{interval.low:.3f}{separator}{interval.high:.3f}" if interval else "-"
+def interval_text(interval: Interval | None) -> str:
+    return f"{interval.low:.3f} to {interval.high:.3f}" if interval else "-"
 
 
 def ratio(estimate: Estimate | None) -> str:

@@ -163,7 +163,7 @@ def print_table(table: Table, console: Console, *, lines: bool = False) -> None:
         show_lines=lines,
     )
     for heading in table.headings:
-        rich.add_column(RichText(heading.title), justify="right" if heading.numeric else "left")
+        rich.add_column(RichText(heading.title), justify="right" if heading.numeric else "left", overflow="fold")
 
     def text(cell: Cell) -> RichText:
         return RichText(printable(cell.text), CONSOLE_STYLES.get(cell.style, ""))

@@ -136,7 +136,7 @@ def test_what_to_read_first_comes_last_and_fits_80_columns(bench) -> None:
     shown = bench("report", "results/before", COLUMNS="80").stdout
     tables = [line for line in shown.splitlines() if line.startswith(" ")]
     assert max(map(len, tables)) <= 80
-    before, title, after = shown.partition("Read this first: each optimised stack against the fastest stock variant")
+    before, title, after = shown.partition("Read this first: each stack against the fastest stock variant")
     assert title
     assert "Verdict" in before
     (row,) = (line for line in after.splitlines() if line.startswith(" IPEX"))

@@ -72,7 +72,9 @@ def test_a_github_job_gets_annotations_and_a_summary(bench, runs) -> None:
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
+        ([], "Missing argument 'runs'; see"),
         (["before"], "name two or more runs"),
+        (["before", "before/run.json"], "before/run.json/run.json: not there; name the folder of a run"),
         (["before", "nowhere"], "nowhere/run.json: not there"),
         (["before", "before"], "before: is the same run as before"),
         (["before", "copy"], "copy: is the same run as before; name different runs"),
@@ -97,7 +99,7 @@ def test_the_history_is_that_of_all_runs_in_the_results(bench, runs) -> None:
     done = bench("history", "--results", ".", "--output", "h.md", "--output", "h.csv", COLUMNS="80")
     assert done.returncode == 0, done.stderr
     assert "left out: copy: is the same run as before" in done.stdout
-    assert "No speedup is shown to have changed." in done.stdout
+    assert "Changes are looked for in 8 or more runs. Here are 3." in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80
     assert (runs / "h.md").read_text().startswith("# History of 3 runs\n")
     with (runs / "h.csv").open() as stream:

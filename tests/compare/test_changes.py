@@ -21,6 +21,7 @@ from bench.compare.changes import (
 )
 from bench.machine.facts import Machine
 from bench.records import Evidence, Failure, Proof, Slice
+from bench.run_info import EnvironmentInfo
 from bench.suite.arms import Arm
 from tests.analysis.recorded_run import CASE, COMPILE, EAGER, JIT, TORCH, inference_run, training_run
 
@@ -166,6 +167,21 @@ def test_arms_and_cases_of_one_run_only_are_listed(before, tmp_path) -> None:
     extra = Arm("pytorch", "channels_last")
     _, comparison = rows(before, after(tmp_path).add_arm(extra, EAGER))
     assert comparison.missing == (f"{CASE.label}: only after: pytorch channels_last",)
+
+
+def test_packages_that_changed_alike_in_several_environments_are_listed_once(before, tmp_path) -> None:
+    """A package that both runs have comes before one that only one has."""
+
+    def environments(*versions: dict[str, str]) -> dict[str, EnvironmentInfo]:
+        return {name: EnvironmentInfo("3.11", 1, own) for name, own in zip(("ipex", "vanilla"), versions, strict=True)}
+
+    before.describe(environments=environments({"a": "1", "torch": "2.7", "x": "1"}, {"a": "1", "torch": "2.7"}))
+    later = after(tmp_path).describe(environments=environments({"torch": "2.8", "x": "2"}, {"torch": "2.8"}))
+    _, comparison = rows(before, later)
+    assert comparison.notes == (
+        "environment ipex: x 1 / 2",
+        "environments ipex, vanilla: torch 2.7 / 2.8, a 1 / none",
+    )
 
 
 def test_other_threads_are_another_case(before, tmp_path) -> None:

@@ -1,17 +1,21 @@
 """Speedups over many runs: which runs belong together, and where a level changes."""
 
+import io
 import math
 import random
 from dataclasses import replace
 
 import pytest
+from rich.console import Console
 
 from bench.compare.history import (
     BARS,
+    HISTORY_COLUMNS,
     MIN_RUNS,
     SpeedupSeries,
     change_points,
     history_document,
+    history_headlines,
     history_points,
     point_rows,
     series_of,
@@ -19,7 +23,8 @@ from bench.compare.history import (
 )
 from bench.machine.facts import Machine
 from bench.records import Proof
-from bench.report.writers import to_markdown
+from bench.report.document import brief_table
+from bench.report.writers import print_table, to_markdown
 from tests.analysis.recorded_run import AA, COMPILE, EAGER, JIT, inference_run
 from tests.report.pages import read_markdown
 
@@ -76,6 +81,22 @@ def test_the_page_names_the_run_and_the_size_of_a_change(points) -> None:
     ((_, row),) = [rows for kind, rows in page if kind == "table"]
     assert row == ["ipex jit", "pytorch eager", "12", "█" * 6 + "▁" * 6, "1.500", "1.200", "r6 (-20.0%)"]
     assert [is_change for _, is_change in point_rows(series)] == [False] * 6 + [True] + [False] * 5
+
+
+def test_a_history_says_whether_it_looked_for_changes(points) -> None:
+    def answer(runs: int) -> list[str]:
+        return history_headlines(series_of([later(points[-1], index, 1.5) for index in range(runs)]))
+
+    assert answer(4) == ["Changes are looked for in 8 or more runs. Here are 4."]
+    assert answer(8) == ["No speedup is shown to have changed."]
+
+
+def test_the_bars_of_many_runs_are_all_shown_on_a_console(points) -> None:
+    series = series_of([later(points[-1], index, 1.5 + index / 100) for index in range(40)])
+    stream = io.StringIO()
+    print_table(brief_table(series, HISTORY_COLUMNS), Console(file=stream, width=80))
+    assert sum(stream.getvalue().count(bar) for bar in BARS) == 40
+    assert max(map(len, stream.getvalue().splitlines())) <= 80
 
 
 def test_a_sparkline_has_a_bar_for_each_run(points) -> None:

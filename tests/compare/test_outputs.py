@@ -5,8 +5,9 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from bench.analysis.gates import FASTER, UNRESOLVED, Verdict
 from bench.compare.changes import compare_runs
-from bench.compare.comparison import comparison_document
+from bench.compare.comparison import comparison_document, headlines
 from bench.compare.outputs import MOST_ANNOTATIONS, github_annotations, to_junit
 from bench.records import Slice
 from bench.report.writers import to_markdown
@@ -62,6 +63,14 @@ def test_without_a_regression_the_answer_is_a_notice(compared) -> None:
     assert line == (
         "::notice title=bench compare::two: 0 regressions by more than 5 %25. Of 3 rows, 2 rule out one, 1 can't tell."
     )
+
+
+def test_without_a_gate_the_answer_counts_what_is_not_known(compared) -> None:
+    comparisons, names = compared
+    words = (UNRESOLVED, UNRESOLVED, FASTER)
+    found = zip(comparisons[0].rows, words, strict=True)
+    calm = replace(comparisons[0], rows=tuple(replace(row, verdict=Verdict(word, "")) for row, word in found))
+    assert list(headlines([calm], names, None)) == ["two: none of 3 rows is shown to be slower. 2 can't be told."]
 
 
 def test_no_more_annotations_than_github_shows(compared) -> None:

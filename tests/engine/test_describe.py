@@ -62,7 +62,7 @@ def test_a_description_says_which_variants_compile(info) -> None:
     assert pytorch.variants["compile"].compiles is True
     assert info.stacks["oracle"] == StackInfo(
         environment=HARNESS, baselines=(), summary=stacks()["oracle"].summary, compiles=False,
-        variants=info.stacks["oracle"].variants,
+        variants=info.stacks["oracle"].variants, intel=False,
     )  # fmt: skip
 
 

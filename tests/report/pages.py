@@ -20,7 +20,7 @@ class PageParser(HTMLParser):
         self.tags.add(tag)
         if tag not in VOID:
             self.open.append(tag)
-        if tag == "svg" and dict(attrs)["class"] == "wide":
+        if tag == "svg" and dict(attrs)["class"] == "wide" and "template" not in self.open:
             self.blocks.append(("plot", dict(attrs)["aria-label"]))
         if self._skipped(tag):
             return

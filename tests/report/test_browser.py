@@ -7,7 +7,9 @@ import io
 import os
 import re
 import shutil
+import struct
 from dataclasses import replace
+from xml.etree import ElementTree as ET
 
 import pytest
 from rich.console import Console
@@ -117,7 +119,7 @@ def test_hostile_text_is_text(visit) -> None:
 )
 def test_nothing_hinders_a_screen_reader_or_a_keyboard(visit, name, options) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright")
-    page = visit(name, **options)
+    page = visit(name, "#?size=speedups.2&scale=latencies.linear", **options)
     page.evaluate("document.querySelectorAll('details').forEach((details) => (details.open = true))")
     found = axe.Axe().run(page).response["violations"]
     assert [(violation["id"], violation["nodes"][0]["html"]) for violation in found] == []
@@ -128,7 +130,7 @@ def test_without_a_script_all_content_is_there(visit) -> None:
         with_script, without = visit(name), visit(name, java_script_enabled=False)
         assert without.locator("tbody tr").count() == with_script.locator("tbody tr").count()
         assert without.locator("tbody tr:visible").count() == with_script.locator("tbody tr:visible").count()
-        assert without.locator(".filters, .tools, .sort").count() == 0
+        assert without.locator(".filters, .tools, .sort, button").count() == 0
 
 
 @pytest.mark.parametrize("name", ["reference", "training", "hostile"])
@@ -279,6 +281,106 @@ def test_every_entry_of_every_legend_isolates_something(visit) -> None:
         series = page.locator(f"{parts}:not(.key)").evaluate_all("(parts) => parts.map((part) => part.dataset.series)")
         keys = page.locator(f"{parts}.key").evaluate_all("(keys) => keys.map((key) => key.dataset.series)")
         assert set(keys) <= set(series), plot
+
+
+def figure(page, plot: str):
+    return page.locator(f"figure:has(svg[data-name={plot}])")
+
+
+def texts(page, plot: str) -> list[str]:
+    return figure(page, plot).locator("svg.wide text").all_text_contents()
+
+
+def test_a_plot_of_times_has_two_scales(visit) -> None:
+    page = visit("reference")
+    before = texts(page, "latencies")
+    assert "latency, µs (log scale); left is faster ←" in before
+    figure(page, "latencies").locator(".key[data-series=ipex]:visible").click()
+    button = figure(page, "latencies").get_by_role("button", name="linear scale")
+    button.focus()
+    page.keyboard.press("Enter")
+    linear = texts(page, "latencies")
+    assert "latency, µs; left is faster ←" in linear
+    assert "0" in linear
+    again = visit("reference", page.evaluate("location.hash"))
+    assert texts(again, "latencies") == linear
+    assert set(faded(again, "latencies")) == {"pytorch", "tensorflow", "itex", "openvino"}
+    again.get_by_role("button", name="linear scale", pressed=True).click()
+    assert texts(again, "latencies") == before
+    assert "ipex" not in faded(again, "latencies")
+
+
+def test_only_a_plot_that_has_another_scale_offers_it(visit) -> None:
+    assert visit("reference").get_by_role("button", name="scale").count() == 1
+    page = visit("training")
+    assert page.get_by_role("button", name="log scale").count() == 1
+    page.get_by_role("button", name="log scale").click()
+    assert "training time, s (log scale); left is faster ←" in texts(page, "training")
+
+
+@pytest.mark.parametrize("options", [{}, {"viewport": PHONE}], ids=["wide", "narrow"])
+def test_a_plot_is_shown_larger(visit, options) -> None:
+    page = visit("reference", **options)
+    plot = figure(page, "roofline").locator("svg:visible")
+    width = plot.bounding_box()["width"]
+    figure(page, "roofline").get_by_role("button", name="larger").click()
+    assert plot.bounding_box()["width"] > 1.9 * width
+    assert not page.evaluate("document.documentElement.scrollWidth > innerWidth")
+    again = visit("reference", page.evaluate("location.hash"), **options)
+    assert figure(again, "roofline").locator(".plot").evaluate("(box) => box.scrollWidth > 1.9 * box.clientWidth")
+
+
+def saved(page, plot: str, suffix: str, folder) -> bytes:
+    with page.expect_download() as download:
+        figure(page, plot).get_by_role("button", name=suffix.upper()).click()
+    assert download.value.suggested_filename == f"{plot}.{suffix}"
+    download.value.save_as(folder / "saved")
+    return (folder / "saved").read_bytes()
+
+
+@pytest.mark.parametrize(("scheme", "paper"), [("light", "rgb(255, 255, 255)"), ("dark", "rgb(20, 24, 29)")])
+def test_a_plot_is_saved_as_it_is_shown(visit, tmp_path, scheme, paper) -> None:
+    page = visit("reference", color_scheme=scheme)
+    page.locator("svg.wide[data-name=costs] .key[data-series=build]").click()
+    content = saved(page, "costs", "svg", tmp_path).decode()
+    root = ET.fromstring(content)
+    parts = list(root.iter())
+    assert root.get("width") == "1000"
+    assert root[0].get("fill") == paper
+    assert [part.text for part in parts if part.tag.endswith("text")] == texts(page, "costs")
+    assert not re.search(r"var\(|<style|(class|style|role|tabindex|data-[a-z]+)=", content)
+    shown = (
+        figure(page, "costs")
+        .locator("svg.wide rect")
+        .evaluate_all(
+            "(bars) => bars.filter((bar) => bar.matches('[stroke=none]')).map((bar) => getComputedStyle(bar).fill)"
+        )
+    )
+    assert [part.get("fill") for part in parts if len(part) == 2 and part[0].tag.endswith("title")] == shown
+    assert content.count('opacity="0.1"') == len(faded(page, "costs"))
+
+
+def test_a_plot_is_saved_as_pixels(visit, tmp_path) -> None:
+    """The file has twice the size of the plot, its paper, and its bars' colours."""
+    page = visit("reference")
+    content = saved(page, "costs", "png", tmp_path)
+    assert content.startswith(b"\x89PNG")
+    width, height = struct.unpack(">II", content[16:24])
+    assert width == 2000
+    shown = page.locator("svg.wide[data-name=costs]").get_attribute("height")
+    assert height == 2 * int(float(shown))
+    colours = page.evaluate(
+        """async (bytes) => {
+            const image = await createImageBitmap(new Blob([new Uint8Array(bytes)], { type: "image/png" }));
+            const canvas = new OffscreenCanvas(image.width, image.height), context = canvas.getContext("2d");
+            context.drawImage(image, 0, 0);
+            const data = context.getImageData(0, 0, image.width, image.height).data, found = new Set();
+            for (let at = 0; at < data.length; at += 4) found.add(`${data[at]},${data[at + 1]},${data[at + 2]}`);
+            return [...found];
+        }""",
+        list(content),
+    )
+    assert {"255,255,255", "0,105,168", "178,80,0"} <= set(colours)
 
 
 def test_the_pointer_shows_values(visit) -> None:

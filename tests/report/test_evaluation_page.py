@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bench.report.evaluation import render_evaluation
+from bench.report.evaluation import EvaluatedModel, render_evaluation
 from bench.suite.arms import Arm
 from bench.suite.user_variables import UserVariables
 from bench.training.evaluate import Evaluation
@@ -28,7 +28,7 @@ def rendered():
     reply = EpochReply(200, 0.5, 10**9, 8, 1, "d", 7, 0)
     history = [Epoch(number, 0.001, reply, 0.9, 0.4, None, None) for number in (1, 2, 3)]
     model = open_model(checkpoint_path(CNN_SMALL))
-    return render_evaluation(model, evaluations, history, None, "fashion-mnist", UserVariables())
+    return render_evaluation(EvaluatedModel(model, evaluations, "fashion-mnist", UserVariables(), history))
 
 
 def test_both_pages_have_the_same_content(rendered) -> None:

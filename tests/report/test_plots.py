@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from bench.analysis.scaling import BATCH_SIZE, MIN_VALUES
 from bench.report import run_report
 from bench.report.arm_table import arm_rows
 from bench.report.plots.panels import Axis, PlotRow, Series, arranged, legend, plane_panel, row_panel
@@ -35,6 +36,7 @@ from bench.report.plots.svg import (
     variables,
 )
 from tests.analysis.recorded_run import CASE, COMPILE, EAGER, JIT, inference_run, ladder_info, training_run
+from tests.report.test_answer import with_second_case
 
 
 def texts(drawn: str) -> list[str]:
@@ -210,6 +212,16 @@ def test_more_rows_than_are_legible_are_left_to_the_tables(tmp_path) -> None:
         builder.describe(pairs=(*builder.info.pairs, replace(pair, arm=arm.id, candidate=False)))
     title = next(text for text in texts(drawn_plots(builder.read())["speedups"]) if text.startswith(CASE.label))
     assert title.endswith("the first 60 of 74 comparisons)")
+
+
+def test_plots_of_times_have_a_second_drawing_whose_axis_starts_at_0(tmp_path, monkeypatch) -> None:
+    monkeypatch.setitem(MIN_VALUES, BATCH_SIZE, 2)
+    plots = drawn_plots(with_second_case(inference_run(tmp_path / "run"), 1.0).read())
+    for name in ("latencies", "scaling"):
+        log, linear = texts(plots[name]), texts(plots[f"{name}-linear"])
+        assert any("(log scale)" in text for text in log)
+        assert "0" in linear
+        assert not any("(log scale)" in text for text in linear)
 
 
 def test_a_plot_is_drawn_from_the_same_run_alike(tmp_path) -> None:

@@ -1,4 +1,4 @@
-"""Whether each optimised stack is worth it: the stacks judged by their fastest stock counterparts."""
+"""Whether each stack is worth it: the stacks judged by their fastest stock counterparts."""
 
 from __future__ import annotations
 
@@ -55,11 +55,15 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Judgement:
-    """A stack on every case in which it was compared with a stock one."""
+    """A stack on every case in which it was compared with a stock one.
+
+    An `alternative` is not one of Intel's stacks, which the question is about.
+    """
 
     stack: str
     arm: Arm
     outcomes: tuple[Outcome, ...]
+    alternative: bool = False
 
     @property
     def word(self) -> str:
@@ -73,7 +77,9 @@ class Judgement:
 
 
 def judgements(run: Run, *, upgrades: bool = False) -> list[Judgement]:
-    """Return a judgement of each optimised stack, or of each newer version of a stock one, the best first.
+    """Return a judgement of each stack that has baselines, or of each newer version of a stock one, the best first.
+
+    Alternatives to Intel's stacks come after these.
 
     A stack is judged by the arm that the suite named before measuring, or else by the first one in fp32.
     """
@@ -87,12 +93,13 @@ def judgements(run: Run, *, upgrades: bool = False) -> list[Judgement]:
         arm = (named or [row.pair.arm for row in own if row.pair.arm.precision == "fp32"] or [own[0].pair.arm])[0]
         hardest = [_hardest([row for row in own if (row.pair.arm, row.pair.case) == (arm, case)]) for case in run.cases]
         outcomes = [Outcome(row, _faster_stock(run, row)) for row in hardest if row]
-        judged.append(Judgement(stack, arm, tuple(outcomes)))
+        judged.append(Judgement(stack, arm, tuple(outcomes), info.intel is False and not upgrades))
 
-    def rank(judgement: Judgement) -> tuple[int, bool, float]:
+    def rank(judgement: Judgement) -> tuple[bool, int, bool, float]:
         smallest = min(outcome.row.speedup or 0.0 for outcome in judgement.outcomes)
         beaten = any(outcome.faster_stock for outcome in judgement.outcomes)
-        return [WORTH, SOME, UNSETTLED, NOT_WORTH].index(judgement.word), beaten, -smallest
+        place = [WORTH, SOME, UNSETTLED, NOT_WORTH].index(judgement.word)
+        return judgement.alternative, place, beaten, -smallest
 
     return sorted(judged, key=rank)
 

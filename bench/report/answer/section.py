@@ -58,7 +58,7 @@ def answer(run: Run, arms: Arms) -> Section:
     if judged:
         blocks.append(Cards(tuple(_card(run, judgement, arms) for judgement in judged)))
         blocks.append(Paragraph(_rule(run)))
-        alt = "Speedup of each optimised stack over the fastest stock variant, with its interval, in every case"
+        alt = "Speedup of each stack over the fastest stock variant, with its interval, in every case"
         caption = f"""Each stack against the fastest stock variant of the same precision. The line is the {level(run)}
             interval; the grey band is what the harness reports for two equal processes."""
         blocks.append(Section("All cases", (Plot("summary", alt, caption),)))
@@ -88,7 +88,12 @@ def _card(run: Run, judgement: Judgement, arms: Arms) -> Card:
         ),
         Column("", lambda outcome: outcome, "Verdict", lambda outcome: _verdict_cell(outcome.row), numeric=False),
     ]
-    facts = [_compared(run, judgement, labels), _own_share(run, judgement, labels), _maintenance(judgement.stack)]
+    facts = [
+        _compared(run, judgement, labels),
+        _own_share(run, judgement, labels),
+        _maintenance(judgement.stack),
+        (Strong("Not Intel's"), " An alternative to Intel's stacks.") if judgement.alternative else None,
+    ]
     return Card(
         title=f"{name_of(judgement.stack)} {judgement.arm.variant}",
         badge=_badge(judgement, labels),

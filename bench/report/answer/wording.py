@@ -18,7 +18,7 @@ NAMES = {"pytorch": "PyTorch", "tensorflow": "TensorFlow", "ipex": "IPEX", "itex
          "onnxruntime": "ONNX Runtime"}  # fmt: skip
 # More cases are counted instead of named.
 MOST_NAMED, BOTH = 3, 2
-NOTHING = "No optimised stack was measured with a stock one: there is no speedup to report, only absolute times."
+NOTHING = "No stack was measured with a stock one to compare it with: there are absolute times, but no speedup."
 
 
 def name_of(stack: str) -> str:
@@ -34,7 +34,7 @@ def short_labels(cases: Sequence[Case]) -> dict[Case, str]:
 
 
 def answer_sentence(run: Run) -> str:
-    """Return the answer: a sentence for each optimised stack, or one for all that are not settled."""
+    """Return the answer: a sentence for each stack, or one for all that are not settled."""
     if run.withdrawal:
         return f"This run was withdrawn on {run.withdrawal.date}: {run.withdrawal.why}. It answers nothing."
     labels = short_labels(run.cases)
@@ -49,7 +49,7 @@ def answer_sentence(run: Run) -> str:
 
 
 def _clause(judgement: Judgement, labels: Mapping[Case, str]) -> str:
-    name, outcomes = name_of(judgement.stack), judgement.outcomes
+    name, outcomes = _called(judgement), judgement.outcomes
     worth = judgement.having(WORTH)
     refused, unsettled = judgement.having(NOT_WORTH), judgement.having(UNSETTLED)
     if judgement.word == WORTH:
@@ -71,8 +71,12 @@ def _clause(judgement: Judgement, labels: Mapping[Case, str]) -> str:
     return text
 
 
+def _called(judgement: Judgement) -> str:
+    return name_of(judgement.stack) + (" (not Intel's)" if judgement.alternative else "")
+
+
 def _unsettled_clause(judged: Sequence[Judgement]) -> str:
-    names = listed([name_of(judgement.stack) for judgement in judged])
+    names = listed([_called(judgement) for judgement in judged])
     reasons = {
         outcome.row.verdict.reason
         for judgement in judged

@@ -40,8 +40,10 @@ def to_html(document: Document, plots: Mapping[str, Drawing]) -> str:
     )
     # The drawings escape their texts; style and script are files of ours.
     drawn = {
-        plot.stem: Markup("".join(plots[plot.stem](plot.alt, width) for width in (WIDE, NARROW)))  # noqa: S704
+        stem: Markup("".join(plots[stem](plot.alt, width) for width in (WIDE, NARROW)))  # noqa: S704
         for plot in plots_of(document)
+        for stem in (plot.stem, plot.other_stem)
+        if stem in plots
     }
     style = Markup(variables() + plot_rules() + "\n" + (HERE / "style.css").read_text(encoding="utf-8"))  # noqa: S704
     script = Markup((HERE / "page.js").read_text(encoding="utf-8"))  # noqa: S704

@@ -12,9 +12,11 @@
   const FACETS = { stack: "Stack", case: "Case", verdict: "Verdict" };
   const [, anchor, query] = /^#?([^?]*)\??(.*)$/.exec(location.hash);
   const stored = new URLSearchParams(query);
-  const state = { anchor, filters: {}, sort: new Map(), hide: new Map(), only: new Map() };
+  const state = { anchor, filters: {} };
   for (const facet of Object.keys(FACETS)) state.filters[facet] = stored.get(facet) ?? "";
-  for (const key of ["sort", "hide", "only"]) {
+  const MAPS = ["sort", "hide", "only", "scale", "size"];
+  for (const key of MAPS) {
+    state[key] = new Map();
     for (const item of stored.getAll(key)) {
       const at = item.indexOf(".");
       state[key].set(item.slice(0, at), item.slice(at + 1));
@@ -23,7 +25,7 @@
   const save = () => {
     const parameters = new URLSearchParams();
     for (const [facet, value] of Object.entries(state.filters)) if (value) parameters.set(facet, value);
-    for (const key of ["sort", "hide", "only"]) {
+    for (const key of MAPS) {
       for (const [name, value] of state[key]) if (value) parameters.append(key, `${name}.${value}`);
     }
     const text = parameters.toString();
@@ -48,6 +50,17 @@
       target.focus({ preventScroll: true });
     }
   });
+
+  const download = (content, type, name) => {
+    const address = URL.createObjectURL(new Blob([content], { type }));
+    element("a", { href: address, download: name }).click();
+    setTimeout(() => URL.revokeObjectURL(address), 10_000);
+  };
+  const button = (text, title, act) => {
+    const made = element("button", { type: "button", ...(title && { title }) }, text);
+    made.addEventListener("click", act);
+    return made;
+  };
 
   // Tables: sort, hide columns, download.
   const textOf = (cell) => {
@@ -129,17 +142,13 @@
       });
       tools.append(element("details", { class: "columns" }, element("summary", {}, "Columns"), list));
     }
-    const download = element("button", { type: "button", title: "Download the rows and columns that are shown" }, "CSV");
-    download.addEventListener("click", () => {
+    const saveRows = () => {
       const columns = titles.map((_, column) => column).filter((column) => !hidden.has(column));
       const shown = all("tr", body).filter((row) => !row.hidden).map((row) => texts[rows.indexOf(row)]);
       const lines = [titles, ...shown].map((row) => columns.map((column) => quoted(row[column])).join(","));
-      const address = URL.createObjectURL(new Blob([`${lines.join("\n")}\n`], { type: "text/csv" }));
-      const section = box.closest("section");
-      element("a", { href: address, download: `${section?.id ?? "table"}.csv` }).click();
-      setTimeout(() => URL.revokeObjectURL(address), 10_000);
-    });
-    tools.append(download);
+      download(`${lines.join("\n")}\n`, "text/csv", `${box.closest("section")?.id ?? "table"}.csv`);
+    };
+    tools.append(button("CSV", "Download the rows and columns that are shown", saveRows));
     box.prepend(tools);
   }
 
@@ -181,68 +190,142 @@
     bar.append(element("label", {}, title, select));
   }
   if (bar.children.length) {
-    const reset = element("button", { type: "button" }, "Reset");
-    reset.addEventListener("click", () => {
+    const reset = () => {
       all("select", bar).forEach((select) => (select.value = ""));
       for (const facet of Object.keys(FACETS)) state.filters[facet] = "";
       filter();
       save();
-    });
-    bar.append(reset, count);
+    };
+    bar.append(button("Reset", "", reset), count);
     all("main > section").find((section) => section.contains(filtered[0]))?.before(bar);
     filter();
   }
 
-  // Plots: a click on the legend isolates a series; the pointer shows values.
+  // A plot as a file of its own, as it is shown: its colours are attributes, which every program knows.
+  const PAINT = { fill: "fill", stroke: "stroke", "stroke-width": "stroke-width", "stroke-linejoin": "stroke-linejoin",
+    "paint-order": "paint-order", opacity: "opacity", "text-decoration": "text-decoration-line" };
+  const SVG = "http://www.w3.org/2000/svg";
+  const standalone = (plot) => {
+    const copy = plot.cloneNode(true), parts = all("*", plot), copies = all("*", copy);
+    parts.forEach((part, place) => {
+      const own = getComputedStyle(part), above = getComputedStyle(part.parentNode), drawn = copies[place];
+      if (part.matches("[class], [data-series]")) {
+        for (const [name, property] of Object.entries(PAINT)) {
+          const value = own.getPropertyValue(property);
+          if (value !== above.getPropertyValue(property) || part.hasAttribute(name)) drawn.setAttribute(name, value);
+        }
+      }
+      if (part.dataset.tip) {
+        const title = document.createElementNS(SVG, "title");
+        title.textContent = part.dataset.tip;
+        drawn.prepend(title);
+      }
+    });
+    for (const part of [copy, ...copies]) {
+      for (const { name } of [...part.attributes]) if (/^(class|role|tabindex|aria-pressed|data-.*)$/.test(name)) part.removeAttribute(name);
+    }
+    const paper = document.createElementNS(SVG, "rect");
+    const paint = { width: "100%", height: "100%", fill: getComputedStyle(document.body).backgroundColor };
+    for (const [name, value] of Object.entries(paint)) paper.setAttribute(name, value);
+    copy.prepend(paper);
+    return new XMLSerializer().serializeToString(copy);
+  };
+  const pixels = async (plot) => {
+    const address = URL.createObjectURL(new Blob([standalone(plot)], { type: "image/svg+xml" })), image = new Image();
+    image.src = address;
+    await image.decode();
+    URL.revokeObjectURL(address);
+    const canvas = element("canvas", { width: 2 * image.width, height: 2 * image.height });
+    canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
+    return new Promise((done) => canvas.toBlob(done));
+  };
+
+  // Plots: a click on the legend isolates a series; the pointer shows values; another scale, another size, a file.
   const tip = element("div", { class: "tip", "aria-hidden": "true" });
   document.body.append(tip);
-  for (const plot of all("figure svg")) {
-    const name = plot.dataset.name, keys = all(".key", plot);
+  const showTip = (event) => {
+    const mark = event.target.closest("[data-tip]");
+    tip.classList.toggle("shown", mark !== null);
+    if (!mark) return;
+    tip.textContent = mark.dataset.tip;
+    const left = Math.min(event.clientX + 14, innerWidth - tip.offsetWidth - 8);
+    const below = event.clientY + 18, above = event.clientY - tip.offsetHeight - 12;
+    tip.style.left = `${Math.max(8, left)}px`;
+    tip.style.top = `${below + tip.offsetHeight < innerHeight ? below : above}px`;
+  };
+  for (const figure of all("figure")) {
+    const box = figure.querySelector(".plot"), other = figure.querySelector("template"), name = box.firstChild.dataset.name;
+    const scales = [[...box.childNodes], [...(other?.content.childNodes ?? [])]];
     const isolate = (series) => {
       const chosen = new Set(series.split("~").filter(Boolean));
-      plot.classList.toggle("isolated", chosen.size > 0);
-      all("[data-series]", plot).forEach((part) => part.classList.toggle("on", chosen.has(part.dataset.series)));
-      keys.forEach((key) => key.setAttribute("aria-pressed", chosen.has(key.dataset.series)));
+      for (const plot of scales.flat()) {
+        plot.classList.toggle("isolated", chosen.size > 0);
+        all("[data-series]", plot).forEach((part) => part.classList.toggle("on", chosen.has(part.dataset.series)));
+        all(".key", plot).forEach((key) => key.setAttribute("aria-pressed", chosen.has(key.dataset.series)));
+      }
       state.only.set(name, series);
     };
-    if (keys.length) plot.setAttribute("role", "group");
-    for (const key of keys) {
-      key.setAttribute("role", "button");
-      key.setAttribute("tabindex", "0");
-      key.setAttribute("aria-pressed", "false");
-      const toggle = (event) => {
-        const before = (state.only.get(name) ?? "").split("~").filter(Boolean), mine = key.dataset.series;
-        const others = before.filter((other) => other !== mine);
-        const several = event.shiftKey || event.ctrlKey || event.metaKey;
-        isolate((before.includes(mine) ? (several ? others : []) : several ? [...before, mine] : [mine]).join("~"));
-        save();
-      };
-      key.addEventListener("click", toggle);
-      key.addEventListener("keydown", (event) => {
-        if (event.key !== "Enter" && event.key !== " ") return;
-        event.preventDefault();
-        toggle(event);
-      });
-    }
-    if (state.only.get(name)) isolate(state.only.get(name));
-    for (const title of all("title", plot)) {
-      if (title.parentNode === plot) continue;
-      title.parentNode.dataset.tip = title.textContent;
-      title.remove();
-    }
-    const move = (event) => {
-      const mark = event.target.closest("[data-tip]");
-      tip.classList.toggle("shown", mark !== null);
-      if (!mark) return;
-      tip.textContent = mark.dataset.tip;
-      const left = Math.min(event.clientX + 14, innerWidth - tip.offsetWidth - 8);
-      const below = event.clientY + 18, above = event.clientY - tip.offsetHeight - 12;
-      tip.style.left = `${Math.max(8, left)}px`;
-      tip.style.top = `${below + tip.offsetHeight < innerHeight ? below : above}px`;
+    const toggle = (event) => {
+      const before = (state.only.get(name) ?? "").split("~").filter(Boolean), mine = event.currentTarget.dataset.series;
+      const others = before.filter((series) => series !== mine);
+      const several = event.shiftKey || event.ctrlKey || event.metaKey;
+      isolate((before.includes(mine) ? (several ? others : []) : several ? [...before, mine] : [mine]).join("~"));
+      save();
     };
-    plot.addEventListener("pointermove", move);
-    plot.addEventListener("pointerdown", move);
-    plot.addEventListener("pointerleave", () => tip.classList.remove("shown"));
+    for (const plot of scales.flat()) {
+      const keys = all(".key", plot);
+      if (keys.length) plot.setAttribute("role", "group");
+      for (const key of keys) {
+        key.setAttribute("role", "button");
+        key.setAttribute("tabindex", "0");
+        key.addEventListener("click", toggle);
+        key.addEventListener("keydown", (event) => {
+          if (event.key !== "Enter" && event.key !== " ") return;
+          event.preventDefault();
+          toggle(event);
+        });
+      }
+      for (const title of all("title", plot)) {
+        if (title.parentNode === plot) continue;
+        title.parentNode.dataset.tip = title.textContent;
+        title.remove();
+      }
+      plot.addEventListener("pointermove", showTip);
+      plot.addEventListener("pointerdown", showTip);
+      plot.addEventListener("pointerleave", () => tip.classList.remove("shown"));
+    }
+    isolate(state.only.get(name) ?? "");
+
+    const tools = element("div", { class: "tools" });
+    // A button that is on if the view's state has its value.
+    const choice = (text, key, value, show) => {
+      const set = (on) => {
+        made.setAttribute("aria-pressed", on);
+        state[key].set(name, on ? value : "");
+        show(on);
+      };
+      const made = button(text, "", () => {
+        set(state[key].get(name) !== value);
+        save();
+      });
+      set(state[key].get(name) === value);
+      tools.append(made);
+    };
+    if (other) choice(`${other.dataset.scale} scale`, "scale", other.dataset.scale, (on) => box.replaceChildren(...scales[on ? 1 : 0]));
+    choice("larger", "size", "2", (on) => {
+      box.classList.toggle("large", on);
+      const scrolled = { role: "group", tabindex: "0", "aria-label": `Plot: ${box.firstChild.getAttribute("aria-label")}` };
+      for (const [attribute, value] of Object.entries(scrolled)) {
+        if (on) box.setAttribute(attribute, value);
+        else box.removeAttribute(attribute);
+      }
+    });
+    const shown = () => [...box.childNodes].find((plot) => getComputedStyle(plot).display !== "none");
+    tools.append(
+      button("SVG", "Save the plot as it is shown", () => download(standalone(shown()), "image/svg+xml", `${name}.svg`)),
+      button("PNG", "Save the plot as it is shown", async () => download(await pixels(shown()), "image/png", `${name}.png`)),
+    );
+    box.before(tools);
   }
 
   // Paper shows what is folded on the screen.

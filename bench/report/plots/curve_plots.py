@@ -11,7 +11,7 @@ from bench.analysis.roofline import peak_operations_per_s, roofline_points, traf
 from bench.analysis.scaling import BATCH_SIZE, WORKERS, sweeps, value
 from bench.analysis.training import GOALS, learning_curve
 from bench.report.plots.panels import MOST_ROWS, Axis, Panel, Series, arranged, is_narrow, legend, plane_panel
-from bench.report.plots.svg import SHAPES, Scale, colour, label, line, path, scale, shape_of, stack_colours
+from bench.report.plots.svg import SHAPES, Scale, colour, from_zero, label, line, path, scale, shape_of, stack_colours
 from bench.report.text import counted, level, number, percent, share_text
 from bench.suite.arms import TRAINING
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 MOST_NAMES = 15
 
 
-def training_plot(cases: Sequence[Case], run: Run, alt: str, width: float) -> str:
+def training_plot(cases: Sequence[Case], run: Run, alt: str, width: float, *, log: bool = False) -> str:
     """Draw the test accuracy of each arm that trains, its mean over seeds, against the time of its epochs."""
     panels = []
     for case in cases:
@@ -43,7 +43,7 @@ def training_plot(cases: Sequence[Case], run: Run, alt: str, width: float) -> st
         if series:
             seeds = max(len(run.final_accuracies(arm, case)) for arm in run.participants(case))
             title = f"{case.label} (n = {counted(seeds, 'seed')})"
-            x = Axis("training time, s; left is faster ←")
+            x = Axis(f"training time, s{' (log scale)' if log else ''}; left is faster ←", log=log)
             y = Axis("test accuracy, % (mean over seeds); higher is better")
             panels += _plane_with_goals(title, series, x, y, width)
     return arranged("training", alt, panels, width)
@@ -51,7 +51,8 @@ def training_plot(cases: Sequence[Case], run: Run, alt: str, width: float) -> st
 
 def _plane_with_goals(title: str, series: Sequence[Series], x: Axis, y: Axis, width: float) -> list[Panel]:
     points = [point for one in series for point in one.points]
-    limits = scale([0, *(point[0] for point in points)], 0, 1), scale([point[1] for point in points], 0, 1)
+    times = [point[0] for point in points]
+    limits = scale(times if x.log else [0, *times], 0, 1, log=x.log), scale([point[1] for point in points], 0, 1)
 
     def goals(across: Scale, up: Scale) -> str:
         shown = [goal * 100 for goal in GOALS if up.low <= goal * 100 <= up.high]
@@ -80,7 +81,7 @@ def _dash(index: int) -> str:
     return ("", "6 3", "2 3", "8 3 2 3")[index // 8 % 4]
 
 
-def scaling_plot(run: Run, alt: str, width: float) -> str:
+def scaling_plot(run: Run, alt: str, width: float, *, log: bool = True) -> str:
     """Draw throughput against the batch size, and time against the number of threads, one panel a sweep.
 
     For the number of workers there are two: of the throughput and of the efficiency, with ideal lines.
@@ -91,7 +92,7 @@ def scaling_plot(run: Run, alt: str, width: float) -> str:
         if sweep.over == WORKERS:
             panels += _throughput_of_workers(sweep, title, width) + _efficiency_of_workers(run, sweep, title, width)
         else:
-            panels += _scaling_panels(sweep, title, width)
+            panels += _scaling_panels(sweep, title, width, log=log)
     return arranged("scaling", alt, panels, width)
 
 
@@ -151,7 +152,7 @@ def _tip(arm: Arm, point: Point) -> str:
     return f"{arm.label}{faults}\n{point.case.label}"
 
 
-def _scaling_panels(sweep: Sweep, title: str, width: float) -> list[Panel]:
+def _scaling_panels(sweep: Sweep, title: str, width: float, *, log: bool) -> list[Panel]:
     by_batch = sweep.over == BATCH_SIZE
     series = []
     for index, curve in enumerate(sweep.curves[:MOST_ROWS]):
@@ -162,15 +163,15 @@ def _scaling_panels(sweep: Sweep, title: str, width: float) -> list[Panel]:
             points.append((value(point.case, sweep.over), height, f"{curve.arm.label}\n{point.case.label}: {text}"))
         series.append(Series(curve.arm.label, colour(index), SHAPES[index % 4], tuple(points), dash=_dash(index)))
     points_of_all = [point for one in series for point in one.points]
-    limits = (
-        scale([point[0] for point in points_of_all], 0, 1, log=True),
-        scale([point[1] for point in points_of_all], 0, 1, log=True),
-    )
-    ticks = tuple(float(value(case, sweep.over)) for case in sweep.cases)
-    x = Axis("batch size (log scale)" if by_batch else "threads (log scale)", ticks=ticks)
+    coordinates = [point[0] for point in points_of_all], [point[1] for point in points_of_all]
+    across, up = (scale(values, 0, 1, log=True) if log else from_zero(values) for values in coordinates)
+    # On a linear axis small batch sizes lie too close to each other for labels of all.
+    ticks = tuple(float(value(case, sweep.over)) for case in sweep.cases) if log else ()
+    note = " (log scale)" if log else ""
+    x = Axis(f"{'batch size' if by_batch else 'threads'}{note}", ticks=ticks)
     what = "time per epoch" if sweep.cases[0].scenario == TRAINING else "time per batch"
-    y = Axis("images/s (log scale); higher is better" if by_batch else f"{what}, µs (log scale); lower is better")
-    return _with_legend(title, series, (x, y), limits, width)
+    y = Axis(f"images/s{note}; higher is better" if by_batch else f"{what}, µs{note}; lower is better")
+    return _with_legend(title, series, (x, y), (across, up), width)
 
 
 def _blocks(run: Run, cases: Sequence[Case]) -> int:

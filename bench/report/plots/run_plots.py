@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -11,14 +10,14 @@ import numpy as np
 from bench.analysis.attribution import attributions
 from bench.analysis.costs import tradeoffs
 from bench.analysis.roofline import roofline_points
-from bench.analysis.scaling import sweeps
+from bench.analysis.scaling import WORKERS, sweeps
 from bench.analysis.speedups import speedups
 from bench.report.answer.judgements import summary_rows
 from bench.report.plots.accuracy_plots import matrices, matrices_plot, tradeoffs_plot
 from bench.report.plots.curve_plots import roofline_plot, scaling_plot, training_plot
 from bench.report.plots.panels import MOST_ROWS, Axis, PlotRow, arranged, legend, row_panel
 from bench.report.plots.ratio_plots import attribution_plot, blocks_plot, speedups_plot, summary_plot
-from bench.report.plots.svg import Scale, colour, group, line, path, rect, scale, stack_colours
+from bench.report.plots.svg import Scale, colour, from_zero, group, line, path, rect, scale, stack_colours
 from bench.report.text import number
 from bench.suite.arms import LATENCY
 
@@ -49,9 +48,12 @@ def run_plots(run: Run, arms: Mapping[Case, Sequence[ArmRow]]) -> dict[str, Draw
         "tradeoffs": ([case for case in run.cases if tradeoffs(run, case)], tradeoffs_plot),
         "confusion": (matrices(run), matrices_plot),
         "training": (trained, partial(training_plot, trained)),
+        "training-log": (trained, partial(training_plot, trained, log=True)),
         "scaling": (sweeps(run), scaling_plot),
+        "scaling-linear": ([sweep for sweep in sweeps(run) if sweep.over != WORKERS], partial(scaling_plot, log=False)),
         "roofline": (any(roofline_points(run, case) for case in run.cases), roofline_plot),
         "latencies": (timed, _latencies),
+        "latencies-linear": (timed, partial(_latencies, log=False)),
         "blocks": (rows, blocks_plot),
         "costs": (started, partial(_costs, started)),
     }
@@ -62,7 +64,7 @@ def _first_cases(run: Run) -> list[Case]:
     return list({case.group: case for case in reversed(run.cases)}.values())[::-1]
 
 
-def _latencies(run: Run, alt: str, width: float) -> str:
+def _latencies(run: Run, alt: str, width: float, *, log: bool = True) -> str:
     """Draw the distribution of each arm's latencies, all samples pooled, one panel a case."""
     colours = stack_colours(run.arms)
     panels = [legend([(stack, css, "square") for stack, css in colours.items()], width)]
@@ -74,16 +76,17 @@ def _latencies(run: Run, alt: str, width: float) -> str:
         }
         if samples:
             ends = [np.quantile(values, (0.001, SHOWN_QUANTILE)) for values in samples.values()]
-            limits = scale([float(end) for pair in ends for end in pair], 0, 1, log=True, margin=0.02)
-            rows = [_distribution(arm, values, limits, f"m-{colours[arm.stack]}") for arm, values in samples.items()]
-            title = "latency, µs (log scale); left is faster ←"
+            values = [float(end) for pair in ends for end in pair]
+            limits = scale(values, 0, 1, log=True, margin=0.02) if log else from_zero(values)
+            rows = [_distribution(arm, sample, limits, f"m-{colours[arm.stack]}") for arm, sample in samples.items()]
+            title = f"latency, µs{' (log scale)' if log else ''}; left is faster ←"
             count = sum(map(len, samples.values()))
-            panels.append(row_panel(f"{case.label} (n = {count:,} calls)", rows, Axis(title, log=True), limits, width))
+            panels.append(row_panel(f"{case.label} (n = {count:,} calls)", rows, Axis(title, log=log), limits, width))
     return arranged("latencies", alt, panels, width)
 
 
 def _distribution(arm: Arm, samples: np.ndarray[tuple[int], np.dtype[np.float64]], limits: Scale, css: str) -> PlotRow:
-    edges = np.geomspace(limits.low, limits.high, BINS + 1)
+    edges = (np.geomspace if limits.log else np.linspace)(limits.low, limits.high, BINS + 1)
     counts = np.histogram(samples, edges)[0]
     heights = 15 * counts / max(1, counts.max())
     middle, p90, p99, p999 = (float(value) for value in np.quantile(samples, (0.5, 0.9, 0.99, 0.999)))
@@ -94,7 +97,7 @@ def _distribution(arm: Arm, samples: np.ndarray[tuple[int], np.dtype[np.float64]
         first, last = int(used[0]), int(used[-1])
         outline = [(place(edges[first]), base)]
         for index in range(first, last + 1):
-            outline += [(place(math.sqrt(edges[index] * edges[index + 1])), base - heights[index])]
+            outline += [((place(edges[index]) + place(edges[index + 1])) / 2, base - heights[index])]
         outline.append((place(edges[last + 1]), base))
         parts = path(outline, extra='fill-opacity=".3"', width=1)
         parts += line(place(middle), base, place(middle), base - 15, "", 2)
@@ -115,7 +118,7 @@ def _costs(rows: Sequence[ArmRow], run: Run, alt: str, width: float) -> str:
     for case in _first_cases(run):
         own = [row for row in rows if row.case == case][:MOST_ROWS]
         if own:
-            limits = Scale(0, 1.03 * max((row.cost.cold_start_ns or 0) / 1e9 for row in own), 0, 1)
+            limits = from_zero([(row.cost.cold_start_ns or 0) / 1e9 for row in own])
             axis = Axis("cold start, s; left is faster ←")
             shown = [PlotRow(row.arm.label, "", partial(_start_bar, row), _seconds(row)) for row in own]
             panels.append(row_panel(f"{', '.join(case.group)} (n = 1 start each)", shown, axis, limits, width))

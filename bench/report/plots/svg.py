@@ -250,6 +250,11 @@ def scale(values: Iterable[float], start: float, end: float, *, log: bool = Fals
     return Scale(low - margin * (high - low), high + margin * (high - low), start, end)
 
 
+def from_zero(values: Iterable[float]) -> Scale:
+    """Return a linear scale from 0 to these values, with a margin at their end."""
+    return Scale(0, 1.03 * max(values), 0, 1)
+
+
 def _log_values(low: float, high: float) -> list[float]:
     if high / low <= SHORT_SPAN:
         return _even_values(low, high, 8)
