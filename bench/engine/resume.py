@@ -75,7 +75,7 @@ def restore(tally: Tally, records: Sequence[Record]) -> None:
     for record in records[: end_of_blocks(records)]:
         if isinstance(record, Proof):
             tally.labels[record.arm, record.case] = np.array(list(map(int, record.labels)), dtype=np.int64)
-            tally.memory_bytes[record.arm] = max(tally.memory_bytes.get(record.arm, 0), record.memory_bytes)
+            tally.memory_bytes[record.arm] = max(tally.memory_bytes.get(record.arm, 0), record.memory_bytes or 0)
         elif isinstance(record, Choice):
             tally.splits[record.arm, record.case] = Split(record.streams, record.threads)
         elif isinstance(record, LoadSearch):
