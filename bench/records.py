@@ -336,6 +336,11 @@ class BlockEnd:
 
 
 @dataclass(frozen=True)
+class Prepared:
+    """All that a run does once, before its first block, is done: it is not repeated when the run goes on."""
+
+
+@dataclass(frozen=True)
 class Resume:
     """A run goes on after it was interrupted or killed: `spent_ns` is how long it had measured until then."""
 
@@ -458,6 +463,7 @@ Record: TypeAlias = (
     | LoadAccuracy
     | LoadSearch
     | Glue
+    | Prepared
     | BlockEnd
     | Resume
     | Failure
@@ -494,17 +500,21 @@ def from_content(content: Any) -> Record:
         raise error.inside(name) from None
 
 
-def end_of_blocks(records: Sequence[Record]) -> int:
-    """Return how many records there are up to the end of the last finished block; 0 without one."""
-    return max((index + 1 for index, record in enumerate(records) if isinstance(record, BlockEnd)), default=0)
+def end_of_finished(records: Sequence[Record]) -> int:
+    """Return how many records there are up to the end of the last finished block, or of what comes before all blocks.
+
+    0 if neither is finished.
+    """
+    ends = (index + 1 for index, record in enumerate(records) if isinstance(record, BlockEnd | Prepared))
+    return max(ends, default=0)
 
 
 def in_force(records: Iterable[Record]) -> list[Record]:
-    """Return the records that count: when a run goes on, it measures the block that it had not finished again."""
+    """Return the records that count: when a run goes on, it repeats what it had not finished."""
     kept: list[Record] = []
     for record in records:
         if isinstance(record, Resume):
-            finished = end_of_blocks(kept)
+            finished = end_of_finished(kept)
             kept[finished:] = [other for other in kept[finished:] if isinstance(other, Resume)]
         kept.append(record)
     return kept
