@@ -11,8 +11,9 @@ import zlib
 from threading import Lock
 from typing import TYPE_CHECKING, Self
 
-from bench.codec import CodecError
-from bench.records import LINK, Record, from_line, to_line
+from bench.codec import CodecError, read_json
+from bench.migration import SCHEMA, current_records, schema_of
+from bench.records import LINK, Record, from_content, to_line
 from models.errors import UserError, remedy_of
 from models.files import atomic_write, read_at_most
 
@@ -204,16 +205,24 @@ def write_pages(folder: Path, texts: dict[str, str], plots: dict[str, str]) -> N
 
 def read_journal(folder: Path) -> list[Record]:
     """Read every complete line; raises UserError that names the first line that is not a record."""
-    path, records, number = journal_of(folder), list[Record](), 1
+    path, records, number, schema = journal_of(folder), list[Record](), 1, _schema_of(folder)
     try:
         # Some editors begin a file with a byte order mark.
         for line in lines_of(folder, "utf-8-sig"):
             # A run that was killed while it wrote leaves a last line without an end. Editors leave empty lines.
             if line.endswith("\n") and line.strip():
-                records.append(from_line(line[:-1]))
+                records += map(from_content, current_records(read_json(line[:-1]), schema))
             number += 1
     except CodecError as error:
         raise UserError(f"{path}, line {number}: {error}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: can't be read ({error})") from error
     return records
+
+
+def _schema_of(folder: Path) -> int:
+    """Return the schema of a journal. Whoever reads a run.json that is missing or damaged says so."""
+    try:
+        return schema_of(read_json(read_description(folder / RUN)))
+    except (OSError, UnicodeDecodeError, CodecError):
+        return SCHEMA

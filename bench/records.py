@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from statistics import fmean, median
-from typing import TYPE_CHECKING, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
 from bench.codec import FLAT, CodecError, decode, encode, read_json
 from bench.worker.messages import EpochReply, LoadReply, batch_interval_ns
@@ -98,7 +98,8 @@ class Proof:
 
     They are all images on one case of an arm and model, and fewer on its others. The accuracy is that on these images.
     `max_abs_logit_diff` and `agreement` (of the labels) compare with the NumPy oracle. `memory_bytes` is the peak
-    resident set of the arm's processes together, `saved_bytes` the size of the model as a user would ship it.
+    resident set of the arm's processes together, `saved_bytes` the size of the model as a user would ship it; both are
+    None in runs that did not record them.
     """
 
     arm: str
@@ -112,8 +113,8 @@ class Proof:
     accuracy: float
     max_abs_logit_diff: float
     agreement: float
-    memory_bytes: int
-    saved_bytes: int
+    memory_bytes: int | None = None
+    saved_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -335,6 +336,11 @@ class BlockEnd:
 
 
 @dataclass(frozen=True)
+class Prepared:
+    """All that a run does once, before its first block, is done: it is not repeated when the run goes on."""
+
+
+@dataclass(frozen=True)
 class Resume:
     """A run goes on after it was interrupted or killed: `spent_ns` is how long it had measured until then."""
 
@@ -457,6 +463,7 @@ Record: TypeAlias = (
     | LoadAccuracy
     | LoadSearch
     | Glue
+    | Prepared
     | BlockEnd
     | Resume
     | Failure
@@ -473,11 +480,15 @@ def to_line(record: Record) -> str:
 
 
 def from_line(line: str) -> Record:
-    """Return the record in a line of JSON.
+    """Return the record in a line of JSON; raises CodecError if the line is not JSON, or as `from_content` does."""
+    return from_content(read_json(line))
 
-    Raises CodecError if the line is not JSON, or has an unknown kind, or other fields or types than its kind.
+
+def from_content(content: Any) -> Record:
+    """Return the record in a line's content.
+
+    Raises CodecError if it has an unknown kind, or other fields or types than its kind.
     """
-    content = read_json(line)
     if isinstance(content, dict):
         content.pop(LINK, None)
     name = content.pop("kind", None) if isinstance(content, dict) else None
@@ -489,17 +500,21 @@ def from_line(line: str) -> Record:
         raise error.inside(name) from None
 
 
-def end_of_blocks(records: Sequence[Record]) -> int:
-    """Return how many records there are up to the end of the last finished block; 0 without one."""
-    return max((index + 1 for index, record in enumerate(records) if isinstance(record, BlockEnd)), default=0)
+def end_of_finished(records: Sequence[Record]) -> int:
+    """Return how many records there are up to the end of the last finished block, or of what comes before all blocks.
+
+    0 if neither is finished.
+    """
+    ends = (index + 1 for index, record in enumerate(records) if isinstance(record, BlockEnd | Prepared))
+    return max(ends, default=0)
 
 
 def in_force(records: Iterable[Record]) -> list[Record]:
-    """Return the records that count: when a run goes on, it measures the block that it had not finished again."""
+    """Return the records that count: when a run goes on, it repeats what it had not finished."""
     kept: list[Record] = []
     for record in records:
         if isinstance(record, Resume):
-            finished = end_of_blocks(kept)
+            finished = end_of_finished(kept)
             kept[finished:] = [other for other in kept[finished:] if isinstance(other, Resume)]
         kept.append(record)
     return kept

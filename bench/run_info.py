@@ -10,6 +10,7 @@ from backends.protocol import PRECISIONS
 from bench.codec import CodecError, decode, encode, read_json
 from bench.journal import RUN, read_description, refuse_links, write_atomically
 from bench.machine.facts import Machine
+from bench.migration import current_description
 from bench.suite.arms import LATENCY, LOADGEN, STRONG, THROUGHPUT, TRAINING, WEAK, Arm, Case
 from bench.suite.schedule import PRESETS, Block
 from bench.suite.user_variables import UserVariables
@@ -19,7 +20,6 @@ from models.recipes import Recipe
 if TYPE_CHECKING:
     from pathlib import Path
 
-SCHEMA = 2
 # Far more than any run has: the time of a report grows with them.
 MOST_ARMS, MOST_CASES, MOST_PAIRS = 4096, 1024, 65_536
 
@@ -193,23 +193,17 @@ def write_run(folder: Path, info: RunInfo) -> None:
 
 
 def read_run(folder: Path) -> RunInfo:
-    """Read run.json; raises UserError if it is missing, damaged or of another schema."""
+    """Read run.json; raises UserError if it is missing, damaged or of a later schema."""
     path = folder / RUN
     refuse_links(folder)
     try:
-        content = read_json(read_description(path))
+        content = current_description(read_json(read_description(path)))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(f"{path}: not there; name the folder of a run, for instance results/RUN") from error
     except CodecError as error:
         raise UserError(f"{path}: {error}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: can't be read ({error})") from error
-    schema = content.get("schema") if isinstance(content, dict) else None
-    if schema != SCHEMA:
-        raise UserError(
-            f"{path}: has schema {schema!r}, but this version reads schema {SCHEMA}; measure again, or use the version "
-            "that measured it"
-        )
     try:
         # Not strict: a later version may store more.
         info = decode(RunInfo, content, strict=False)

@@ -30,7 +30,7 @@ def run_bench(cwd: Path, *arguments: str, **variables: str) -> subprocess.Comple
     environment = environment_of(cwd, arguments) | {"PYTHONWARNINGS": "error"} | variables
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder, "out"), Path(folder, "err")
-        process = SERVER.Process(target=_call, args=(cwd, arguments, environment, out, err))
+        process = SERVER.Process(target=call, args=(cwd, arguments, environment, out, err))
         process.start()
         process.join(HANG_S)
         if process.exitcode is None:
@@ -52,7 +52,8 @@ def environment_of(cwd: Path, arguments: Sequence[str]) -> dict[str, str]:
     return os.environ | {"BENCH_BACKENDS": str(TOYS)} | lock | cache
 
 
-def _call(cwd: Path, arguments: tuple[str, ...], environment: dict[str, str], out: Path, err: Path) -> None:
+def call(cwd: Path, arguments: Sequence[str], environment: dict[str, str], out: Path, err: Path) -> None:
+    """Do what `python -m bench` does, in a process that was forked for it."""
     for descriptor, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
     os.chdir(cwd)

@@ -11,8 +11,9 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from bench.codec import MAX_INT, MIN_INT
 from bench.exports.outputs import OUTPUT_SCHEMA, OUTPUTS
+from bench.migration import SCHEMA
 from bench.records import KINDS, LINK
-from bench.run_info import SCHEMA, RunInfo
+from bench.run_info import RunInfo
 
 FOLDER = Path(__file__).parents[1] / "docs" / "schema"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"

@@ -6,7 +6,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from bench.journal import lines_of
-from bench.run_info import SCHEMA
+from bench.migration import SCHEMA
 from conftest import ROOT
 from tests.json_schema import FOLDER, schemas
 

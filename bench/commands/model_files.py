@@ -10,6 +10,7 @@ from bench.commands.folders import shared_folder
 from bench.console import WARNING, say
 from bench.journal import refuse_links, write_pages
 from bench.machine.facts import instruction_sets
+from bench.processes.lock import only_command_in, only_measurement
 from bench.report.document import table
 from bench.report.run_report import say_variables
 from bench.report.writers import print_table
@@ -71,7 +72,8 @@ def evaluate_model(options: EvaluateOptions, console: Console) -> int:
     say_variables(variables, console)
     name = options.name or f"evaluate-{path.stem}"
     folder = path if path.is_dir() else shared_folder(options.results, name, TRAINING_FILE)
-    evaluations = report_model(model, chosen, data, options.threads, folder, variables)
+    with only_measurement(folder, shared=True), only_command_in(folder):
+        evaluations = report_model(model, chosen, data, options.threads, folder, variables)
     if data.name == "synthetic":
         say(console, SYNTHETIC_WARNING, "bold yellow")
     evaluated = [evaluation for evaluation in evaluations if evaluation.logits is not None]

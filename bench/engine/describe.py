@@ -13,8 +13,8 @@ from bench.analysis.gates import CHECK_IMAGES
 from bench.analysis.latency import AT_REST
 from bench.checkout import commit
 from bench.machine import facts
+from bench.migration import SCHEMA
 from bench.run_info import (
-    SCHEMA,
     DataInfo,
     EnvironmentInfo,
     LadderInfo,

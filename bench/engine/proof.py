@@ -283,7 +283,7 @@ def _prove_case(
     if complete:
         tally.proved_in_full.add((arm.id, case.model))
     tally.labels[arm.id, case.id] = labels
-    tally.add_memory(arm, proof.memory_bytes)
+    tally.add_memory(arm, evidence.memory_bytes)
     return logits
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from bench.records import BlockEnd, Choice, End, Failure, LoadSearch, Proof, Resume, end_of_blocks
+from bench.records import BlockEnd, Choice, End, Failure, LoadSearch, Proof, Resume, end_of_finished
 from bench.run_info import RunInfo
 from bench.suite.arms import Split
 
@@ -51,6 +51,11 @@ def finished_blocks(records: Sequence[Record]) -> Finished:
     return {(record.block, record.cases) for record in records if isinstance(record, BlockEnd)}
 
 
+def is_prepared(records: Sequence[Record]) -> bool:
+    """Return whether a run has begun with its blocks."""
+    return end_of_finished(records) > 0
+
+
 def is_finished(block: Block, finished: Finished) -> bool:
     return (block.number, block.cases) in finished
 
@@ -71,12 +76,12 @@ def spent_ns(records: Sequence[Record]) -> int:
 
 def restore(tally: Tally, records: Sequence[Record]) -> None:
     """Fill a tally, except for the oracle, with what the proof pass and the finished blocks have found."""
-    # What follows the last of them belongs to a block that is measured again.
-    for record in records[: end_of_blocks(records)]:
+    # What follows belongs to a block that is measured again.
+    for record in records[: end_of_finished(records)]:
         if isinstance(record, Proof):
             tally.labels[record.arm, record.case] = np.array(list(map(int, record.labels)), dtype=np.int64)
             known_bytes = tally.memory_bytes.get((record.arm, 0), 0)
-            tally.memory_bytes[record.arm, 0] = max(known_bytes, record.memory_bytes)
+            tally.memory_bytes[record.arm, 0] = max(known_bytes, record.memory_bytes or 0)
         elif isinstance(record, Choice):
             tally.splits[record.arm, record.case] = Split(record.streams, record.threads)
         elif isinstance(record, LoadSearch):

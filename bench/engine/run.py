@@ -25,13 +25,13 @@ from bench.engine.proof import (
     proof_weight,
     prove_arms,
 )
-from bench.engine.resume import difference, finished_blocks, is_finished, restore, spent_ns
+from bench.engine.resume import difference, finished_blocks, is_finished, is_prepared, restore, spent_ns
 from bench.engine.scaling.block import ScalingBlock
 from bench.engine.training_block import TrainingBlock
 from bench.journal import LOGS, Journal
 from bench.machine import resources
 from bench.processes.scratch import scratch_folder
-from bench.records import COMPLETE, INTERRUPTED, SETTLED, End, Failure, Resume
+from bench.records import COMPLETE, INTERRUPTED, SETTLED, End, Failure, Prepared, Resume
 from bench.run_info import as_read, read_run, write_run
 from bench.suite.environments import HARNESS
 from bench.suite.suite import TRAINING_IMAGES, takes_part
@@ -101,12 +101,12 @@ def measure_run(
 
 
 def _measure(context: RunContext, tally: Tally, steps: Steps, earlier: Sequence[Record]) -> str:
-    """Measure what the `earlier` records do not have: all of it, unless they have a finished block."""
-    plan, finished = context.plan, finished_blocks(earlier)
-    if finished:
+    """Measure what the `earlier` records do not have."""
+    plan = context.plan
+    if is_prepared(earlier):
         tally.oracle |= {name: oracle_logits(context, name) for name in context.models}
         restore(tally, earlier)
-        return measure_blocks(context, tally, steps, finished)
+        return measure_blocks(context, tally, steps, finished_blocks(earlier))
     for arm, case in product(plan.suite.measured, plan.suite.cases):
         if arm in plan.obstacles and takes_part(arm, case):
             tally.journal.append(Failure(arm.id, case.id, None, plan.obstacles[arm], skipped=True))
@@ -124,6 +124,7 @@ def _measure(context: RunContext, tally: Tally, steps: Steps, earlier: Sequence[
             find_rates(context, tally, steps)
         else:
             measure_limits(context, tally, steps)
+    tally.journal.append(Prepared())
     return measure_blocks(context, tally, steps)
 
 
@@ -166,7 +167,8 @@ def _row_is_settled(row: Speedup) -> bool:
 
 def total_weights(plan: Plan, earlier: Sequence[Record] = ()) -> dict[str, float]:
     """Return the weights of the steps of a run by kind, as far as the `earlier` records do not have them."""
-    if finished := finished_blocks(earlier):
+    if is_prepared(earlier):
+        finished = finished_blocks(earlier)
         return {"block": sum(_block_weight(plan, block) for block in plan.schedule if not is_finished(block, finished))}
     models = plan.suite.inference_models
     proven = [arm for group in inference_groups(plan) for arm in group.arms if arm == arm.original]

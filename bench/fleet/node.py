@@ -8,7 +8,6 @@ does. E: an Ended.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -35,7 +34,7 @@ from bench.fleet.driver import (
 )
 from bench.journal import JOURNAL, RUN, write_atomically
 from bench.machine.facts import cpu_info, instruction_sets
-from bench.processes.lock import is_free
+from bench.processes.lock import hold, is_free
 from models.data import FOLDER_VARIABLE
 
 if TYPE_CHECKING:
@@ -207,7 +206,7 @@ def attend(order: NodeOrder) -> None:
         write_atomically(control / ENDED_FILE, json.dumps(encode(Ended(USER_INPUT, str(error)))))
         return
     descriptor = os.open(control / "attended", os.O_RDWR | os.O_CREAT, 0o644)
-    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    hold(descriptor)
     (control / "pid").write_text(str(os.getpid()), encoding="utf-8")
     write_atomically(control / STARTED_FILE, json.dumps(encode(describe_node(begun=True))))
     stopped = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import tempfile
+import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - the same place for all users is the point
 LOCK_VARIABLE, LOCK = "BENCH_LOCK", "cnn-stack-bench.lock"
 MOST_BYTES = 4096
+# A look at a lock holds it for a moment, in which its owner-to-be must not give up.
+LOOKS, LOOK_PAUSE_S = 10, 0.02
 
 
 def lock_path() -> Path:
@@ -42,6 +45,19 @@ def is_free(path: Path | None = None) -> bool:
     return True
 
 
+def hold(descriptor: int, *, shared: bool = False) -> None:
+    """Lock an open file until it is closed; raises BlockingIOError if another process keeps it."""
+    for look in range(LOOKS):
+        try:
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if look + 1 == LOOKS:
+                raise
+            time.sleep(LOOK_PAUSE_S)
+        else:
+            return
+
+
 @contextmanager
 def only_measurement(folder: Path, *, shared: bool = False) -> Iterator[None]:
     """Keep other measurements from starting; the kernel ends this when the process ends, however it does.
@@ -58,7 +74,7 @@ def only_measurement(folder: Path, *, shared: bool = False) -> Iterator[None]:
         ) from error
     try:
         try:
-            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            hold(descriptor, shared=shared)
         except BlockingIOError as error:
             holder = ascii(os.pread(descriptor, MOST_BYTES, 0).decode(errors="replace"))[1:-1] or "a process"
             raise UserError(
@@ -84,7 +100,7 @@ def only_command_in(
         # Some network file systems lock no folders.
         with suppress(OSError):
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                hold(descriptor)
             except BlockingIOError as error:
                 raise UserError(f"{folder}: {refusal}") from error
         yield

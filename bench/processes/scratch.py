@@ -28,10 +28,11 @@ MOST_SEARCHES, SEARCH_PAUSE_S = 100, 0.02
 @contextmanager
 def scratch_folder(parent: Path | None = None) -> Iterator[Path]:
     """Yield a temporary folder, by default in TMPDIR. At the end the guard removes it, and what still runs in it."""
-    folder = Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX, dir=parent)).absolute()
+    folder = Path(parent or tempfile.gettempdir(), f"{SCRATCH_PREFIX}{os.urandom(8).hex()}").absolute()
     try:
         ended, own = os.pipe()
         try:
+            # First, because this process may be killed as soon as there is a folder.
             guard = subprocess.Popen(  # noqa: S603 - this interpreter and this file
                 [sys.executable, "-I", "-S", __file__, str(ended), str(folder)],
                 stdin=subprocess.DEVNULL,
@@ -48,6 +49,7 @@ def scratch_folder(parent: Path | None = None) -> Iterator[Path]:
         finally:
             os.close(ended)
         try:
+            folder.mkdir(mode=0o700)
             yield folder
         finally:
             os.close(own)

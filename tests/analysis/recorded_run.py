@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from bench.analysis.run import Run
 from bench.journal import JOURNAL, Journal
 from bench.machine.facts import Machine
+from bench.migration import SCHEMA
 from bench.records import Conditions, End, Evidence, Parity, Proof, Reference, Slice, Start, TrainedEpoch
 from bench.run_info import (
-    SCHEMA,
     DataInfo,
     EnvironmentInfo,
     LadderInfo,

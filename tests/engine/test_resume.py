@@ -7,7 +7,7 @@ from bench.analysis.run import Run
 from bench.engine.context import Tally
 from bench.engine.resume import difference, finished_blocks, is_finished, restore, spent_ns
 from bench.journal import read_journal
-from bench.records import BlockEnd, End, Failure, Resume, Slice, in_force, to_line
+from bench.records import BlockEnd, End, Failure, Prepared, Resume, Slice, in_force, to_line
 from bench.run_info import as_read, read_run, write_run
 from bench.suite.schedule import Block
 from bench.suite.user_variables import UserVariables
@@ -18,7 +18,8 @@ BLOCK = Block(1, ("c", "d"), (), ())
 
 def resumed_at(records: list, cut: int) -> list:
     """Return the records of a run that was killed after `cut` of them and that then went on."""
-    done = max((index + 1 for index, record in enumerate(records[:cut]) if isinstance(record, BlockEnd)), default=0)
+    ends = [index + 1 for index, record in enumerate(records[:cut]) if isinstance(record, BlockEnd | Prepared)]
+    done = max(ends, default=0)
     return [*records[:cut], Resume("2026-01-01", 1), *records[done:]]
 
 
@@ -33,6 +34,8 @@ def records(tmp_path) -> list:
         closed.append(record)
         following = plain[number + 1] if number + 1 < len(plain) else None
         block = getattr(record, "block", None)
+        if not block and getattr(following, "block", None):
+            closed.append(Prepared())
         if block and getattr(following, "block", None) != block:
             closed.append(BlockEnd(block, ("all",), 4, 1, 1, 2))
     return [*closed, End("complete", 9)]

@@ -3,6 +3,7 @@ from collections import Counter
 import pytest
 
 from bench.engine import run as module
+from bench.engine.block import InferenceBlock
 from bench.engine.describe import Origin
 from bench.engine.run import is_settled, measure_run, total_weights
 from bench.journal import read_journal
@@ -14,11 +15,13 @@ from bench.records import (
     Failure,
     Overhead,
     Parity,
+    Prepared,
     Proof,
     Reference,
     Roof,
     Slice,
     Start,
+    in_force,
 )
 from bench.run_info import read_run
 from bench.suite.arms import Arm
@@ -65,9 +68,9 @@ def measure(tmp_path, few_images, monkeypatch):
     folder = tmp_path / "run"
     folder.mkdir()
 
-    def measure(steps: CountedSteps):
+    def measure(steps: CountedSteps, earlier=None):
         plan = make_plan(SUITE, PRESET, seed=1, threads=1)
-        status = measure_run(plan, few_images, folder, steps, ORIGIN)
+        status = measure_run(plan, few_images, folder, steps, ORIGIN, earlier)
         return status, plan, read_journal(folder)
 
     return measure
@@ -79,7 +82,7 @@ def test_a_run_measures_all_that_is_planned_in_order(measure, tmp_path) -> None:
     assert status == "complete"
     assert not [record for record in records if isinstance(record, Failure)]
     kinds = list(dict.fromkeys(type(record) for record in records))
-    assert kinds == [Overhead, Reference, Start, Proof, Parity, Roof, Check, Slice, Evidence, BlockEnd, End]
+    assert kinds == [Overhead, Reference, Start, Proof, Parity, Roof, Prepared, Check, Slice, Evidence, BlockEnd, End]
     turns = [(turn.block, turn.case, turn.arm) for turn in records if isinstance(turn, Slice)]
     assert turns == [
         (block.number, turn.case, arm) for block in plan.schedule for turn in block.rounds for arm in turn.order
@@ -99,6 +102,36 @@ def test_an_interrupted_run_keeps_its_records_and_says_so(measure) -> None:
     assert {turn.block for turn in records if isinstance(turn, Slice)} == {1}
 
 
+def test_a_run_that_was_interrupted_in_its_first_block_repeats_no_proof(measure, monkeypatch) -> None:
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(InferenceBlock, "take_turn", interrupt)
+        status, plan, records = measure(CountedSteps())
+    assert status == "interrupted"
+    assert not [record for record in records if isinstance(record, Slice | BlockEnd)]
+    proofs = [record for record in records if isinstance(record, Proof | Start | Parity | Roof | Overhead)]
+    earlier, steps = in_force(records), CountedSteps()
+    status, plan, records = measure(steps, earlier)
+    assert status == "complete"
+    repeated = [record for record in records if isinstance(record, Proof | Start | Parity | Roof | Overhead)]
+    assert repeated == proofs
+    assert steps.weights == pytest.approx(total_weights(plan, earlier))
+    assert steps.weights.keys() == {"block"}
+
+
+def test_a_run_that_was_interrupted_before_its_blocks_repeats_all_that_comes_before_them(measure) -> None:
+    _, _, records = measure(CountedSteps(interrupt_at="limits"))
+    assert not [record for record in records if isinstance(record, Prepared)]
+    earlier = in_force(records)
+    status, plan, records = measure(CountedSteps(), earlier)
+    assert status == "complete"
+    counted = in_force(records)
+    assert len([record for record in counted if isinstance(record, Proof)]) == len(plan.suite.cases)
+    assert len([record for record in records if isinstance(record, Proof)]) == 2 * len(plan.suite.cases)
+
+
 def test_arms_that_can_not_be_measured_are_stored_as_skipped(tmp_path, few_images, monkeypatch) -> None:
     monkeypatch.setattr(module, "measure_blocks", lambda *_: "complete")
     for step in ("measure_overhead", "compute_references", "prove_arms", "measure_limits"):
@@ -107,9 +140,9 @@ def test_arms_that_can_not_be_measured_are_stored_as_skipped(tmp_path, few_image
     monkeypatch.setitem(plan.obstacles, REPLICA, "no reason")
     monkeypatch.setitem(plan.obstacles, Arm("oracle", "other"), "not in the suite")
     measure_run(plan, few_images, tmp_path, CountedSteps(), ORIGIN)
-    assert read_journal(tmp_path)[:-1] == [
-        Failure(REPLICA.id, case.id, None, "no reason", skipped=True) for case in (ONE, FOUR)
-    ]
+    *skipped, prepared, _ = read_journal(tmp_path)
+    assert skipped == [Failure(REPLICA.id, case.id, None, "no reason", skipped=True) for case in (ONE, FOUR)]
+    assert prepared == Prepared()
 
 
 def test_a_full_disk_is_an_error_for_the_user_with_a_remedy(tmp_path, few_images, monkeypatch) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from bench.journal import JOURNAL, broken_link, read_journal
 from bench.processes.scratch import processes_in
-from conftest import SMALL
+from conftest import ROOT, SMALL
 from tests.command_line import HANG_S, environment_of
 
 if TYPE_CHECKING:
@@ -58,8 +58,14 @@ class Measuring:
 
 
 def run_command(*options: str) -> list[str]:
-    measured = ("--suite", "./toys.toml", "--data", "synthetic", "--name", "r", "--preset", "smoke")
-    return [sys.executable, "-m", "bench", "run", *measured, *options]
+    """Return a command that measures toys, shortened, and on one thread: threads in pools spin after each slice."""
+    measured = ("--suite", "./toys.toml", "--data", "synthetic", "--name", "r", "--preset", "smoke", "--threads", "1")
+    return [sys.executable, "-m", "tests.shortened", "run", *measured, *options]
+
+
+def folders(folder: Path) -> dict[str, str]:
+    """Return the variables with which a command in a folder finds these tests, and has temporary files of its own."""
+    return {"PYTHONPATH": str(ROOT), "TMPDIR": str(folder / "scratch")}
 
 
 @pytest.fixture
@@ -70,7 +76,7 @@ def start(tmp_path: Path) -> Callable[..., Measuring]:
     def start(suite: str = SMALL, *options: str, variables: dict[str, str] | None = None, **popen: Any) -> Measuring:
         (tmp_path / "toys.toml").write_text(suite)
         command = run_command(*options)
-        environment = environment_of(tmp_path, command) | {"TMPDIR": str(tmp_path / "scratch")} | (variables or {})
+        environment = environment_of(tmp_path, command) | folders(tmp_path) | (variables or {})
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | popen
         return Measuring(tmp_path, subprocess.Popen(command, cwd=tmp_path, env=environment, **streams))
 

@@ -11,7 +11,10 @@ import threading
 import pytest
 
 from bench.records import End
-from tests.command_line import HANG_S
+from models.weights import checkpoint_path
+from models.zoo import CNN_SMALL
+from tests.command_line import HANG_S, run_bench
+from tests.training.test_train import RECIPE, TRAIN
 
 
 def require_interrupted(measuring, children) -> None:
@@ -75,9 +78,21 @@ def test_output_that_nobody_reads_any_more_does_not_end_a_run(start) -> None:
 
 
 def test_a_killed_run_leaves_a_readable_journal_and_nothing_else_and_can_be_reported(start) -> None:
+    """Until then no training, no evaluation and no second run may disturb it."""
     measuring = start()
     measuring.wait_for("slice")
+    # It must not end before it is killed.
+    measuring.process.send_signal(signal.SIGSTOP)
     children = measuring.children()
+    (measuring.folder / "own.toml").write_text(RECIPE)
+    run = ("run", "--suite", "./toys.toml", "--name", "other")
+    evaluate = ("evaluate", str(checkpoint_path(CNN_SMALL)), "--arms", "toy/good")
+    for command in (TRAIN, ("tune", *TRAIN[1:]), evaluate, run):
+        done = run_bench(measuring.folder, *command, *(() if "--data" in command else ("--data", "synthetic")))
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+        assert done.stderr.startswith("bench: another measurement is under way on this machine (process ")
+        assert f"{measuring.run}); two would disturb each other; wait for its end." in done.stderr
+    assert [path for path in (measuring.folder / "results").glob("*/*") if path.parent != measuring.run] == []
     measuring.process.kill()
     measuring.process.communicate()
     assert not isinstance(measuring.journal_when_gone(children)[-1], End)

@@ -14,7 +14,7 @@ name = "toys"
 summary = "faults of workers"
 scenarios = ["latency"]
 models = ["cnn-small"]
-batch_sizes = [64]
+batch_sizes = [4]
 precisions = ["fp32"]
 arms = ["oracle/numpy", "toy/good", "toy/stalls", "toy/segfaults", "toy/aborts", "toy/greedy", "toy/dies",
         "toy/pours", "toy/rubbish", "toy/forks", "toy/daemon"]

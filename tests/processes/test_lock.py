@@ -1,3 +1,4 @@
+import fcntl
 import multiprocessing
 import os
 import signal
@@ -70,6 +71,17 @@ def test_one_command_writes_to_a_folder_at_a_time(tmp_path) -> None:
         ):
             pass
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", [only_measurement, only_command_in])
+def test_a_look_at_a_lock_keeps_nobody_from_taking_it(tmp_path, lock, monkeypatch, command) -> None:
+    lock.touch()
+    look = os.open(lock if command is only_measurement else tmp_path, os.O_RDONLY)
+    fcntl.flock(look, fcntl.LOCK_SH)
+    # It ends while the owner waits.
+    monkeypatch.setattr(time, "sleep", lambda _: os.close(look))
+    with command(tmp_path), pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(look)
 
 
 def test_an_ended_measurement_leaves_the_machine_free(tmp_path, lock) -> None:

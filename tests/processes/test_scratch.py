@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -42,6 +43,16 @@ def test_a_folder_goes_when_its_process_is_killed_with_what_still_runs_in_it(tmp
         process.send_signal(number)
     _, left = psutil.wait_procs([child, *guards], timeout=60)
     assert left == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_goes_when_its_process_is_killed_as_soon_as_it_exists(tmp_path) -> None:
+    dies = "import os; make = os.mkdir; os.mkdir = lambda *given: (make(*given), os.kill(os.getpid(), 9))"
+    done = subprocess.run([sys.executable, "-c", dies + PROGRAM, tmp_path], check=False)
+    assert done.returncode == -signal.SIGKILL
+    deadline = time.monotonic() + 60
+    while list(tmp_path.iterdir()) and time.monotonic() < deadline:
+        time.sleep(0.01)
     assert list(tmp_path.iterdir()) == []
 
 

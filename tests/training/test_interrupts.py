@@ -8,7 +8,8 @@ import sys
 import psutil
 import pytest
 
-from tests.command_line import HANG_S, environment_of
+from conftest import SMALL
+from tests.command_line import HANG_S, environment_of, run_bench
 from tests.training.test_train import RECIPE
 
 OPTIONS = ("--recipe", "./own.toml", "--stack", "toy", "--data", "synthetic", "--threads", "1", "--name", "t")
@@ -46,17 +47,23 @@ def test_a_signal_leaves_no_process_and_no_file_behind(tmp_path, command, number
     assert re.search(rf"{what} (8 of 8|4|5)", done.stdout)
 
 
-def test_a_second_command_in_the_same_folder_is_refused(tmp_path) -> None:
-    command = "train"
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_second_command_in_the_same_folder_is_refused_and_a_run_on_the_same_machine(tmp_path, command) -> None:
     (tmp_path / "own.toml").write_text(RECIPE)
+    (tmp_path / "toys.toml").write_text(SMALL)
     what, more = COMMANDS[command]
     line = [sys.executable, "-m", "bench", command, *OPTIONS, *more]
-    environment = environment_of(tmp_path, line)
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    environment = environment_of(tmp_path, line)
     with subprocess.Popen(line, cwd=tmp_path, env=environment, bufsize=1, **streams) as process:
         next(text for text in process.stdout if f"{what} 1" in text)
-        second = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        second = run_bench(tmp_path, *line[3:])
+        run = run_bench(tmp_path, "run", "--suite", "./toys.toml", "--data", "synthetic", "--name", "r")
         process.terminate()
         process.communicate(timeout=HANG_S)
     refused = "bench: results/t: another command is writing to it; wait for its end, or choose another --name\n"
     assert (second.returncode, second.stderr) == (2, refused)
+    assert (run.returncode, run.stderr.count("\n")) == (2, 1)
+    assert "another measurement is under way on this machine (process " in run.stderr
+    assert f"{tmp_path}/results/t)" in run.stderr
+    assert not (tmp_path / "results" / "r").exists()
