@@ -133,7 +133,7 @@ def fleet_stop(folder: Annotated[Path, typer.Argument(help="The folder of a flee
     """Stop the runs of a fleet on its nodes; `bench fleet run --resume` can go on with them."""
     from bench.commands.fleet import stop_fleet
 
-    stop_fleet(folder, Modes().console())
+    raise typer.Exit(stop_fleet(folder, Modes().console()))
 
 
 def run_arguments(arguments: list[str]) -> tuple[str, ...]:

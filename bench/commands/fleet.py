@@ -179,10 +179,13 @@ def report_fleet(folder: Path, console: Console) -> int:
     return 0 if all(result.is_measured for result in results) else 1
 
 
-def stop_fleet(folder: Path, console: Console) -> None:
-    """Stop the runs of a fleet on all nodes where they have not ended; what they have measured stays there."""
+def stop_fleet(folder: Path, console: Console) -> int:
+    """Stop the runs of a fleet on all nodes where they have not ended; return 1 if one can't be stopped, else 0.
+
+    What they have measured stays there.
+    """
     info, events = read_fleet(folder), read_events(folder)
-    driver = open_driver(info)
+    driver, status = open_driver(info), 0
     try:
         with only_driver(folder):
             for event in events.values():
@@ -193,8 +196,10 @@ def stop_fleet(folder: Path, console: Console) -> None:
                         say(console, f"{event.node}: stopped")
                     except NodeError as error:
                         say(console, f"{event.node}: can't be stopped: {error}")
+                        status = 1
     finally:
         driver.close()
+    return status
 
 
 def order_for(info: FleetInfo, folder: Path, node: Node) -> NodeOrder:

@@ -21,7 +21,7 @@ import time
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from bench.codec import CodecError, decode, encode, read_json
 from bench.fleet.driver import (
@@ -32,6 +32,7 @@ from bench.fleet.driver import (
     NodeOrder,
     NodeRefusedError,
     Started,
+    Stopped,
 )
 from bench.journal import JOURNAL, RUN, write_atomically
 from bench.machine.facts import cpu_info, instruction_sets
@@ -41,6 +42,8 @@ from models.data import FOLDER_VARIABLE
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import BinaryIO
+
+_T = TypeVar("_T")
 
 START, STREAM, STOP, ATTEND = "start", "stream", "stop", "attend"
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -70,13 +73,13 @@ def node_request(action: str, order: NodeOrder, offset: int = 0) -> bytes:
     return json.dumps(encode(NodeRequest(action, order, offset))).encode() + b"\n"
 
 
-def started_of(answer: bytes) -> Started:
-    """Return what a node has answered to START; raises NodeRefusedError if it refuses."""
+def answer_of(answer: bytes, kind: type[_T]) -> _T:
+    """Return what a node has answered; raises NodeRefusedError if it refuses."""
     try:
         content = read_json(answer.decode())
         if isinstance(content, dict) and REFUSAL in content:
             raise NodeRefusedError(str(content[REFUSAL]))
-        return decode(Started, content)
+        return decode(kind, content)
     except (CodecError, UnicodeDecodeError) as error:
         raise NodeDamagedError(f"its answer is no answer: {error}") from error
 
@@ -109,7 +112,7 @@ def respond(request: NodeRequest, out: BinaryIO) -> None:
                 out.flush()
         case "stop":
             stop(order)
-            out.write(b"{}\n")
+            out.write(json.dumps(encode(Stopped())).encode() + b"\n")
         case "attend":
             attend(order)
         case _:
@@ -208,7 +211,7 @@ def attend(order: NodeOrder) -> None:
         return
     descriptor = os.open(control / "attended", os.O_RDWR | os.O_CREAT, 0o644)
     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    (control / "pid").write_text(str(os.getpid()), encoding="utf-8")
+    write_atomically(control / "pid", str(os.getpid()))
     write_atomically(control / STARTED_FILE, json.dumps(encode(describe_node(begun=True))))
     stopped = False
 
@@ -245,6 +248,8 @@ def attend(order: NodeOrder) -> None:
         )
         if stopped:
             process.terminate()
+        # From here on it is the run that is asked to end: it may outlive this process, and holds the file as well.
+        write_atomically(control / "pid", str(process.pid))
         status = process.wait()
     said = (control / "errors.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
     write_atomically(control / ENDED_FILE, json.dumps(encode(Ended(status, said[-1] if said else ""))))
@@ -311,13 +316,14 @@ def journal_lines(path: Path, offset: int) -> Iterator[tuple[bytes, int]]:
 
 
 def stop(order: NodeOrder) -> None:
-    """End the run early, with its report, and wait for that."""
-    control = control_folder(order)
-    deadline = time.monotonic() + STOP_S
+    """End the run early, with its report, and wait for that; raises RefusalError if it goes on."""
+    control, deadline = control_folder(order), time.monotonic() + STOP_S
     if not is_free(control / "attended"):
         with suppress(OSError, ValueError):
             os.kill(int((control / "pid").read_text(encoding="utf-8")), signal.SIGTERM)
-    while not is_free(control / "attended") and time.monotonic() < deadline:
+    while not is_free(control / "attended"):
+        if time.monotonic() > deadline:
+            raise RefusalError(f"the run goes on, {STOP_S:.0f} s after it was asked to end; see {control / 'pid'}")
         time.sleep(0.2)
 
 
