@@ -97,7 +97,6 @@ def fleet_run(
     if minutes is not None and minutes < 1:
         raise UserError(f"--minutes {minutes}: allowed: 1 or more")
     given = {
-        "home": home.rstrip("/") or "/",
         "python": python,
         "hosts": hosts and str(hosts.absolute()),
         "address": address,
@@ -107,6 +106,7 @@ def fleet_run(
     }
     options = FleetOptions(
         driver=driver,
+        home=home.rstrip("/") or "/",
         settings={key: value for key, value in given.items() if value},
         arguments=run_arguments(context.args),
         results=results,

@@ -101,7 +101,7 @@ def main() -> None:
         os._exit(0)
     for _, sink in ends:
         os.close(sink)
-    info = FleetInfo(FLEET_SCHEMA, "f", (), "", "pipe", {}, (), (), 0, 0, 3600)
+    info = FleetInfo(FLEET_SCHEMA, "f", (), "", "pipe", "/h", {}, (), (), 0, 0, 3600)
     driver = PipeDriver({f"node{index:03}": source for index, (source, _) in enumerate(ends)})
     fleet_folder = base / "fleet"
     fleet_folder.mkdir()
