@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from bench.cli import complete
-from bench.cli.options import RESULTS, DataOption, Modes, ResultsOption, app, names
+from bench.cli.options import RESULTS, DataOption, Modes, ResultsOption, app, names, thread_count
 from models.errors import UserError
 
 # Options of `bench run` that a fleet sets for each node.
@@ -134,6 +135,14 @@ def fleet_stop(folder: Annotated[Path, typer.Argument(help="The folder of a flee
     from bench.commands.fleet import stop_fleet
 
     raise typer.Exit(stop_fleet(folder, Modes().console()))
+
+
+@fleet_app.command("trial", hidden=True)
+def fleet_trial() -> None:
+    """Train what a line of JSON on the standard input describes; nodes of `bench tune --fleet` start this."""
+    from bench.commands.train import run_trial
+
+    run_trial(sys.stdin.readline(), thread_count)
 
 
 def run_arguments(arguments: list[str]) -> tuple[str, ...]:

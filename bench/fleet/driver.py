@@ -45,6 +45,8 @@ class Node:
 class NodeOrder:
     """What a node is to run: `bench run` with these arguments, into a folder `name` below `results`.
 
+    If there is a `trial` of a search, this JSON is given to `bench fleet trial` instead.
+
     The node refuses unless it has the instruction sets and the free bytes. It waits up to `wait_s` for the end of
     another measurement. `whole`: it refuses if it may not use all of its CPUs. `nice` is restored where it is not None.
     While it measures, the size of the journal is looked at every `look_s` seconds, and nothing else.
@@ -59,6 +61,7 @@ class NodeOrder:
     whole: bool = False
     nice: int | None = None
     look_s: float = 5.0
+    trial: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,10 @@ class Stopped:
 
 @dataclass(frozen=True)
 class Ended:
-    """How the command on a node ended: its exit status, None if it was killed, and the last line of its errors."""
+    """How the command on a node ended: its exit status, None if it was killed, and the last line of its errors.
+
+    Of a trial that has ended well, it is the line with the result.
+    """
 
     status: int | None
     line: str = ""

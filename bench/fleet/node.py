@@ -202,7 +202,7 @@ def attend(order: NodeOrder) -> None:
 
     The file `attended` stays locked as long as this process or the run is alive.
     """
-    control, folder = control_folder(order), run_folder(order)
+    control = control_folder(order)
     control.mkdir(parents=True, exist_ok=True)
     try:
         require_fit(order)
@@ -231,17 +231,12 @@ def attend(order: NodeOrder) -> None:
             control / ENDED_FILE, json.dumps(encode(Ended(None, "stopped while it waited for another measurement")))
         )
         return
-    unfinished = (folder / RUN).exists() and (folder / JOURNAL).exists()
-    if not unfinished:
-        # A run that was killed before it measured anything.
-        shutil.rmtree(folder, ignore_errors=True)
-    command = [sys.executable, "-I", "-m", "bench", "run", *order.arguments]
-    command += ["--results", order.results, "--resume" if unfinished else "--name", order.name]
+    command = [sys.executable, "-I", "-m", "bench", *(("fleet", "trial") if order.trial else run_command(order))]
     with (control / "output.log").open("ab") as output, (control / "errors.log").open("wb") as errors:
         process = subprocess.Popen(  # noqa: S603 - the command line of this harness
             command,
             env=BUNDLED | os.environ,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=output,
             stderr=errors,
             pass_fds=(descriptor,),
@@ -250,13 +245,29 @@ def attend(order: NodeOrder) -> None:
             process.terminate()
         # From here on it is the run that is asked to end: it may outlive this process, and holds the file as well.
         write_atomically(control / "pid", str(process.pid))
+        with suppress(BrokenPipeError), process.stdin or nullcontext() as given:
+            if given:
+                given.write(order.trial.encode() + b"\n")
         status = process.wait()
-    said = (control / "errors.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    log = control / ("output.log" if order.trial and status == 0 else "errors.log")
+    said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     write_atomically(control / ENDED_FILE, json.dumps(encode(Ended(status, said[-1] if said else ""))))
+
+
+def run_command(order: NodeOrder) -> tuple[str, ...]:
+    """Return the words that start a run, or let one that was killed go on."""
+    folder = run_folder(order)
+    unfinished = (folder / RUN).exists() and (folder / JOURNAL).exists()
+    if not unfinished:
+        # A run that was killed before it measured anything.
+        shutil.rmtree(folder, ignore_errors=True)
+    return "run", *order.arguments, "--results", order.results, "--resume" if unfinished else "--name", order.name
 
 
 def has_ended(order: NodeOrder) -> bool:
     """Return whether the run has ended by itself; one that was interrupted, or never began, can go on."""
+    if order.trial:
+        return (control_folder(order) / ENDED_FILE).exists()
     try:
         with (run_folder(order) / JOURNAL).open("rb") as journal:
             journal.seek(max(0, journal.seek(0, os.SEEK_END) - CHUNK_BYTES))
