@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from bench.cli import complete
-from bench.cli.options import RESULTS, DataOption, Modes, ResultsOption, app, names
+from bench.cli.options import RESULTS, DataOption, Modes, ResultsOption, app, names, thread_count
 from models.errors import UserError
 
 # Options of `bench run` that a fleet sets for each node.
@@ -97,7 +98,6 @@ def fleet_run(
     if minutes is not None and minutes < 1:
         raise UserError(f"--minutes {minutes}: allowed: 1 or more")
     given = {
-        "home": home.rstrip("/") or "/",
         "python": python,
         "hosts": hosts and str(hosts.absolute()),
         "address": address,
@@ -107,6 +107,7 @@ def fleet_run(
     }
     options = FleetOptions(
         driver=driver,
+        home=home.rstrip("/") or "/",
         settings={key: value for key, value in given.items() if value},
         arguments=run_arguments(context.args),
         results=results,
@@ -133,7 +134,15 @@ def fleet_stop(folder: Annotated[Path, typer.Argument(help="The folder of a flee
     """Stop the runs of a fleet on its nodes; `bench fleet run --resume` can go on with them."""
     from bench.commands.fleet import stop_fleet
 
-    stop_fleet(folder, Modes().console())
+    raise typer.Exit(stop_fleet(folder, Modes().console()))
+
+
+@fleet_app.command("trial", hidden=True)
+def fleet_trial() -> None:
+    """Train what a line of JSON on the standard input describes; nodes of `bench tune --fleet` start this."""
+    from bench.commands.train import run_trial
+
+    run_trial(sys.stdin.readline(), thread_count)
 
 
 def run_arguments(arguments: list[str]) -> tuple[str, ...]:

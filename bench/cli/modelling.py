@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -106,6 +107,9 @@ def tune(
     results: ResultsOption = RESULTS,
     name: TrainNameOption = None,
     changes: ChangesOption = None,
+    fleet: Annotated[
+        Path | None, typer.Option(help="The folder of a fleet, to run the trials on its nodes with all their threads")
+    ] = None,
 ) -> None:
     """Search the settings of a recipe, or continue a search.
 
@@ -117,7 +121,10 @@ def tune(
     options = _train_options(
         recipe, stack, variant, precision, epochs, seed, threads, env, data, results, name, changes
     )
-    tune_recipe(options, trials, console)
+    if fleet:
+        # None of this machine's: each node has its own.
+        options = replace(options, threads=threads or 0)
+    tune_recipe(options, trials, fleet, console)
 
 
 def evaluate(

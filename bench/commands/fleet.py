@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -46,9 +48,9 @@ if TYPE_CHECKING:
     from bench.fleet.driver import Driver
 
 DRIVERS = ("ssh", "slurm", "ray")
-HOSTS, SSH_CONFIG, HOME, RUN_PYTHON = "hosts", "ssh_config", "home", "python"
-ADDRESS, PARTITION, MINUTES, USUAL_MINUTES = "address", "partition", "minutes", 240
-NODE_RESULTS = "results"
+HOSTS, SSH_CONFIG, RUN_PYTHON = "hosts", "ssh_config", "python"
+ADDRESS, PARTITION, MINUTES, USUAL_MINUTES = "address", "partition", "minutes", "240"
+NODE_RESULTS, IDENTITY_DIGITS = "results", 16
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class FleetOptions:
     """What to measure and where; `arguments` are those of `bench run`."""
 
     driver: str
+    home: str
     settings: Mapping[str, str]
     arguments: tuple[str, ...]
     results: Path
@@ -89,6 +92,7 @@ def run_fleet(options: FleetOptions, console: Console) -> int:
         command=("bench", *sys.argv[1:]),
         started=now.isoformat(timespec="seconds"),
         driver=options.driver,
+        home=options.home,
         settings=dict(options.settings),
         arguments=options.arguments,
         instruction_sets=options.instruction_sets,
@@ -179,10 +183,13 @@ def report_fleet(folder: Path, console: Console) -> int:
     return 0 if all(result.is_measured for result in results) else 1
 
 
-def stop_fleet(folder: Path, console: Console) -> None:
-    """Stop the runs of a fleet on all nodes where they have not ended; what they have measured stays there."""
+def stop_fleet(folder: Path, console: Console) -> int:
+    """Stop the runs of a fleet on all nodes where they have not ended; return 1 if one can't be stopped, else 0.
+
+    What they have measured stays there.
+    """
     info, events = read_fleet(folder), read_events(folder)
-    driver = open_driver(info)
+    driver, status = open_driver(info), 0
     try:
         with only_driver(folder):
             for event in events.values():
@@ -193,17 +200,25 @@ def stop_fleet(folder: Path, console: Console) -> None:
                         say(console, f"{event.node}: stopped")
                     except NodeError as error:
                         say(console, f"{event.node}: can't be stopped: {error}")
+                        status = 1
     finally:
         driver.close()
+    return status
 
 
 def order_for(info: FleetInfo, folder: Path, node: Node) -> NodeOrder:
-    """Return what a node is to run. On the same machine, several nodes may share a folder for results."""
+    """Return what a node is to run.
+
+    Its name is that of no run of another node, which may share the folder for results, or of another fleet of this
+    name.
+    """
     # Slurm's nodes write where the driver reads.
     shared = f"{folder.absolute()}.on-nodes" if info.driver == "slurm" else ""
+    parts = json.dumps([info.name, info.started, info.command, node.name])
+    identity = hashlib.sha256(parts.encode()).hexdigest()
     return NodeOrder(
-        name=f"{info.name[:60].rstrip('.-_')}.{node_name(node.name)}"[:100],
-        results=shared or f"{info.settings[HOME]}/{NODE_RESULTS}",
+        name=f"{node_name(info.name)[:40]}.{node.name[:40]}.{identity[:IDENTITY_DIGITS]}",
+        results=shared or f"{info.home}/{NODE_RESULTS}",
         arguments=info.arguments,
         wait_s=info.wait_s,
         instruction_sets=info.instruction_sets,
@@ -215,8 +230,8 @@ def order_for(info: FleetInfo, folder: Path, node: Node) -> NodeOrder:
 
 def open_driver(info: FleetInfo) -> Driver:
     """Return the driver; raises UserError where its component or a setting is missing, with how to get it."""
-    settings = info.settings
-    home, python = settings[HOME], settings.get(RUN_PYTHON, NODE_PYTHON)
+    settings, home = info.settings, info.home
+    python = settings.get(RUN_PYTHON, NODE_PYTHON)
     match info.driver:
         case "ssh":
             from bench.fleet.ssh import SshDriver
@@ -232,7 +247,9 @@ def open_driver(info: FleetInfo) -> Driver:
         case "slurm":
             from bench.fleet.slurm import SlurmDriver
 
-            minutes = int(settings.get(MINUTES, USUAL_MINUTES))
-            return SlurmDriver(settings.get(PARTITION), home, python, minutes, info.wait_s)
+            minutes = settings.get(MINUTES, USUAL_MINUTES)
+            if not minutes.isdecimal():
+                raise UserError(f"--minutes {minutes}: allowed: 1 or more")
+            return SlurmDriver(settings.get(PARTITION), home, python, int(minutes), info.wait_s)
         case _:
             raise unknown("driver", info.driver, DRIVERS)

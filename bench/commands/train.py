@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
+import sys
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.codec import CodecError, decode, encode, read_json
 from bench.commands.folders import shared_folder
 from bench.commands.model_files import report_model, say_failures
 from bench.console import say
@@ -18,6 +23,7 @@ from bench.processes.lock import only_command_in, only_measurement
 from bench.report.plots.training_plots import trials_plot
 from bench.report.run_report import say_variables
 from bench.suite.arms import Arm
+from bench.suite.environments import find_stack
 from bench.suite.plan import obstacle
 from bench.suite.user_variables import UserVariables
 from bench.training.cost import cost_of, target_text
@@ -28,9 +34,12 @@ from models.errors import UserError, unknown
 from models.files import atomic_write
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from rich.console import Console
 
     from backends.protocol import Stack
+    from bench.training.tune import TrialSearch
     from models.recipes import Recipe
 
 MAX_TRIALS = 10_000
@@ -98,21 +107,75 @@ def _train_into(folder: Path, job: Job, options: TrainOptions, output: Path | No
     say(console, f"{job.threads} threads: {cost_of(history).text}{reached}")
 
 
-def tune_recipe(options: TrainOptions, trials: int, console: Console) -> None:
-    """Search the recipe's settings, or continue an interrupted search; write the best recipe and a plot."""
+def tune_recipe(options: TrainOptions, trials: int, fleet: Path | None, console: Console) -> None:
+    """Search the recipe's settings, or continue an interrupted search; write the best recipe and a plot.
+
+    Trials run on the nodes of a fleet, if its folder is named.
+    """
     from bench.training import tune as search
 
     if not 1 <= trials <= MAX_TRIALS:
         raise UserError(f"--trials {trials}: allowed: 1 to {MAX_TRIALS}")
     job = make_job(options)
     folder = shared_folder(options.results, options.name or default_name("tune", options))
-    with only_measurement(folder, shared=True), only_command_in(folder):
+    here = nullcontext() if fleet else only_measurement(folder, shared=True)
+    with here, only_command_in(folder), trial_runner(fleet, options.data) as run_trials:
         say_variables(options.variables, console)
-        trained = search.search_settings(job, trials, folder, console)
+        trained = search.search_settings(
+            search.TrialSearch(job, trials, folder, parallel=bool(fleet)), run_trials, console
+        )
         write_atomically(folder / PLOT, trials_plot(trained))
     settings = ", ".join(f"{name} {value:.4g}" for name, value in search.best_trial(trained).settings.items())
     recipe = folder / search.BEST
     say(console, f"best: {settings}: {recipe}; train it: bench train --recipe {recipe}")
+
+
+@contextmanager
+def trial_runner(fleet: Path | None, data: str) -> Iterator[Callable[[TrialSearch], None]]:
+    """Hold the nodes of a fleet, or this machine, ready for trials."""
+    from bench.commands.fleet import open_driver, order_for
+    from bench.fleet.state import read_fleet
+    from bench.fleet.trials import TrialNodes
+    from bench.training.tune import run_trials_here
+
+    if fleet is None:
+        yield run_trials_here
+        return
+    info = read_fleet(fleet)
+    driver = open_driver(info)
+    try:
+        bundle = Path(info.bundle) if info.bundle else None
+        yield TrialNodes(driver, bundle, data, partial(order_for, info, fleet)).run_trials
+    finally:
+        driver.close()
+
+
+def run_trial(text: str, threads: Callable[[int], int]) -> None:
+    """Train what a driver has ordered, and print the result as a line of JSON; raises UserError if it can't be."""
+    from bench.fleet.trials import TrialOrder
+    from bench.training.tune import ready_for_trials, trial_result
+
+    try:
+        order = decode(TrialOrder, read_json(text))
+    except CodecError as error:
+        raise UserError(f"the order of a trial: {error}") from error
+    given = order.job
+    options = TrainOptions(
+        given.recipe,
+        find_stack(given.stack),
+        threads(given.threads),
+        given.variant,
+        given.precision,
+        given.epochs,
+        given.seed,
+        order.data,
+        variables=UserVariables(given.env),
+    )
+    job = make_job(options)
+    if odd := [name for name in ("network", "data") if getattr(job.info, name) != getattr(given, name)]:
+        raise UserError(f"--data {order.data}: this node has another {' and '.join(odd)} than the driver")
+    with only_measurement(Path.cwd(), shared=True), ready_for_trials(job) as scratch:
+        sys.stdout.write(json.dumps(encode(trial_result(job, scratch))) + "\n")
 
 
 def make_job(options: TrainOptions) -> Job:

@@ -30,6 +30,7 @@ from bench.fleet.state import (
     FleetInfo,
     NodeEvent,
     append_event,
+    drop_unfinished,
     read_events,
 )
 from bench.journal import disk_error
@@ -67,6 +68,7 @@ class Fleet:
     ) -> None:
         """Take up what an earlier driver has left in the folder."""
         self.driver, self.info, self.folder, self.say, self.order = driver, info, folder, say, order
+        drop_unfinished(folder)
         self.events = read_events(folder)
         self.inbox: queue.SimpleQueue[NodeEvent | Crash] = queue.SimpleQueue()
         self.starts, self.blocks = Semaphore(STARTS_AT_ONCE), Counter[str]()
@@ -181,8 +183,12 @@ def follow(fleet: Fleet, node: Node, order: NodeOrder, mirror: Mirror) -> Ended:
             heard, fleet.blocks[node.name] = now_ns(), mirror.blocks
         waits_s = order.wait_s if frame == b"H" + WAITING else 0
         if (silent_s := (now_ns() - heard) / 1e9) > fleet.info.patience_s + waits_s:
-            fleet.driver.stop(node, order)
-            raise StragglerError(f"no record for {silent_s:.0f} s, after {mirror.blocks} blocks; stopped")
+            try:
+                fleet.driver.stop(node, order)
+                what = "stopped"
+            except NodeError as error:
+                what = f"can't be stopped: {error}"
+            raise StragglerError(f"no record for {silent_s:.0f} s, after {mirror.blocks} blocks; {what}")
     raise NodeLostError("the connection ended before the run did")
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import select
+import time
 from dataclasses import dataclass
 from os import read
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 # A node says that it is alive at least this often while it streams, and counts as lost after the longer time.
@@ -19,6 +20,8 @@ ANSWER_S, INSTALL_S = 180.0, 3600.0
 # The longest line of a journal or answer, and the most that one read takes from a node.
 MOST_LINE_BYTES, CHUNK_BYTES = 1 << 24, 1 << 16
 LONGEST_LINE = 300
+# How long errors are waited for after the end of the output.
+LAST_ERRORS_S = 1.0
 NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
 # A bundle is known by its list of digests.
 INSTALL = """\
@@ -42,6 +45,8 @@ class Node:
 class NodeOrder:
     """What a node is to run: `bench run` with these arguments, into a folder `name` below `results`.
 
+    If there is a `trial` of a search, this JSON is given to `bench fleet trial` instead.
+
     The node refuses unless it has the instruction sets and the free bytes. It waits up to `wait_s` for the end of
     another measurement. `whole`: it refuses if it may not use all of its CPUs. `nice` is restored where it is not None.
     While it measures, the size of the journal is looked at every `look_s` seconds, and nothing else.
@@ -56,6 +61,7 @@ class NodeOrder:
     whole: bool = False
     nice: int | None = None
     look_s: float = 5.0
+    trial: str = ""
 
 
 @dataclass(frozen=True)
@@ -73,8 +79,16 @@ class Started:
 
 
 @dataclass(frozen=True)
+class Stopped:
+    """What a node tells when a run has ended that was to be stopped."""
+
+
+@dataclass(frozen=True)
 class Ended:
-    """How the command on a node ended: its exit status, None if it was killed, and the last line of its errors."""
+    """How the command on a node ended: its exit status, None if it was killed, and the last line of its errors.
+
+    Of a trial that has ended well, it is the line with the result.
+    """
 
     status: int | None
     line: str = ""
@@ -140,18 +154,37 @@ def one_line(text: str) -> str:
     return line if line.isprintable() else ascii(line)[1:-1]
 
 
-def lines_from(descriptor: int, silence_s: float = SILENCE_S) -> Iterator[bytes]:
-    """Yield the complete lines that arrive at a descriptor, without their ends.
+def chunks_from(output: int, errors: int, said: bytearray, silence_s: float) -> Iterator[bytes]:
+    """Yield what arrives at the descriptor `output`, and keep in `said` the end of what arrives at `errors`.
 
-    Raises NodeLostError if nothing arrives for so long, and NodeDamagedError for a line without an end.
+    Raises NodeLostError if `output` is silent for so long.
     """
-    poll, rest = select.poll(), bytearray()
-    poll.register(descriptor, select.POLLIN)
-    while True:
-        if not poll.poll(silence_s * 1000):
-            raise NodeLostError(f"no sign of life for {silence_s:.0f} s")
-        if not (chunk := read(descriptor, CHUNK_BYTES)):
-            return
+    poll, left, deadline = select.poll(), {output, errors}, time.monotonic() + silence_s
+    for descriptor in left:
+        poll.register(descriptor, select.POLLIN)
+    while left and (ready := poll.poll(max(0.0, deadline - time.monotonic()) * 1000)):
+        for descriptor, _ in ready:
+            chunk = read(descriptor, CHUNK_BYTES)
+            if not chunk:
+                poll.unregister(descriptor)
+                left.remove(descriptor)
+            if descriptor == errors:
+                said += chunk
+                del said[:-CHUNK_BYTES]
+            elif chunk:
+                deadline = time.monotonic() + silence_s
+                yield chunk
+            else:
+                # A connection that ssh keeps for others does not close its errors.
+                deadline = time.monotonic() + LAST_ERRORS_S
+    if output in left:
+        raise NodeLostError(f"no sign of life for {silence_s:.0f} s")
+
+
+def lines_from(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the complete lines in what arrives, without their ends; raises NodeDamagedError for one without an end."""
+    rest = bytearray()
+    for chunk in chunks:
         rest += chunk
         if b"\n" in chunk:
             *lines, last = bytes(rest).split(b"\n")

@@ -20,7 +20,7 @@ import time
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from bench.codec import CodecError, decode, encode, read_json
 from bench.fleet.driver import (
@@ -31,6 +31,7 @@ from bench.fleet.driver import (
     NodeOrder,
     NodeRefusedError,
     Started,
+    Stopped,
 )
 from bench.journal import JOURNAL, RUN, write_atomically
 from bench.machine.facts import cpu_info, instruction_sets
@@ -40,6 +41,8 @@ from models.data import FOLDER_VARIABLE
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import BinaryIO
+
+_T = TypeVar("_T")
 
 START, STREAM, STOP, ATTEND = "start", "stream", "stop", "attend"
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -69,13 +72,13 @@ def node_request(action: str, order: NodeOrder, offset: int = 0) -> bytes:
     return json.dumps(encode(NodeRequest(action, order, offset))).encode() + b"\n"
 
 
-def started_of(answer: bytes) -> Started:
-    """Return what a node has answered to START; raises NodeRefusedError if it refuses."""
+def answer_of(answer: bytes, kind: type[_T]) -> _T:
+    """Return what a node has answered; raises NodeRefusedError if it refuses."""
     try:
         content = read_json(answer.decode())
         if isinstance(content, dict) and REFUSAL in content:
             raise NodeRefusedError(str(content[REFUSAL]))
-        return decode(Started, content)
+        return decode(kind, content)
     except (CodecError, UnicodeDecodeError) as error:
         raise NodeDamagedError(f"its answer is no answer: {error}") from error
 
@@ -108,7 +111,7 @@ def respond(request: NodeRequest, out: BinaryIO) -> None:
                 out.flush()
         case "stop":
             stop(order)
-            out.write(b"{}\n")
+            out.write(json.dumps(encode(Stopped())).encode() + b"\n")
         case "attend":
             attend(order)
         case _:
@@ -198,7 +201,7 @@ def attend(order: NodeOrder) -> None:
 
     The file `attended` stays locked as long as this process or the run is alive.
     """
-    control, folder = control_folder(order), run_folder(order)
+    control = control_folder(order)
     control.mkdir(parents=True, exist_ok=True)
     try:
         require_fit(order)
@@ -207,7 +210,7 @@ def attend(order: NodeOrder) -> None:
         return
     descriptor = os.open(control / "attended", os.O_RDWR | os.O_CREAT, 0o644)
     hold(descriptor)
-    (control / "pid").write_text(str(os.getpid()), encoding="utf-8")
+    write_atomically(control / "pid", str(os.getpid()))
     write_atomically(control / STARTED_FILE, json.dumps(encode(describe_node(begun=True))))
     stopped = False
 
@@ -227,30 +230,43 @@ def attend(order: NodeOrder) -> None:
             control / ENDED_FILE, json.dumps(encode(Ended(None, "stopped while it waited for another measurement")))
         )
         return
-    unfinished = (folder / RUN).exists() and (folder / JOURNAL).exists()
-    if not unfinished:
-        # A run that was killed before it measured anything.
-        shutil.rmtree(folder, ignore_errors=True)
-    command = [sys.executable, "-I", "-m", "bench", "run", *order.arguments]
-    command += ["--results", order.results, "--resume" if unfinished else "--name", order.name]
+    command = [sys.executable, "-I", "-m", "bench", *(("fleet", "trial") if order.trial else run_command(order))]
     with (control / "output.log").open("ab") as output, (control / "errors.log").open("wb") as errors:
         process = subprocess.Popen(  # noqa: S603 - the command line of this harness
             command,
             env=BUNDLED | os.environ,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=output,
             stderr=errors,
             pass_fds=(descriptor,),
         )
         if stopped:
             process.terminate()
+        # From here on it is the run that is asked to end: it may outlive this process, and holds the file as well.
+        write_atomically(control / "pid", str(process.pid))
+        with suppress(BrokenPipeError), process.stdin or nullcontext() as given:
+            if given:
+                given.write(order.trial.encode() + b"\n")
         status = process.wait()
-    said = (control / "errors.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    log = control / ("output.log" if order.trial and status == 0 else "errors.log")
+    said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     write_atomically(control / ENDED_FILE, json.dumps(encode(Ended(status, said[-1] if said else ""))))
+
+
+def run_command(order: NodeOrder) -> tuple[str, ...]:
+    """Return the words that start a run, or let one that was killed go on."""
+    folder = run_folder(order)
+    unfinished = (folder / RUN).exists() and (folder / JOURNAL).exists()
+    if not unfinished:
+        # A run that was killed before it measured anything.
+        shutil.rmtree(folder, ignore_errors=True)
+    return "run", *order.arguments, "--results", order.results, "--resume" if unfinished else "--name", order.name
 
 
 def has_ended(order: NodeOrder) -> bool:
     """Return whether the run has ended by itself; one that was interrupted, or never began, can go on."""
+    if order.trial:
+        return (control_folder(order) / ENDED_FILE).exists()
     try:
         with (run_folder(order) / JOURNAL).open("rb") as journal:
             journal.seek(max(0, journal.seek(0, os.SEEK_END) - CHUNK_BYTES))
@@ -310,13 +326,14 @@ def journal_lines(path: Path, offset: int) -> Iterator[tuple[bytes, int]]:
 
 
 def stop(order: NodeOrder) -> None:
-    """End the run early, with its report, and wait for that."""
-    control = control_folder(order)
-    deadline = time.monotonic() + STOP_S
+    """End the run early, with its report, and wait for that; raises RefusalError if it goes on."""
+    control, deadline = control_folder(order), time.monotonic() + STOP_S
     if not is_free(control / "attended"):
         with suppress(OSError, ValueError):
             os.kill(int((control / "pid").read_text(encoding="utf-8")), signal.SIGTERM)
-    while not is_free(control / "attended") and time.monotonic() < deadline:
+    while not is_free(control / "attended"):
+        if time.monotonic() > deadline:
+            raise RefusalError(f"the run goes on, {STOP_S:.0f} s after it was asked to end; see {control / 'pid'}")
         time.sleep(0.2)
 
 

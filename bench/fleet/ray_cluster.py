@@ -22,11 +22,12 @@ from bench.fleet.driver import (
     NodeOrder,
     NodeRefusedError,
     Started,
+    Stopped,
     install_command,
     node_command,
     node_name,
 )
-from bench.fleet.node import START, STOP, STREAM, node_request, started_of
+from bench.fleet.node import START, STOP, STREAM, answer_of, node_request
 from models.errors import UserError
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ class RayDriver:
             raise NodeRefusedError(output[1:].decode(errors="replace"))
 
     def start(self, node: Node, order: NodeOrder) -> Started:
-        return started_of(self._ask(node, node_request(START, order)))
+        return answer_of(self._ask(node, node_request(START, order)), Started)
 
     def stream(self, node: Node, order: NodeOrder, offset: int) -> Iterator[bytes]:
         command = list(node_command(self._home, self._python))
@@ -114,11 +115,11 @@ class RayDriver:
                 raise NodeDamagedError(f"a call returned {len(chunk):,} bytes")
             for line in chunk[:-1].split(b"\n"):
                 if line.startswith(b"{"):
-                    started_of(line)
+                    answer_of(line, Started)
                 yield line
 
     def stop(self, node: Node, order: NodeOrder) -> None:
-        self._ask(node, node_request(STOP, order))
+        answer_of(self._ask(node, node_request(STOP, order)), Stopped)
 
     def close(self) -> None:
         self._ray.shutdown()

@@ -27,7 +27,7 @@ from bench.fleet.driver import (
     node_command,
     node_name,
 )
-from bench.fleet.node import ATTEND, ENDED_FILE, STARTED_FILE, Feed, control_folder, has_ended, node_request
+from bench.fleet.node import ATTEND, ENDED_FILE, STARTED_FILE, STOP_S, Feed, control_folder, has_ended, node_request
 from models.errors import UserError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 QUEUE_S, LOOK_S = 60.0, 2.0
 # How often Slurm is asked whether a job is still there.
 ASK_S = 30.0
-JOB_FILE = "job"
+JOB_FILE, JOB_NAME = "job", "bench-fleet"
 UNFIT = ("down", "drain", "fail", "maint", "unk")
 
 
@@ -95,27 +95,35 @@ class SlurmDriver:
                 return
             if time.monotonic() - asked >= ASK_S:
                 asked = time.monotonic()
-                gone = 0 if self._has_job(control) else gone + 1
+                # A controller that is silent for a while does not say that the job is gone.
+                with suppress(NodeError):
+                    gone = 0 if self._has_job(control) else gone + 1
                 if gone > 1:
                     raise NodeLostError("Slurm lists its job no longer, and the run has not ended")
             time.sleep(LOOK_S)
 
     def stop(self, node: Node, order: NodeOrder) -> None:
-        control = control_folder(order)
-        if self._has_job(control):
-            job = (control / JOB_FILE).read_text(encoding="utf-8")
-            # A job that has begun ends by itself, with its report.
-            begun = (control / STARTED_FILE).exists()
-            _run(["scancel", *(("--signal=TERM",) if begun else ()), job], ANSWER_S)
+        control, deadline = control_folder(order), time.monotonic() + STOP_S
+        if not self._has_job(control):
+            return
+        job = (control / JOB_FILE).read_text(encoding="utf-8")
+        # A job that has begun ends by itself, with its report.
+        begun = (control / STARTED_FILE).exists()
+        _run(["scancel", *(("--signal=TERM",) if begun else ()), job], ANSWER_S)
+        while self._has_job(control):
+            if time.monotonic() > deadline:
+                raise NodeRefusedError(f"its job {job} goes on, {STOP_S:.0f} s after it was asked to end")
+            time.sleep(LOOK_S)
 
     def close(self) -> None:
         pass
 
     def _listed(self) -> dict[str, tuple[str, int]]:
         """Return state and number of CPUs of each node."""
-        output = _run(["sinfo", "-N", "-h", "-o", "%N|%T|%c", *self._in_partition()], ANSWER_S)
+        output = _run(["sinfo", "-N", "-h", "-o", "%N|%T|%c|%P", *self._in_partition()], ANSWER_S)
         rows = [line.split("|") for line in output.splitlines()]
-        return {name: (state, int(cores)) for name, state, cores in rows}
+        # Slurm marks its default partition with a star.
+        return {name: (state, int(cores)) for name, state, cores, in_ in rows if self._partition or in_.endswith("*")}
 
     def _in_partition(self) -> tuple[str, ...]:
         return ("--partition", self._partition) if self._partition else ()
@@ -123,7 +131,7 @@ class SlurmDriver:
     def _submit(self, node: Node, cores: int, control: Path) -> str:
         executor = self._submitit.AutoExecutor(folder=control / "slurm", cluster="slurm")
         executor.update_parameters(
-            name="bench-fleet",
+            name=JOB_NAME,
             timeout_min=self._minutes,
             nodes=1,
             tasks_per_node=1,
@@ -143,11 +151,13 @@ class SlurmDriver:
         return str(job.job_id)
 
     def _has_job(self, control: Path) -> bool:
-        """Return whether the last job for a folder is queued or runs."""
-        with suppress(OSError, NodeError):
+        """Return whether the last job for a folder is queued or runs; raises NodeError if Slurm does not answer."""
+        try:
             job = (control / JOB_FILE).read_text(encoding="utf-8")
-            return bool(_run(["squeue", "-h", "-o", "%T", "-j", job], ANSWER_S).strip())
-        return False
+        except FileNotFoundError:
+            return False
+        # A list of all: for a job that is gone, `squeue --job` fails as it does when nothing answers.
+        return job in _run(["squeue", "-h", "--name", JOB_NAME, "-o", "%A"], ANSWER_S).split()
 
     def _wait_for_begin(self, control: Path, *, begun: bool) -> Started:
         deadline = time.monotonic() + self._queue_s

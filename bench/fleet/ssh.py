@@ -5,32 +5,35 @@ from __future__ import annotations
 import shlex
 import shutil
 import subprocess
-import tempfile
+import time
 from contextlib import contextmanager, nullcontext, suppress
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, cast
 
 from bench.bundle.bundle import SUMS
 from bench.fleet.driver import (
     ANSWER_S,
     INSTALL_S,
     MOST_LINE_BYTES,
+    SILENCE_S,
     Node,
+    NodeDamagedError,
     NodeLostError,
     NodeOrder,
     NodeRefusedError,
     Started,
+    Stopped,
+    chunks_from,
     install_command,
     lines_from,
     node_command,
     node_name,
 )
-from bench.fleet.node import START, STOP, STREAM, node_request, started_of
+from bench.fleet.node import START, STOP, STREAM, answer_of, node_request
 from models.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-    from typing import Any
 
 # Of ssh itself: the connection failed. Any other status is that of the command on the node.
 NO_CONNECTION = 255
@@ -85,25 +88,25 @@ class SshDriver:
             self._run(node, ("mkdir", "-p", partial))
             pack = ["tar", "-C", str(bundle), "-cf", "-", "."]
             with subprocess.Popen(pack, stdout=subprocess.PIPE) as tar:  # noqa: S603 - tar, with a path of the user
-                self._run(node, ("tar", "-C", partial, "-xf", "-"), stdin=tar.stdout, timeout_s=INSTALL_S)
+                self._run(node, ("tar", "-C", partial, "-xf", "-"), stdin=tar.stdout, limit_s=INSTALL_S)
             if tar.returncode:
                 raise NodeRefusedError(f"{bundle}: can't be packed")
             self._run(node, ("mv", "-T", partial, copied))
-        self._run(node, install_command(copied, self._home), timeout_s=INSTALL_S)
+        self._run(node, install_command(copied, self._home), limit_s=INSTALL_S)
 
     def start(self, node: Node, order: NodeOrder) -> Started:
-        return started_of(self._ask(node, node_request(START, order)))
+        return answer_of(self._ask(node, node_request(START, order)), Started)
 
     def stream(self, node: Node, order: NodeOrder, offset: int) -> Iterator[bytes]:
-        with self._connection(node, node_request(STREAM, order, offset)) as process:
-            if process.stdout:
-                for line in lines_from(process.stdout.fileno()):
-                    if line.startswith(b"{"):
-                        started_of(line)
-                    yield line
+        command = node_command(self._home, self._python)
+        with self._connection(node, command, given=node_request(STREAM, order, offset)) as chunks:
+            for line in lines_from(chunks):
+                if line.startswith(b"{"):
+                    answer_of(line, Started)
+                yield line
 
     def stop(self, node: Node, order: NodeOrder) -> None:
-        self._ask(node, node_request(STOP, order))
+        answer_of(self._ask(node, node_request(STOP, order)), Stopped)
 
     def close(self) -> None:
         for process in list(self._open):
@@ -117,60 +120,64 @@ class SshDriver:
         node: Node,
         command: tuple[str, ...],
         *,
-        given: bytes | None = None,
-        stdin: Any = None,
-        timeout_s: float = ANSWER_S,
+        given: bytes = b"",
+        stdin: IO[bytes] | None = None,
+        limit_s: float = ANSWER_S,
         required: bool = True,
     ) -> bytes:
         """Return what a command on a node writes; raises NodeError unless it succeeds."""
-        source: Any = {"input": given} if given is not None else {"stdin": stdin or subprocess.DEVNULL}
-        try:
-            done = subprocess.run(  # noqa: S603 - the words of the command are quoted for the node's shell
-                [*self._client, "--", node.address, shlex.join(command)],
-                **source,
-                capture_output=True,
-                timeout=timeout_s,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise NodeLostError(f"no answer within {timeout_s:.0f} s") from error
-        if required or done.returncode == NO_CONNECTION:
-            raise_for(done.returncode, done.stderr)
-        answer: bytes = done.stdout[:MOST_LINE_BYTES]
-        return answer
+        answer, deadline = bytearray(), time.monotonic() + limit_s
+        with self._connection(node, command, given, stdin, limit_s, required=required) as chunks:
+            for chunk in chunks:
+                answer += chunk
+                if len(answer) > MOST_LINE_BYTES:
+                    raise NodeDamagedError(f"an answer of more than {MOST_LINE_BYTES:,} bytes")
+                if time.monotonic() > deadline:
+                    raise NodeLostError(f"no end of the answer within {limit_s:.0f} s")
+        return bytes(answer)
 
     @contextmanager
-    def _connection(self, node: Node, request: bytes) -> Iterator[subprocess.Popen[bytes]]:
-        """Hold the connection over which a node streams; raises NodeError if it breaks."""
-        command = shlex.join(node_command(self._home, self._python))
-        with tempfile.TemporaryFile() as errors:
-            process = subprocess.Popen(  # noqa: S603 - as above
-                [*self._client, "--", node.address, command],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                # Ctrl-C ends the driver, which then closes the connections.
-                start_new_session=True,
-            )
-            self._open.add(process)
-            try:
-                # A client that has ended already tells more by its exit status.
-                with suppress(BrokenPipeError), process.stdin or nullcontext() as stream:
-                    if stream:
-                        stream.write(request)
-                yield process
-                status = process.wait()
-                errors.seek(0)
-                raise_for(status, errors.read())
-            finally:
-                process.kill()
-                process.wait()
-                if process.stdout:
-                    process.stdout.close()
-                self._open.discard(process)
+    def _connection(
+        self,
+        node: Node,
+        command: tuple[str, ...],
+        given: bytes,
+        stdin: IO[bytes] | None = None,
+        silence_s: float = SILENCE_S,
+        *,
+        required: bool = True,
+    ) -> Iterator[Iterator[bytes]]:
+        """Run a command on a node, and hand on what it writes; raises NodeError if it, or the connection, fails."""
+        process = subprocess.Popen(  # noqa: S603 - the words of the command are quoted for the node's shell
+            [*self._client, "--", node.address, shlex.join(command)],
+            stdin=stdin or subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            # Ctrl-C ends the driver, which then closes the connections.
+            start_new_session=True,
+        )
+        self._open.add(process)
+        output, errors, said = cast("IO[bytes]", process.stdout), cast("IO[bytes]", process.stderr), bytearray()
+        try:
+            # A client that has ended already tells more by its exit status.
+            with suppress(BrokenPipeError), process.stdin or nullcontext() as stream:
+                if stream:
+                    stream.write(given)
+            yield chunks_from(output.fileno(), errors.fileno(), said, silence_s)
+            status = process.wait(silence_s)
+            if required or status == NO_CONNECTION:
+                raise_for(status, said)
+        except subprocess.TimeoutExpired as error:
+            raise NodeLostError(f"no end within {silence_s:.0f} s after its answer") from error
+        finally:
+            process.kill()
+            process.wait()
+            output.close()
+            errors.close()
+            self._open.discard(process)
 
 
-def raise_for(status: int, errors: bytes) -> None:
+def raise_for(status: int, errors: bytes | bytearray) -> None:
     """Raise NodeError for the exit status of ssh, unless it is 0."""
     said = errors.decode(errors="replace").strip().splitlines()[-1:] or [f"exit status {status}"]
     if status == NO_CONNECTION:

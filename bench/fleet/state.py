@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from bench.codec import CodecError, decode, encode, read_json
-from bench.journal import disk_error, write_atomically
+from bench.fleet.driver import node_name
+from bench.journal import disk_error, refuse_links, write_atomically
 from bench.processes.lock import only_command_in
 from bench.records import COMPLETE, INTERRUPTED, SETTLED
 from models.errors import UserError
@@ -34,6 +35,7 @@ GOES_ON = (PENDING, MEASURING, INTERRUPTED, LOST, LEFT, STRAGGLED)
 class FleetInfo:
     """What a fleet was asked for: a driver with its settings, and the arguments of `bench run`.
 
+    `home` is the folder of the checkout, or of an installed bundle, on every node.
     `patience_s` is how long a node that measures may write no record.
     """
 
@@ -42,6 +44,7 @@ class FleetInfo:
     command: tuple[str, ...]
     started: str
     driver: str
+    home: str
     settings: dict[str, str]
     arguments: tuple[str, ...]
     instruction_sets: tuple[str, ...]
@@ -70,6 +73,7 @@ def write_fleet(folder: Path, info: FleetInfo) -> None:
 
 
 def read_fleet(folder: Path) -> FleetInfo:
+    refuse_links(folder)
     try:
         info = _read(FleetInfo, (folder / FLEET).read_text(encoding="utf-8"), folder / FLEET)
     except (OSError, UnicodeDecodeError) as error:
@@ -88,17 +92,29 @@ def read_events(folder: Path) -> dict[str, NodeEvent]:
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: can't be read ({error})") from error
-    events = (_read(NodeEvent, line, path) for line in lines if line.endswith("\n"))
-    return {event.node: event for event in events}
+    events = {event.node: event for event in (_read(NodeEvent, line, path) for line in lines if line.endswith("\n"))}
+    for name in events:
+        # It is the name of a folder.
+        if name != node_name(name):
+            raise UserError(f"{path}: damaged: {name!a} can't be the name of a node")
+    return events
+
+
+def drop_unfinished(folder: Path) -> None:
+    """Remove the line of a driver that was killed while it wrote."""
+    path = folder / EVENTS
+    try:
+        with path.open("a+b") as stream:
+            stream.truncate(path.read_bytes().rfind(b"\n") + 1)
+    except OSError as error:
+        raise disk_error(path, error) from error
 
 
 def append_event(folder: Path, event: NodeEvent) -> None:
     path = folder / EVENTS
     line = json.dumps(encode(event)) + "\n"
     try:
-        with path.open("a+b") as stream:
-            # Without the line of a driver that was killed while it wrote.
-            stream.truncate(path.read_bytes().rfind(b"\n") + 1)
+        with path.open("ab") as stream:
             stream.write(line.encode())
             stream.flush()
             os.fsync(stream.fileno())

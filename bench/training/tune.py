@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import ceil
+from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,13 +28,15 @@ from models.texts import without_formulas
 from models.weights import initial_weights
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from optuna import Study, Trial
+    from optuna import Study
     from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
     from rich.console import Console
 
+    from bench.console import Steps
     from bench.engine.workers import Worker
     from models.recipes import Recipe
 
@@ -42,7 +46,8 @@ HELD_OUT = 0.1
 SEARCHED_BATCH_SIZES = (32, 64, 128, 256)
 SEARCHED_LEARNING_RATES = {"adam": (1e-4, 1e-2), "sgd": (5e-3, 0.5)}
 SEARCHED_RHOS = (5e-3, 0.3)
-IDENTITY = "identity"
+# What a study and its trials are stored with.
+IDENTITY, TOKEN, NODE = "identity", "token", "node"
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,14 @@ class Trained:
     number: int
     settings: dict[str, Any]
     accuracy: float
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """The accuracy of a trial on the held-out images, or None and why it has not trained to the end."""
+
+    accuracy: float | None
+    reason: str = ""
 
 
 def search_space(recipe: Recipe) -> dict[str, BaseDistribution]:
@@ -65,31 +78,78 @@ def search_space(recipe: Recipe) -> dict[str, BaseDistribution]:
     return space if recipe.rho is None else space | {"rho": FloatDistribution(*SEARCHED_RHOS, log=True)}
 
 
-def search_settings(job: Job, trials: int, folder: Path, console: Console) -> list[Trained]:
-    """Run trials until the study has `trials` of them; write trials.csv and best.toml; return the trained ones.
+class TrialSearch:
+    """A search that is under way: its study, and how many trials are left."""
 
-    Raises UserError if the folder holds another search, the stack is missing, or no trial has trained to the end.
+    def __init__(self, job: Job, trials: int, folder: Path, *, parallel: bool = False) -> None:
+        """Open a new or an interrupted search. Of a `parallel` one, trials may still be under way on nodes.
+
+        Raises UserError if the folder holds another search.
+        """
+        import optuna
+        from optuna.trial import TrialState
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.job, self.folder, self.study = job, folder, _open_study(job, folder)
+        self.progress: Steps | None = None
+        for trial in self.study.get_trials(states=(TrialState.RUNNING,)):
+            if not (parallel and NODE in trial.user_attrs):
+                self.study.tell(trial.number, state=TrialState.FAIL)
+        # With the same seed, the sampler of a continued search would propose its first settings again.
+        seed = job.seed + len(self.study.trials)
+        # The other trials that are under way count as bad ones, so that each tries something else.
+        self.study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=parallel)
+        self.left = max(trials - len(_ended(self.study)) - len(self.running()), 0)
+
+    @property
+    def token(self) -> str:
+        """A text that no other search has, not even one in a folder of the same name."""
+        if TOKEN not in self.study.user_attrs:
+            self.study.set_user_attr(TOKEN, token_hex(8))
+        return str(self.study.user_attrs[TOKEN])
+
+    def running(self) -> list[FrozenTrial]:
+        from optuna.trial import TrialState
+
+        return self.study.get_trials(states=(TrialState.RUNNING,))
+
+    def ask(self, node: str | None = None) -> FrozenTrial:
+        """Begin a trial, on a node of a fleet or on this machine."""
+        trial = self.study.ask(search_space(self.job.recipe))
+        if node is not None:
+            trial.set_user_attr(NODE, node)
+        self.left -= 1
+        return self.study.trials[trial.number]
+
+    def tell(self, trial: FrozenTrial, result: TrialResult, *, lost: bool = False) -> None:
+        """Store the result of a trial. One that is `lost` says nothing about its settings, and is not counted."""
+        from optuna.trial import Trial, TrialState
+
+        if result.accuracy is not None:
+            self.study.tell(trial.number, result.accuracy)
+        else:
+            # Optuna offers no other way to the attributes of a trial that another process has begun.
+            Trial(self.study, trial._trial_id).set_user_attr("reason", result.reason)  # noqa: SLF001
+            self.study.tell(trial.number, state=TrialState.FAIL if lost else TrialState.PRUNED)
+            self.left += lost
+        if self.progress:
+            self.progress.step(0 if lost else self.job.epochs, _outcome(self.study.trials[trial.number]))
+        _write_table(self.study, self.folder)
+
+    def job_of(self, trial: FrozenTrial) -> Job:
+        return replace(self.job, recipe=replace(self.job.recipe, **trial.params))
+
+
+def search_settings(search: TrialSearch, run_trials: Callable[[TrialSearch], None], console: Console) -> list[Trained]:
+    """Run the trials that are left; write trials.csv and best.toml; return the trained ones.
+
+    Raises UserError if the stack is missing, or no trial has trained to the end.
     """
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = _open_study(job, folder)
-    left = max(trials - len(_ended(study)), 0)
-    with scratch_folder() as scratch, steps(console, {"": left * job.epochs}) as progress:
-        splits = split(job.data, job.recipe.validation or HELD_OUT)
-        # The validation images take the place of the test images, so that no trial can see those.
-        replace(splits, test=splits.validation).lay_out(scratch)
-        if left:
-            try:
-                prove_training(job, environment_of(job.stack), scratch)
-            except WorkerError as error:
-                raise UserError(f"search of {job.recipe.name} on {job.stack.name} failed: {error}") from error
-        for _ in range(left):
-            trial = study.ask(search_space(job.recipe))
-            _run_trial(job, study, trial, scratch)
-            progress.step(job.epochs, _outcome(study.trials[trial.number]))
-            _write_table(study, folder)
-    ended = _ended(study)
+    job, folder = search.job, search.folder
+    with steps(console, {"": (search.left + len(search.running())) * job.epochs}) as search.progress:
+        if search.left or search.running():
+            run_trials(search)
+    ended = _ended(search.study)
     trained = [Trained(trial.number + 1, trial.params, trial.value) for trial in ended if trial.value is not None]
     if not trained:
         raise UserError(f"{folder}: none of {len(ended)} trials has trained to the end; {TRIALS} has the reasons")
@@ -99,15 +159,44 @@ def search_settings(job: Job, trials: int, folder: Path, console: Console) -> li
     return trained
 
 
+def run_trials_here(search: TrialSearch) -> None:
+    """Run one trial after the other on this machine; raises UserError if the stack is missing."""
+    with ready_for_trials(search.job) as scratch:
+        while search.left:
+            trial = search.ask()
+            search.tell(trial, trial_result(search.job_of(trial), scratch))
+
+
+@contextmanager
+def ready_for_trials(job: Job) -> Iterator[Path]:
+    """Lay out the data, and prove the training; raises UserError if the stack is missing or can't train this."""
+    with scratch_folder() as scratch:
+        splits = split(job.data, job.recipe.validation or HELD_OUT)
+        # The validation images take the place of the test images, so that no trial can see those.
+        replace(splits, test=splits.validation).lay_out(scratch)
+        try:
+            prove_training(job, environment_of(job.stack), scratch)
+        except WorkerError as error:
+            raise UserError(f"search of {job.recipe.name} on {job.stack.name} failed: {error}") from error
+        yield scratch
+
+
+def trial_result(job: Job, scratch: Path) -> TrialResult:
+    """Train with a trial's settings; return the accuracy on the held-out images, or why there is none."""
+    try:
+        with start_worker(job, environment_of(job.stack), scratch) as worker:
+            return TrialResult(_validation_accuracy(job, worker.wait_until_ready(), scratch))
+    except WorkerError as error:
+        return TrialResult(None, str(error))
+
+
 def best_trial(trained: list[Trained]) -> Trained:
     return max(trained, key=lambda trial: trial.accuracy)
 
 
 def _open_study(job: Job, folder: Path) -> Study:
-    """Open a new or an interrupted study; the trial that was interrupted counts as failed."""
     import optuna
     from optuna.exceptions import OptunaError
-    from optuna.trial import TrialState
     from sqlalchemy.exc import SQLAlchemyError
 
     # Without variables of the user, searches of older versions have the same identity.
@@ -118,17 +207,13 @@ def _open_study(job: Job, folder: Path) -> Study:
         study = optuna.create_study(
             storage=storage, study_name=job.recipe.name, direction="maximize", load_if_exists=True
         )
-        before, trials = study.user_attrs.get(IDENTITY), len(study.trials)
+        before, _ = study.user_attrs.get(IDENTITY), study.trials
     # What Optuna reads from the file of a stranger may be of any type.
     except (SQLAlchemyError, OptunaError, RuntimeError, LookupError, TypeError, ValueError) as error:
         raise UserError(f"{folder / STUDY}: not a search that can continue ({type(error).__name__})") from error
     if before not in (None, identity):
         raise UserError(f"{folder}: holds a search with other settings; choose another --name")
     study.set_user_attr(IDENTITY, identity)
-    for trial in study.get_trials(states=(TrialState.RUNNING,)):
-        study.tell(trial.number, state=TrialState.FAIL)
-    # With the same seed, the sampler of a continued search would propose its first settings again.
-    study.sampler = optuna.samplers.TPESampler(seed=job.seed + trials)
     return study
 
 
@@ -136,21 +221,6 @@ def _ended(study: Study) -> list[FrozenTrial]:
     from optuna.trial import TrialState
 
     return study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
-
-
-def _run_trial(job: Job, study: Study, trial: Trial, scratch: Path) -> None:
-    """Train with a trial's settings and report the accuracy to the study; a trial that diverges is pruned."""
-    from optuna.trial import TrialState
-
-    trial_job = replace(job, recipe=replace(job.recipe, **trial.params))
-    try:
-        with start_worker(job, environment_of(job.stack), scratch) as worker:
-            accuracy = _validation_accuracy(trial_job, worker.wait_until_ready(), scratch)
-    except WorkerError as error:
-        trial.set_user_attr("reason", str(error))
-        study.tell(trial, state=TrialState.PRUNED)
-    else:
-        study.tell(trial, accuracy)
 
 
 def _validation_accuracy(job: Job, worker: Worker, scratch: Path) -> float:
@@ -166,20 +236,24 @@ def _validation_accuracy(job: Job, worker: Worker, scratch: Path) -> float:
 def _outcome(trial: FrozenTrial) -> str:
     settings = ", ".join(f"{name} {value:.4g}" for name, value in trial.params.items())
     result = f"held-out accuracy {trial.value:.2%}" if trial.value is not None else trial.user_attrs["reason"]
-    return f"trial {trial.number + 1}: {settings}: {result}"
+    place = f" on {trial.user_attrs[NODE]}" if NODE in trial.user_attrs else ""
+    return f"trial {trial.number + 1}{place}: {settings}: {result}"
 
 
 def _write_table(study: Study, folder: Path) -> None:
     import pandas as pd
+    from optuna.trial import TrialState
 
     rows = [
         {
             "trial": trial.number + 1,
+            **({NODE: trial.user_attrs[NODE]} if NODE in trial.user_attrs else {}),
             **trial.params,
             "held_out_accuracy": trial.value,
             "seconds": trial.duration.total_seconds() if trial.duration else None,
             "reason": without_formulas(trial.user_attrs.get("reason", "")),
         }
-        for trial in _ended(study)
+        for trial in study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL))
+        if trial.state != TrialState.FAIL or "reason" in trial.user_attrs
     ]
     write_atomically(folder / TRIALS, pd.DataFrame(rows).to_csv(index=False, float_format="%.6g"))

@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT))
 
 import bench.commands.fleet  # noqa: E402, F401 - its memory belongs to that of the driver
 from bench.fleet.campaign import Fleet  # noqa: E402
-from bench.fleet.driver import Node, NodeOrder, Started, lines_of  # noqa: E402
+from bench.fleet.driver import SILENCE_S, Node, NodeOrder, Started, chunks_from, lines_from  # noqa: E402
 from bench.fleet.state import FLEET_SCHEMA, FleetInfo  # noqa: E402
 from bench.journal import Journal, read_journal  # noqa: E402
 from bench.records import End  # noqa: E402
@@ -35,7 +35,7 @@ class PipeDriver:
     """Nodes whose frames arrive in pipes, by the code that reads those of ssh."""
 
     def __init__(self, pipes: dict[str, int]) -> None:
-        self.pipes = pipes
+        self.pipes, (self.errors, self._sink) = pipes, os.pipe()
 
     def nodes(self) -> list[Node]:
         return [Node(name, name) for name in self.pipes]
@@ -47,7 +47,7 @@ class PipeDriver:
         return Started(begun=True, machine=node.name, cpu="simulated", cores=2, nice=0)
 
     def stream(self, node: Node, order: NodeOrder, offset: int) -> Iterator[bytes]:
-        return lines_of(self.pipes[node.name])
+        return lines_from(chunks_from(self.pipes[node.name], self.errors, bytearray(), SILENCE_S))
 
     def stop(self, node: Node, order: NodeOrder) -> None:
         raise NotImplementedError
@@ -101,7 +101,7 @@ def main() -> None:
         os._exit(0)
     for _, sink in ends:
         os.close(sink)
-    info = FleetInfo(FLEET_SCHEMA, "f", (), "", "pipe", {}, (), (), 0, 0, 3600)
+    info = FleetInfo(FLEET_SCHEMA, "f", (), "", "pipe", "/h", {}, (), (), 0, 0, 3600)
     driver = PipeDriver({f"node{index:03}": source for index, (source, _) in enumerate(ends)})
     fleet_folder = base / "fleet"
     fleet_folder.mkdir()

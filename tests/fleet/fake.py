@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bench.fleet.driver import NodeOrder
 
 INFO = FleetInfo(
-    FLEET_SCHEMA, "f", ("bench",), "2026-01-01T00:00:00+00:00", "fake", {"home": "/h"}, (), (), 0, 0, 60
+    FLEET_SCHEMA, "f", ("bench",), "2026-01-01T00:00:00+00:00", "fake", "/h", {}, (), (), 0, 0, 60
 )  # fmt: skip
 
 

@@ -1,13 +1,14 @@
 """What becomes of the nodes of a fleet: those that end, die, refuse, lie, fall silent, join and leave."""
 
+import tracemalloc
 from dataclasses import replace
 from threading import Event
 
 import pytest
 
 from bench.fleet.campaign import Fleet, outcome
-from bench.fleet.driver import Ended, NodeLostError, NodeOrder
-from bench.fleet.state import only_driver, read_events, read_fleet, write_fleet
+from bench.fleet.driver import Ended, NodeLostError, NodeOrder, NodeRefusedError
+from bench.fleet.state import NodeEvent, append_event, only_driver, read_events, read_fleet, write_fleet
 from models.errors import UserError
 from tests.fleet.fake import INFO, FakeDriver
 
@@ -123,6 +124,26 @@ def test_two_drivers_do_not_drive_one_fleet(tmp_path) -> None:
     refused = pytest.raises(UserError, match="another process drives this fleet")
     with only_driver(tmp_path), refused, only_driver(tmp_path):
         pass
+
+
+def test_an_event_is_appended_without_reading_those_before_it(tmp_path) -> None:
+    (tmp_path / "fleet.jsonl").write_bytes(b"x" * 8_000_000 + b"\n")
+    tracemalloc.start()
+    append_event(tmp_path, NodeEvent("a", "a", "pending", "", ""))
+    assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    tracemalloc.stop()
+    assert (tmp_path / "fleet.jsonl").read_bytes().count(b"\n") == 2
+
+
+def test_a_node_that_falls_silent_and_can_not_be_stopped_has_straggled(tmp_path) -> None:
+    class Stubborn(FakeDriver):
+        def stop(self, node, order) -> None:
+            raise NodeRefusedError("the run goes on")
+
+    driver = Stubborn(tmp_path / "runs", {"s": "silent"})
+    driver.folder.mkdir()
+    assert attend(driver, tmp_path / "f", replace(INFO, patience_s=0))["s"] == ("straggled", 1)
+    assert read_events(tmp_path / "f")["s"].reason.endswith("blocks; can't be stopped: the run goes on")
 
 
 def test_the_description_of_a_fleet_is_read_back(tmp_path) -> None:

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.fleet.state import read_events
+from bench.commands.fleet import order_for
+from bench.fleet.driver import Node
+from bench.fleet.state import read_events, read_fleet
 from conftest import SMALL
 from tests.command_line import environment_of
 
@@ -114,7 +116,8 @@ def test_nodes_behind_real_servers_are_measured_and_a_partition_is_survived(node
     }  # fmt: skip
     for name in NODES:
         for file in ("run.json", "journal.jsonl"):
-            on_node = tmp_path / "home" / "results" / f"f.{name}" / file
+            run = order_for(read_fleet(folder), folder, Node(name, name)).name
+            on_node = tmp_path / "home" / "results" / run / file
             assert (folder / "nodes" / name / file).read_bytes() == on_node.read_bytes()
         assert bench("verify", str(folder / "nodes" / name)).returncode == 0
     assert "one, two run on one machine: they count as one." in (folder / "report.md").read_text()

@@ -8,12 +8,15 @@ import socket
 import subprocess
 import sys
 import time
+from types import ModuleType
 
 import pytest
 
-from bench.fleet.driver import Node, NodeOrder, NodeRefusedError
-from bench.fleet.node import STARTED_FILE, control_folder
-from bench.fleet.state import read_events
+from bench.commands.fleet import order_for
+from bench.fleet.driver import Node, NodeError, NodeLostError, NodeOrder, NodeRefusedError
+from bench.fleet.node import STARTED_FILE, control_folder, run_folder
+from bench.fleet.slurm import SlurmDriver
+from bench.fleet.state import read_events, read_fleet
 from conftest import SMALL
 from tests.command_line import environment_of
 
@@ -51,6 +54,52 @@ def test_without_submitit_one_line_says_how_to_get_it(bench) -> None:
     done = bench("fleet", "run", "--driver", "slurm", "--home", "/h")
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert "needs submitit; install it: python -m pip install 'cnn-stack-bench[fleet-slurm]'" in done.stderr
+
+
+@pytest.fixture
+def fake_slurm(tmp_path, monkeypatch):
+    """Return a driver whose commands write what the files named after them hold, and fail if there are none."""
+    monkeypatch.setitem(sys.modules, "submitit", ModuleType("submitit"))
+    for name in ("sinfo", "squeue", "sbatch", "scancel", "srun"):
+        command = tmp_path / name
+        command.write_text(f'#!/bin/sh\necho "$@" >> {command}.calls\nexec cat {command}.out\n')
+        command.chmod(0o700)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    return SlurmDriver(None, "/h", "python", 10, wait_s=0.0)
+
+
+def test_only_the_default_partition_is_listed_unless_another_one_is_named(fake_slurm, tmp_path) -> None:
+    (tmp_path / "sinfo.out").write_text("a|idle|2|main*\nb|idle|2|main*\nb|idle|2|gpu\nc|idle|2|gpu\n")
+    assert [node.name for node in fake_slurm.nodes()] == ["a", "b"]
+    (tmp_path / "sinfo.out").write_text("c|idle|2|gpu\n")
+    assert [node.name for node in SlurmDriver("gpu", "/h", "python", 10, wait_s=0.0).nodes()] == ["c"]
+
+
+def test_a_silent_controller_does_not_say_that_there_is_no_job(fake_slurm, tmp_path, monkeypatch) -> None:
+    """No second job is submitted, no run is called lost or stopped, and once Slurm answers, the job is ended."""
+    monkeypatch.setattr("bench.fleet.slurm.STOP_S", 0.0)
+    monkeypatch.setattr("bench.fleet.slurm.LOOK_S", 0.0)
+    monkeypatch.setattr("bench.fleet.slurm.ASK_S", 0.0)
+    node, order = Node("a", "a"), NodeOrder("r", str(tmp_path), ())
+    control = control_folder(order)
+    control.mkdir(parents=True)
+    (control / "job").write_text("17")
+    for call in (fake_slurm.start, fake_slurm.stop):
+        with pytest.raises(NodeError, match=r"squeue: .*squeue.out"):
+            call(node, order)
+    assert not (tmp_path / "sbatch.calls").exists()
+    monkeypatch.setattr("bench.fleet.node.HEARTBEAT_S", -1.0)
+    stream = fake_slurm.stream(node, order, 0)
+    assert [next(stream) for _ in range(3)] == [b"Hwaiting"] * 3
+    (tmp_path / "squeue.out").write_text("16\n17\n")
+    (tmp_path / "scancel.out").write_text("")
+    with pytest.raises(NodeRefusedError, match="its job 17 goes on, 0 s after it was asked to end"):
+        fake_slurm.stop(node, order)
+    assert (tmp_path / "scancel.calls").read_text() == "17\n"
+    (tmp_path / "squeue.out").write_text("16\n")
+    fake_slurm.stop(node, order)
+    with pytest.raises(NodeLostError, match="Slurm lists its job no longer"):
+        list(stream)
 
 
 def free_ports(count) -> list[int]:
@@ -111,8 +160,6 @@ def run_fleet(bench, tmp_path, *options, name="f"):
 def test_slurm_measures_exclusively_and_others_wait_or_are_refused(slurm, bench, tmp_path) -> None:
     blocker = ["sbatch", "--exclusive", "--parsable", "--output", "/dev/null", "--wrap", "sleep 600"]
     blocking = subprocess.run(blocker, capture_output=True, text=True, check=True).stdout.strip()
-    from bench.fleet.slurm import SlurmDriver
-
     driver = SlurmDriver(None, str(tmp_path / "home"), sys.executable, 10, wait_s=-58.0)
     assert driver.nodes() == [Node(slurm, slurm)]
     order = NodeOrder("r", str(tmp_path / "shared"), (), whole=True)
@@ -127,8 +174,9 @@ def test_slurm_measures_exclusively_and_others_wait_or_are_refused(slurm, bench,
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     event = read_events(folder)[slurm]
     assert (event.status, event.starts) == ("complete", 1)
+    run = run_folder(order_for(read_fleet(folder), folder, Node(slurm, slurm)))
     for file in ("run.json", "journal.jsonl"):
-        copy, original = folder / "nodes" / slurm / file, tmp_path / "results" / "f.on-nodes" / f"f.{slurm}" / file
+        copy, original = folder / "nodes" / slurm / file, run / file
         assert copy.read_bytes() == original.read_bytes()
     assert bench("verify", str(folder / "nodes" / slurm)).returncode == 0
     refused = run_fleet(bench, tmp_path, "--require", "amx_tile,avx512_bf16,amx_int8,avx_vnni", name="g")
@@ -138,3 +186,15 @@ def test_slurm_measures_exclusively_and_others_wait_or_are_refused(slurm, bench,
     assert failed.returncode == 2
     assert "no nodes can be listed" in failed.stderr
     assert not (tmp_path / "results" / "h").exists()
+    driver = SlurmDriver(None, str(tmp_path / "home"), sys.executable, 10, wait_s=0.0)
+    arguments = ("--suite", str(tmp_path / "mine.toml"), "--preset", "quick", "--data", "synthetic", "--threads", "1")
+    order = NodeOrder("stopped", str(tmp_path / "shared"), arguments, whole=True)
+    driver.start(Node(slurm, slurm), order)
+    journal = run_folder(order) / "journal.jsonl"
+    for _ in range(2_000):
+        if journal.exists() and '"reference"' in journal.read_text():
+            break
+        time.sleep(0.05)
+    driver.stop(Node(slurm, slurm), order)
+    assert '"status":"interrupted"' in journal.read_text().splitlines()[-1]
+    assert subprocess.run(["squeue", "-h"], capture_output=True, text=True, check=True).stdout == ""

@@ -1,5 +1,6 @@
 """The driver `ssh` and the program on the node, with a client that runs commands on this machine."""
 
+import fcntl
 import os
 import signal
 import stat
@@ -7,37 +8,29 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 
 import pytest
 
-from bench.fleet.driver import Node, NodeDamagedError, NodeLostError, NodeOrder, NodeRefusedError, lines_from
-from bench.fleet.node import started_of
+from bench.commands.fleet import order_for
+from bench.fleet.driver import (
+    Node,
+    NodeDamagedError,
+    NodeLostError,
+    NodeOrder,
+    NodeRefusedError,
+    Started,
+    Stopped,
+    chunks_from,
+    lines_from,
+)
+from bench.fleet.node import RefusalError, answer_of, control_folder, stop
 from bench.fleet.ssh import SshDriver
-from bench.fleet.state import read_events
+from bench.fleet.state import read_events, read_fleet
 from bench.processes.lock import is_free
 from conftest import SMALL
 from models.errors import UserError
 from tests.command_line import environment_of
-
-# What follows the destination is for the node's shell, as OpenSSH's client does it.
-CLIENT = """#!/bin/sh
-while [ "$1" != -- ]; do shift; done
-case "$2" in
-  gone) echo "ssh: connect to host gone port 22: No route to host" >&2; exit 255 ;;
-esac
-exec sh -c "$3"
-"""
-
-
-@pytest.fixture
-def client(tmp_path, monkeypatch):
-    """Install a client that runs on this machine what it is to run on a node."""
-    folder = tmp_path / "client"
-    folder.mkdir()
-    (folder / "ssh").write_text(CLIENT)
-    (folder / "ssh").chmod(stat.S_IRWXU)
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    return folder
 
 
 @pytest.fixture
@@ -125,21 +118,66 @@ def test_a_bundle_is_placed_once(driver, tmp_path) -> None:
 
 def test_what_is_no_answer_is_damaged() -> None:
     with pytest.raises(NodeDamagedError, match="its answer is no answer"):
-        started_of(b'{"begun": 1}')
+        answer_of(b'{"begun": 1}', Started)
     with pytest.raises(NodeRefusedError, match="disk full"):
-        started_of(b'{"refused": "disk full"}')
+        answer_of(b'{"refused": "disk full"}', Stopped)
+
+
+@pytest.mark.parametrize(
+    ("address", "error", "reason"),
+    [
+        ("floods", NodeDamagedError, "an answer of more than 1,000,000 bytes"),
+        ("complains", NodeLostError, "the last line"),
+        ("lingers", NodeRefusedError, "its errors stay open"),
+    ],
+)
+def test_what_a_node_writes_takes_a_bounded_part_of_memory(
+    driver, tmp_path, monkeypatch, address, error, reason
+) -> None:
+    monkeypatch.setattr("bench.fleet.ssh.MOST_LINE_BYTES", 1_000_000)
+    tracemalloc.start()
+    with pytest.raises(error, match=reason):
+        driver.start(Node(address, address), order(tmp_path))
+    assert tracemalloc.get_traced_memory()[1] < 4_000_000
+    tracemalloc.stop()
+
+
+def test_a_run_that_goes_on_is_not_called_stopped(driver, tmp_path, monkeypatch) -> None:
+    """Whoever holds the file of the run does not end."""
+    monkeypatch.setattr("bench.fleet.node.STOP_S", 0.0)
+    control = control_folder(order(tmp_path))
+    control.mkdir(parents=True)
+    with (control / "attended").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(RefusalError, match=r"the run goes on, 0 s after it was asked to end; see .*/pid"):
+            stop(order(tmp_path))
+    stop(order(tmp_path))
+
+
+def test_a_refusal_to_stop_reaches_the_driver(driver, tmp_path) -> None:
+    refusing = tmp_path / "refusing"
+    refusing.write_text("""#!/bin/sh\necho '{"refused": "the run goes on"}'\n""")
+    refusing.chmod(stat.S_IRWXU)
+    with pytest.raises(NodeRefusedError, match="the run goes on"):
+        SshDriver(tmp_path / "hosts", str(tmp_path), str(refusing)).stop(HERE, order(tmp_path))
+    driver.stop(HERE, order(tmp_path))
 
 
 def test_lines_arrive_complete_and_silence_is_noticed() -> None:
     source, sink = os.pipe()
     os.write(sink, b"Ja\nJb\nJ")
-    lines = lines_from(source, silence_s=0.05)
+    said, (errors, complaints) = bytearray(), os.pipe()
+    lines = lines_from(chunks_from(source, errors, said, silence_s=0.05))
     assert [next(lines), next(lines)] == [b"Ja", b"Jb"]
     with pytest.raises(NodeLostError, match="no sign of life"):
         next(lines)
+    os.write(complaints, b"why")
+    os.close(complaints)
     os.close(sink)
-    assert list(lines_from(source)) == []
+    assert list(lines_from(chunks_from(source, errors, said, silence_s=60.0))) == []
+    assert said == b"why"
     os.close(source)
+    os.close(errors)
 
 
 def fleet(bench, tmp_path, *options, name="f", **variables):
@@ -150,6 +188,10 @@ def fleet(bench, tmp_path, *options, name="f", **variables):
         sys.executable, "--name", name, "--suite", str(tmp_path / "mine.toml"), "--preset", "smoke", "--data",
         "synthetic", "--threads", "1", *options, **path, **variables,
     )  # fmt: skip
+
+
+def run_of(folder) -> str:
+    return order_for(read_fleet(folder), folder, Node("here", "here")).name
 
 
 def wait_for(path, text) -> None:
@@ -173,9 +215,9 @@ def test_a_fleet_goes_on_after_its_driver_and_a_run_were_killed(driver, bench, t
     os.kill(int((tmp_path / "driver").read_text()), signal.SIGKILL)
     killed.join()
     assert read_events(folder)["here"].status == "measuring"
-    wait_for(on_node / "f.here" / "journal.jsonl", '"blockend"')
-    attending = int((on_node / ".fleet" / "f.here" / "pid").read_text())
-    os.killpg(attending, signal.SIGKILL)
+    run = run_of(folder)
+    wait_for(on_node / run / "journal.jsonl", '"blockend"')
+    os.killpg(os.getpgid(int((on_node / ".fleet" / run / "pid").read_text())), signal.SIGKILL)
     (tmp_path / "hosts").write_text("here\n")
     done = bench("fleet", "run", "--resume", "f", PATH=f"{tmp_path / 'client'}:{os.environ['PATH']}")
     assert (done.returncode, done.stderr) == (1, "")
@@ -184,7 +226,7 @@ def test_a_fleet_goes_on_after_its_driver_and_a_run_were_killed(driver, bench, t
         "here": ("complete", 2), "gone": ("left", 0),
     }  # fmt: skip
     for file in ("run.json", "journal.jsonl"):
-        assert (on_node / "f.here" / file).read_bytes() == (here / file).read_bytes()
+        assert (on_node / run / file).read_bytes() == (here / file).read_bytes()
     assert (here / "journal.jsonl").read_text().count('"resume"') == 1
     assert bench("verify", str(here)).returncode == 0
     assert "toy good" in (folder / "report.md").read_text()
@@ -203,11 +245,16 @@ def test_a_fleet_that_is_interrupted_goes_on_without_its_driver_until_it_is_stop
     os.kill(int((tmp_path / "driver").read_text()), signal.SIGINT)
     driving.join()
     assert "interrupted; the nodes go on." in (tmp_path / "out").read_text()
-    assert not is_free(on_node / ".fleet" / "f.here" / "attended")
+    run = run_of(folder)
+    control = on_node / ".fleet" / run
+    assert not is_free(control / "attended")
+    # What attends the run is killed. The run has its group.
+    running = int((control / "pid").read_text())
+    os.kill(os.getpgid(running), signal.SIGKILL)
     stopped = bench("fleet", "stop", "results/f", PATH=f"{tmp_path / 'client'}:{os.environ['PATH']}")
     assert (stopped.returncode, stopped.stdout) == (0, "here: stopped\n")
-    assert is_free(on_node / ".fleet" / "f.here" / "attended")
-    assert '"status":"interrupted"' in (on_node / "f.here" / "journal.jsonl").read_text().splitlines()[-1]
+    assert is_free(control / "attended")
+    assert '"status":"interrupted"' in (on_node / run / "journal.jsonl").read_text().splitlines()[-1]
 
 
 def killable(tmp_path):
