@@ -25,7 +25,7 @@ def write(tmp_path, text):
 
 
 def test_every_published_recipe_names_a_network_of_the_zoo() -> None:
-    assert recipe_names() == ["adam", "bn", "fast", "fast-94", "sam", "small", "vgg"]
+    assert recipe_names() == ["adam", "bn", "fast", "fast-94", "sam", "small", "vgg", "vgg-sgd"]
     for name in recipe_names():
         recipe = load_recipe(name)
         assert recipe.name == name
@@ -45,7 +45,7 @@ def test_recipes_have_the_published_settings() -> None:
     assert all(vars(load_recipe("bn").augmentation).values())
 
 
-@pytest.mark.parametrize("name", ["adam", "bn", "fast", "fast-94", "sam", "small", "vgg"])
+@pytest.mark.parametrize("name", ["adam", "bn", "fast", "fast-94", "sam", "small", "vgg", "vgg-sgd"])
 def test_a_written_recipe_is_read_back_unchanged(tmp_path, name) -> None:
     assert load_recipe(write(tmp_path, to_toml(load_recipe(name), "a comment"))) == load_recipe(name)
 
