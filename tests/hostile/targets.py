@@ -21,7 +21,7 @@ from bench.commands.folders import refusing_damage
 from bench.exports.frames import load_frames
 from bench.journal import JOURNAL, broken_link
 from bench.records import Slice
-from bench.report.evaluation import render_evaluation
+from bench.report.evaluation import EvaluatedModel, render_evaluation
 from bench.report.run_report import write_report
 from bench.run_info import RUN
 from bench.suite.parse import SUITES, load_suite
@@ -245,7 +245,7 @@ def _training(folder: Path) -> list[Path]:
 def _read_training(folder: Path) -> None:
     record, epochs = read_training(folder), read_history(folder)
     model = ModelFile(folder / "model.safetensors", TINY, {}, {})
-    render_evaluation(model, [], epochs, record, "synthetic", UserVariables({}, {}, ()))
+    render_evaluation(EvaluatedModel(model, [], "synthetic", UserVariables({}, {}, ()), epochs, record))
 
 
 def _either(content: bytes, rng: random.Random, others: list[bytes]) -> bytes:

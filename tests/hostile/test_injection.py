@@ -20,7 +20,7 @@ from bench.commands.claims import compare_claims
 from bench.commands.compare import CompareOptions, compare_recorded, show_history
 from bench.commands.stored_run import FORMATS, convert_run
 from bench.journal import JOURNAL, RUN, lines_of, write_pages
-from bench.report.evaluation import render_evaluation
+from bench.report.evaluation import EvaluatedModel, render_evaluation
 from bench.report.run_report import write_report
 from bench.suite.arms import Arm
 from bench.suite.user_variables import UserVariables
@@ -128,7 +128,8 @@ def attack(tmp_path_factory):
     record = replace(RECORD, job=job)
     file = ModelFile(folder / ATTACK.replace("/", "")[:100], network, {}, {"data": ATTACK})
     variables = UserVariables({"A": ATTACK}, {"B": ATTACK}, (ATTACK,))
-    write_pages(model, *render_evaluation(file, evaluations, history(2.0, 1.0), record, ATTACK, variables))
+    evaluated = EvaluatedModel(file, evaluations, ATTACK, variables, history(2.0, 1.0), record)
+    write_pages(model, *render_evaluation(evaluated))
     return folder, shown.getvalue()
 
 
