@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SCRATCH_PREFIX = "bench-"
-# Processes may start others while they are looked for.
-MOST_SEARCHES, SEARCH_PAUSE_S = 100, 0.02
+# Processes may start others while they are looked for. One that is just being started shows no variables for a moment.
+MOST_SEARCHES, EMPTY_SEARCHES, SEARCH_PAUSE_S = 100, 2, 0.02
 
 
 @contextmanager
@@ -73,8 +73,11 @@ def processes_in(folder: str) -> list[int]:
 def guard(descriptor: int, folder: str) -> None:
     """Wait until no process has the other end of a pipe open; then kill what runs in a folder, and remove it."""
     os.read(descriptor, 1)
+    empty = 0
     for _ in range(MOST_SEARCHES):
-        if not (left := processes_in(folder)):
+        left = processes_in(folder)
+        empty = 0 if left else empty + 1
+        if empty == EMPTY_SEARCHES:
             break
         for pid in left:
             with suppress(OSError):
