@@ -1,5 +1,6 @@
 """Temporary folders: they go at the end, and when their process is killed, with all that runs in them."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from bench.processes import scratch
 from bench.processes.scratch import processes_in, scratch_folder
 
 PROGRAM = """
@@ -54,6 +56,17 @@ def test_a_folder_goes_when_its_process_is_killed_as_soon_as_it_exists(tmp_path)
     while list(tmp_path.iterdir()) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_that_is_just_being_started_is_found(tmp_path, monkeypatch) -> None:
+    found, killed = iter([[], [123], [], []]), []
+    monkeypatch.setattr(scratch, "processes_in", lambda _: next(found))
+    monkeypatch.setattr(scratch.os, "kill", lambda pid, _: killed.append(pid))
+    reader, writer = os.pipe()
+    os.close(writer)
+    scratch.guard(reader, str(tmp_path / "folder"))
+    os.close(reader)
+    assert killed == [123]
 
 
 def test_a_folder_goes_even_without_its_guard(tmp_path) -> None:
