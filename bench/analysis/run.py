@@ -405,9 +405,9 @@ class Run:
             self._block_latencies_ns[key] = at_rest or _medians(latencies)
         return self._block_latencies_ns[key]
 
-    def typical_latency_ns(self, arm: Arm, case: Case) -> float | None:
-        """Return the median over blocks of the blocks' latencies."""
-        blocks = self.block_latencies_ns(arm, case)
+    def typical_latency_ns(self, arm: Arm, case: Case, rule: Rule | None = None) -> float | None:
+        """Return the median over blocks of the blocks' latencies, by the run's rule if none is named."""
+        blocks = self.block_latencies_ns(arm, case, rule)
         return median(blocks.values()) if blocks else None
 
     def log_ratios(self, pair: Pair, rule: Rule | None = None, *, disturbed: bool = True) -> dict[int, float]:

@@ -126,7 +126,8 @@ def speedup_columns(run: Run, case: Case | None = None) -> list[Column[Speedup]]
         unit = f"{time_title(case)}, µs"
 
     def times(row: Speedup) -> str:
-        typical = [run.typical_latency_ns(arm, row.pair.case) for arm in (row.pair.arm, row.pair.baseline)]
+        # By the rule of the speedup, so that the three fit each other.
+        typical = [run.typical_latency_ns(arm, row.pair.case, row.rule) for arm in (row.pair.arm, row.pair.baseline)]
         return " / ".join(number(scaled(value, divisor)) for value in typical)
 
     def accuracies(row: Speedup) -> str:

@@ -11,13 +11,15 @@ from rich.console import Console
 from bench.analysis.latency import AS_IT_WAS, AT_REST
 from bench.analysis.run import Run
 from bench.analysis.speedups import speedups
-from bench.records import Check, Choice, Failure, SplitTrial
+from bench.records import Check, Choice, Failure, Slice, SplitTrial
 from bench.report.arm_table import arm_columns, arm_rows
 from bench.report.document import Column, brief_table, table
 from bench.report.run_report import closing, csv_files, exit_status, write_report
 from bench.report.sections import document
 from bench.report.tables import speedup_columns
+from bench.report.text import number
 from bench.report.writers import to_csv
+from bench.run_info import Protocol
 from bench.suite.arms import BEST_THREADS
 from tests.analysis.recorded_run import (
     AA,
@@ -87,6 +89,24 @@ def test_the_ratio_by_the_other_rule_is_in_the_table_of_conditions(tmp_path, rul
     run = Run(inference_run(tmp_path / "run").write(), rule)
     titles = [column.title for column in speedup_columns(run, run.cases[0]) if column.group == "conditions"]
     assert other in titles
+
+
+@pytest.mark.parametrize("rule", [AT_REST, AS_IT_WAS])
+def test_the_times_beside_a_speedup_follow_its_rule(tmp_path, rule) -> None:
+    builder = inference_run(tmp_path / "run", noise=0)
+    # In a third of the rounds the machine is slow.
+    builder.records = [
+        replace(record, samples_ns=(int(record.samples_ns[0] * (1, 1.1, 1.5)[record.round]),))
+        if isinstance(record, Slice)
+        else record
+        for record in builder.records
+    ]
+    run = builder.describe(protocol=Protocol(10**6, rule=AT_REST)).read()
+    (row,) = [row for row in speedups(run) if row.pair.arm == JIT and row.primary]
+    (times,) = [column for column in speedup_columns(run, CASE) if column.title == "Latency, µs, arm / baseline"]
+    typical = [run.typical_latency_ns(arm, CASE, rule) for arm in (JIT, row.pair.baseline)]
+    assert run.typical_latency_ns(JIT, CASE, AT_REST) != run.typical_latency_ns(JIT, CASE, AS_IT_WAS)
+    assert times.value(replace(row, rule=rule)) == " / ".join(number(nanoseconds / 1e3) for nanoseconds in typical)
 
 
 def test_the_console_marks_unmatched_environments(tmp_path) -> None:

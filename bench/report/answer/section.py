@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from bench.analysis.attribution import attributions
@@ -148,7 +149,8 @@ def _figures(run: Run, judgement: Judgement, arms: Arms) -> Table:
     rows = []
     for outcome in outcomes:
         name = f"{what}, {labels[outcome.case]}" if len(judgement.outcomes) > 1 else what
-        rows.append([name, *both(outcome.row, run.typical_latency_ns, unit, divisor)])
+        latency = partial(run.typical_latency_ns, rule=outcome.row.rule)
+        rows.append([name, *both(outcome.row, latency, unit, divisor)])
     by_model = {outcome.case.model: outcome.row.pair for outcome in reversed(outcomes)}
     for model, pair in reversed(by_model.items()):
         accuracies = [percent(run.accuracy(arm, pair.case)) for arm in (pair.arm, pair.baseline)]
