@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from bench.analysis.gates import estimate_of
 from bench.analysis.latency import AS_IT_WAS
-from bench.analysis.speedups import failed_blocks_fault
+from bench.analysis.speedups import failed_blocks_faults
 from bench.analysis.stats import Interval
 from bench.analysis.training import scaling_faults
 from bench.suite.arms import BEST_THREADS, QUERY_SAMPLES, STRONG, WEAK, Case, threads_label, workers_label
@@ -148,15 +148,10 @@ def _points(run: Run, arm: Arm, cases: list[Case]) -> tuple[Point, ...]:
             gains = [math.log(first[block] / times[block]) for block in sorted(first.keys() & times.keys())]
             typical = median(times.values())
             gain = estimate_of(gains, run.preset.confidence) if gains and case != cases[0] else None
-            faults = (*scaling_faults(run, arm, case), *_lost_blocks(run, arm, cases[0], case))
+            lost = failed_blocks_faults(run, {place.label: (arm, place) for place in (cases[0], case)})
+            faults = (*scaling_faults(run, arm, case), *lost)
             points.append(Point(case, typical * run.images_per_turn(case), 1e9 / typical, gain, faults))
     return tuple(points)
-
-
-def _lost_blocks(run: Run, arm: Arm, first: Case, case: Case) -> list[str]:
-    """Return that an arm lost too many blocks, on a case or on the first one of its sweep."""
-    lost = {case.label: failed_blocks_fault(run, arm, case) for case in (first, case)}
-    return [f"{label}: {fault}" for label, fault in lost.items() if fault]
 
 
 def _times_per_image_ns(run: Run, arm: Arm, case: Case, rule: Rule | None) -> dict[int, float]:

@@ -15,6 +15,8 @@ from bench.analysis.training import training_faults
 from bench.suite.arms import TRAINING, Arm, Case, Pair
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from bench.analysis.latency import Rule
     from bench.analysis.run import Run
 
@@ -123,8 +125,8 @@ def _verdict(run: Run, pair: Pair, estimate: Estimate | None) -> Verdict:
 def _faults(run: Run, pair: Pair) -> list[str]:
     arms = pair.arm, pair.baseline
     if pair.case.scenario == TRAINING:
-        lost = {arm.label: failed_blocks_fault(run, arm, pair.case) for arm in arms}
-        return [*training_faults(run, pair), *(f"{label}: {fault}" for label, fault in lost.items() if fault)]
+        lost = failed_blocks_faults(run, {arm.label: (arm, pair.case) for arm in arms})
+        return [*training_faults(run, pair), *lost]
     faults = [fault for arm in arms for fault in arm_faults(run, arm, pair.case)]
     parity = run.parity(pair)
     if parity is None:
@@ -150,7 +152,7 @@ def arm_faults(run: Run, arm: Arm, case: Case) -> list[str]:
         gates.parity_fault(arm.precision, proof.max_abs_logit_diff, proof.agreement, "oracle"),
         accuracy_fault(run, arm, case),
         gates.leak_fault(run.data, full.accuracy),
-        failed_blocks_fault(run, arm, case),
+        _failed_blocks_fault(run, arm, case),
         _invalid_runs_fault(run, arm, case),
     ]
     return [f"{arm.label}: {fault}" for fault in faults if fault]
@@ -179,7 +181,13 @@ def accuracy_fault(run: Run, arm: Arm, case: Case) -> str | None:
     return gates.precision_fault(arm.precision, proof.accuracy, reference.accuracy)
 
 
-def failed_blocks_fault(run: Run, arm: Arm, case: Case) -> str | None:
+def failed_blocks_faults(run: Run, places: Mapping[str, tuple[Arm, Case]]) -> list[str]:
+    """Return a fault for each label whose arm lost too many blocks of its case."""
+    faults = {label: _failed_blocks_fault(run, arm, case) for label, (arm, case) in places.items()}
+    return [f"{label}: {fault}" for label, fault in faults.items() if fault]
+
+
+def _failed_blocks_fault(run: Run, arm: Arm, case: Case) -> str | None:
     """Return how many blocks of an arm failed, if those are too many."""
     failures = [failure for failure in run.failures.get((arm.id, case.id), ()) if failure.block is not None]
     failed = {failure.block for failure in failures}

@@ -216,7 +216,7 @@ class BlockRunner(ABC):
                 growth = 0
                 for other, peak in self._reserved.items():
                     if group := self.groups.get(other):
-                        growth += max(0, peak - sum(filter(None, map(resources.memory_used_bytes, group.pids))))
+                        growth += max(0, peak - resources.memory_used_by_all(group.pids))
                 try:
                     resources.require_memory(peak_bytes, growth)
                 except MemoryError as error:

@@ -167,7 +167,7 @@ def _side_by_side(waiting: Sequence[Candidate]) -> list[Candidate]:
 
 def _fits(tally: Tally, groups: Iterable[WorkerGroup]) -> bool:
     """Return whether another arm fits into memory beside these, if each needs as much as the largest arm so far."""
-    used = [sum(filter(None, map(resources.memory_used_bytes, group.pids))) for group in groups]
+    used = [resources.memory_used_by_all(group.pids) for group in groups]
     peak, available = max([0, *used, *tally.memory_bytes.values()]), resources.memory_available_bytes()
     return not used or available is None or (len(used) + 1) * peak - sum(used) <= available
 

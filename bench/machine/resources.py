@@ -9,9 +9,13 @@ import sys
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bench.clock import pause
 from bench.machine.kernel import exists, parse_number, read_fields, read_lines, read_number, read_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 MEMORY_INFO = Path("/proc/meminfo")
 
@@ -92,6 +96,11 @@ def memory_used_bytes(pid: int) -> int | None:
     """Return the memory that a process uses, None if it has ended."""
     fields = (read_text(Path(f"/proc/{pid}/statm")) or "").split()
     return int(fields[1]) * resource.getpagesize() if len(fields) > 1 and fields[1].isdecimal() else None
+
+
+def memory_used_by_all(pids: Iterable[int]) -> int:
+    """Return the memory in bytes that processes use together; those that have ended use none."""
+    return sum(filter(None, map(memory_used_bytes, pids)))
 
 
 def allow_many_files() -> None:

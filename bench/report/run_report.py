@@ -93,10 +93,11 @@ def opening(plan: Plan, data: DataSet, advice: Sequence[str], console: Console) 
     say_variables(plan.variables, console)
     for name, reason in plan.missing.items():
         say(console, f"{name} is not measured: {reason}", WARNING)
-    for line in unmatched_lines(plan.mismatches):
+    mismatches = plan.mismatches
+    for line in unmatched_lines(mismatches):
         say(console, line)
     pairs = [(one.name, other.name) for one, other in plan.environment_pairs]
-    if matched := [f"{one} and {other}" for one, other in pairs if f"{one} {other}" not in plan.mismatches]:
+    if matched := [f"{one} and {other}" for one, other in pairs if f"{one} {other}" not in mismatches]:
         say(console, f"environments {', '.join(matched)} are matched: the packages that they share have equal versions")
 
 

@@ -164,8 +164,8 @@ def unmatched_lines(mismatches: Mapping[str, Mapping[str, tuple[str, str]]]) -> 
             packages = pairs.pop(pair)
             others += [name for name in pair if name != odd]
             for package, both in packages.items():
-                own_first = both if pair[0] == odd else both[::-1]
-                versions.setdefault(package, {}).update(dict.fromkeys(own_first))
+                ordered = both if pair[0] == odd else both[::-1]
+                versions.setdefault(package, {}).update(dict.fromkeys(ordered))
         unequal = ", ".join(f"{package} {' / '.join(different)}" for package, different in sorted(versions.items()))
         lines.append(f"UNMATCHED environments {odd} and {', '.join(others)}: {unequal}")
     return lines

@@ -39,6 +39,7 @@ READERS = {
     "memory_available_bytes": resources.memory_available_bytes,
     "require_memory": partial(resources.require_memory, 0),
     "memory_used_bytes": partial(resources.memory_used_bytes, os.getpid()),
+    "memory_used_by_all": partial(resources.memory_used_by_all, [os.getpid()]),
     "nice_of": partial(resources.nice_of, os.getpid()),
     "counters": counters.counters,
     "quiet_cores": partial(counters.quiet_cores, 1),
