@@ -137,7 +137,7 @@ def show_history(
         raise UserError("history: needs ruptures; install it: python -m pip install ruptures")
     points, odd, left_out = list[HistoryPoint](), list[OddRun](), list[str]()
     seen = dict[tuple[str, int], Path]()
-    paths = list(folders) or _runs_in(results)
+    paths = _history_paths(folders, results)
     for path, name in zip(paths, path_names(paths), strict=True):
         try:
             # One at a time: the journals of many runs need much memory.
@@ -176,9 +176,15 @@ def show_history(
     show_output(console, "history", 0, output)
 
 
-def _runs_in(results: Path) -> list[Path]:
-    """Return the folders of runs below a folder, without links such as `latest`."""
-    return [file.parent for file in sorted(results.glob(f"*/{RUN}")) if not file.parent.is_symlink()]
+def _history_paths(folders: Sequence[Path], results: Path) -> Sequence[Path]:
+    """Return the folders, or all runs in `results`, without links such as `latest`."""
+
+    def runs_in(path: Path) -> list[Path]:
+        return [file.parent for file in sorted(path.glob(f"*/{RUN}")) if not file.parent.is_symlink()]
+
+    if len(folders) == 1 and not (folders[0] / RUN).exists() and runs_in(folders[0]):
+        raise UserError(f"history: {folders[0]} is a folder of runs; name it with --results")
+    return folders or runs_in(results)
 
 
 def require_suffixes(outputs: Sequence[Path], allowed: Sequence[str]) -> None:

@@ -80,7 +80,7 @@ def headlines(comparisons: Sequence[Comparison], names: Mapping[Run, str], thres
             yield from (change_sentence(row, after) for row in slower)
             if not slower:
                 unknown = sum(row.verdict.word == UNRESOLVED for row in judged)
-                rest = f" {unknown} can't be told." if unknown else ""
+                rest = f" {unknown} {'is' if unknown == 1 else 'are'} unresolved." if unknown else ""
                 yield f"{after}: none of {counted(len(judged), 'row')} is shown to be slower.{rest}"
             continue
         yield from (f"REGRESSION: {change_sentence(row, after)}" for row in comparison.regressions)

@@ -117,6 +117,7 @@ def test_the_history_is_that_of_all_runs_in_the_results(bench, runs) -> None:
         (["before", "copy"], "copy: is the same run as before"),
         (["before"], "before: no two runs of a machine have a comparison in common"),
         (["--results", "nowhere"], "nowhere: no two runs of a machine"),
+        (["."], "history: . is a folder of runs; name it with --results"),
         (["before", "nowhere"], "nowhere/run.json: not there"),
         (["before", "same", "--output", "h.xml"], "--output h.xml: allowed: a file that ends in .md, .csv"),
     ],

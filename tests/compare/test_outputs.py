@@ -70,7 +70,7 @@ def test_without_a_gate_the_answer_counts_what_is_not_known(compared) -> None:
     words = (UNRESOLVED, UNRESOLVED, FASTER)
     found = zip(comparisons[0].rows, words, strict=True)
     calm = replace(comparisons[0], rows=tuple(replace(row, verdict=Verdict(word, "")) for row, word in found))
-    assert list(headlines([calm], names, None)) == ["two: none of 3 rows is shown to be slower. 2 can't be told."]
+    assert list(headlines([calm], names, None)) == ["two: none of 3 rows is shown to be slower. 2 are unresolved."]
 
 
 def test_no_more_annotations_than_github_shows(compared) -> None:
