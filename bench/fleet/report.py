@@ -173,7 +173,10 @@ def fleet_headlines(results: Sequence[NodeResult]) -> Iterator[str]:
         said = ", ".join(f"{word} on {count}" for word, count in words.items())
         mean = pooled(same)
         over = f"; {pooled_text(mean)} over {mean.machines} machines" if mean else ""
-        yield f"{label} on {architecture} ({case}): {said}{over}."
+        reasons = list(dict.fromkeys(each.row.verdict.reason for each in same if not each.row.verdict.is_sound))
+        others = f", and {counted(len(reasons) - 1, 'other reason')}" if len(reasons) > 1 else ""
+        why = f" ({reasons[0]}{others})" if reasons else ""
+        yield f"{label} on {architecture} ({case}): {said}{over}{why}."
     for result in results:
         if not result.is_measured:
             yield f"{result.event.node}: {result.event.status}: {result.event.reason or 'it did not end'}."

@@ -4,12 +4,13 @@ import csv
 import re
 from dataclasses import replace
 
+from bench.analysis.gates import SKIPPED, Verdict
 from bench.commands.fleet import report_fleet
 from bench.commands.folders import refusing_damage
 from bench.console import BrokenPipeSafeConsole
 from bench.fleet.campaign import Fleet
 from bench.fleet.driver import NodeOrder
-from bench.fleet.report import fleet_document, node_results, pooled
+from bench.fleet.report import fleet_document, fleet_headlines, node_results, pooled
 from bench.fleet.state import read_events, write_fleet
 from bench.machine.facts import Machine
 from bench.report.writers import to_markdown
@@ -56,6 +57,22 @@ def test_machines_stand_side_by_side_by_microarchitecture(tmp_path) -> None:
             "a": "complete", "b": "complete", "gone": "lost", "i": "complete",
         }  # fmt: skip
     assert "gone: lost: no route to host" in (folder / "report.html").read_text()
+
+
+def test_a_comparison_without_figures_has_its_reason_in_the_answer(tmp_path) -> None:
+    results, _ = rows_of(measured(tmp_path, {"a": "", "b": ""}, {"a": ZEN, "b": ZEN}))
+    skipped = [
+        replace(
+            result,
+            speedups=tuple(
+                replace(each, row=replace(each.row, verdict=Verdict(SKIPPED, f"no AMX on {result.event.node}")))
+                for each in result.speedups
+            ),
+        )
+        for result in results
+    ]
+    _, line = fleet_headlines(skipped)
+    assert line.endswith(": SKIPPED on 2 (no AMX on a, and 1 other reason).")
 
 
 def test_a_number_over_machines_needs_five_of_them(tmp_path) -> None:
