@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from bench.analysis.latency import AS_IT_WAS, AT_REST
 from bench.analysis.speedups import speedups
 from bench.suite.arms import Pair
 
 if TYPE_CHECKING:
     from bench.analysis.gates import Estimate
+    from bench.analysis.latency import Rule
     from bench.analysis.run import Run
     from bench.analysis.speedups import Speedup
     from bench.run_info import LadderInfo, StepInfo
@@ -38,11 +41,13 @@ class Attribution:
     """A ladder on one case; if only arms of one of its stacks were measured, its name says so.
 
     `extension` compares the highest Intel arm in fp32 with the fastest vanilla arm: the extension's own contribution.
-    `missing` are the steps that were not measured.
+    All its figures follow `rule`, so that the steps multiply to the totals. `missing` are the steps that were not
+    measured.
     """
 
     name: str
     case: Case
+    rule: Rule
     rungs: tuple[Rung, ...]
     extension: Speedup | None
     missing: tuple[str, ...]
@@ -59,12 +64,18 @@ class Attribution:
         return next((rung.total for rung in self.rungs if rung.arm == arm), None)
 
     @property
+    def own(self) -> Estimate | None:
+        """Return the extension's contribution."""
+        if self.extension is None:
+            return None
+        return self.extension.at_rest if self.rule == AT_REST else self.extension.as_it_was
+
+    @property
     def share(self) -> float | None:
         """Return the extension's share of the total gain on the log scale; None if there is no gain to attribute."""
-        total = self.fp32_total
-        if self.extension is None or self.extension.estimate is None or total is None or total.log_speedup <= MIN_GAIN:
+        if self.own is None or (total := self.fp32_total) is None or total.log_speedup <= MIN_GAIN:
             return None
-        return self.extension.estimate.log_speedup / total.log_speedup
+        return self.own.log_speedup / total.log_speedup
 
 
 def attributions(run: Run) -> list[Attribution]:
@@ -93,8 +104,9 @@ def _longest_continuation(start: Attribution, candidates: list[Attribution]) -> 
 
 
 def _attribution(run: Run, ladder: LadderInfo, case: Case) -> Attribution:
-    arms = {arm.id: arm for arm in run.participants(case)}
-    rungs: list[Rung] = []
+    participants = {arm.id: arm for arm in run.participants(case)}
+    arms: list[Arm] = []
+    names: list[str] = []
     missing: list[str] = []
     # Steps not measured since the last rung: the next rung's step includes their change.
     skipped: list[str] = []
@@ -103,21 +115,31 @@ def _attribution(run: Run, ladder: LadderInfo, case: Case) -> Attribution:
             skipped.append(step.name)
             missing.append(step.name)
             continue
-        arm = arms[step.arm]
-        below, lowest = (rungs[-1].arm, rungs[0].arm) if rungs else (None, None)
-        rungs.append(
-            Rung(
-                name=" + ".join([*(skipped if rungs else ()), _name_of(run, step, arm, case)]),
-                arm=arm,
-                step=run.estimate(Pair(arm, below, case)) if below else None,
-                total=run.estimate(Pair(arm, lowest, case)) if lowest else None,
-            )
-        )
+        arm = participants[step.arm]
+        names.append(" + ".join([*(skipped if arms else ()), _name_of(run, step, arm, case)]))
+        arms.append(arm)
         skipped.clear()
+    steps = [Pair(arm, below, case) for below, arm in pairwise(arms)]
+    totals = [Pair(arm, arms[0], case) for arm in arms[1:]]
+    extension = _extension(run, arms, case)
+    rules = {*map(run.rule_of_pair, (*steps, *totals)), *((extension.rule,) if extension else ())}
+    rule = AS_IT_WAS if AS_IT_WAS in rules else AT_REST
+    estimates = [
+        (run.estimate(step, rule), run.estimate(total, rule)) for step, total in zip(steps, totals, strict=True)
+    ]
     # An arm that was not measured is known by its id only, which starts with the stack.
-    planned, measured = {step.arm.partition("/")[0] for step in ladder.steps}, {rung.arm.stack for rung in rungs}
-    name = f"{ladder.name}, {rungs[0].arm.stack} only" if len(measured) == 1 < len(planned) else ladder.name
-    return Attribution(name, case, tuple(rungs), _extension(run, [rung.arm for rung in rungs], case), tuple(missing))
+    planned, measured = {step.arm.partition("/")[0] for step in ladder.steps}, {arm.stack for arm in arms}
+    return Attribution(
+        name=f"{ladder.name}, {arms[0].stack} only" if len(measured) == 1 < len(planned) else ladder.name,
+        case=case,
+        rule=rule,
+        rungs=tuple(
+            Rung(name, arm, step, total)
+            for name, arm, (step, total) in zip(names, arms, [(None, None), *estimates], strict=True)
+        ),
+        extension=extension,
+        missing=tuple(missing),
+    )
 
 
 def _name_of(run: Run, step: StepInfo, arm: Arm, case: Case) -> str:

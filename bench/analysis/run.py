@@ -428,17 +428,22 @@ class Run:
             for number, block, numbers in self._rest(pair.case.id, rounds)
         }
 
+    def rule_of_pair(self, pair: Pair, *, disturbed: bool = True) -> Rule:
+        """Return the case's rule, or AS_IT_WAS where only that gives an interval, or an estimate at all."""
+        rule = self.rule_of(pair.case)
+        if rule == AS_IT_WAS or ((found := self.estimate(pair, rule, disturbed=disturbed)) and found.interval):
+            return rule
+        other = self.estimate(pair, AS_IT_WAS, disturbed=disturbed)
+        return AS_IT_WAS if other and (other.interval or not found) else rule
+
     def estimate(self, pair: Pair, rule: Rule | None = None, *, disturbed: bool = True) -> Estimate | None:
         """Return the speedup of a comparison with its intervals, or None if no block has both arms.
 
-        If no rule is named it is the run's, or AS_IT_WAS where only that gives an interval, or an estimate at all.
+        If no rule is named it is that of the pair.
         """
+        rule = rule or self.rule_of_pair(pair, disturbed=disturbed)
         log_ratios = self.log_ratios(pair, rule, disturbed=disturbed)
-        found = estimate_of(list(log_ratios.values()), self.preset.confidence) if log_ratios else None
-        if rule is None and self.rule_of(pair.case) == AT_REST and not (found and found.interval):
-            other = self.estimate(pair, AS_IT_WAS, disturbed=disturbed)
-            return other if other and (other.interval or not found) else found
-        return found
+        return estimate_of(list(log_ratios.values()), self.preset.confidence) if log_ratios else None
 
     def band(self, pair: Pair) -> float | None:
         """Return the largest absolute log ratio inside the interval of the A/A comparison on the same case."""

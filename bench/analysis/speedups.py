@@ -71,10 +71,6 @@ def _rows(run: Run) -> list[Speedup]:
         run.estimate(pair, AT_REST) if run.rule_of(pair.case, AT_REST) == AT_REST else None for pair in run.pairs
     ]
     estimates = [run.estimate(pair) for pair in run.pairs]
-    rules = [
-        AT_REST if run.rule_of(pair.case) == AT_REST and estimate == rest else AS_IT_WAS
-        for pair, estimate, rest in zip(run.pairs, estimates, at_rest, strict=True)
-    ]
     candidates = [index for index, pair in enumerate(run.pairs) if pair.candidate]
     p_values = [
         1.0 if (estimate := estimates[index]) is None or estimate.p_value is None else estimate.p_value
@@ -96,7 +92,7 @@ def _rows(run: Run) -> list[Speedup]:
         Speedup(
             pair=pair,
             verdict=_verdict(run, pair, estimate),
-            rule=rules[index],
+            rule=run.rule_of_pair(pair),
             estimate=estimate,
             at_rest=at_rest[index],
             as_it_was=as_it_was[index],

@@ -176,9 +176,12 @@ def _attribution(run: Run) -> Section | None:
             folded="Steps and their intervals",
             facets=lambda row: {"stack": row[1].arm.stack, "case": row[0].case.label},
         )
-        missing = [Paragraph(f"Not measured: {', '.join(ladder.missing)}.")] if ladder.missing else []
+        notes = [Paragraph(f"Not measured: {', '.join(ladder.missing)}.")] if ladder.missing else []
+        if ladder.rule != run.rule_of(ladder.case):
+            text = "Too few blocks for one of these figures were at rest: all of them are for the machine as it was."
+            notes.append(Paragraph(text))
         sentence = Paragraph(attribution_sentence(ladder), "plain")
-        sections.append(Section(f"{ladder.name}: {case_title(run, ladder.case)}", (sentence, steps, *missing)))
+        sections.append(Section(f"{ladder.name}: {case_title(run, ladder.case)}", (sentence, steps, *notes)))
     if not sections:
         return None
     caption = """A bar is what one step adds; it ends at the cumulative speedup, whose interval is the thin line. The

@@ -125,17 +125,23 @@ def split_text(case: Case, split: Split) -> str:
 
 def attribution_sentence(ladder: Attribution) -> str:
     first, row, total = ladder.rungs[0].arm.label, ladder.extension, ladder.fp32_total
-    if row is None or row.estimate is None or total is None:
+    if row is None or ladder.own is None or total is None:
         last = ladder.rungs[-1]
         size = f"{last.total.speedup:.2f}x" if last.total else "no ratio"
         return f"From {first} to {last.arm.label}: {size}."
-    own = f"{row.estimate.speedup:.3f}x" + (f" ({interval_text(row.interval)})" if row.interval else "")
-    share = "no gain to attribute" if ladder.share is None else f"{percent(ladder.share, 0)} of the gain"
+    interval = ladder.own.ratio_interval
+    own = f"{ladder.own.speedup:.3f}x" + (f" ({interval_text(interval)})" if interval else "")
+    share = "no gain to attribute" if ladder.share is None else f"{part_text(ladder.share)} of the gain"
     return (
         f"{row.pair.arm.label} is {total.speedup:.2f}x as fast as {first}. Compared with the fastest vanilla arm, "
         f"{row.pair.baseline.label}, it is {own}: {share}, on the log scale."
         + (f" This is withheld: {row.verdict.reason}." if row.verdict.word == WITHHELD else "")
     )
+
+
+def part_text(share: float) -> str:
+    """Return a part of a whole in percent; a negative one is none of it."""
+    return "none" if round(100 * share) < 0 else percent(share, 0)
 
 
 def warnings(run: Run) -> list[str]:

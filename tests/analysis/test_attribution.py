@@ -6,8 +6,10 @@ from dataclasses import replace
 import pytest
 
 from bench.analysis.attribution import attributions
-from bench.records import Proof
-from bench.suite.arms import Arm
+from bench.analysis.latency import AS_IT_WAS, AT_REST
+from bench.records import Proof, Slice
+from bench.run_info import Protocol
+from bench.suite.arms import Arm, Pair
 from tests.analysis.recorded_run import CASE, COMPILE, EAGER, JIT, inference_run, ladder_info
 
 LADDER = [
@@ -76,3 +78,24 @@ def test_a_step_to_a_lower_precision_names_the_instructions(builder) -> None:
     run = builder.describe(ladders=(ladder_info("ladder", [("extension", JIT), ("bf16", bf16)]),)).read()
     (ladder,) = attributions(run)
     assert [rung.name for rung in ladder.rungs] == ["extension", "bf16 (AMX)"]
+
+
+def test_the_figures_of_a_ladder_follow_one_rule(tmp_path) -> None:
+    """The compiled arm takes part in eight blocks. The machine rests in four of them: too few for an interval."""
+    builder = inference_run(tmp_path / "run", noise=0)
+    builder.remove(lambda record: getattr(record, "arm", None) == COMPILE.id and getattr(record, "block", 1) > 8)
+    builder.records = [
+        replace(record, samples_ns=tuple(sample * (2 if record.arm == JIT.id else 3) for sample in record.samples_ns))
+        if isinstance(record, Slice) and record.block <= 4
+        else record
+        for record in builder.records
+    ]
+    ladders = (ladder_info("ladder", LADDER),)
+    run = builder.describe(ladders=ladders, protocol=Protocol(10**6, rule=AT_REST)).read()
+    (ladder,) = attributions(run)
+    assert (run.rule_of(CASE), ladder.rule) == (AT_REST, AS_IT_WAS)
+    assert run.rule_of_pair(Pair(JIT, EAGER, CASE)) == AT_REST
+    pairs = Pair(COMPILE, EAGER, CASE), Pair(JIT, COMPILE, CASE)
+    assert [rung.step for rung in ladder.rungs[1:]] == [run.estimate(pair, AS_IT_WAS) for pair in pairs]
+    assert ladder.rungs[-1].total == run.estimate(Pair(JIT, EAGER, CASE), AS_IT_WAS)
+    assert ladder.own == ladder.extension.as_it_was

@@ -2,9 +2,10 @@
 
 import re
 from dataclasses import replace
+from fractions import Fraction
 from functools import partial
 from io import StringIO
-from itertools import pairwise
+from itertools import combinations, pairwise
 from xml.dom.minidom import parseString
 
 import pytest
@@ -33,6 +34,7 @@ from bench.report.plots.svg import (
     standalone,
     svg,
     text_width,
+    uncrossed,
     variables,
 )
 from tests.analysis.recorded_run import CASE, COMPILE, EAGER, JIT, inference_run, ladder_info, training_run
@@ -83,6 +85,32 @@ def test_spread_labels_have_a_distance_and_keep_their_order(places) -> None:
     ordered = [moved[index] for index in order]
     assert all(one + 10 <= other + 1e-9 for one, other in pairwise(ordered))
     assert all(-1e-9 <= place <= 100 + 1e-9 for place in moved)
+
+
+@given(st.lists(st.tuples(st.integers(0, 80), st.integers(0, 100)), max_size=8, unique=True))
+def test_lines_to_labels_do_not_cross(points) -> None:
+    heights = [10 * index for index in range(len(points))]
+    order = uncrossed(points, heights, 100)
+    assert sorted(order) == heights
+
+    def at_x(index: int, x: float) -> Fraction:
+        x0, y0 = points[index]
+        return y0 + Fraction(order[index] - y0) * Fraction(x - x0, 100 - x0)
+
+    for one, other in combinations(range(len(points)), 2):
+        x = max(points[one][0], points[other][0])
+        assert (at_x(one, x) - at_x(other, x)) * (order[one] - order[other]) >= 0
+
+
+def test_a_point_that_must_not_be_used_is_crossed_out() -> None:
+    limits = Scale(0, 3, 0, 1), Scale(0, 3, 0, 1)
+    points = ((1, 1, ""), (2, 2, ""))
+    for withheld in ((), (1,), (0, 1)):
+        series = [Series("a", "s0", "circle", points, withheld=withheld)]
+        panel = plane_panel("t", series, (Axis("x"), Axis("y")), limits, WIDE)
+        (*_, last) = parseString(arranged("n", "alt", [panel], WIDE)).getElementsByTagName("g")
+        crosses = last.getElementsByTagName("line") if last.getAttribute("class") == "m-WITHHELD" else []
+        assert len(crosses) == 2 * len(withheld)
 
 
 @given(st.text())

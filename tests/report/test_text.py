@@ -94,6 +94,12 @@ def test_a_contribution_that_rounds_to_nothing_has_no_sign(tmp_path) -> None:
     assert ": 0 % of the gain" in attribution_sentence(ladder)
 
 
+def test_an_arm_that_takes_from_the_gain_has_no_part_of_it(tmp_path) -> None:
+    (ladder,) = attributions(inference_run(tmp_path / "run", jit=150_000).describe(ladders=(LADDER,)).read())
+    assert ladder.share < -0.05
+    assert ": none of the gain" in attribution_sentence(ladder)
+
+
 def test_every_failure_is_a_problem_with_its_reason(tmp_path) -> None:
     builder = inference_run(tmp_path / "run")
     builder.records += [Failure(JIT.id, CASE.id, 1, "died"), Failure(EAGER.id, CASE.id, 2, "hung")]

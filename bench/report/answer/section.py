@@ -27,7 +27,7 @@ from bench.report.document import (
     Table,
     table,
 )
-from bench.report.text import decimals3, interval_text, level, number, percent
+from bench.report.text import decimals3, interval_text, level, number, part_text, percent
 from bench.suite.arms import LATENCY, LOADGEN, TRAINING
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ def _own_share(run: Run, judgement: Judgement, labels: Mapping[Case, str]) -> Te
             continue
         if row.verdict.word == WITHHELD:
             continue
-        share = "none" if ladder.share is None else f"{percent(ladder.share, 0)} of {total.speedup:.2f}x"
+        share = "none" if ladder.share is None else f"{part_text(ladder.share)} of {total.speedup:.2f}x"
         shares.append((labels[ladder.case], share))
     if not shares:
         return None

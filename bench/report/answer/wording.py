@@ -57,7 +57,7 @@ def _clause(judgement: Judgement, labels: Mapping[Case, str]) -> str:
         if len(worth) > MOST_NAMED:
             ordered = sorted(worth, key=lambda outcome: outcome.row.speedup or 0.0)
             sizes = f"{ordered[0].size} to {ordered[-1].size}"
-        text = f"{name} is worth it here{_everywhere(outcomes, labels)} ({sizes} over the fastest stock variant)"
+        text = f"{name} is worth it here{_everywhere(outcomes, labels)} ({sizes} over {_fastest_of(worth)})"
     elif judgement.word == SOME:
         parts = [f"{name} is worth it {at_cases(worth, labels)}"]
         parts += [f"not {at_cases(refused, labels)} ({_why_not(refused)})"] if refused else []
@@ -67,8 +67,18 @@ def _clause(judgement: Judgement, labels: Mapping[Case, str]) -> str:
         text = f"{name} is not worth it here{_everywhere(outcomes, labels)} ({_why_not(refused)})"
     if faster := [outcome for outcome in worth if outcome.faster_stock]:
         other = faster[0].faster_stock[0].stack if faster[0].faster_stock else ""
-        text += f", but stock {name_of(other)} is faster {at_cases(faster, labels)}"
+        where = "there" if len(faster) == len(outcomes) else at_cases(faster, labels)
+        text += f", but stock {name_of(other)} is faster {where}"
     return text
+
+
+def _fastest_of(outcomes: Sequence[Outcome]) -> str:
+    """Return what these outcomes are compared with; its framework is named where that of another one is faster."""
+    if not any(outcome.faster_stock for outcome in outcomes):
+        return "the fastest stock variant"
+    return "the fastest variant of stock " + listed(
+        list(dict.fromkeys(name_of(outcome.row.pair.baseline.stack) for outcome in outcomes))
+    )
 
 
 def _called(judgement: Judgement) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from bench.analysis.roofline import RooflinePoint
     from bench.analysis.run import Run
-    from bench.analysis.scaling import Point, Sweep
+    from bench.analysis.scaling import Curve, Point, Sweep
     from bench.suite.arms import Arm, Case
 
 # More names beside the lines would not fit.
@@ -71,6 +72,8 @@ def _with_legend(
 ) -> list[Panel]:  # fmt: skip
     """Draw lines with their names beside them where there is room, and a legend to isolate them."""
     named = not is_narrow(width) and len(series) <= MOST_NAMES
+    if any(one.withheld for one in series):
+        axes = replace(axes[0], title=f"{axes[0].title}; crossed out: withheld"), axes[1]
     return [
         plane_panel(title, series, axes, limits, width, named=named, under=under),
         legend([(one.name, one.css, one.shape) for one in series], width),
@@ -103,7 +106,7 @@ def _throughput_of_workers(sweep: Sweep, title: str, width: float) -> list[Panel
             (point.case.workers, point.images_per_s, f"{_tip(curve.arm, point)}: {number(point.images_per_s)} images/s")
             for point in curve.points
         )
-        series.append(Series(curve.arm.label, colour(index), SHAPES[index % 4], points, dash=_dash(index)))
+        series.append(_curve(index, curve, points))
         first = curve.points[0]
         ideal.append([(case.workers, first.images_per_s * case.workers / first.case.workers) for case in sweep.cases])
     limits = (
@@ -130,7 +133,7 @@ def _efficiency_of_workers(run: Run, sweep: Sweep, title: str, width: float) -> 
             tip = f"{_tip(curve.arm, point)}: {share_text(share, interval)}"
             points.append((point.case.workers, 100 * share, tip))
             bounds += [(point.case.workers, 100 * interval.low, 100 * interval.high)] if interval else []
-        series.append(Series(curve.arm.label, colour(index), SHAPES[index % 4], tuple(points), dash=_dash(index)))
+        series.append(_curve(index, curve, points))
     heights = [height for one in series for _, height, _ in one.points]
     limits = (
         scale([case.workers for case in sweep.cases], 0, 1),
@@ -147,6 +150,13 @@ def _efficiency_of_workers(run: Run, sweep: Sweep, title: str, width: float) -> 
     return _with_legend(f"efficiency: {title}", series, (x, y), limits, width, under=under)
 
 
+def _curve(index: int, curve: Curve, points: Sequence[tuple[float, float, str]]) -> Series:
+    """Return the series of a curve, which has these points in the plot."""
+    withheld = tuple(place for place, point in enumerate(curve.points) if point.faults)
+    shape, dash = SHAPES[index % len(SHAPES)], _dash(index)
+    return Series(curve.arm.label, colour(index), shape, tuple(points), dash=dash, withheld=withheld)
+
+
 def _tip(arm: Arm, point: Point) -> str:
     faults = "".join(f"\nWITHHELD: {fault}" for fault in point.faults)
     return f"{arm.label}{faults}\n{point.case.label}"
@@ -159,9 +169,9 @@ def _scaling_panels(sweep: Sweep, title: str, width: float, *, log: bool) -> lis
         points = []
         for point in curve.points:
             height = point.images_per_s if by_batch else point.latency_ns / 1e3
-            text = f"{number(height)} {'images/s' if by_batch else 'µs'}"
-            points.append((value(point.case, sweep.over), height, f"{curve.arm.label}\n{point.case.label}: {text}"))
-        series.append(Series(curve.arm.label, colour(index), SHAPES[index % 4], tuple(points), dash=_dash(index)))
+            tip = f"{_tip(curve.arm, point)}: {number(height)} {'images/s' if by_batch else 'µs'}"
+            points.append((value(point.case, sweep.over), height, tip))
+        series.append(_curve(index, curve, points))
     points_of_all = [point for one in series for point in one.points]
     coordinates = [point[0] for point in points_of_all], [point[1] for point in points_of_all]
     across, up = (scale(values, 0, 1, log=True) if log else from_zero(values) for values in coordinates)

@@ -11,6 +11,7 @@ from bench.report.plots.svg import (
     NARROW,
     Scale,
     at,
+    cross,
     group,
     label,
     line,
@@ -22,6 +23,7 @@ from bench.report.plots.svg import (
     svg,
     text_width,
     tick_text,
+    uncrossed,
 )
 
 if TYPE_CHECKING:
@@ -80,7 +82,8 @@ class Axis:
 class Series:
     """Points of one kind, (x, y, tip), joined by a line if `joined`; `name` is in the legend, or beside the points.
 
-    `key` is the entry of the legend that isolates them, if not the name.
+    `key` is the entry of the legend that isolates them, if not the name. `withheld` are the indices of points that must
+    not be used: they are crossed out.
     """
 
     name: str
@@ -90,6 +93,7 @@ class Series:
     joined: bool = True
     dash: str = ""
     key: str = ""
+    withheld: tuple[int, ...] = ()
 
 
 def is_narrow(width: float) -> bool:
@@ -191,6 +195,8 @@ def plane_panel(
         drawn = path(places, extra=f'fill="none"{_dash(one.dash)}') if one.joined and len(places) > 1 else ""
         drawn += "".join(mark(one.shape, a, b, 4, tip) for (a, b), (_, _, tip) in zip(places, one.points, strict=True))
         parts.append(group(drawn, f"m-{one.css}", series=one.key or one.name))
+        if crosses := "".join(cross(*places[index], 7) for index in one.withheld):
+            parts.append(group(crosses, "m-WITHHELD", series=one.key or one.name))
     if named:
         parts.append(_names(series, across, up, right, (top + 6, bottom - 2)))
     parts.append(_title_below(x.title, (left + right) / 2, bottom + 33, width))
@@ -204,7 +210,7 @@ def _dash(dash: str) -> str:
 def _names(series: Sequence[Series], across: Scale, up: Scale, right: float, bounds: tuple[float, float]) -> str:
     """Write the name of each series at the right, with a thin line to its last point."""
     ends = [(across(one.points[-1][0]), up(one.points[-1][1])) for one in series]
-    heights = spread([y for _, y in ends], FONT_SIZE + 2, *bounds)
+    heights = uncrossed(ends, spread([y for _, y in ends], FONT_SIZE + 2, *bounds), right)
     parts = []
     for one, (x, y), height in zip(series, ends, heights, strict=True):
         leader = group(

@@ -9,7 +9,7 @@ import math
 import re
 from dataclasses import dataclass
 from html import escape
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import TYPE_CHECKING
 
 from models.texts import printable
@@ -172,6 +172,10 @@ def mark(shape: str, x: float, y: float, size: float = 4.5, title: str = "", ext
     return f'<polygon points="{places}"{extra}>{inner}</polygon>'
 
 
+def cross(x: float, y: float, size: float) -> str:
+    return line(x - size, y - size, x + size, y + size, width=2) + line(x - size, y + size, x + size, y - size, width=2)
+
+
 def group(content: str, css: str = "", *, series: str = "", title: str = "", extra: str = "") -> str:
     """Return a group; one with a series is isolated by a click on the legend."""
     attributes = (f' class="{css}"' if css else "") + (f' data-series="{clean(series)}"' if series else "") + extra
@@ -292,4 +296,20 @@ def spread(places: Sequence[float], gap: float, low: float, high: float) -> list
     result = [0.0] * len(places)
     for place, index in zip(moved, order, strict=True):
         result[index] = place
+    return result
+
+
+def uncrossed(points: Sequence[tuple[float, float]], heights: Sequence[float], right: float) -> list[float]:
+    """Return these heights in an order in which lines from the points to them, at the x `right`, do not cross.
+
+    Two heights whose lines cross are exchanged, which makes both lines together shorter. So it comes to an end.
+    """
+    result = list(heights)
+    for _ in points:
+        for one, other in combinations(range(len(points)), 2):
+            left, near = sorted((one, other), key=lambda index: points[index][0])
+            (x, y), (near_x, near_y) = points[left], points[near]
+            above = y + (result[left] - y) * (near_x - x) / (right - x) - near_y
+            if above * (result[left] - result[near]) < 0:
+                result[one], result[other] = result[other], result[one]
     return result
