@@ -330,6 +330,119 @@ def test_a_plot_is_shown_larger(visit, options) -> None:
     assert figure(again, "roofline").locator(".plot").evaluate("(box) => box.scrollWidth > 1.9 * box.clientWidth")
 
 
+AREA = """(panel) => {
+  const [left, top, right, bottom] = panel.dataset.area.split(" ").map(Number), places = panel.getScreenCTM();
+  return [[left, top], [right, bottom]].flatMap(([x, y]) => {
+    const point = new DOMPoint(x, y).matrixTransform(places);
+    return [point.x, point.y];
+  });
+}"""
+
+
+def area(page, plot: str) -> tuple[float, float, float, float]:
+    """Return left, top, right and bottom of the first panel's marks on the screen."""
+    panel = figure(page, plot).locator("svg:visible .panel").first
+    panel.scroll_into_view_if_needed()
+    return tuple(panel.evaluate(AREA))
+
+
+def drag(page, start: tuple[float, float], end: tuple[float, float]) -> None:
+    page.mouse.move(*start)
+    page.mouse.down()
+    page.mouse.move((start[0] + end[0]) / 2, (start[1] + end[1]) / 2)
+    page.mouse.move(*end)
+    page.mouse.up()
+
+
+def axis_values(page, plot: str, axis: str) -> list[float]:
+    labels = figure(page, plot).locator("svg:visible .panel").first.locator(f".t{axis}").all_text_contents()
+    return sorted(float(text.replace(",", "")) for text in labels)
+
+
+def drawn(page, plot: str) -> str:
+    # A class that was taken away again leaves an empty attribute.
+    return figure(page, plot).locator(".plot").inner_html().replace(' class=""', "")
+
+
+def test_a_box_over_rows_shows_that_part_of_their_axis(visit) -> None:
+    page = visit("reference")
+    whole, before = axis_values(page, "latencies", "x"), drawn(page, "latencies")
+    left, top, right, bottom = area(page, "latencies")
+    width, middle = right - left, (top + bottom) / 2
+    drag(page, (left + 0.2 * width, middle), (left + 0.4 * width, middle))
+    part = axis_values(page, "latencies", "x")
+    assert len(part) > 1
+    assert part[-1] / part[0] < (whole[-1] / whole[0]) ** 0.35
+    assert whole[0] < part[0] < part[-1] < whole[-1]
+    shown = drawn(page, "latencies")
+    again = visit("reference", page.evaluate("location.hash"))
+    assert axis_values(again, "latencies", "x") == part
+    # The other panels, and the plot's other scale, are as they were; that scale shows the same part.
+    assert shown.count("clip-path") > 10
+    figure(page, "latencies").get_by_role("button", name="linear scale").click()
+    linear = axis_values(page, "latencies", "x")
+    assert part[0] / 1.5 < linear[0] < linear[-1] < 1.5 * part[-1]
+    figure(page, "latencies").get_by_role("button", name="linear scale").click()
+    figure(page, "latencies").get_by_role("button", name="all", exact=True).click()
+    assert drawn(page, "latencies") == before
+    assert "zoom" not in page.evaluate("location.hash")
+
+
+def test_a_box_in_a_plane_brings_what_is_in_it_to_its_place(visit) -> None:
+    page = visit("reference")
+    before = drawn(page, "roofline")
+    left, top, right, bottom = area(page, "roofline")
+    panel = figure(page, "roofline").locator("svg:visible .panel").first
+    box = panel.locator("circle").first.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    drag(page, (x - 20, y - 10), (x + 20, y + 10))
+    box = panel.locator("circle").first.bounding_box()
+    moved = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    assert moved == pytest.approx(((left + right) / 2, (top + bottom) / 2), abs=8)
+    assert box["width"] < 12
+    page.mouse.move(*moved)
+    assert page.locator(".tip.shown").count() == 1
+    figure(page, "roofline").locator(".key[data-series=fp32]:visible").click()
+    assert "fp32" not in faded(page, "roofline")
+    figure(page, "roofline").locator(".key[data-series=fp32]:visible").click()
+    page.mouse.dblclick((left + right) / 2, (top + bottom) / 2)
+    assert drawn(page, "roofline") == before
+
+
+def test_with_shift_the_mouse_moves_the_axes(visit) -> None:
+    page = visit("reference")
+    whole = axis_values(page, "costs", "x")
+    left, top, right, bottom = area(page, "costs")
+    width, middle = right - left, (top + bottom) / 2
+    drag(page, (left + 0.1 * width, middle), (left + 0.6 * width, middle))
+    part = axis_values(page, "costs", "x")
+    page.keyboard.down("Shift")
+    drag(page, (left + 0.2 * width, middle), (left + 0.7 * width, middle))
+    page.keyboard.up("Shift")
+    moved = axis_values(page, "costs", "x")
+    assert moved[0] < part[0]
+    assert moved[-1] < part[-1]
+    assert part[-1] <= whole[-1]
+    assert moved[-1] - moved[0] == pytest.approx(part[-1] - part[0], rel=0.35)
+
+
+def test_a_part_of_an_axis_in_the_address_that_makes_no_sense_is_ignored(visit) -> None:
+    parts = (
+        "latencies.0_2_1",
+        "latencies.0_x",
+        "latencies.0_-5_100",
+        "latencies.0_1_Infinity",
+        "latencies.0_1_1.000000000000001",
+        "latencies.77_1_2",
+        "roofline.0_1_2",
+        "nothing.0_1_2",
+    )
+    page = visit("reference", "#?" + "&".join(f"zoom={part}" for part in parts))
+    plain = visit("reference")
+    for plot in ("latencies", "roofline"):
+        assert axis_values(page, plot, "x") == axis_values(plain, plot, "x")
+
+
 def saved(page, plot: str, suffix: str, folder) -> bytes:
     with page.expect_download() as download:
         figure(page, plot).get_by_role("button", name=suffix.upper()).click()

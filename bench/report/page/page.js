@@ -14,7 +14,7 @@
   const stored = new URLSearchParams(query);
   const state = { anchor, filters: {} };
   for (const facet of Object.keys(FACETS)) state.filters[facet] = stored.get(facet) ?? "";
-  const MAPS = ["sort", "hide", "only", "scale", "size"];
+  const MAPS = ["sort", "hide", "only", "scale", "size", "zoom"];
   for (const key of MAPS) {
     state[key] = new Map();
     for (const item of stored.getAll(key)) {
@@ -240,6 +240,108 @@
     return new Promise((done) => canvas.toBlob(done));
   };
 
+  // A panel of a plot, with another part of its axes: what is drawn moves, and the ticks are those of the part.
+  const scaleOf = ([start, end, low, high, log]) => {
+    const to = log ? Math.log : Number, from = log ? Math.exp : Number, span = to(high) - to(low);
+    return {
+      place: (value) => start + ((to(value) - to(low)) / span) * (end - start),
+      value: (place) => from(to(low) + ((place - start) / (end - start)) * span),
+    };
+  };
+  // Smaller parts have no ticks that numbers can tell apart.
+  const isPart = ([low, high]) => high - low > 1e-6 * Math.max(Math.abs(low), Math.abs(high)) && Number.isFinite(high - low);
+  const ticksOf = (low, high, log) => {
+    const values = [];
+    if (log && high / low > 4) {
+      for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power++) {
+        for (const factor of [1, 2, 5]) values.push(factor * 10 ** power);
+      }
+    } else {
+      const rough = (high - low) / 6, magnitude = 10 ** Math.floor(Math.log10(rough));
+      const step = [1, 2, 5, 10].find((each) => each * magnitude >= rough * 0.999) * magnitude;
+      for (let count = Math.ceil(low / step); count * step <= high; count++) values.push(count * step);
+    }
+    return values.filter((value) => low <= value && value <= high).map((value) => Number(value.toPrecision(10)));
+  };
+  const whole = new WeakMap();
+  let clips = 0;
+  const showPart = (panel, part) => {
+    if (!whole.has(panel)) whole.set(panel, [...panel.childNodes].map((child) => child.cloneNode(true)));
+    panel.replaceChildren(...whole.get(panel).map((child) => child.cloneNode(true)));
+    if (!part) return;
+    all(".leader", panel).forEach((line) => line.remove());
+    const [left, top, right, bottom] = panel.dataset.area.split(" ").map(Number), move = { x: Number, y: Number };
+    for (const axis of ["x", "y"]) {
+      if (!part[axis]) continue;
+      const [low, high] = part[axis], [start, end, , , log] = panel.dataset[axis].split(" ").map(Number);
+      const before = scaleOf(panel.dataset[axis].split(" ").map(Number)), now = scaleOf([start, end, low, high, log]);
+      move[axis] = (place) => now.place(before.value(place));
+      const upright = axis === "x", ends = upright ? ["x1", "x2"] : ["y1", "y2"], along = upright ? ["y1", "y2"] : ["x1", "x2"];
+      const lines = all(".grid", panel).filter((line) => line.getAttribute(ends[0]) === line.getAttribute(ends[1]));
+      const spans = new Map(lines.map((line) => [along.map((end) => line.getAttribute(end)).join(), line])), texts = all(`.t${axis}`, panel);
+      const copied = (model, values) => {
+        const copy = model.cloneNode(true);
+        for (const [name, value] of Object.entries(values)) copy.setAttribute(name, value.toFixed(1));
+        model.after(copy);
+        return copy;
+      };
+      let last = -Infinity;
+      for (const tick of ticksOf(low, high, log)) {
+        const place = now.place(tick), text = tick >= 1000 ? Math.round(tick).toLocaleString("en-US") : String(tick);
+        for (const line of spans.values()) copied(line, { [ends[0]]: place, [ends[1]]: place }).classList.add("new");
+        const room = upright ? 7 * text.length + 8 : 14;
+        if (!texts.length || Math.abs(place - last) < room) continue;
+        last = place;
+        const label = copied(texts[0], upright ? { x: place } : { y: place + 4 });
+        label.textContent = text;
+        label.classList.add("new");
+      }
+      [...lines, ...texts].forEach((each) => each.remove());
+    }
+    const id = `part-${clips++}`, clip = document.createElementNS(SVG, "clipPath"), frame = document.createElementNS(SVG, "rect");
+    clip.id = id;
+    const sides = { x: left, y: top - 4, width: right - left, height: bottom - top + 8 };
+    for (const [name, value] of Object.entries(sides)) frame.setAttribute(name, value);
+    clip.append(frame);
+    const within = (x, y) => left - 1 <= x && x <= right + 1 && top - 6 <= y && y <= bottom + 1;
+    for (const mark of all("line, rect, circle, polygon, path, text", panel)) {
+      if (mark.matches(".new")) continue;
+      const numbers = (name) => (mark.getAttribute(name).match(/-?[\d.]+/g) ?? []).map(Number);
+      const [x, y] = ["x", "y"].map((axis) => ({ line: `${axis}1`, circle: `c${axis}` })[mark.tagName] ?? axis);
+      const set = (name, value) => mark.setAttribute(name, value.toFixed(1)), get = (name) => numbers(name)[0];
+      const outline = { polygon: "points", path: "d" }[mark.tagName];
+      const points = outline ? numbers(outline) : [get(x), get(y)];
+      if (mark.tagName === "line") points.push(get("x2"), get("y2"));
+      if (mark.tagName === "rect") points.push(get("x") + get("width"), get("y") + get("height"));
+      const xs = points.filter((_, place) => place % 2 === 0), ys = points.filter((_, place) => place % 2);
+      const ownAxis = mark.matches(".axis") && ys.every((one) => Math.abs(one - bottom) < 1);
+      if (ownAxis || !xs.every((one, place) => within(one, ys[place]))) continue;
+      const moved = points.map((value, place) => (place % 2 ? move.y : move.x)(value));
+      if (mark.tagName === "polygon") {
+        // A marker keeps its shape.
+        const middle = (values) => values.reduce((sum, value) => sum + value) / values.length, mx = middle(xs), my = middle(ys);
+        if (within(move.x(mx), move.y(my))) mark.setAttribute("transform", `translate(${(move.x(mx) - mx).toFixed(1)} ${(move.y(my) - my).toFixed(1)})`);
+        else mark.remove();
+        continue;
+      }
+      if (outline) mark.setAttribute("d", `M${xs.map((_, place) => `${moved[2 * place].toFixed(1)} ${moved[2 * place + 1].toFixed(1)}`).join("L")}`);
+      else if (mark.tagName === "rect") {
+        set("x", Math.min(moved[0], moved[2]));
+        set("y", Math.min(moved[1], moved[3]));
+        set("width", Math.abs(moved[2] - moved[0]));
+        set("height", Math.abs(moved[3] - moved[1]));
+      } else if (mark.tagName === "line") ["x1", "y1", "x2", "y2"].forEach((name, place) => set(name, moved[place]));
+      else {
+        set(x, moved[0]);
+        set(y, moved[1]);
+        if (!within(...moved)) mark.remove();
+        continue;
+      }
+      mark.setAttribute("clip-path", `url(#${id})`);
+    }
+    panel.prepend(clip);
+  };
+
   // Plots: a click on the legend isolates a series; the pointer shows values; another scale, another size, a file.
   const tip = element("div", { class: "tip", "aria-hidden": "true" });
   document.body.append(tip);
@@ -253,6 +355,13 @@
     tip.style.left = `${Math.max(8, left)}px`;
     tip.style.top = `${below + tip.offsetHeight < innerHeight ? below : above}px`;
   };
+  // The place of the pointer in a panel; a panel under it, with the place.
+  const placeIn = (panel, event) => new DOMPoint(event.clientX, event.clientY).matrixTransform(panel.getScreenCTM().inverse());
+  const panelUnder = (plot, event) =>
+    all(".panel", plot).find((panel) => {
+      const [left, top, right, bottom] = panel.dataset.area.split(" ").map(Number), { x, y } = placeIn(panel, event);
+      return left <= x && x <= right && top <= y && y <= bottom;
+    });
   for (const figure of all("figure")) {
     const box = figure.querySelector(".plot"), other = figure.querySelector("template"), name = box.firstChild.dataset.name;
     const scales = [[...box.childNodes], [...(other?.content.childNodes ?? [])]];
@@ -294,7 +403,88 @@
       plot.addEventListener("pointerdown", showTip);
       plot.addEventListener("pointerleave", () => tip.classList.remove("shown"));
     }
-    isolate(state.only.get(name) ?? "");
+    // "0_1_2~3_5_6_7_8" shows panel 0 from 1 to 2, and panel 3 from 5 to 6 and upwards from 7 to 8.
+    const parts = new Map();
+    for (const text of (state.zoom.get(name) ?? "").split("~").filter(Boolean)) {
+      const [index, x0, x1, y0, y1] = text.split("_").map(Number);
+      if (isPart([x0, x1])) parts.set(index, { x: [x0, x1], ...(isPart([y0, y1]) && { y: [y0, y1] }) });
+    }
+    const zoomed = () => {
+      for (const plot of scales.flat()) {
+        all(".panel", plot).forEach((panel, index) => {
+          const part = parts.get(index), fits = part && (!panel.dataset.x.endsWith(" 1") || part.x[0] > 0);
+          if (part || whole.has(panel)) showPart(panel, fits && Boolean(part.y) === "y" in panel.dataset ? part : null);
+        });
+      }
+      isolate(state.only.get(name) ?? "");
+      reset.hidden = !parts.size;
+      const digits = (value) => Number(value.toPrecision(6));
+      const texts = [...parts].map(([index, { x, y = [] }]) => [index, ...[...x, ...y].map(digits)].join("_"));
+      state.zoom.set(name, texts.join("~"));
+    };
+    const reset = button("all", "Show the whole axes again", () => {
+      parts.clear();
+      zoomed();
+      save();
+    });
+    const drag = (event) => {
+      const plot = event.currentTarget, panel = panelUnder(plot, event);
+      if (event.pointerType !== "mouse" || event.button || !panel || event.target.closest(".key")) return;
+      event.preventDefault();
+      const index = all(".panel", plot).indexOf(panel), from = placeIn(panel, event), start = parts.get(index) ?? {};
+      const axes = ["x", "y"].filter((axis) => axis in panel.dataset);
+      const scale = Object.fromEntries(axes.map((axis) => {
+        const [begin, end, low, high, log] = panel.dataset[axis].split(" ").map(Number);
+        return [axis, scaleOf([begin, end, ...(start[axis] ?? [low, high]), log])];
+      }));
+      const [left, top, right, bottom] = panel.dataset.area.split(" ").map(Number), sides = { x: [left, right], y: [top, bottom] };
+      const box = document.createElementNS(SVG, "rect");
+      box.setAttribute("class", "box");
+      let to = from;
+      const far = () => Math.hypot(to.x - from.x, to.y - from.y) > 6;
+      const follow = (moving) => {
+        to = placeIn(panel, moving);
+        if (!far()) return;
+        if (moving.shiftKey) {
+          const shifted = (axis) => panel.dataset[axis].split(" ").slice(0, 2).map((place) => scale[axis].value(Number(place) - to[axis] + from[axis]));
+          parts.set(index, Object.fromEntries(axes.map((axis) => [axis, shifted(axis)])));
+          zoomed();
+          return;
+        }
+        for (const [axis, size] of [["x", "width"], ["y", "height"]]) {
+          const [low, high] = sides[axis], ends = axes.includes(axis) ? [from[axis], to[axis]] : [low, high];
+          const [one, other] = ends.map((end) => Math.min(high, Math.max(low, end))).sort((a, b) => a - b);
+          box.setAttribute(axis, one);
+          box.setAttribute(size, other - one);
+        }
+        panel.append(box);
+      };
+      const end = () => {
+        plot.removeEventListener("pointermove", follow);
+        removeEventListener("pointerup", end);
+        const sized = { x: "width", y: "height" }, edges = (axis) => [0, Number(box.getAttribute(sized[axis]))].map((size) => Number(box.getAttribute(axis)) + size);
+        const drawn = box.isConnected;
+        box.remove();
+        if (drawn && axes.every((axis) => Number(box.getAttribute(sized[axis])) > 3)) {
+          const values = (axis) => edges(axis).map(scale[axis].value).sort((a, b) => a - b);
+          if (axes.every((axis) => isPart(values(axis)))) parts.set(index, Object.fromEntries(axes.map((axis) => [axis, values(axis)])));
+          zoomed();
+        }
+        save();
+      };
+      plot.addEventListener("pointermove", follow);
+      addEventListener("pointerup", end);
+    };
+    for (const plot of scales.flat()) {
+      plot.addEventListener("pointerdown", drag);
+      plot.addEventListener("dblclick", (event) => {
+        const panel = panelUnder(plot, event);
+        if (!panel || !parts.delete(all(".panel", plot).indexOf(panel))) return;
+        zoomed();
+        save();
+      });
+    }
+    zoomed();
 
     const tools = element("div", { class: "tools" });
     // A button that is on if the view's state has its value.
@@ -320,6 +510,7 @@
         else box.removeAttribute(attribute);
       }
     });
+    tools.append(reset);
     const shown = () => [...box.childNodes].find((plot) => getComputedStyle(plot).display !== "none");
     tools.append(
       button("SVG", "Save the plot as it is shown", () => download(standalone(shown()), "image/svg+xml", `${name}.svg`)),

@@ -141,7 +141,7 @@ def _efficiency_of_workers(run: Run, sweep: Sweep, title: str, width: float) -> 
     )
 
     def under(across: Scale, up: Scale) -> str:
-        return "".join(line(across(x), up(low), across(x), up(high), "grid", 2) for x, low, high in bounds)
+        return "".join(line(across(x), up(low), across(x), up(high), "axis", 2) for x, low, high in bounds)
 
     ticks = tuple(float(case.workers) for case in sweep.cases)
     x = Axis("workers", ticks=ticks)

@@ -128,14 +128,26 @@ def row_panel(
         if axis.reference is not None and limits.low <= axis.reference <= limits.high:
             parts.append(line(place(axis.reference), start, place(axis.reference), end, "one", 1.2))
     for tick in place.ticks():
-        parts.append(label(place(tick), bottom + 15, tick_text(tick), "t-muted", anchor="middle", size=SMALL_TEXT))
+        parts.append(label(place(tick), bottom + 15, tick_text(tick), "t-muted tx", anchor="middle", size=SMALL_TEXT))
     for row, middle in zip(rows, middles, strict=True):
         # A row answers the pointer wherever it is.
         area = rect(0, middle - height / 2, width, height, "", ' fill="none" pointer-events="all"')
         texts_of_row = _narrow_labels(row, middle, height, width) if narrow else _labels(row, middle, left, width)
         parts.append(group(area + texts_of_row + row.draw(place, middle), series=row.series, title=row.tip))
     parts.append(_title_below(axis.title, (left + right) / 2, bottom + 33, width))
-    return Panel(bottom + AXIS + (TITLE_LINE if narrow else 0), "".join(parts))
+    content = group("".join(parts), "panel", extra=_area(left, top, right, bottom) + _axis("x", place))
+    return Panel(bottom + AXIS + (TITLE_LINE if narrow else 0), content)
+
+
+def _area(left: float, top: float, right: float, bottom: float) -> str:
+    """Return the attribute by which the page's script knows where a panel has its marks."""
+    return f' data-area="{" ".join(map(at, (left, top, right, bottom)))}"'
+
+
+def _axis(name: str, place: Scale) -> str:
+    """Return the attribute by which the page's script knows an axis: its places, their values, 1 if it is log."""
+    values = f"{place.low:.6g} {place.high:.6g} {int(place.log)}"
+    return f' data-{name}="{at(place.start)} {at(place.end)} {values}"'
 
 
 def _labels(row: PlotRow, middle: float, left: float, width: float) -> str:
@@ -179,10 +191,10 @@ def plane_panel(
     parts.append(label(0, TITLE + 8, shortened(f"↑ {y.title}", width, SMALL_TEXT), "t-muted", size=SMALL_TEXT))
     for tick in y.ticks or up.ticks(vertical=True):
         parts.append(line(left, up(tick), right, up(tick), "grid"))
-        parts.append(label(left - 6, up(tick) + 4, tick_text(tick), "t-muted", anchor="end", size=SMALL_TEXT))
+        parts.append(label(left - 6, up(tick) + 4, tick_text(tick), "t-muted ty", anchor="end", size=SMALL_TEXT))
     for tick in x.ticks or across.ticks():
         parts.append(line(across(tick), top, across(tick), bottom, "grid"))
-        parts.append(label(across(tick), bottom + 15, tick_text(tick), "t-muted", anchor="middle", size=SMALL_TEXT))
+        parts.append(label(across(tick), bottom + 15, tick_text(tick), "t-muted tx", anchor="middle", size=SMALL_TEXT))
     if x.reference is not None and across.low <= x.reference <= across.high:
         parts.append(line(across(x.reference), top, across(x.reference), bottom, "one"))
     if y.reference is not None and up.low <= y.reference <= up.high:
@@ -200,7 +212,9 @@ def plane_panel(
     if named:
         parts.append(_names(series, across, up, right, (top + 6, bottom - 2)))
     parts.append(_title_below(x.title, (left + right) / 2, bottom + 33, width))
-    return Panel(bottom + AXIS + (TITLE_LINE if is_narrow(width) else 0), "".join(parts))
+    axes_of_panel = _area(left, top, right, bottom) + _axis("x", across) + _axis("y", up)
+    content = group("".join(parts), "panel", extra=axes_of_panel)
+    return Panel(bottom + AXIS + (TITLE_LINE if is_narrow(width) else 0), content)
 
 
 def _dash(dash: str) -> str:
@@ -214,7 +228,7 @@ def _names(series: Sequence[Series], across: Scale, up: Scale, right: float, bou
     parts = []
     for one, (x, y), height in zip(series, ends, heights, strict=True):
         leader = group(
-            path([(x + 6, y), (right - 2, height), (right + 8, height)], extra=LEADER, width=1), f"m-{one.css}"
+            path([(x + 6, y), (right - 2, height), (right + 8, height)], extra=LEADER, width=1), f"m-{one.css} leader"
         )
         name = label(right + 12, height + 4, one.name, f"t-{one.css}", size=SMALL_TEXT)
         parts.append(group(leader + name, series=one.key or one.name))
