@@ -119,13 +119,21 @@ def _attribution(run: Run, ladder: LadderInfo, case: Case) -> Attribution:
         names.append(" + ".join([*(skipped if arms else ()), _name_of(run, step, arm, case)]))
         arms.append(arm)
         skipped.clear()
-    steps = [Pair(arm, below, case) for below, arm in pairwise(arms)]
-    totals = [Pair(arm, arms[0], case) for arm in arms[1:]]
+    pairs = [
+        *(Pair(arm, below, case) for below, arm in pairwise(arms)),
+        *(Pair(arm, arms[0], case) for arm in arms[1:]),
+    ]
     extension = _extension(run, arms, case)
-    rules = {*map(run.rule_of_pair, (*steps, *totals)), *((extension.rule,) if extension else ())}
+    rules = {*map(run.rule_of_pair, pairs), *((extension.rule,) if extension else ())}
     rule = AS_IT_WAS if AS_IT_WAS in rules else AT_REST
-    estimates = [
-        (run.estimate(step, rule), run.estimate(total, rule)) for step, total in zip(steps, totals, strict=True)
+    rungs = [
+        Rung(
+            name=name,
+            arm=arm,
+            step=run.estimate(Pair(arm, below, case), rule) if below else None,
+            total=run.estimate(Pair(arm, arms[0], case), rule) if below else None,
+        )
+        for name, arm, below in zip(names, arms, [None, *arms], strict=False)
     ]
     # An arm that was not measured is known by its id only, which starts with the stack.
     planned, measured = {step.arm.partition("/")[0] for step in ladder.steps}, {arm.stack for arm in arms}
@@ -133,10 +141,7 @@ def _attribution(run: Run, ladder: LadderInfo, case: Case) -> Attribution:
         name=f"{ladder.name}, {arms[0].stack} only" if len(measured) == 1 < len(planned) else ladder.name,
         case=case,
         rule=rule,
-        rungs=tuple(
-            Rung(name, arm, step, total)
-            for name, arm, (step, total) in zip(names, arms, [(None, None), *estimates], strict=True)
-        ),
+        rungs=tuple(rungs),
         extension=extension,
         missing=tuple(missing),
     )

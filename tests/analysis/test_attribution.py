@@ -80,6 +80,12 @@ def test_a_step_to_a_lower_precision_names_the_instructions(builder) -> None:
     assert [rung.name for rung in ladder.rungs] == ["extension", "bf16 (AMX)"]
 
 
+def test_a_ladder_of_which_nothing_was_measured_is_left_out(builder) -> None:
+    absent = ladder_info("absent", [("not there", Arm("itex", "graph")), ("nor there", Arm("itex", "frozen"))])
+    (ladder,) = attributions(builder.describe(ladders=(absent, ladder_info("ladder", LADDER))).read())
+    assert ladder.name == "ladder"
+
+
 def test_the_figures_of_a_ladder_follow_one_rule(tmp_path) -> None:
     """The compiled arm takes part in eight blocks. The machine rests in four of them: too few for an interval."""
     builder = inference_run(tmp_path / "run", noise=0)
