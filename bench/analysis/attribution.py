@@ -41,8 +41,7 @@ class Attribution:
     """A ladder on one case; if only arms of one of its stacks were measured, its name says so.
 
     `extension` compares the highest Intel arm in fp32 with the fastest vanilla arm: the extension's own contribution.
-    All its figures follow `rule`, so that the steps multiply to the totals. `missing` are the steps that were not
-    measured.
+    All its figures follow `rule`, so that they fit each other. `missing` are the steps that were not measured.
     """
 
     name: str
@@ -65,7 +64,7 @@ class Attribution:
 
     @property
     def own(self) -> Estimate | None:
-        """Return the extension's contribution."""
+        """Return the extension's contribution, by the ladder's rule."""
         if self.extension is None:
             return None
         return self.extension.at_rest if self.rule == AT_REST else self.extension.as_it_was

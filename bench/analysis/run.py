@@ -92,6 +92,8 @@ class Run:
         }
         # By arm, case and rule; a report needs them many times.
         self._block_latencies_ns: dict[tuple[str, str, Rule], dict[int, float]] = {}
+        # By comparison, rule, and whether disturbed rounds count.
+        self._estimates: dict[tuple[Pair, Rule, bool], Estimate | None] = {}
         self._all_turns: list[Turn] = [*self.of(Slice), *self.of(TrainedEpoch), *self.of(LoadRun)]
         if damage := self._impossible_turn() or self._impossible_record() or self._impossible_labels():
             raise UserError(f"{journal_of(folder)}: damaged: {damage}")
@@ -441,9 +443,11 @@ class Run:
 
         If no rule is named it is that of the pair.
         """
-        rule = rule or self.rule_of_pair(pair, disturbed=disturbed)
-        log_ratios = self.log_ratios(pair, rule, disturbed=disturbed)
-        return estimate_of(list(log_ratios.values()), self.preset.confidence) if log_ratios else None
+        key = pair, rule or self.rule_of_pair(pair, disturbed=disturbed), disturbed
+        if key not in self._estimates:
+            log_ratios = list(self.log_ratios(*key[:2], disturbed=disturbed).values())
+            self._estimates[key] = estimate_of(log_ratios, self.preset.confidence) if log_ratios else None
+        return self._estimates[key]
 
     def band(self, pair: Pair) -> float | None:
         """Return the largest absolute log ratio inside the interval of the A/A comparison on the same case."""
