@@ -55,7 +55,7 @@ def test_each_kind_of_record_is_refused_with_another_key_or_without_one_of_its_o
     assert len(first_of_kind) > 8
     for line in first_of_kind.values():
         assert not journal.is_valid(line | {"more": 1})
-        # Some kinds have none, and runs of earlier versions have no links.
+        # Some kinds have no fields of their own, and runs of earlier versions have no links.
         for key in [key for key in line if key not in ("kind", "link")][:1]:
             assert not journal.is_valid({name: value for name, value in line.items() if name != key})
     assert not journal.is_valid({"kind": "unheard-of"})

@@ -241,6 +241,7 @@
   };
 
   // A panel of a plot, with another part of its axes: what is drawn moves, and the ticks are those of the part.
+  const numbersOf = (panel, name) => panel.dataset[name].split(" ").map(Number);
   const scaleOf = ([start, end, low, high, log]) => {
     const to = log ? Math.log : Number, from = log ? Math.exp : Number, span = to(high) - to(low);
     return {
@@ -270,11 +271,11 @@
     panel.replaceChildren(...whole.get(panel).map((child) => child.cloneNode(true)));
     if (!part) return;
     all(".leader", panel).forEach((line) => line.remove());
-    const [left, top, right, bottom] = panel.dataset.area.split(" ").map(Number), move = { x: Number, y: Number };
+    const [left, top, right, bottom] = numbersOf(panel, "area"), move = { x: Number, y: Number };
     for (const axis of ["x", "y"]) {
       if (!part[axis]) continue;
-      const [low, high] = part[axis], [start, end, , , log] = panel.dataset[axis].split(" ").map(Number);
-      const before = scaleOf(panel.dataset[axis].split(" ").map(Number)), now = scaleOf([start, end, low, high, log]);
+      const [low, high] = part[axis], [start, end, , , log] = numbersOf(panel, axis);
+      const before = scaleOf(numbersOf(panel, axis)), now = scaleOf([start, end, low, high, log]);
       move[axis] = (place) => now.place(before.value(place));
       const upright = axis === "x", ends = upright ? ["x1", "x2"] : ["y1", "y2"], along = upright ? ["y1", "y2"] : ["x1", "x2"];
       const lines = all(".grid", panel).filter((line) => line.getAttribute(ends[0]) === line.getAttribute(ends[1]));
@@ -326,10 +327,10 @@
       }
       if (outline) mark.setAttribute("d", `M${xs.map((_, place) => `${moved[2 * place].toFixed(1)} ${moved[2 * place + 1].toFixed(1)}`).join("L")}`);
       else if (mark.tagName === "rect") {
-        set("x", Math.min(moved[0], moved[2]));
-        set("y", Math.min(moved[1], moved[3]));
-        set("width", Math.abs(moved[2] - moved[0]));
-        set("height", Math.abs(moved[3] - moved[1]));
+        set("x", moved[0]);
+        set("y", moved[1]);
+        set("width", moved[2] - moved[0]);
+        set("height", moved[3] - moved[1]);
       } else if (mark.tagName === "line") ["x1", "y1", "x2", "y2"].forEach((name, place) => set(name, moved[place]));
       else {
         set(x, moved[0]);
@@ -355,11 +356,11 @@
     tip.style.left = `${Math.max(8, left)}px`;
     tip.style.top = `${below + tip.offsetHeight < innerHeight ? below : above}px`;
   };
-  // The place of the pointer in a panel; a panel under it, with the place.
+  // The place of the pointer in a panel, and the panel under the pointer.
   const placeIn = (panel, event) => new DOMPoint(event.clientX, event.clientY).matrixTransform(panel.getScreenCTM().inverse());
   const panelUnder = (plot, event) =>
     all(".panel", plot).find((panel) => {
-      const [left, top, right, bottom] = panel.dataset.area.split(" ").map(Number), { x, y } = placeIn(panel, event);
+      const [left, top, right, bottom] = numbersOf(panel, "area"), { x, y } = placeIn(panel, event);
       return left <= x && x <= right && top <= y && y <= bottom;
     });
   for (const figure of all("figure")) {
@@ -434,10 +435,10 @@
       const index = all(".panel", plot).indexOf(panel), from = placeIn(panel, event), start = parts.get(index) ?? {};
       const axes = ["x", "y"].filter((axis) => axis in panel.dataset);
       const scale = Object.fromEntries(axes.map((axis) => {
-        const [begin, end, low, high, log] = panel.dataset[axis].split(" ").map(Number);
+        const [begin, end, low, high, log] = numbersOf(panel, axis);
         return [axis, scaleOf([begin, end, ...(start[axis] ?? [low, high]), log])];
       }));
-      const [left, top, right, bottom] = panel.dataset.area.split(" ").map(Number), sides = { x: [left, right], y: [top, bottom] };
+      const [left, top, right, bottom] = numbersOf(panel, "area"), sides = { x: [left, right], y: [top, bottom] };
       const box = document.createElementNS(SVG, "rect");
       box.setAttribute("class", "box");
       let to = from;
@@ -446,7 +447,7 @@
         to = placeIn(panel, moving);
         if (!far()) return;
         if (moving.shiftKey) {
-          const shifted = (axis) => panel.dataset[axis].split(" ").slice(0, 2).map((place) => scale[axis].value(Number(place) - to[axis] + from[axis]));
+          const shifted = (axis) => numbersOf(panel, axis).slice(0, 2).map((place) => scale[axis].value(place - to[axis] + from[axis]));
           parts.set(index, Object.fromEntries(axes.map((axis) => [axis, shifted(axis)])));
           zoomed();
           return;
