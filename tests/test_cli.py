@@ -152,8 +152,10 @@ def test_the_ladder_shows_the_ratio_of_each_step_and_names_missing_ones(measured
     assert list(steps) == ["as it is", "settings", "toy", "int8"]
     assert steps["as it is"]["step_ratio"] == ""
     assert all(float(steps[step]["step_ratio"]) > 0 for step in ("settings", "toy", "int8"))
-    # Both are estimated from the same slices.
-    assert steps["toy"]["step_ratio"] == rows(measured[0], "speedups.csv")["good"]["speedup"]
+    # Both are estimated from the same slices. A busy machine may leave one arm's at rest too few: then the whole
+    # ladder follows the other rule, so the comparison is by the ladder's.
+    rule = steps["toy"]["rule"].replace("-", "_")
+    assert steps["toy"]["step_ratio"] == rows(measured[0], "speedups.csv")["good"][f"{rule}_ratio"]
     assert "Not measured: what is not there." in (measured[0] / "report.md").read_text()
 
 

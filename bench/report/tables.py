@@ -246,6 +246,7 @@ def rung_columns(run: Run) -> list[Column[tuple[Attribution, Rung]]]:
         Column("settings", lambda row: row[1].arm.settings),
         *estimate_columns("step", lambda row: row[1].step, "This step"),
         *estimate_columns("total", lambda row: row[1].total, "Cumulative"),
+        Column("rule", lambda row: row[0].rule),
     ]
 
 
