@@ -206,7 +206,11 @@ class Slice:
 
 @dataclass(frozen=True)
 class TrainedEpoch:
-    """One arm's turn in one round of training: an epoch. The accuracy on the test images is None if not measured."""
+    """An arm's epoch in one round of training. The accuracy on the test images is None if not measured.
+
+    `parts_ns` are the wall times of its turns, between which the other arms had theirs. It is empty if the epoch was
+    one turn and the run did not record it.
+    """
 
     arm: str
     case: str
@@ -216,6 +220,7 @@ class TrainedEpoch:
     result: EpochReply = field(metadata=FLAT)
     test_accuracy: float | None
     conditions: Conditions = field(metadata=FLAT)
+    parts_ns: tuple[int, ...] = ()
 
     @property
     def wall_ns(self) -> int:

@@ -104,27 +104,30 @@ class DigestingIterator:
     """
 
     def __init__(self, batches: Iterator[Batch], feed: Feed) -> None:
-        self._batches, self._feed, self._consumed = batches, feed, list[Batch]()
+        self._batches, self._feed = batches, feed
+        self._pending, self._digested, self._total = list[Batch](), 0, 0
 
     def __iter__(self) -> DigestingIterator:
         return self
 
     def __next__(self) -> Batch:
         images, labels = next(self._batches)
-        # Digested when the epoch is over: here it would be timed. Pixels that are not needed are not kept.
-        is_outer = len(self._consumed) in (0, self._feed.batches - 1)
-        self._consumed.append((images if is_outer else images[:0], labels))
+        # Digested after the steps: here it would be timed. Pixels that are not needed are not kept.
+        is_outer = self._digested + len(self._pending) in (0, self._feed.batches - 1)
+        self._pending.append((images if is_outer else images[:0], labels))
         return images, labels
 
     @property
     def digest(self) -> str:
-        total = 0
-        for index, (images, labels) in enumerate(self._consumed):
-            first = self._feed.first_place(index)
+        """The digest of the batches up to now."""
+        for images, labels in self._pending:
+            first = self._feed.first_place(self._digested)
             for offset, label in enumerate(labels.tolist()):
                 pixels = images[offset].tobytes() if len(images) else b""
-                total += _as_number(hashlib.sha256(b"%d %d " % (first + offset, label) + pixels).digest())
-        return _as_digest(total)
+                self._total += _as_number(hashlib.sha256(b"%d %d " % (first + offset, label) + pixels).digest())
+            self._digested += 1
+        self._pending.clear()
+        return _as_digest(self._total)
 
 
 def union_digest(digests: Iterable[str]) -> str:

@@ -53,7 +53,7 @@ def test_a_line_is_one_flat_object() -> None:
         "images": 10, "loss": 0.5, "wall_ns": 11, "cpu_ns": 12, "wait_ns": 1, "digest": "d", "memory_bytes": 7,
         "involuntary_switches": 0, "losses": [], "test_accuracy": 0.25,
         "idle_cpu_ns": 1, "harness_cpu_ns": 2, "steal_ns": 3, "throttled_ns": 4, "load": 0.5, "frequency_hz": None,
-        "foreign_ns": -7, "watched_ns": 12,
+        "foreign_ns": -7, "watched_ns": 12, "parts_ns": [],
     }  # fmt: skip
 
 

@@ -544,7 +544,8 @@ def _is_choice(choice: Choice) -> bool:
 
 def _is_possible(turn: Turn, case: Case) -> bool:
     if isinstance(turn, TrainedEpoch):
-        possible = case.scenario == TRAINING and turn.wall_ns > 0 and turn.result.images > 0
+        whole = not turn.parts_ns or (min(turn.parts_ns) > 0 and sum(turn.parts_ns) == turn.wall_ns)
+        possible = case.scenario == TRAINING and turn.wall_ns > 0 and turn.result.images > 0 and whole
     elif isinstance(turn, LoadRun):
         possible = case.scenario in LOADGEN and min(turn.wall_ns, turn.result.time_ns, turn.result.queries) > 0
     else:

@@ -92,7 +92,7 @@ class BlockRunner(ABC):
             for turn in self.block.rounds:
                 if self.leaves_out(turn):
                     continue
-                for position, arm_id in enumerate(turn.order):
+                for _, (position, arm_id) in product(range(self.parts_of(turn)), enumerate(turn.order)):
                     self._attempt(arm_id, turn.case, partial(self.take_turn, turn.number, position))
             times.append(now_ns())
             # After the last turn, so that no profiler has been active before.
@@ -116,6 +116,10 @@ class BlockRunner(ABC):
         """Return whether a round is left out, for all arms alike, because those before it took too long."""
         return False
 
+    def parts_of(self, _: Round) -> int:
+        """Return how often each arm has its turn in a round."""
+        return 1
+
     @abstractmethod
     def prepare(self, group: WorkerGroup, arm: Arm, case: Case, cores: Sequence[int]) -> None:
         """Build what an arm needs for a case, on these cores, in a thread of the orchestrator; raises WorkerError."""
@@ -130,7 +134,7 @@ class BlockRunner(ABC):
 
     @abstractmethod
     def take_turn(self, number: int, position: int, arm: Arm, case: Case) -> None:
-        """Measure an arm's turn in a round, and store it; raises WorkerError."""
+        """Measure a turn of an arm in a round, and store it when it is the last one; raises WorkerError."""
 
     @abstractmethod
     def read_back(self, arm: Arm, case: Case) -> ProofReply:

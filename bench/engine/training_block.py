@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import replace
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from bench.engine.block import BlockRunner
 from bench.engine.build import BUILD_TIMEOUT_S, EPOCH_TIMEOUT_S
 from bench.engine.proof import PREDICT_TIMEOUT_S, combined_proof
-from bench.records import TrainedEpoch
+from bench.records import Conditions, TrainedEpoch
 from bench.suite.schedule import MAX_SEED
-from bench.worker.messages import Evaluate, OpenTraining, ProveTraining, RunEpoch
+from bench.worker.messages import EpochReply, Evaluate, OpenTraining, ProveTraining, RunEpoch
 from models.recipes.learning_rate import learning_rates
 from models.weights import initial_weights, save_weights
 from models.zoo import NETWORKS
@@ -22,13 +24,16 @@ if TYPE_CHECKING:
     from bench.engine.context import RunContext, Tally
     from bench.engine.workers import WorkerGroup
     from bench.suite.arms import Arm, Case
-    from bench.suite.schedule import Block
+    from bench.suite.schedule import Block, Round
     from bench.worker.messages import ProofReply
     from models.recipes import Recipe
 
+# The fastest arm's turn. Most speeds of a shared machine last longer, so that all arms meet each of them.
+PART_NS = 100_000_000
+
 
 class TrainingBlock(BlockRunner):
-    """Alternates arms in epochs; all of them train from the same initial weights on the same batches."""
+    """Alternates arms in parts of epochs; all of them train from the same initial weights on the same batches."""
 
     def __init__(self, context: RunContext, tally: Tally, block: Block) -> None:
         super().__init__(context, tally, block)
@@ -37,6 +42,11 @@ class TrainingBlock(BlockRunner):
             raise ValueError(f"suite {suite.name} has no recipe or no epochs")
         self._suite_recipe, self._epochs = suite.recipe, suite.epochs
         self._seed = (context.plan.seed + block.number) % MAX_SEED
+        # The parts of an epoch, and by arm what has been trained of the current one.
+        self._parts = 1
+        self._trained = defaultdict[str, list[tuple[EpochReply, Conditions]]](list)
+        # The first epoch of each arm.
+        self._warm_ups_ns: list[int] = []
         for case in self.cases:
             weights = initial_weights(NETWORKS[case.model], self._seed, self._recipe(case).initial)
             save_weights(self._initial_weights(case), weights, {})
@@ -71,10 +81,25 @@ class TrainingBlock(BlockRunner):
     def warm_up(self, arm: Arm, case: Case) -> None:
         """Do nothing: the first epoch is the warm-up."""
 
+    def parts_of(self, turn: Round) -> int:
+        """Return in how many parts all arms train an epoch. The first one is whole, and tells how long it takes."""
+        if turn.number and self._warm_ups_ns:
+            steps = len(self.epoch(self._cases[turn.case], turn.number).learning_rates)
+            self._parts = min(steps, max(1, round(min(self._warm_ups_ns) / PART_NS)))
+        return self._parts
+
     def take_turn(self, number: int, position: int, arm: Arm, case: Case) -> None:
-        plan, group = self.context.plan, self.groups[arm.id]
-        request = self.epoch(case, number)
+        plan, group, trained = self.context.plan, self.groups[arm.id], self._trained[arm.id]
+        whole = self.epoch(case, number)
+        rates, part = whole.learning_rates, len(trained)
+        first, end = (len(rates) * edge // self._parts for edge in (part, part + 1))
+        request = replace(whole, learning_rates=rates[first:end], goes_on=part > 0)
         (result,), conditions = self.observe(arm.id, lambda: group.request(request, EPOCH_TIMEOUT_S))
+        trained.append((result, conditions))
+        if len(trained) < self._parts:
+            return
+        if number == 0:
+            self._warm_ups_ns.append(result.wall_ns)
         accuracy = None
         # Accuracy means little after a short training, or on a part of the training images.
         if self.block.number <= plan.preset.seeds and not plan.suite.images:
@@ -89,9 +114,11 @@ class TrainingBlock(BlockRunner):
                 position=position,
                 result=result,
                 test_accuracy=accuracy,
-                conditions=conditions,
+                conditions=_sum_of([conditions for _, conditions in trained]),
+                parts_ns=tuple(now - before for before, now in pairwise((0, *(reply.wall_ns for reply, _ in trained)))),
             )
         )
+        trained.clear()
 
     def read_back(self, arm: Arm, _: Case) -> ProofReply:
         replies = self.groups[arm.id].request(ProveTraining(), PREDICT_TIMEOUT_S)
@@ -105,3 +132,19 @@ class TrainingBlock(BlockRunner):
     def _initial_weights(self, case: Case) -> Path:
         """Return the file of the weights that all arms of the current block start from."""
         return self.context.scratch / f"initial-{case.model}.safetensors"
+
+
+def _sum_of(parts: Sequence[Conditions]) -> Conditions:
+    """Return the conditions of an epoch: the counters of all its parts, load and frequency at its end."""
+
+    def total(name: str) -> int | None:
+        values = [getattr(part, name) for part in parts]
+        return None if None in values else sum(values)
+
+    counters = "steal_ns", "throttled_ns", "foreign_ns", "watched_ns"
+    return replace(
+        parts[-1],
+        idle_cpu_ns=sum(part.idle_cpu_ns for part in parts),
+        harness_cpu_ns=sum(part.harness_cpu_ns for part in parts),
+        **{name: total(name) for name in counters},
+    )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from itertools import groupby, zip_longest
 from typing import TYPE_CHECKING, Any
 
 from bench.records import BlockEnd, LoadRun, Slice, TrainedEpoch, Turn
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from bench.analysis.run import Run
 
@@ -53,20 +54,31 @@ def _add_block(
     arms: dict[str, int],
 ) -> float:
     """Add the events of a block that starts at this time; return when it ends."""
-    number, timed_ns = turns[0].block, sum(turn.wall_ns for turn in turns)
+    number, bars = turns[0].block, list(_bars(turns))
     now_ns, pause_ns = start_ns, 0.0
     if end:
         for name, duration_ns in (("start processes", end.build_ns), ("warm up", end.warm_up_ns)):
             events.append(_bar(f"block {number}: {name}", PHASES, now_ns, duration_ns, {"block": number}))
             now_ns += duration_ns
-        pause_ns = max(0.0, (end.turns_ns - timed_ns) / len(turns))
+        pause_ns = max(0.0, (end.turns_ns - sum(duration_ns for _, duration_ns in bars)) / len(bars))
     first_ns = now_ns
-    for turn in turns:
+    for turn, duration_ns in bars:
         about = {"case": turn.case, "block": number, "round": turn.round, "position": turn.position}
-        events.append(_bar(turn.arm, arms[turn.arm], now_ns, turn.wall_ns, about))
-        now_ns += turn.wall_ns + pause_ns
+        events.append(_bar(turn.arm, arms[turn.arm], now_ns, duration_ns, about))
+        now_ns += duration_ns + pause_ns
     events.append(_bar(f"block {number}: turns", PHASES, first_ns, now_ns - first_ns, {"block": number}))
     return now_ns
+
+
+def _bars(turns: Sequence[Turn]) -> Iterator[tuple[Turn, int]]:
+    """Yield what each arm did, with its duration, in order: in a round of training, the arms alternate in parts."""
+    for _, group in groupby(turns, lambda turn: (turn.case, turn.round)):
+        arms = list(group)
+        parts = [(turn.parts_ns if isinstance(turn, TrainedEpoch) else ()) or (turn.wall_ns,) for turn in arms]
+        for durations_ns in zip_longest(*parts):
+            for turn, duration_ns in zip(arms, durations_ns, strict=True):
+                if duration_ns is not None:
+                    yield turn, duration_ns
 
 
 def _bar(name: str, row: int, start_ns: float, duration_ns: float, about: dict[str, Any]) -> dict[str, Any]:

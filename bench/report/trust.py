@@ -12,7 +12,7 @@ from bench.analysis.speedups import speedups
 from bench.analysis.training import trained_arms
 from bench.console import duration
 from bench.journal import broken_link
-from bench.records import Evidence, Glue, Resume
+from bench.records import Evidence, Glue, Resume, TrainedEpoch
 from bench.report.document import Bullets, Code, Column, Paragraph, Section, Strong, table, text_table
 from bench.report.text import assigned, counted, interval_text, number, number2, percent, variable_lines
 from bench.suite.arms import LATENCY, LOADGEN, TRAINING
@@ -193,6 +193,14 @@ def what_ran(run: Run) -> Section:
     return Section("What ran", tuple(blocks))
 
 
+def _turns_of_epochs(run: Run) -> str:
+    counts = {len(epoch.parts_ns) for epoch in run.of(TrainedEpoch) if epoch.round} - {0}
+    if not counts:
+        return "turns of one epoch"
+    return f"""turns (the first epoch of each is one turn, all others are divided into {min(counts)} to {max(counts)},
+        because a shared machine keeps a speed for seconds)"""
+
+
 def method(run: Run) -> Section:
     info, training = run.info, run.info.suite.training
     drawn = f"The schedule (seed {info.seed}) was randomised and stored before the first measurement."
@@ -203,10 +211,10 @@ def method(run: Run) -> Section:
             includes the batches (standardised and augmented by threads in advance), forward pass, backward pass and
             the optimiser's step. An epoch has all {training.images} images; its last batch is the remainder. The
             evaluation on the test images is not timed.""",
-            f"""A block is one fresh process per arm. All of them run throughout the block and take turns of one epoch
-            in shuffled, balanced order. All arms of a block start with the same weights and get the same batches,
-            pixel by pixel. Each of the first {counted(training.seeds, "block")} has its own seed and trains for all
-            {training.epochs} epochs. The others train a warm-up epoch and one timed epoch. {drawn}""",
+            f"""A block is one fresh process per arm. All of them run throughout the block and take
+            {_turns_of_epochs(run)} in shuffled, balanced order. All arms of a block start with the same weights and get
+            the same batches, pixel by pixel. Each of the first {counted(training.seeds, "block")} has its own seed and
+            trains for all {training.epochs} epochs. The others train a warm-up epoch and one timed epoch. {drawn}""",
         ]
         ratio = "epoch times"
     elif any(case.scenario in LOADGEN for case in run.cases):

@@ -332,7 +332,7 @@ class OpenTraining(Request[OpenTrainingReply]):
 
 @dataclass(frozen=True)
 class EpochReply:
-    """One timed epoch.
+    """One timed epoch, or what has been trained of it up to now.
 
     The time runs from before the images are shuffled until the last step's loss is known; `wait_ns` of it passed
     waiting for the next batch. `loss` is the mean over all images, `losses` the means over equal parts of the epoch;
@@ -352,12 +352,16 @@ class EpochReply:
 
 @dataclass(frozen=True)
 class RunEpoch(Request[EpochReply]):
-    """Train one epoch of the training with this name, with a learning rate for each step."""
+    """Train one epoch of the training with this name, with a learning rate for each step.
+
+    An epoch may be trained in parts: then those after the first one `goes_on`.
+    """
 
     epoch: int
     seed: int
     learning_rates: tuple[float, ...]
     name: str = ""
+    goes_on: bool = False
 
 
 @dataclass(frozen=True)

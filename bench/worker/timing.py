@@ -142,7 +142,7 @@ def time_pipeline(
 
 @dataclass(frozen=True)
 class EpochTiming:
-    """One epoch's wall and CPU time, the part of the wall time spent waiting for batches, and its mean loss.
+    """Wall and CPU time of an epoch up to now, the part of the wall time spent waiting for batches, and the mean loss.
 
     `losses` are the mean losses of LOSS_PARTS equal parts of its steps, or of each step if there are fewer.
     """
@@ -155,40 +155,49 @@ class EpochTiming:
     losses: tuple[float, ...]
 
 
-def time_epoch(
-    step: Callable[[Any, Any, float], float],
-    begin: Callable[[], Iterator[tuple[Any, Any]]],
-    learning_rates: Sequence[float],
-    clock: Clock = now_ns,
-    cpu_clock: Clock = cpu_ns,
-) -> EpochTiming:
-    """Time one step per learning rate, from before the images are shuffled until the last step's loss is known.
+class TimedEpoch:
+    """An epoch, trained in one or several parts. The time between the parts does not count."""
 
-    `begin` shuffles the images and returns the batches. Raises DivergedError at the first loss that is not finite.
-    """
-    gc.collect()
-    wait_ns, images, losses = 0, list[int](), list[float]()
-    cpu_before, start = cpu_clock(), clock()
-    batches = begin()
-    for index, rate in enumerate(learning_rates):
-        before = clock()
-        inputs, labels = next(batches)
-        wait_ns += clock() - before
-        loss = step(inputs, labels, rate)
-        if not math.isfinite(loss):
-            raise DivergedError(f"diverged: the loss of step {index + 1} of {len(learning_rates)} is {loss}")
-        images.append(len(labels))
-        losses.append(loss)
-    end, cpu_after = clock(), cpu_clock()
-    steps = range(0, len(losses) + 1, max(1, len(losses) // LOSS_PARTS))
-    return EpochTiming(
-        wall_ns=end - start,
-        cpu_ns=cpu_after - cpu_before,
-        wait_ns=wait_ns,
-        images=sum(images),
-        loss=fmean(losses, images),
-        losses=tuple(fmean(losses[first:last], images[first:last]) for first, last in pairwise(steps)),
-    )
+    def __init__(
+        self,
+        step: Callable[[Any, Any, float], float],
+        batches: Iterator[tuple[Any, Any]],
+        clock: Clock = now_ns,
+        cpu_clock: Clock = cpu_ns,
+    ) -> None:
+        """Prepare an epoch of calls of `step`. The images are shuffled when the first of the `batches` is asked for."""
+        gc.collect()
+        self._step, self._batches, self._clock, self._cpu_clock = step, batches, clock, cpu_clock
+        self._wall_ns = self._cpu_ns = self._wait_ns = 0
+        self._images, self._losses = list[int](), list[float]()
+
+    def train(self, learning_rates: Sequence[float]) -> EpochTiming:
+        """Time one step per learning rate, until the last one's loss is known; return the timing of all parts.
+
+        Raises DivergedError at the first loss that is not finite.
+        """
+        cpu_before, start = self._cpu_clock(), self._clock()
+        for rate in learning_rates:
+            before = self._clock()
+            inputs, labels = next(self._batches)
+            self._wait_ns += self._clock() - before
+            loss = self._step(inputs, labels, rate)
+            if not math.isfinite(loss):
+                raise DivergedError(f"diverged: the loss of step {len(self._losses) + 1} of the epoch is {loss}")
+            self._images.append(len(labels))
+            self._losses.append(loss)
+        self._wall_ns += self._clock() - start
+        self._cpu_ns += self._cpu_clock() - cpu_before
+        images, losses = self._images, self._losses
+        steps = range(0, len(losses) + 1, max(1, len(losses) // LOSS_PARTS))
+        return EpochTiming(
+            wall_ns=self._wall_ns,
+            cpu_ns=self._cpu_ns,
+            wait_ns=self._wait_ns,
+            images=sum(images),
+            loss=fmean(losses, images),
+            losses=tuple(fmean(losses[first:last], images[first:last]) for first, last in pairwise(steps)),
+        )
 
 
 class DivergedError(Exception):

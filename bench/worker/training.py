@@ -23,7 +23,7 @@ from bench.worker.process import (
     require_no_other_framework,
     require_preloaded,
 )
-from bench.worker.timing import DivergedError, time_epoch
+from bench.worker.timing import DivergedError, TimedEpoch
 from models.data import standardise
 from models.feed import DigestingIterator, Feed
 from models.weights import digest, load_arrays, load_weights, save_weights
@@ -48,11 +48,21 @@ class OpenedTraining:
     feed: Feed
 
 
+@dataclass
+class StartedEpoch:
+    """An epoch that may go on, its batches, and how often the kernel has taken a core from it."""
+
+    timed: TimedEpoch
+    batches: DigestingIterator
+    involuntary_switches: int = 0
+
+
 class TrainingWorker:
     """The trainings of a process, by name. All but those of a group of ranks have the empty name."""
 
     def __init__(self) -> None:
         self._trainings: dict[str, OpenedTraining] = {}
+        self._epochs: dict[str, StartedEpoch] = {}
         self._reserved: Reserved | None = None
 
     def _opened(self, name: str = "") -> OpenedTraining:
@@ -101,30 +111,34 @@ class TrainingWorker:
         return messages.OpenTrainingReply(now_ns() - start)
 
     def run_epoch(self, request: messages.RunEpoch) -> messages.EpochReply:
-        opened = self._opened(request.name)
-        training, feed = opened.training, opened.feed
-        # Each rank drops units of its own.
-        seed = [request.seed, request.epoch, *([feed.rank] if feed.rank else [])]
-        training.begin_epoch(int(np.random.RandomState(seed).randint(2**31)))
-        started: list[DigestingIterator] = []
-
-        def begin() -> DigestingIterator:
-            started.append(DigestingIterator(feed.epoch(request.epoch), feed))
-            return started[0]
-
+        if not request.goes_on:
+            self._epochs[request.name] = self._start_epoch(request)
+        if request.name not in self._epochs:
+            raise NotReadyError("no epoch was started")
+        epoch = self._epochs[request.name]
         switches = involuntary_switches()
-        timing = time_epoch(training.step, begin, request.learning_rates)
+        timing = epoch.timed.train(request.learning_rates)
+        epoch.involuntary_switches += involuntary_switches() - switches
         return messages.EpochReply(
             images=timing.images,
             loss=timing.loss,
             wall_ns=timing.wall_ns,
             cpu_ns=timing.cpu_ns,
             wait_ns=timing.wait_ns,
-            digest=started[0].digest,
+            digest=epoch.batches.digest,
             memory_bytes=peak_memory_bytes(),
-            involuntary_switches=involuntary_switches() - switches,
+            involuntary_switches=epoch.involuntary_switches,
             losses=timing.losses,
         )
+
+    def _start_epoch(self, request: messages.RunEpoch) -> StartedEpoch:
+        opened = self._opened(request.name)
+        training, feed = opened.training, opened.feed
+        # Each rank drops units of its own.
+        seed = [request.seed, request.epoch, *([feed.rank] if feed.rank else [])]
+        training.begin_epoch(int(np.random.RandomState(seed).randint(2**31)))
+        batches = DigestingIterator(feed.epoch(request.epoch), feed)
+        return StartedEpoch(TimedEpoch(training.step, batches), batches)
 
     def evaluate(self, request: messages.Evaluate) -> messages.EvaluateReply:
         training, network = self._opened().training, self._opened().network

@@ -268,7 +268,9 @@ def test_a_slice_that_no_run_writes_is_refused(builder, change) -> None:
         builder.change(Slice, lambda turn: turn.block == 3 and turn.round == 0, **change).read()
 
 
-@pytest.mark.parametrize("change", [{"wall_ns": 0}, {"images": 0}, {"arm": "jax/jit"}, {"round": 1}], ids=str)
+@pytest.mark.parametrize(
+    "change", [{"wall_ns": 0}, {"images": 0}, {"parts_ns": (1, 2)}, {"arm": "jax/jit"}, {"round": 1}], ids=str
+)
 def test_an_epoch_that_no_run_writes_is_refused(tmp_path, change) -> None:
     builder = training_run(tmp_path / "run")
     with pytest.raises(UserError, match=r"journal\.jsonl: damaged"):

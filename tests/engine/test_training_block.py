@@ -4,9 +4,9 @@ from dataclasses import replace
 import pytest
 
 from bench.engine import block as block_module
-from bench.engine.training_block import TrainingBlock
-from bench.engine.workers import Unsupported
-from bench.records import Evidence, Failure, TrainedEpoch
+from bench.engine.training_block import PART_NS, TrainingBlock
+from bench.engine.workers import Unsupported, WorkerError
+from bench.records import Conditions, Evidence, Failure, TrainedEpoch
 from bench.suite.arms import Arm, Case
 from bench.suite.schedule import MAX_SEED, PRESETS, Block, Round
 from bench.suite.suite import Suite
@@ -91,7 +91,7 @@ def test_the_seed_of_a_block_stays_in_range(run, group) -> None:
     assert {request.seed for request in of(OpenTraining, group)} == {1}
 
 
-def test_each_turn_is_an_epoch_with_its_learning_rates(run, group, tally) -> None:
+def test_a_short_epoch_is_one_turn_with_its_learning_rates(run, group, tally) -> None:
     run()
     expected = [tuple(learning_rates(SUITE.recipe, 3, 2, number)) for number in range(2)]
     assert [(request.epoch, request.learning_rates) for request in of(RunEpoch, group)] == [
@@ -102,6 +102,67 @@ def test_each_turn_is_an_epoch_with_its_learning_rates(run, group, tally) -> Non
         (arm.id, number, position) for number in range(2) for position, arm in enumerate((TORCH, TENSORFLOW))
     ]
     assert {epoch.result for epoch in epochs} == {EPOCH}
+
+
+@pytest.fixture
+def slow(group):
+    """Let epochs of two steps take so long that each step is a turn; return the reply to a request for an epoch."""
+
+    def reply(request):
+        steps = len(request.learning_rates) + request.goes_on
+        return replace(EPOCH, images=64 * steps, wall_ns=steps * (PART_NS - request.epoch))
+
+    group.replies[RunEpoch] = reply
+    return reply
+
+
+def test_arms_alternate_in_parts_of_an_epoch_after_the_first_one(run, group, tally, slow) -> None:
+    run()
+    rates = [learning_rates(SUITE.recipe, 3, 2, number) for number in range(2)]
+    assert [(request.epoch, request.learning_rates, request.goes_on) for request in of(RunEpoch, group)] == [
+        *[(0, tuple(rates[0]), False)] * 2,
+        *[(1, (rates[1][0],), False)] * 2,
+        *[(1, (rates[1][1],), True)] * 2,
+    ]
+    epochs = tally.journal.of(TrainedEpoch)
+    assert [(epoch.arm, epoch.round, epoch.position) for epoch in epochs] == [
+        (arm.id, number, position) for number in range(2) for position, arm in enumerate((TORCH, TENSORFLOW))
+    ]
+    whole, divided = slow(RunEpoch(0, 3, (0.1, 0.1))), slow(RunEpoch(1, 3, (0.1,), goes_on=True))
+    assert [epoch.result for epoch in epochs] == [whole, whole, divided, divided]
+    assert [epoch.parts_ns for epoch in epochs] == [*[(2 * PART_NS,)] * 2, *[(PART_NS - 1,) * 2] * 2]
+
+
+def test_the_conditions_of_an_epoch_are_those_of_all_its_parts(run, tally, slow, monkeypatch) -> None:
+    observed = iter([
+        Conditions(idle, 10 * idle, None if idle == 3 else 5, None, idle / 2, 7, -idle, 100)
+        for idle in range(1, 7)
+    ])  # fmt: skip
+    monkeypatch.setattr(TrainingBlock, "observe", lambda self, key, work: (work(), next(observed)))
+    run()
+    assert [epoch.conditions for epoch in tally.journal.of(TrainedEpoch)] == [
+        Conditions(1, 10, 5, None, 0.5, 7, -1, 100),
+        Conditions(2, 20, 5, None, 1.0, 7, -2, 100),
+        Conditions(3 + 5, 80, None, None, 2.5, 7, -8, 200),
+        Conditions(4 + 6, 100, 10, None, 3.0, 7, -10, 200),
+    ]
+
+
+def test_an_arm_that_fails_within_an_epoch_leaves_the_others_to_finish_it(run, tally, group, slow) -> None:
+    turns = []
+
+    def reply(request):
+        turns.append(request)
+        if len(turns) == 3:
+            raise WorkerError("gone")
+        return slow(request)
+
+    group.replies[RunEpoch] = reply
+    run()
+    assert [(epoch.arm, epoch.round) for epoch in tally.journal.of(TrainedEpoch)] == [
+        (TORCH.id, 0), (TENSORFLOW.id, 0), (TENSORFLOW.id, 1),
+    ]  # fmt: skip
+    assert [(failure.arm, failure.reason) for failure in tally.journal.of(Failure)] == [(TORCH.id, "gone")]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import sys
-from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ from backends.protocol import TrainingSpec
 from backends.registry import open_training
 from bench.clock import now_ns
 from bench.machine.facts import usable_cores
-from bench.worker.timing import time_epoch
+from bench.worker.timing import TimedEpoch
 from models import data
 from models.feed import Feed
 from models.recipes import Augmentation, Recipe
@@ -38,7 +37,7 @@ def ours(stack: str, data_set: DataSet) -> Callable[[int], None]:
     feed = Feed(CNN_SMALL, data_set.train_images, labels, RECIPE.batch_size, Augmentation(), 0, usable_cores())
 
     def epoch(number: int) -> None:
-        time_epoch(training.step, partial(feed.epoch, number), [RECIPE.learning_rate] * feed.batches)
+        TimedEpoch(training.step, feed.epoch(number)).train([RECIPE.learning_rate] * feed.batches)
 
     return epoch
 

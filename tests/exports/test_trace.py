@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from bench.exports.trace import to_trace
-from bench.records import BlockEnd, Slice
+from bench.records import BlockEnd, Slice, TrainedEpoch
 from tests.analysis.recorded_run import AA, BLOCKS, CASE, COMPILE, EAGER, JIT, ROUNDS, inference_run, training_run
 
 
@@ -55,6 +55,19 @@ def test_turns_follow_each_other_after_the_phases_of_their_block(tmp_path) -> No
 def test_epochs_of_training_are_turns(tmp_path) -> None:
     events = bars(training_run(tmp_path / "run").read())
     assert {event["dur"] for event in events if event["args"].get("round") == 0} >= {12_012_000}
+
+
+def test_the_parts_of_epochs_alternate(tmp_path) -> None:
+    builder = training_run(tmp_path / "run")
+    builder.remove(lambda record: not isinstance(record, TrainedEpoch) or (record.block, record.round) != (1, 1))
+    names = [record.arm for record in builder.records]
+    for name, parts in zip(names, ((2, 4), (3,), (5, 7)), strict=True):
+        parts_ns = tuple(part * 1000 for part in parts)
+        builder.change(TrainedEpoch, lambda turn, of=name: turn.arm == of, wall_ns=sum(parts_ns), parts_ns=parts_ns)
+    turns = [(event["name"], event["ts"], event["dur"]) for event in bars(builder.read()) if event["tid"]]
+    assert turns == [
+        (names[0], 0, 2), (names[1], 2, 3), (names[2], 5, 5), (names[0], 10, 4), (names[2], 14, 7),
+    ]  # fmt: skip
 
 
 def test_cases_that_share_processes_share_a_block(tmp_path) -> None:

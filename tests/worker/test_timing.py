@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.clock import cpu_ns_of, timer_resolution_ns
-from bench.worker.timing import Timing, delayed, is_steady, time_pipeline, time_slice
+from bench.worker.timing import DivergedError, TimedEpoch, Timing, delayed, is_steady, time_pipeline, time_slice
 
 
 class FakeClock:
@@ -55,6 +55,50 @@ def test_the_lead_in_takes_a_tenth_of_the_budget_or_one_call() -> None:
 
 def test_every_call_gets_the_next_batch() -> None:
     assert slice_of([1], budget=4, lead_in=1)[1] == [0, 1, 2, 3, 4]
+
+
+@pytest.fixture
+def epoch():
+    """Return an epoch of three batches of 1, 2 and 3 images, for each of which it waits as long, and its clock.
+
+    A step takes 10; its loss is the learning rate.
+    """
+    clock = FakeClock()
+
+    def batches():
+        for wait in (1, 2, 3):
+            clock.now += wait
+            yield [0] * wait, [0] * wait
+
+    def step(images, labels, rate):
+        assert images == labels
+        clock.now += 10
+        return rate
+
+    return TimedEpoch(step, batches(), clock, lambda: 7 * clock.now), clock
+
+
+def test_an_epoch_lasts_as_long_as_its_steps_and_the_waiting_for_batches(epoch) -> None:
+    timing = epoch[0].train([0.1, 0.2, 0.4])
+    assert (timing.wall_ns, timing.cpu_ns, timing.wait_ns, timing.images) == (36, 7 * 36, 6, 6)
+    assert timing.loss == pytest.approx((0.1 + 2 * 0.2 + 3 * 0.4) / 6)
+    assert timing.losses == pytest.approx((0.1, 0.2, 0.4))
+
+
+def test_the_time_between_the_parts_of_an_epoch_does_not_count(epoch) -> None:
+    timed, clock = epoch
+    first = timed.train([0.1])
+    clock.now += 1000
+    assert (first.wall_ns, first.images, first.losses) == (11, 1, (0.1,))
+    last = timed.train([0.2, 0.4])
+    assert (last.wall_ns, last.cpu_ns, last.wait_ns, last.images) == (36, 7 * 36, 6, 6)
+    assert last.losses == pytest.approx((0.1, 0.2, 0.4))
+
+
+def test_an_epoch_ends_at_the_first_loss_that_is_not_finite(epoch) -> None:
+    epoch[0].train([0.1])
+    with pytest.raises(DivergedError, match="the loss of step 2 of the epoch is nan"):
+        epoch[0].train([float("nan"), 0.1])
 
 
 def test_the_garbage_collector_is_on_again_after_a_step_that_raises() -> None:

@@ -81,6 +81,24 @@ def test_an_epoch_includes_the_last_partial_batch(opened) -> None:
     assert (reply.images, reply.loss) == (10, (4 * 4 + 4 * 4 + 2 * 2) / 10)
 
 
+def test_an_epoch_in_parts_is_the_same_as_a_whole_one(opened) -> None:
+    worker, training, _ = opened
+    whole = worker.run_epoch(RunEpoch(0, 3, (0.1, 0.2, 0.3)))
+    first = worker.run_epoch(RunEpoch(0, 3, (0.1,)))
+    last = worker.run_epoch(RunEpoch(0, 3, (0.2, 0.3), goes_on=True))
+    assert training.rates == [0.1, 0.2, 0.3] * 2
+    assert len(training.seeds) == 2
+    assert (first.images, last.images) == (4, 10)
+    assert first.wall_ns < last.wall_ns
+    assert (last.digest, last.loss, last.losses) == (whole.digest, whole.loss, whole.losses)
+    assert first.digest != last.digest
+
+
+def test_an_epoch_that_was_not_started_can_not_go_on(opened) -> None:
+    with pytest.raises(NotReadyError, match="no epoch was started"):
+        opened[0].run_epoch(RunEpoch(0, 3, (0.1,), goes_on=True))
+
+
 def test_the_dropout_seed_and_the_digest_depend_on_seed_and_epoch(opened) -> None:
     worker, training, _ = opened
     epochs = [worker.run_epoch(RunEpoch(epoch, seed, (0.1,) * 3)) for epoch, seed in ((0, 3), (0, 3), (1, 3), (0, 4))]
