@@ -106,7 +106,7 @@ def test_a_training_that_diverges_is_an_error_in_one_line(own) -> None:
     train, folder = own
     done = train("--variant", "train-diverges")
     assert done.returncode == 2
-    assert "diverged: the loss of step 4 of 8 is nan" in done.stderr
+    assert "diverged: the loss of step 4 of the epoch is nan" in done.stderr
     assert done.stderr.count("\n") == 1
     assert not (folder / "model.safetensors").exists()
 
