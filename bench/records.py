@@ -208,8 +208,8 @@ class Slice:
 class TrainedEpoch:
     """An arm's epoch in one round of training. The accuracy on the test images is None if not measured.
 
-    `parts_ns` are the wall times of its turns, between which the other arms had theirs. It is empty if the epoch was
-    one turn and the run did not record it.
+    `parts_ns` are the wall times of its turns, between which the other arms had theirs. It is empty in runs with turns
+    of one epoch: older ones, and those of groups of workers.
     """
 
     arm: str

@@ -9,7 +9,7 @@ import hashlib
 import math
 import os
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -60,12 +60,13 @@ class Feed:
     def order(self, epoch: int) -> NDArray[np.int64]:
         return np.random.RandomState([self.seed, epoch]).permutation(len(self.labels))
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
-        """Yield the batches of an epoch, while threads make the next ones."""
+    def epoch(self, epoch: int, in_work: deque[Future[Batch]] | None = None) -> Iterator[Batch]:
+        """Yield the batches of an epoch, while threads make the next ones; `in_work` is filled with their futures."""
         order, pending = self.order(epoch), deque[int](range(self.batches))
+        futures = deque() if in_work is None else in_work
         with ThreadPoolExecutor(self.threads, "feed", self._pin_to_cores) as pool:
             first = [pending.popleft() for _ in range(min(AHEAD * self.threads, self.batches))]
-            futures = deque(pool.submit(self.batch, order, epoch, index) for index in first)
+            futures.extend(pool.submit(self.batch, order, epoch, index) for index in first)
             try:
                 while futures:
                     batch = futures.popleft().result()

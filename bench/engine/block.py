@@ -92,7 +92,7 @@ class BlockRunner(ABC):
             for turn in self.block.rounds:
                 if self.leaves_out(turn):
                     continue
-                for _, (position, arm_id) in product(range(self.parts_of(turn)), enumerate(turn.order)):
+                for _, (position, arm_id) in product(range(self.begin_round(turn)), enumerate(turn.order)):
                     self._attempt(arm_id, turn.case, partial(self.take_turn, turn.number, position))
             times.append(now_ns())
             # After the last turn, so that no profiler has been active before.
@@ -116,8 +116,8 @@ class BlockRunner(ABC):
         """Return whether a round is left out, for all arms alike, because those before it took too long."""
         return False
 
-    def parts_of(self, _: Round) -> int:
-        """Return how often each arm has its turn in a round."""
+    def begin_round(self, _: Round) -> int:
+        """Prepare a round; return how many turns each arm has in it."""
         return 1
 
     @abstractmethod

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from bench.worker.messages import ProofReply
     from models.recipes import Recipe
 
-# The fastest arm's turn. Most speeds of a shared machine last longer, so that all arms meet each of them.
+# What the fastest arm's turn should last. Most speeds of a shared machine last longer, so that all arms meet each.
 PART_NS = 100_000_000
 
 
@@ -42,11 +42,10 @@ class TrainingBlock(BlockRunner):
             raise ValueError(f"suite {suite.name} has no recipe or no epochs")
         self._suite_recipe, self._epochs = suite.recipe, suite.epochs
         self._seed = (context.plan.seed + block.number) % MAX_SEED
-        # The parts of an epoch, and by arm what has been trained of the current one.
+        # The turns of an epoch, and by arm what has been trained of the current one, and how long its last one took.
         self._parts = 1
         self._trained = defaultdict[str, list[tuple[EpochReply, Conditions]]](list)
-        # The first epoch of each arm.
-        self._warm_ups_ns: list[int] = []
+        self._epochs_ns: dict[str, int] = {}
         for case in self.cases:
             weights = initial_weights(NETWORKS[case.model], self._seed, self._recipe(case).initial)
             save_weights(self._initial_weights(case), weights, {})
@@ -81,11 +80,11 @@ class TrainingBlock(BlockRunner):
     def warm_up(self, arm: Arm, case: Case) -> None:
         """Do nothing: the first epoch is the warm-up."""
 
-    def parts_of(self, turn: Round) -> int:
-        """Return in how many parts all arms train an epoch. The first one is whole, and tells how long it takes."""
-        if turn.number and self._warm_ups_ns:
+    def begin_round(self, turn: Round) -> int:
+        """Divide an epoch by how long the one before it took; the first one is whole."""
+        if self._epochs_ns:
             steps = len(self.epoch(self._cases[turn.case], turn.number).learning_rates)
-            self._parts = min(steps, max(1, round(min(self._warm_ups_ns) / PART_NS)))
+            self._parts = min(steps, max(1, round(min(self._epochs_ns.values()) / PART_NS)))
         return self._parts
 
     def take_turn(self, number: int, position: int, arm: Arm, case: Case) -> None:
@@ -98,8 +97,7 @@ class TrainingBlock(BlockRunner):
         trained.append((result, conditions))
         if len(trained) < self._parts:
             return
-        if number == 0:
-            self._warm_ups_ns.append(result.wall_ns)
+        self._epochs_ns[arm.id] = result.wall_ns
         accuracy = None
         # Accuracy means little after a short training, or on a part of the training images.
         if self.block.number <= plan.preset.seeds and not plan.suite.images:

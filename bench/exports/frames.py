@@ -66,7 +66,7 @@ class Frames:
 
     @cached_property
     def slices(self) -> pd.DataFrame:
-        """A row for each turn of an arm: a slice of inference, or an epoch of training."""
+        """A row for each slice of inference, or epoch of training, of an arm."""
         disturbed = self.run.disturbed_rounds
         rows = (
             {

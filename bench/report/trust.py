@@ -194,11 +194,11 @@ def what_ran(run: Run) -> Section:
 
 
 def _turns_of_epochs(run: Run) -> str:
-    counts = {len(epoch.parts_ns) for epoch in run.of(TrainedEpoch) if epoch.round} - {0}
-    if not counts:
+    counts = {len(epoch.parts_ns) for epoch in run.of(TrainedEpoch) if epoch.round}
+    if max(counts, default=1) <= 1:
         return "turns of one epoch"
-    return f"""turns (the first epoch of each is one turn, all others are divided into {min(counts)} to {max(counts)},
-        because a shared machine keeps a speed for seconds)"""
+    return f"""turns (the first epoch of each is one turn, all others are divided into up to {max(counts)}, because a
+        shared machine keeps a speed for seconds)"""
 
 
 def method(run: Run) -> Section:

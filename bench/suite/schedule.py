@@ -127,7 +127,7 @@ Order: TypeAlias = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Round:
-    """One turn of every arm on a case, in this order."""
+    """One slice or epoch of every arm on a case, in this order."""
 
     case: str
     number: int

@@ -162,12 +162,17 @@ class TimedEpoch:
         self,
         step: Callable[[Any, Any, float], float],
         batches: Iterator[tuple[Any, Any]],
+        settle: Callable[[], object] = lambda: None,
         clock: Clock = now_ns,
         cpu_clock: Clock = cpu_ns,
     ) -> None:
-        """Prepare an epoch of calls of `step`. The images are shuffled when the first of the `batches` is asked for."""
+        """Prepare an epoch of calls of `step`. The images are shuffled when the first of the `batches` is asked for.
+
+        Threads make batches in advance. `settle` waits for those in work: after a part they would be made for nothing.
+        """
         gc.collect()
-        self._step, self._batches, self._clock, self._cpu_clock = step, batches, clock, cpu_clock
+        self._step, self._batches, self._settle = step, batches, settle
+        self._clock, self._cpu_clock = clock, cpu_clock
         self._wall_ns = self._cpu_ns = self._wait_ns = 0
         self._images, self._losses = list[int](), list[float]()
 
@@ -186,6 +191,7 @@ class TimedEpoch:
                 raise DivergedError(f"diverged: the loss of step {len(self._losses) + 1} of the epoch is {loss}")
             self._images.append(len(labels))
             self._losses.append(loss)
+        self._settle()
         self._wall_ns += self._clock() - start
         self._cpu_ns += self._cpu_clock() - cpu_before
         images, losses = self._images, self._losses

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections import deque
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +27,7 @@ from bench.worker.process import (
 )
 from bench.worker.timing import DivergedError, TimedEpoch
 from models.data import standardise
-from models.feed import DigestingIterator, Feed
+from models.feed import Batch, DigestingIterator, Feed
 from models.weights import digest, load_arrays, load_weights, save_weights
 from models.zoo import NETWORKS
 
@@ -38,16 +40,6 @@ if TYPE_CHECKING:
 EVALUATION_BATCH = 500
 
 
-@dataclass(frozen=True)
-class OpenedTraining:
-    """A training, and the batches that it is fed."""
-
-    stack: str
-    network: Network
-    training: Training
-    feed: Feed
-
-
 @dataclass
 class StartedEpoch:
     """An epoch that may go on, its batches, and how often the kernel has taken a core from it."""
@@ -57,12 +49,22 @@ class StartedEpoch:
     involuntary_switches: int = 0
 
 
+@dataclass
+class OpenedTraining:
+    """A training, the batches that it is fed, and its last epoch."""
+
+    stack: str
+    network: Network
+    training: Training
+    feed: Feed
+    epoch: StartedEpoch | None = None
+
+
 class TrainingWorker:
     """The trainings of a process, by name. All but those of a group of ranks have the empty name."""
 
     def __init__(self) -> None:
         self._trainings: dict[str, OpenedTraining] = {}
-        self._epochs: dict[str, StartedEpoch] = {}
         self._reserved: Reserved | None = None
 
     def _opened(self, name: str = "") -> OpenedTraining:
@@ -111,12 +113,12 @@ class TrainingWorker:
         return messages.OpenTrainingReply(now_ns() - start)
 
     def run_epoch(self, request: messages.RunEpoch) -> messages.EpochReply:
+        opened = self._opened(request.name)
         if not request.goes_on:
-            self._epochs[request.name] = self._start_epoch(request)
-        if request.name not in self._epochs:
+            opened.epoch = start_epoch(opened, request)
+        if opened.epoch is None:
             raise NotReadyError("no epoch was started")
-        epoch = self._epochs[request.name]
-        switches = involuntary_switches()
+        epoch, switches = opened.epoch, involuntary_switches()
         timing = epoch.timed.train(request.learning_rates)
         epoch.involuntary_switches += involuntary_switches() - switches
         return messages.EpochReply(
@@ -130,15 +132,6 @@ class TrainingWorker:
             involuntary_switches=epoch.involuntary_switches,
             losses=timing.losses,
         )
-
-    def _start_epoch(self, request: messages.RunEpoch) -> StartedEpoch:
-        opened = self._opened(request.name)
-        training, feed = opened.training, opened.feed
-        # Each rank drops units of its own.
-        seed = [request.seed, request.epoch, *([feed.rank] if feed.rank else [])]
-        training.begin_epoch(int(np.random.RandomState(seed).randint(2**31)))
-        batches = DigestingIterator(feed.epoch(request.epoch), feed)
-        return StartedEpoch(TimedEpoch(training.step, batches), batches)
 
     def evaluate(self, request: messages.Evaluate) -> messages.EvaluateReply:
         training, network = self._opened().training, self._opened().network
@@ -175,6 +168,16 @@ class TrainingWorker:
         memory_bytes, proof = peak_memory_bytes(), opened.training.prove(images, labels)
         require_no_other_framework(opened.stack)
         return messages.ProofReply(**vars(proof), memory_bytes=memory_bytes)
+
+
+def start_epoch(opened: OpenedTraining, request: messages.RunEpoch) -> StartedEpoch:
+    training, feed = opened.training, opened.feed
+    # Each rank drops units of its own.
+    seed = [request.seed, request.epoch, *([feed.rank] if feed.rank else [])]
+    training.begin_epoch(int(np.random.RandomState(seed).randint(2**31)))
+    in_work = deque[Future[Batch]]()
+    batches = DigestingIterator(feed.epoch(request.epoch, in_work), feed)
+    return StartedEpoch(TimedEpoch(training.step, batches, lambda: wait(in_work)), batches)
 
 
 def cross_entropy(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> float:

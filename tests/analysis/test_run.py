@@ -269,8 +269,13 @@ def test_a_slice_that_no_run_writes_is_refused(builder, change) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"wall_ns": 0}, {"images": 0}, {"parts_ns": (1, 2)}, {"arm": "jax/jit"}, {"round": 1}], ids=str
-)
+    "change",
+    [
+        {"wall_ns": 0}, {"images": 0}, {"parts_ns": (1, 2)}, {"wall_ns": 3, "parts_ns": (-1, 4)}, {"arm": "jax/jit"},
+        {"round": 1},
+    ],
+    ids=str,
+)  # fmt: skip
 def test_an_epoch_that_no_run_writes_is_refused(tmp_path, change) -> None:
     builder = training_run(tmp_path / "run")
     with pytest.raises(UserError, match=r"journal\.jsonl: damaged"):

@@ -48,7 +48,9 @@ def test_arms_that_fail_are_rows_with_reasons_and_the_others_are_measured(measur
     arms = {(row["stack"], row["variant"], row["precision"], row["replica"]): row for row in rows(folder, "arms.csv")}
     assert arms["toy", "train", "fp32", "False"]["status"] == "measured"
     assert arms["pupil", "train", "fp32", "True"]["status"] == "measured"
-    assert "diverged: the loss of step 4 of the epoch is nan" in arms["toy", "train-diverges", "fp32", "False"]["reason"]
+    assert (
+        "diverged: the loss of step 4 of the epoch is nan" in arms["toy", "train-diverges", "fp32", "False"]["reason"]
+    )
     assert "exited with status 7" in arms["toy", "train-dies", "fp32", "False"]["reason"]
     assert arms["toy", "train", "bf16", "False"]["status"] == "skipped"
 

@@ -75,7 +75,7 @@ def epoch():
         clock.now += 10
         return rate
 
-    return TimedEpoch(step, batches(), clock, lambda: 7 * clock.now), clock
+    return TimedEpoch(step, batches(), clock=clock, cpu_clock=lambda: 7 * clock.now), clock
 
 
 def test_an_epoch_lasts_as_long_as_its_steps_and_the_waiting_for_batches(epoch) -> None:
@@ -93,6 +93,16 @@ def test_the_time_between_the_parts_of_an_epoch_does_not_count(epoch) -> None:
     last = timed.train([0.2, 0.4])
     assert (last.wall_ns, last.cpu_ns, last.wait_ns, last.images) == (36, 7 * 36, 6, 6)
     assert last.losses == pytest.approx((0.1, 0.2, 0.4))
+
+
+def test_what_is_still_in_work_after_a_part_belongs_to_its_time() -> None:
+    clock = FakeClock()
+
+    def settle():
+        clock.now += 5
+
+    timed = TimedEpoch(lambda *_: 0.5, cycle([([0], [0])]), settle, clock, clock)
+    assert (timed.train([0.1]).wall_ns, timed.train([0.1]).cpu_ns) == (5, 10)
 
 
 def test_an_epoch_ends_at_the_first_loss_that_is_not_finite(epoch) -> None:

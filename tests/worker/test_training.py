@@ -1,3 +1,5 @@
+import time
+
 import numpy as np
 import pytest
 
@@ -14,6 +16,7 @@ from bench.worker.messages import (
 from bench.worker.process import NotReadyError
 from bench.worker.timing import DivergedError
 from bench.worker.training import TrainingWorker, cross_entropy
+from models.feed import Feed
 from models.recipes import Recipe
 from models.weights import initial_weights, load_arrays, load_weights, save_weights
 from models.zoo import CNN_SMALL
@@ -97,6 +100,21 @@ def test_an_epoch_in_parts_is_the_same_as_a_whole_one(opened) -> None:
 def test_an_epoch_that_was_not_started_can_not_go_on(opened) -> None:
     with pytest.raises(NotReadyError, match="no epoch was started"):
         opened[0].run_epoch(RunEpoch(0, 3, (0.1,), goes_on=True))
+
+
+def test_after_a_part_no_thread_makes_further_batches(opened, monkeypatch) -> None:
+    worker, *_ = opened
+    made, batch = [], Feed.batch
+
+    def slow(self, order, epoch, index):
+        time.sleep(0.02)
+        made.append(index)
+        return batch(self, order, epoch, index)
+
+    monkeypatch.setattr(Feed, "batch", slow)
+    worker.run_epoch(RunEpoch(0, 3, (0.1,)))
+    # One that is used, and two in advance.
+    assert sorted(made) == [0, 1, 2]
 
 
 def test_the_dropout_seed_and_the_digest_depend_on_seed_and_epoch(opened) -> None:
