@@ -33,6 +33,8 @@ OTHER_TRAININGS = [
     for precision in variant.precisions
     if name != stack.default_training and not variant.optional
 ]
+# In the folder of the caches.
+SCRATCH = "scratch"
 # Only a worker that hangs takes so long, whatever else the machine does.
 TIMEOUT_S = 1800
 # Tests that import the framework into their own process share one.
@@ -101,6 +103,7 @@ class RunningVariant:
             save_weights(folder / f"{model}.safetensors", weights, {})
         arm = Arm(stack, name, precision)
         self.variables = arm_variables(arm, usable_cores(), caches) | restart_variables()
+        self.scratch = caches / SCRATCH
         self.connections = Connections(folder) if COMPILER else None
         if self.connections:
             self.variables |= self.connections.variables
@@ -108,7 +111,7 @@ class RunningVariant:
         self.worker = self.start()
 
     def start(self) -> Worker:
-        return Worker(Path(sys.executable), self.variables, self.folder / "log", self.folder).wait_until_ready()
+        return Worker(Path(sys.executable), self.variables, self.folder / "log", self.scratch).wait_until_ready()
 
     def converted(self, model: str) -> str | None:
         """Convert in a separate worker, as the harness does; return the folder, None if no conversion is needed."""
@@ -158,7 +161,14 @@ class RunningVariant:
 
 @pytest.fixture(scope="session", autouse=True)
 def shared_caches(caches):
-    """Use the caches of compilers in every test, not only where a test asks for their folder."""
+    """Use the caches of compilers in every test, not only where a test asks for their folder.
+
+    PyTorch keeps the headers that it compiles in the folder for temporary files.
+    """
+    (caches / SCRATCH).mkdir(parents=True, exist_ok=True)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("TMPDIR", str(caches / SCRATCH))
+        yield
 
 
 @pytest.fixture(scope="module")
