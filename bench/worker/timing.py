@@ -191,8 +191,11 @@ class TimedEpoch:
                 raise DivergedError(f"diverged: the loss of step {len(self._losses) + 1} of the epoch is {loss}")
             self._images.append(len(labels))
             self._losses.append(loss)
+        before = self._clock()
         self._settle()
-        self._wall_ns += self._clock() - start
+        end = self._clock()
+        self._wait_ns += end - before
+        self._wall_ns += end - start
         self._cpu_ns += self._cpu_clock() - cpu_before
         images, losses = self._images, self._losses
         steps = range(0, len(losses) + 1, max(1, len(losses) // LOSS_PARTS))

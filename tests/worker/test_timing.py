@@ -102,7 +102,9 @@ def test_what_is_still_in_work_after_a_part_belongs_to_its_time() -> None:
         clock.now += 5
 
     timed = TimedEpoch(lambda *_: 0.5, cycle([([0], [0])]), settle, clock, clock)
-    assert (timed.train([0.1]).wall_ns, timed.train([0.1]).cpu_ns) == (5, 10)
+    first, both = timed.train([0.1]), timed.train([0.1])
+    assert (first.wall_ns, first.wait_ns) == (5, 5)
+    assert (both.wall_ns, both.wait_ns, both.cpu_ns) == (10, 10, 10)
 
 
 def test_an_epoch_ends_at_the_first_loss_that_is_not_finite(epoch) -> None:
