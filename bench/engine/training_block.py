@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from bench.worker.messages import ProofReply
     from models.recipes import Recipe
 
-# What the fastest arm's turn should last. Most speeds of a shared machine last longer, so that all arms meet each.
+# How long a turn of the fastest arm should last. Most speeds of a shared machine last longer, so all arms meet them.
 PART_NS = 100_000_000
 
 

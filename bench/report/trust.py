@@ -194,11 +194,11 @@ def what_ran(run: Run) -> Section:
 
 
 def _turns_of_epochs(run: Run) -> str:
-    counts = {len(epoch.parts_ns) for epoch in run.of(TrainedEpoch) if epoch.round}
-    if max(counts, default=1) <= 1:
-        return "turns of one epoch"
-    return f"""turns (the first epoch of each is one turn, all others are divided into up to {max(counts)}, because a
-        shared machine keeps a speed for seconds)"""
+    most = max((len(epoch.parts_ns) for epoch in run.of(TrainedEpoch) if epoch.round), default=1)
+    if most <= 1:
+        return "A turn is an epoch."
+    return f"""The first epoch of each is one turn. The others are divided into up to {most} turns, because a shared
+        machine keeps a speed for seconds."""
 
 
 def method(run: Run) -> Section:
@@ -211,8 +211,8 @@ def method(run: Run) -> Section:
             includes the batches (standardised and augmented by threads in advance), forward pass, backward pass and
             the optimiser's step. An epoch has all {training.images} images; its last batch is the remainder. The
             evaluation on the test images is not timed.""",
-            f"""A block is one fresh process per arm. All of them run throughout the block and take
-            {_turns_of_epochs(run)} in shuffled, balanced order. All arms of a block start with the same weights and get
+            f"""A block is one fresh process per arm. All of them run throughout the block and take turns in
+            shuffled, balanced order. {_turns_of_epochs(run)} All arms of a block start with the same weights and get
             the same batches, pixel by pixel. Each of the first {counted(training.seeds, "block")} has its own seed and
             trains for all {training.epochs} epochs. The others train a warm-up epoch and one timed epoch. {drawn}""",
         ]

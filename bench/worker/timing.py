@@ -168,7 +168,7 @@ class TimedEpoch:
     ) -> None:
         """Prepare an epoch of calls of `step`. The images are shuffled when the first of the `batches` is asked for.
 
-        Threads make batches in advance. `settle` waits for those in work: after a part they would be made for nothing.
+        Threads make batches in advance. `settle` waits for those in work: after a part, nothing would time them.
         """
         gc.collect()
         self._step, self._batches, self._settle = step, batches, settle
