@@ -77,12 +77,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
-    """Let xdist keep in one process what shares a measured run, and runs that need much memory."""
+    """Let xdist keep in one process what shares a measured run."""
     for item in items:
         if {"measured", "swept"} & set(item.fixturenames):
             item.add_marker(pytest.mark.xdist_group(item.module.__name__))
-        elif item.get_closest_marker("stacks"):
-            item.add_marker(pytest.mark.xdist_group("stacks"))
         # The version 3.8 of xdist appends a test's group to an attribute that pytest 9 no longer has.
         if "PYTEST_XDIST_WORKER" in os.environ and (group := item.get_closest_marker("xdist_group")):
             item._id = NodeId.parse(f"{item.nodeid}@{group.args[0]}")

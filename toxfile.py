@@ -1,6 +1,6 @@
 """Run one interleaved measurement over all stack environments that are selected together.
 
-Every selected environment is built. Then the last one measures the stacks of all of them. If `tests` or a benchmark is
+Every selected environment is built. Then the last one measures the stacks of all of them. If tests or a benchmark are
 selected too, every stack environment runs the contract tests instead.
 """
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tox.config.sets import EnvConfigSet
     from tox.session.state import State
 
-NO_STACKS = re.compile("tests|fleet|benchmark.*")
+NO_STACKS = re.compile("tests|end-to-end|fleet|benchmark.*")
 CONTRACT = "python -m pytest -n 2 --dist loadgroup tests/contract tests/benchmarks"
 
 

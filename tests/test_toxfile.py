@@ -52,6 +52,12 @@ def test_with_the_tests_every_stack_environment_runs_its_contract_tests_instead(
     for name in ("vanilla", "ipex", "itex", "openvino", "onnxruntime", "latest"):
         assert found[name] == "python -m pytest -n 2 --dist loadgroup tests/contract tests/benchmarks"
     assert "mypy" in found["tests"]
+    assert found["end-to-end"].endswith(" tests/end_to_end")
+
+
+def test_the_runs_over_all_environments_wait_for_each_of_them() -> None:
+    waits = configured("depends", "-m", "tests")["end-to-end"].split()
+    assert {name.rstrip(",") for name in waits} == set(commands("-m", "tests")) - {"tests", "end-to-end", "tox"}
 
 
 def test_variables_for_the_harness_the_network_and_the_compiler_are_passed_on() -> None:

@@ -238,23 +238,3 @@ def test_changes_of_the_recipe_appear_in_the_name_of_the_folder(own, tmp_path) -
     assert train("--set", "epochs=1,learning_rate=0.2").returncode == 0
     about = json.loads((tmp_path / "results/train-epochs-1-learning-rate-0.2-own-toy-seed0/training.json").read_text())
     assert (about["recipe"]["learning_rate"], about["epochs"]) == (0.2, 1)
-
-
-@pytest.mark.stacks
-def test_a_trained_model_has_the_same_accuracy_on_all_stacks_and_survives_all_file_formats(bench, tmp_path) -> None:
-    done = bench("train", "--recipe", "adam", "--stack", "ipex", "--epochs", "1", "--name", "t")
-    assert done.returncode == 0, done.stderr
-    assert bench("evaluate", "results/t").returncode == 0
-    with (tmp_path / "results" / "t" / "classification.csv").open() as stream:
-        rows = list(csv.DictReader(stream))
-    assert {row["stack"] for row in rows} == {"pytorch", "tensorflow", "ipex", "itex", "onnxruntime", "openvino"}
-    accuracies = {float(row["accuracy"]) for row in rows}
-    assert max(accuracies) - min(accuracies) <= 5e-4
-    assert min(accuracies) > 0.85
-    for name in ("m.pth", "m.h5", "m.xml"):
-        assert bench("export", "results/t", name).returncode == 0
-    before = load_weights(tmp_path / "results/t/model.safetensors", CNN_SMALL)
-    for name in ("m.pth", "m.h5"):
-        assert bench("import", name, "back.safetensors", "--model", "cnn-small").returncode == 0
-        after = load_weights(tmp_path / "back.safetensors", CNN_SMALL)
-        assert all(np.array_equal(after[name], array) for name, array in before.items())

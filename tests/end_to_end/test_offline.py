@@ -54,7 +54,6 @@ def alone(folder):
     return alone
 
 
-@pytest.mark.stacks
 def test_a_bundle_measures_without_a_network_as_another_user(folder, alone) -> None:
     done = run_bench(folder, "bundle", "b", "--environments", "onnxruntime")
     assert done.returncode == 0, done.stdout + done.stderr
