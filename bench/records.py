@@ -158,11 +158,14 @@ class Evidence:
 class Conditions:
     """What the machine did while an arm was measured.
 
-    `idle_cpu_ns` is the CPU time of all other workers, `harness_cpu_ns` that of the orchestrator. `steal_ns` is of the
-    arm's cores, `throttled_ns` of the control group. `foreign_ns` is the CPU time of other processes on the arm's
-    cores; the kernel counts in coarse ticks, so one turn may show a negative value. All of these cover `watched_ns`,
-    which is longer than the timed part. A value is None where the kernel does not tell it, and the last two are None in
-    runs that did not record them.
+    `idle_cpu_ns` is the CPU time of all other workers, `harness_cpu_ns` that of the orchestrator. Both cover
+    `watched_ns`, which is longer than the timed part.
+
+    `steal_ns` is of the arm's cores, `throttled_ns` of the control group. `foreign_ns` is the CPU time of other
+    processes on the arm's cores. The kernel counts these in coarse ticks, so one turn may show a negative value. They
+    cover `counted_ns`, which begins where the turn before ended: so the errors of a round's turns cancel.
+
+    A value is None where the kernel does not tell it, and the last three are None in runs that did not record them.
     """
 
     idle_cpu_ns: int
@@ -173,6 +176,7 @@ class Conditions:
     frequency_hz: int | None
     foreign_ns: int | None = None
     watched_ns: int | None = None
+    counted_ns: int | None = None
 
 
 @dataclass(frozen=True)
@@ -320,8 +324,13 @@ Turn: TypeAlias = Slice | TrainedEpoch | LoadRun
 
 
 def watched_ns(turn: Turn) -> int:
-    """Return how long the conditions of a turn were recorded."""
+    """Return how long the workers were watched in a turn."""
     return turn.conditions.watched_ns or turn.wall_ns
+
+
+def counted_ns(turn: Turn) -> int:
+    """Return for how long steal and other processes were counted in a turn."""
+    return turn.conditions.counted_ns or watched_ns(turn)
 
 
 @dataclass(frozen=True)

@@ -88,6 +88,8 @@ class Protocol:
     rule: str | None = None
     interface: str | None = None
     places: tuple[tuple[str, ...], ...] = ()
+    lead_in_ns: int | None = None
+    throughput_slice_ns: int | None = None
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from bench.records import (
     SplitTrial,
     Start,
     TrainedEpoch,
+    counted_ns,
     from_line,
     to_line,
     watched_ns,
@@ -53,7 +54,7 @@ def test_a_line_is_one_flat_object() -> None:
         "images": 10, "loss": 0.5, "wall_ns": 11, "cpu_ns": 12, "wait_ns": 1, "digest": "d", "memory_bytes": 7,
         "involuntary_switches": 0, "losses": [], "test_accuracy": 0.25,
         "idle_cpu_ns": 1, "harness_cpu_ns": 2, "steal_ns": 3, "throttled_ns": 4, "load": 0.5, "frequency_hz": None,
-        "foreign_ns": -7, "watched_ns": 12, "parts_ns": [],
+        "foreign_ns": -7, "watched_ns": 12, "counted_ns": None, "parts_ns": [],
     }  # fmt: skip
 
 
@@ -64,9 +65,9 @@ def test_every_record_has_a_kind_of_its_own() -> None:
 
 def test_older_lines_lack_what_was_not_recorded() -> None:
     content = json.loads(to_line(SLICE))
-    del content["foreign_ns"], content["watched_ns"]
+    del content["foreign_ns"], content["watched_ns"], content["counted_ns"]
     older = from_line(json.dumps(content))
-    assert (older.conditions.foreign_ns, watched_ns(older)) == (None, 20)
+    assert (older.conditions.foreign_ns, watched_ns(older), counted_ns(older)) == (None, 20, 20)
 
 
 @pytest.mark.parametrize("record", [SLICE, EPOCH, PROOF, End("complete", 1)], ids=lambda record: type(record).__name__)

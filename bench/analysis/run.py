@@ -44,6 +44,7 @@ from bench.records import (
     Start,
     TrainedEpoch,
     Turn,
+    counted_ns,
     in_force,
     watched_ns,
 )
@@ -315,7 +316,7 @@ class Run:
     @cached_property
     def disturbed_rounds(self) -> set[tuple[str, int, int]]:
         """Return (case, block, round) of the rounds in which the arms lost too much of their cores."""
-        taken, others, watched = (defaultdict[tuple[str, int, int], float](float) for _ in range(3))
+        taken, others, counted = (defaultdict[tuple[str, int, int], float](float) for _ in range(3))
         machine = self.info.machine
         threads = {
             (arm.id, case.id): self.split(arm, case).cores for case in self.cases for arm in self.participants(case)
@@ -326,11 +327,11 @@ class Run:
             cores = machine.cores if conditions.watched_ns is None else threads[turn.arm, turn.case]
             taken[key] += (conditions.steal_ns or 0) / cores + (conditions.throttled_ns or 0) / machine.usable_cores
             others[key] += (conditions.foreign_ns or 0) / threads[turn.arm, turn.case]
-            watched[key] += watched_ns(turn)
+            counted[key] += counted_ns(turn)
         return {
             key
-            for key in watched
-            if taken[key] > gates.MAX_TAKEN_SHARE * watched[key] or others[key] > gates.MAX_FOREIGN_SHARE * watched[key]
+            for key in counted
+            if taken[key] > gates.MAX_TAKEN_SHARE * counted[key] or others[key] > gates.MAX_FOREIGN_SHARE * counted[key]
         }
 
     @cached_property
@@ -509,7 +510,7 @@ def foreign_share(run: Run) -> float | None:
         for turn in run.turns.get((arm.id, case.id), [])
     ]
     used = [turn.conditions.foreign_ns for _, turn in turns if turn.conditions.foreign_ns is not None]
-    return max(0, sum(used)) / sum(watched_ns(turn) * threads for threads, turn in turns) if used else None
+    return max(0, sum(used)) / sum(counted_ns(turn) * threads for threads, turn in turns) if used else None
 
 
 def _medians(by_round: dict[tuple[int, int], float]) -> dict[int, float]:
@@ -555,4 +556,5 @@ def _is_possible(turn: Turn, case: Case) -> bool:
     conditions = turn.conditions
     taken = conditions.steal_ns, conditions.throttled_ns
     counters = conditions.idle_cpu_ns, conditions.harness_cpu_ns, *(count for count in taken if count is not None)
-    return possible and watched_ns(turn) > 0 and min(counters) >= 0 <= turn.round < MOST and 0 < turn.block < MOST
+    long_enough = min(watched_ns(turn), counted_ns(turn)) > 0
+    return possible and long_enough and min(counters) >= 0 <= turn.round < MOST and 0 < turn.block < MOST

@@ -119,7 +119,8 @@ def mismatch(before: Run, after: Run, cases: tuple[Case, Case], arm: Arm) -> str
     else:
         works = [run.info.models[model].spec for run in (before, after)]
         lines += [f"another network {model}"] if works[0] != works[1] else []
-        lines += _differences(vars(before.info.protocol), vars(after.info.protocol), ("slice_ns", "lead_in"))
+        names = "slice_ns", "throughput_slice_ns", "lead_in", "lead_in_ns"
+        lines += _differences(vars(before.info.protocol), vars(after.info.protocol), names)
         lines += _differences(vars(before.info.suite), vars(after.info.suite), ("wait",))
     settings = [run.info.settings.get(arm.settings, {}) for run in (before, after)]
     lines += [f"other variables of the settings {arm.settings}"] if settings[0] != settings[1] else []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import cycle, islice, pairwise, product
 from queue import SimpleQueue
@@ -21,7 +21,8 @@ from bench.engine.workers import START_TOGETHER_NS, WorkerError, cpu_ns_of_all, 
 from bench.machine import counters, facts, resources
 from bench.records import BlockEnd, Check, Conditions, Evidence, Slice
 from bench.suite.arms import LATENCY
-from bench.suite.plan import LEAD_IN, WARM_UP_SLICE_NS
+from bench.suite.plan import LEAD_IN, LEAD_IN_NS, WARM_UP_SLICE_NS
+from bench.suite.schedule import slice_ns_of
 from bench.suite.suite import variant_of
 from bench.suite.variables import restart_variables
 from bench.worker.messages import RunSlice, batch_interval_ns
@@ -42,7 +43,16 @@ T = TypeVar("T")
 SLICE_TIMEOUT_S = 60
 # Calls that are longer than a slice make its rounds longer. After MIN_ROUNDS, and MAX_OVERRUN times the planned time, a
 # case has no further rounds in its block.
-MIN_ROUNDS, MAX_OVERRUN = 4, 3
+MIN_ROUNDS, MAX_OVERRUN = 4, 4
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What has been counted until now: by the kernel, and of the CPU time of all workers and of the orchestrator."""
+
+    time_ns: int
+    ticks: counters.Snapshot
+    own_ns: int
 
 
 class BlockRunner(ABC):
@@ -63,8 +73,10 @@ class BlockRunner(ABC):
         # (arm, case) that may be timed, and those that have been warmed up where they were built.
         self._ready: set[tuple[str, str]] = set()
         self._warm: set[tuple[str, str]] = set()
-        # The processes that had the last turn; none before the first.
+        # The processes that had the last turn, none before the first; what was counted until its end, if it was in the
+        # current round and all of its workers are still there.
         self._recent: list[int] = []
+        self._last: Reading | None = None
         # CPU time per wall time of each turn: how many cores it used.
         self._used_cores: dict[tuple[str, str], list[float]] = defaultdict(list)
 
@@ -92,6 +104,7 @@ class BlockRunner(ABC):
             for turn in self.block.rounds:
                 if self.leaves_out(turn):
                     continue
+                self._last = None
                 for _, (position, arm_id) in product(range(self.begin_round(turn)), enumerate(turn.order)):
                     self._attempt(arm_id, turn.case, partial(self.take_turn, turn.number, position))
             times.append(now_ns())
@@ -241,6 +254,7 @@ class BlockRunner(ABC):
         """Stop an arm's workers, and store the error for all of its cases that are not finished."""
         if group := self.groups.pop(arm_id, None):
             group.stop()
+            self._last = None
         for case in self.cases:
             if (arm_id, case.id) in self._ready:
                 self._ready.remove((arm_id, case.id))
@@ -265,21 +279,27 @@ class BlockRunner(ABC):
         own = [worker.pid for worker in self.groups[key].processes]
         groups = [group for other, group in self.groups.items() if other != key]
         others = [worker.pid for group in groups for worker in group.processes]
+
+        def read() -> Reading:
+            return Reading(now_ns(), counters.snapshot(), cpu_ns_of_all(own + others) + cpu_ns())
+
+        before = self._last or read()
         wait_until_idle(others, self._recent or others)
         self._recent = own
-        start, cores = now_ns(), self.cores[key]
-        before, spent_before = counters.counters(cores), (cpu_ns_of_all(own), cpu_ns_of_all(others), cpu_ns())
+        start, idle_before_ns, harness_before_ns = now_ns(), cpu_ns_of_all(others), cpu_ns()
         result = work()
-        after, spent_after = counters.counters(cores), (cpu_ns_of_all(own), cpu_ns_of_all(others), cpu_ns())
-        spent = [end - begin for end, begin in zip(spent_after, spent_before, strict=True)]
-        busy_ns = counters.growth(before.busy_ns, after.busy_ns)
+        idle_ns, harness_ns, end = cpu_ns_of_all(others) - idle_before_ns, cpu_ns() - harness_before_ns, now_ns()
+        self._last = after = read()
+        first, last = (reading.ticks.of(self.cores[key]) for reading in (before, after))
+        busy_ns = counters.growth(first.busy_ns, last.busy_ns)
         return result, Conditions(
-            watched_ns=now_ns() - start,
-            idle_cpu_ns=spent[1],
-            harness_cpu_ns=spent[2],
-            steal_ns=counters.growth(before.steal_ns, after.steal_ns),
-            throttled_ns=counters.growth(before.throttled_ns, after.throttled_ns),
-            foreign_ns=None if busy_ns is None else busy_ns - sum(spent),
+            watched_ns=end - start,
+            idle_cpu_ns=idle_ns,
+            harness_cpu_ns=harness_ns,
+            steal_ns=counters.growth(first.steal_ns, last.steal_ns),
+            throttled_ns=counters.growth(first.throttled_ns, last.throttled_ns),
+            foreign_ns=None if busy_ns is None else busy_ns - (after.own_ns - before.own_ns),
+            counted_ns=after.time_ns - before.time_ns,
             load=facts.load(),
             frequency_hz=facts.frequency_hz(),
         )
@@ -302,7 +322,8 @@ class InferenceBlock(BlockRunner):
 
     def leaves_out(self, turn: Round) -> bool:
         rounds = sum(other.case == turn.case for other in self.block.rounds)
-        planned_ns = rounds * len(turn.order) * self.context.plan.preset.slice_ns
+        slice_ns = slice_ns_of(self._cases[turn.case], self.context.plan.preset)
+        planned_ns = rounds * len(turn.order) * (LEAD_IN_NS + slice_ns)
         return turn.number >= MIN_ROUNDS and self._spent_ns[turn.case] > MAX_OVERRUN * planned_ns
 
     def prepare(self, group: WorkerGroup, arm: Arm, case: Case, cores: Sequence[int]) -> None:
@@ -341,9 +362,9 @@ class InferenceBlock(BlockRunner):
         self.tally.journal.append(check)
 
     def take_turn(self, number: int, position: int, arm: Arm, case: Case) -> None:
-        slice_ns = self.context.plan.preset.slice_ns
+        slice_ns = slice_ns_of(case, self.context.plan.preset)
         group, split = self.groups[arm.id], self.splits[arm.id]
-        replies, conditions = self.observe(arm.id, lambda: run_slice(arm, case, split, slice_ns, LEAD_IN, group))
+        replies, conditions = self.observe(arm.id, lambda: run_slice(arm, case, split, slice_ns, group))
         self._spent_ns[case.id] += conditions.watched_ns or 0
         self.store(
             Slice(
@@ -370,18 +391,28 @@ def warm_up_medians_ns(arm: Arm, case: Case, split: Split, limit_ns: int, group:
     medians: list[int] = []
     deadline = now_ns() + limit_ns
     while not is_steady(medians) and now_ns() < deadline:
-        medians.append(int(typical_ns(case, run_slice(arm, case, split, WARM_UP_SLICE_NS, 0, group))))
+        replies = run_slice(arm, case, split, WARM_UP_SLICE_NS, group, lead_in=0, lead_in_ns=0)
+        medians.append(int(typical_ns(case, replies)))
     return medians
 
 
-def run_slice(arm: Arm, case: Case, split: Split, budget_ns: int, lead_in: int, group: WorkerGroup) -> list[SliceReply]:
+def run_slice(
+    arm: Arm,
+    case: Case,
+    split: Split,
+    budget_ns: int,
+    group: WorkerGroup,
+    lead_in: int = LEAD_IN,
+    lead_in_ns: int = LEAD_IN_NS,
+) -> list[SliceReply]:
     """Let all workers of a group run a slice at the same time; raises WorkerError."""
     asynchronous = variant_of(arm).asynchronous
     if asynchronous:
         # Enough batches to fill the pipeline.
         lead_in = max(lead_in, 2 * split.streams)
     begin_ns = now_ns() + START_TOGETHER_NS if len(group.workers) > 1 else 0
-    return group.request(RunSlice(case.id, budget_ns, lead_in, begin_ns, asynchronous), SLICE_TIMEOUT_S)
+    request = RunSlice(case.id, budget_ns, lead_in, begin_ns, asynchronous, lead_in_ns)
+    return group.request(request, SLICE_TIMEOUT_S)
 
 
 def typical_ns(case: Case, replies: Sequence[SliceReply]) -> float:

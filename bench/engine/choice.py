@@ -16,7 +16,6 @@ from bench.engine.workers import WorkerError, threads_for, wait_until_idle
 from bench.machine.counters import quiet_core_sets
 from bench.records import Choice, SplitTrial
 from bench.suite.arms import BEST_THREADS, Split
-from bench.suite.plan import LEAD_IN
 from bench.suite.schedule import balanced_orders
 from bench.suite.suite import takes_part
 from bench.suite.variables import restart_variables
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from bench.suite.plan import Plan
 
 # Each order is followed by its reverse, so the number of rounds is even.
-ROUNDS = 8
+ROUNDS, SLICE_NS = 8, 50_000_000
 # Progress weight of one process or group of a search: seconds on two cores.
 SEARCH_WEIGHT = 3.0
 
@@ -153,21 +152,20 @@ class Contest:
             build_sessions(self._context, self._tally, group, self._search.arm, case, split, cores, reported=False)
 
     def _take_turns(self, case: Case) -> None:
-        slice_ns = self._context.plan.preset.slice_ns
-        planned_ns, begin = ROUNDS * len(self._groups) * slice_ns, now_ns()
+        planned_ns, begin = ROUNDS * len(self._groups) * SLICE_NS, now_ns()
         rounds = defaultdict[Split, list[int]](list)
         for number, order in enumerate(islice(balanced_orders(self._search.splits, self._rng), ROUNDS)):
             if number >= MIN_ROUNDS and now_ns() - begin > MAX_OVERRUN * planned_ns:
                 break
             for split in order:
-                self._attempt(split, partial(self._take_turn, case, split, slice_ns, rounds[split]))
+                self._attempt(split, partial(self._take_turn, case, split, rounds[split]))
         for split in self._groups:
             self.times_ns[case, split].append(tuple(rounds[split]))
 
-    def _take_turn(self, case: Case, split: Split, slice_ns: int, times_ns: list[int], group: WorkerGroup) -> None:
+    def _take_turn(self, case: Case, split: Split, times_ns: list[int], group: WorkerGroup) -> None:
         others = [pid for other in self._groups.values() if other is not group for pid in other.pids]
         wait_until_idle(others, others)
-        times_ns.append(round(typical_ns(case, run_slice(self._search.arm, case, split, slice_ns, LEAD_IN, group))))
+        times_ns.append(round(typical_ns(case, run_slice(self._search.arm, case, split, SLICE_NS, group))))
 
     def _attempt(self, split: Split, work: Callable[[WorkerGroup], object]) -> None:
         """Do `work` with the processes of a split, unless it has left the contest."""

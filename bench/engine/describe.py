@@ -31,7 +31,8 @@ from bench.run_info import (
 )
 from bench.suite.arms import BEST_THREADS
 from bench.suite.environments import HARNESS
-from bench.suite.plan import LEAD_IN, WARM_UP_SLICE_NS, planned_pairs
+from bench.suite.plan import LEAD_IN, LEAD_IN_NS, WARM_UP_SLICE_NS, planned_pairs
+from bench.suite.schedule import THROUGHPUT_SLICE_NS
 from bench.suite.suite import takes_part
 from bench.suite.variables import environment_variables, restart_variables
 from models.data import CLASSES
@@ -96,6 +97,8 @@ def describe_run(plan: Plan, data: DataSet, models: Mapping[str, RunModel], orig
             rule=AT_REST,
             interface=plan.interface if suite.workers else None,
             places=plan.places,
+            lead_in_ns=LEAD_IN_NS,
+            throughput_slice_ns=THROUGHPUT_SLICE_NS,
         ),
         settings={arm.settings: _settings_variables(plan, arm.settings) for arm in suite.measured},
         restart_settings=restart_variables(),

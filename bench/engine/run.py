@@ -34,6 +34,8 @@ from bench.processes.scratch import scratch_folder
 from bench.records import COMPLETE, INTERRUPTED, SETTLED, End, Failure, Prepared, Resume
 from bench.run_info import as_read, read_run, write_run
 from bench.suite.environments import HARNESS
+from bench.suite.plan import LEAD_IN_NS
+from bench.suite.schedule import slice_ns_of
 from bench.suite.suite import TRAINING_IMAGES, takes_part
 from models.data import split
 from models.errors import UserError, remedy_of
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from bench.engine.describe import Origin
     from bench.engine.resume import Finished
     from bench.records import Record
+    from bench.suite.arms import Case
     from bench.suite.plan import Plan
     from bench.suite.schedule import Block
     from models.data import DataSet
@@ -57,6 +60,8 @@ OTHER_FOLDERS = "set XDG_CACHE_HOME or TMPDIR to another folder"
 PRECISE = 0.01
 # Progress weights of a process start in a block, and of an epoch on all training images: seconds on two cores.
 START_WEIGHT, EPOCH_WEIGHT = 1.6, 7.0
+# Until the arm before sleeps, and the conditions are read.
+BETWEEN_SLICES_NS = 7_000_000
 
 
 def measure_run(
@@ -184,13 +189,17 @@ def total_weights(plan: Plan, earlier: Sequence[Record] = ()) -> dict[str, float
 
 
 def _block_weight(plan: Plan, block: Block) -> float:
-    turn = plan.preset.slice_ns / 1e9
-    if _trains(plan, block):
-        turn = EPOCH_WEIGHT * plan.epoch_images / TRAINING_IMAGES
-    elif plan.suite.uses_loadgen:
-        turn = plan.preset.load_ms / 1e3
+    cases = {case.id: case for case in plan.suite.cases}
+
+    def turn(case: Case) -> float:
+        if _trains(plan, block):
+            return EPOCH_WEIGHT * plan.epoch_images / TRAINING_IMAGES
+        if plan.suite.uses_loadgen:
+            return plan.preset.load_ms / 1e3
+        return (slice_ns_of(case, plan.preset) + LEAD_IN_NS + BETWEEN_SLICES_NS) / 1e9
+
     processes = len(block.start) * max(1, sum(plan.suite.workers))
-    return processes * START_WEIGHT + turn * sum(len(turns.order) for turns in block.rounds)
+    return processes * START_WEIGHT + sum(turn(cases[turns.case]) * len(turns.order) for turns in block.rounds)
 
 
 def _runner(plan: Plan, block: Block) -> type[BlockRunner]:

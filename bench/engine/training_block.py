@@ -139,7 +139,7 @@ def _sum_of(parts: Sequence[Conditions]) -> Conditions:
         values = [getattr(part, name) for part in parts]
         return None if None in values else sum(values)
 
-    counters = "steal_ns", "throttled_ns", "foreign_ns", "watched_ns"
+    counters = "steal_ns", "throttled_ns", "foreign_ns", "watched_ns", "counted_ns"
     return replace(
         parts[-1],
         idle_cpu_ns=sum(part.idle_cpu_ns for part in parts),

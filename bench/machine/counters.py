@@ -14,7 +14,7 @@ from bench.machine.kernel import parse_number, read_fields, read_lines
 from bench.machine.resources import control_group_files
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
 STAT = Path("/proc/stat")
 TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
@@ -36,20 +36,35 @@ class Counters:
     busy_ns: int | None
 
 
-def counters(cores: Sequence[int] = ()) -> Counters:
-    """Read the counters of `cores`, of all cores if none are given; busy time includes all processes."""
-    ticks = _ticks()
-    # A container may not see its cores' own lines.
-    lines = [ticks[f"cpu{core}"] for core in cores if f"cpu{core}" in ticks] or [
-        line for name, line in ticks.items() if name == "cpu"
-    ]
+@dataclass(frozen=True)
+class Snapshot:
+    """The kernel's counters at one time: ticks by line of /proc/stat, and throttled time."""
+
+    ticks: Mapping[str, Mapping[str, int]]
+    throttled_ns: int | None
+
+    def of(self, cores: Sequence[int] = ()) -> Counters:
+        """Return the counters of `cores`, of all cores if none are given; busy time includes all processes."""
+        # A container may not see its cores' own lines.
+        lines = [self.ticks[f"cpu{core}"] for core in cores if f"cpu{core}" in self.ticks] or [
+            line for name, line in self.ticks.items() if name == "cpu"
+        ]
+        return Counters(
+            steal_ns=sum(_sum_ns(line, ("steal",)) for line in lines) if lines else None,
+            throttled_ns=self.throttled_ns,
+            busy_ns=sum(_sum_ns(line, BUSY) for line in lines) if lines else None,
+        )
+
+
+def snapshot() -> Snapshot:
     files = control_group_files("cpu.stat", "cpu.stat")
     stats = [stat for stat in map(read_fields, files) if stat]
-    return Counters(
-        steal_ns=sum(_sum_ns(line, ("steal",)) for line in lines) if lines else None,
-        throttled_ns=sum(map(_throttled_ns, stats)) if stats or not files else None,
-        busy_ns=sum(_sum_ns(line, BUSY) for line in lines) if lines else None,
-    )
+    return Snapshot(_ticks(), sum(map(_throttled_ns, stats)) if stats or not files else None)
+
+
+def counters(cores: Sequence[int] = ()) -> Counters:
+    """Read the counters of `cores`, of all cores if none are given."""
+    return snapshot().of(cores)
 
 
 def growth(before: int | None, after: int | None) -> int | None:
@@ -107,5 +122,5 @@ def _ticks() -> dict[str, dict[str, int]]:
     }
 
 
-def _sum_ns(ticks: dict[str, int], columns: Iterable[str]) -> int:
+def _sum_ns(ticks: Mapping[str, int], columns: Iterable[str]) -> int:
     return sum(ticks.get(column, 0) for column in columns) * TICK_NS

@@ -10,7 +10,7 @@ from bench.analysis.costs import cost
 from bench.analysis.roofline import roofline_points
 from bench.analysis.speedups import arm_status
 from bench.analysis.stats import percentile
-from bench.records import watched_ns
+from bench.records import counted_ns
 from bench.report.document import Cell, Column
 from bench.report.tables import case_columns, has_own_threads, scaled, worker_columns
 from bench.report.text import counted, decimals3, number, number4, percent, split_text
@@ -41,7 +41,7 @@ class ArmRow:
     samples: int
     latencies_ns: Sequence[int]
     wall_ns: int
-    watched_ns: int
+    counted_ns: int
     foreign_ns: int | None
     typical_ns: float | None
     cost: Cost
@@ -54,7 +54,7 @@ class ArmRow:
 
 def _stolen_cores(row: ArmRow) -> float | None:
     stolen = [turn.conditions.steal_ns for turn in row.turns if turn.conditions.steal_ns is not None]
-    return sum(stolen) / row.watched_ns if stolen else None
+    return sum(stolen) / row.counted_ns if stolen else None
 
 
 def arm_rows(run: Run) -> dict[Case, list[ArmRow]]:
@@ -77,7 +77,7 @@ def _arm_row(run: Run, arm: Arm, case: Case, point: RooflinePoint | None) -> Arm
         samples=len(samples),
         latencies_ns=sorted(samples) if case.scenario == LATENCY else [],
         wall_ns=sum(turn.wall_ns for turn in turns),
-        watched_ns=sum(map(watched_ns, turns)),
+        counted_ns=sum(map(counted_ns, turns)),
         foreign_ns=max(0, sum(foreign)) if foreign else None,
         typical_ns=run.typical_latency_ns(arm, case),
         cost=cost(run, arm, case),
@@ -176,7 +176,7 @@ def arm_columns(run: Run, case: Case | None = None) -> list[Column[ArmRow]]:
             lambda row: per_wall(row, sum(turn.involuntary_switches for turn in row.turns) * 1e9),
         ),
         Column("stolen_cores", _stolen_cores),
-        Column("foreign_cores", lambda row: None if row.foreign_ns is None else row.foreign_ns / row.watched_ns),
+        Column("foreign_cores", lambda row: None if row.foreign_ns is None else row.foreign_ns / row.counted_ns),
         seconds("convert_s", "Convert, s", lambda row: row.cost.convert_ns / 1e9 if row.cost.start else None),
         seconds("import_s", "Import, s", lambda row: start_s(row, lambda start: start.import_ns)),
         seconds("build_s", "Build, s", lambda row: start_s(row, lambda start: start.build_ns)),

@@ -15,7 +15,7 @@ from bench.journal import broken_link
 from bench.records import Evidence, Glue, Resume, TrainedEpoch
 from bench.report.document import Bullets, Code, Column, Paragraph, Section, Strong, table, text_table
 from bench.report.text import assigned, counted, interval_text, number, number2, percent, variable_lines
-from bench.suite.arms import LATENCY, LOADGEN, TRAINING
+from bench.suite.arms import LATENCY, LOADGEN, THROUGHPUT, TRAINING
 from models.errors import UserError
 
 if TYPE_CHECKING:
@@ -227,11 +227,15 @@ def method(run: Run) -> Section:
         ]
         ratio = "times that count in the scenario"
     else:
+        longer_ns = info.protocol.throughput_slice_ns
+        lengths_ns = {longer_ns or info.protocol.slice_ns if case.scenario == THROUGHPUT else info.protocol.slice_ns
+                      for case in run.cases}  # fmt: skip
+        lengths = " or ".join(f"{length_ns // 1_000_000}" for length_ns in sorted(lengths_ns))
         items = [
             """Timed: each call, from a batch in host memory, as the stack's own tensor, to its logits in host memory.
             Each call gets another batch.""",
             f"""A block is one fresh process per arm (for throughput, one per core). All of them run throughout the
-            block and take turns of {info.protocol.slice_ns // 1000000} ms, called slices, in shuffled, balanced
+            block and take turns of {lengths} ms, called slices, in shuffled, balanced
             order. {drawn}""",
         ]
         ratio = """slices' latencies (for the latency scenario the mean of a slice's samples without the fastest and

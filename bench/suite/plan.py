@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from bench.suite.suite import Suite
 
 NO_VARIABLES = UserVariables()
-# Untimed iterations at the start of a slice.
-LEAD_IN = 3
+# Untimed calls at the start of a slice: at least one, and for so long. Calls are slower by up to 10 % in the first
+# milliseconds after another process used the cores.
+LEAD_IN, LEAD_IN_NS = 1, 5_000_000
 WARM_UP_SLICE_NS = 10_000_000
 LOADGEN_DISTRIBUTION = "mlcommons-loadgen"
 # A precision is worthwhile on a CPU with any one of these instruction sets; fp32 on every CPU.

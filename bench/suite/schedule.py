@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
-from bench.suite.arms import LOADGEN
+from bench.suite.arms import LATENCY, LOADGEN
 from models.errors import unknown
 
 if TYPE_CHECKING:
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from bench.suite.arms import Arm, Case
 
 MAX_SEED = 2**31
+# Throughput has longer slices in fewer rounds: all workers of an arm start and end a slice together.
+THROUGHPUT_SLICE_NS, THROUGHPUT_ROUNDS_SHARE = 50_000_000, 1 / 3
 # Epochs of the training blocks that do not train to the end: a warm-up and a timed one.
 SHORT_EPOCHS = 2
 
@@ -28,6 +30,8 @@ class Preset:
     nothing. `minimum_effect` is the smallest relative difference that is claimed. After the blocks in `looks` the
     primary comparisons are evaluated; the run stops if all are settled.
 
+    A case has `rounds` in a block, with slices of `slice_ns` (see `rounds_of` and `slice_ns_of`).
+
     Training has `training_blocks`. The first `seeds` of them run all epochs, the others only SHORT_EPOCHS; an
     epoch has at most `training_images`. The search for an arm's best split of its cores starts `search_processes` of
     each. A LoadGen run lasts `load_ms`. An `internal` preset belongs to one command and is not offered.
@@ -40,7 +44,7 @@ class Preset:
     training_blocks: int
     rounds: int
     confidence: float | None
-    slice_ns: int = 50_000_000
+    slice_ns: int = 10_000_000
     minimum_effect: float = 0.0
     looks: tuple[int, ...] = ()
     seeds: int = 5
@@ -63,7 +67,7 @@ PRESETS = {
             blocks=2,
             ladder_blocks=1,
             training_blocks=2,
-            rounds=4,
+            rounds=12,
             confidence=None,
             seeds=1,
             training_images=6400,
@@ -76,18 +80,18 @@ PRESETS = {
             blocks=12,
             ladder_blocks=8,
             training_blocks=8,
-            rounds=4,
+            rounds=12,
             confidence=0.95,
             minimum_effect=0.10,
             seeds=3,
         ),
         Preset(
             name="selftest",
-            summary="22 blocks, 99.95 % intervals",
-            blocks=22,
-            ladder_blocks=22,
+            summary="20 blocks, 99.95 % intervals",
+            blocks=20,
+            ladder_blocks=20,
             training_blocks=0,
-            rounds=6,
+            rounds=24,
             confidence=0.9995,
             internal=True,
         ),
@@ -97,7 +101,7 @@ PRESETS = {
             blocks=16,
             ladder_blocks=8,
             training_blocks=20,
-            rounds=8,
+            rounds=24,
             confidence=0.95,
         ),
         Preset(
@@ -106,7 +110,7 @@ PRESETS = {
             blocks=64,
             ladder_blocks=32,
             training_blocks=64,
-            rounds=8,
+            rounds=24,
             confidence=0.9833,
             looks=(16, 32),
             load_ms=10_000,
@@ -178,10 +182,12 @@ def draw_schedule(groups: Sequence[Group], preset: Preset, seed: int) -> tuple[B
             cases, arms = [case.id for case in group.cases], tuple(arm.id for arm in group.arms_of(number, preset))
             for case in cases:
                 orders.setdefault((case, arms), balanced_orders(arms, rng))
+            counts = {case.id: rounds_of(number, case, group, preset) for case in group.cases}
             rounds = tuple(
                 Round(case, turn, next(orders[case, arms]))
-                for turn in range(rounds_of(number, group, preset))
+                for turn in range(max(counts.values()))
                 for case in rng.sample(cases, len(cases))
+                if turn < counts[case]
             )
             order = tuple(rng.sample(cases, len(cases)))
             slow, start = {arm.id for arm in group.slow_to_start}, rng.sample(arms, len(arms))
@@ -190,13 +196,17 @@ def draw_schedule(groups: Sequence[Group], preset: Preset, seed: int) -> tuple[B
     return tuple(blocks)
 
 
-def rounds_of(number: int, group: Group, preset: Preset) -> int:
-    """Return how many rounds a block has: for training its epochs, for LoadGen one run of each process."""
-    if group.cases[0].scenario in LOADGEN:
+def rounds_of(number: int, case: Case, group: Group, preset: Preset) -> int:
+    """Return how many rounds a case has in a block: for training its epochs, for LoadGen one run of each process."""
+    if case.scenario in LOADGEN:
         return 1
-    if group.epochs is None:
-        return preset.rounds
-    return group.epochs if number <= preset.seeds else min(group.epochs, SHORT_EPOCHS)
+    if group.epochs is not None:
+        return group.epochs if number <= preset.seeds else min(group.epochs, SHORT_EPOCHS)
+    return preset.rounds if case.scenario == LATENCY else max(1, round(THROUGHPUT_ROUNDS_SHARE * preset.rounds))
+
+
+def slice_ns_of(case: Case, preset: Preset) -> int:
+    return preset.slice_ns if case.scenario == LATENCY else THROUGHPUT_SLICE_NS
 
 
 def balanced_orders(contenders: Sequence[T], rng: random.Random) -> Iterator[tuple[T, ...]]:

@@ -146,7 +146,10 @@ class InferenceWorker:
             session = cast("AsynchronousSession", case.session)
             timing = time_pipeline(session.submit, session.drain, case.pool, request.budget_ns, request.lead_in)
         else:
-            timing = time_slice(case.step, case.pool, request.budget_ns, request.lead_in, begin_ns=request.begin_ns)
+            timing = time_slice(
+                case.step, case.pool, request.budget_ns, request.lead_in,
+                begin_ns=request.begin_ns, lead_in_ns=request.lead_in_ns,
+            )  # fmt: skip
         return messages.SliceReply(timing.samples_ns, timing.wall_ns, timing.cpu_ns, involuntary_switches() - switches)
 
     def run_load(self, request: messages.RunLoad) -> messages.LoadReply:

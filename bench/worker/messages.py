@@ -122,7 +122,8 @@ class SliceReply:
 class RunSlice(Request[SliceReply]):
     """Time one slice of a case: `lead_in` untimed calls, then timed ones until `budget_ns` have passed.
 
-    The timed part starts no earlier than `begin_ns`, so that the workers of a group start together.
+    There are untimed calls for `lead_in_ns`, unless the slice is `asynchronous`. The timed part starts no earlier than
+    `begin_ns`, so that the workers of a group start together.
     """
 
     case: str
@@ -130,6 +131,7 @@ class RunSlice(Request[SliceReply]):
     lead_in: int
     begin_ns: int = 0
     asynchronous: bool = False
+    lead_in_ns: int = 0
 
 
 @dataclass(frozen=True)

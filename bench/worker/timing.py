@@ -35,23 +35,22 @@ def time_slice(
     clock: Clock = now_ns,
     cpu_clock: Clock = cpu_ns,
     begin_ns: int = 0,
+    lead_in_ns: int = 0,
 ) -> Timing:
     """Time calls of `step` on successive batches until `budget_ns` have passed, at least one.
 
-    The first `lead_in` calls are not timed: they refill the caches after another process used the cores. They take at
-    most a tenth of the budget, or one call. Nor are the calls before `begin_ns`, when all workers of a group start to
-    time. The garbage collector is off throughout.
+    The first `lead_in` calls are not timed, nor those in the first `lead_in_ns`: they refill the caches after another
+    process used the cores. Nor are the calls before `begin_ns`, when all workers of a group start to time. The garbage
+    collector is off throughout.
     """
     samples: list[int] = []
     gc.collect()
     gc.disable()
     try:
-        end = clock() + budget_ns // 10
+        lead_in_end = clock() + lead_in_ns
         for batch in islice(batches, lead_in):
             step(batch)
-            if clock() >= end:
-                break
-        while begin_ns and clock() < begin_ns:
+        while clock() < max(lead_in_end, begin_ns):
             step(next(batches))
         cpu_before = cpu_clock()
         before = end = clock()

@@ -8,8 +8,8 @@ import numpy as np
 from bench.analysis.latency import windows
 from bench.suite.schedule import balanced_orders
 
-# Between two slices, in seconds.
-PAUSE_S = 0.006
+# Between the timed parts of two slices, in seconds: the wait, and the lead-in.
+PAUSE_S = 0.012
 # How many times longer calls take while the machine is not at rest; on real machines arms differ in it.
 FACTORS = {"base": 1.5, "same": 1.5, "fast": 1.15, "other": 1.3}
 # Seconds per call at rest, and the standard deviations of the log latency of processes and of calls.

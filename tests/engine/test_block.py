@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -288,25 +288,76 @@ def test_a_process_whose_threads_may_leave_the_cores_of_the_block_fails(run, tal
     }
 
 
-def test_foreign_cpu_time_is_the_busy_time_without_workers_and_harness(run, monkeypatch) -> None:
+@dataclass(frozen=True)
+class FakeSnapshot:
+    counted: Counters
+
+    def of(self, _) -> Counters:
+        return self.counted
+
+
+@pytest.fixture
+def observed(run, monkeypatch):
+    """Return a block with two groups, and a function that sets what is counted from now on, for each reading."""
     runner = run()
     runner.groups = {ORACLE.id: FakeGroup({}), REPLICA.id: FakeGroup({})}
     runner.groups[REPLICA.id].workers[0].pid += 100
     own, other = runner.groups[ORACLE.id].pids[0], runner.groups[REPLICA.id].pids[0]
-    spent = {own: iter([10, 60]), other: iter([5, 8])}
-    clock, harness = iter((0, 100)), iter([1, 3])
-    read = iter([Counters(steal_ns=1, throttled_ns=2, busy_ns=100), Counters(steal_ns=5, throttled_ns=9, busy_ns=200)])
     monkeypatch.setattr(module, "wait_until_idle", lambda *_: None)
-    monkeypatch.setattr(module, "cpu_ns_of_all", lambda pids: sum(next(spent[pid]) for pid in pids))
-    monkeypatch.setattr(module, "cpu_ns", lambda: next(harness))
-    monkeypatch.setattr(module, "now_ns", lambda: next(clock))
-    monkeypatch.setattr(module.counters, "counters", lambda _: next(read))
+
+    def count(*, clock, spent, harness, ticks) -> None:
+        """Set the clock and the CPU times at successive readings, and the kernel's counters at those of a turn."""
+        clock, harness, ticks = iter(clock), iter(harness), iter(ticks)
+        spent = dict(zip((own, other), map(iter, spent), strict=True))
+        monkeypatch.setattr(module, "cpu_ns_of_all", lambda pids: sum(next(spent[pid]) for pid in pids))
+        monkeypatch.setattr(module, "cpu_ns", lambda: next(harness))
+        monkeypatch.setattr(module, "now_ns", lambda: next(clock))
+        monkeypatch.setattr(module.counters, "snapshot", lambda: FakeSnapshot(next(ticks)))
+
+    return runner, count
+
+
+def test_foreign_cpu_time_is_the_busy_time_without_workers_and_harness(observed) -> None:
+    runner, count = observed
+    # Before the wait, at the start of the work, at its end, and after it.
+    count(
+        clock=[0, 30, 130, 140],
+        spent=[[10, 60], [5, 8, 11, 12]],
+        harness=[1, 2, 4, 5],
+        ticks=[Counters(steal_ns=1, throttled_ns=2, busy_ns=100), Counters(steal_ns=5, throttled_ns=9, busy_ns=200)],
+    )
     result, conditions = runner.observe(ORACLE.id, lambda: "done")
     assert result == "done"
-    assert (conditions.idle_cpu_ns, conditions.harness_cpu_ns) == (3, 2)
-    assert (conditions.steal_ns, conditions.throttled_ns) == (4, 7)
-    assert conditions.foreign_ns == 100 - 50 - 3 - 2
-    assert conditions.watched_ns == 100
+    assert (conditions.idle_cpu_ns, conditions.harness_cpu_ns, conditions.watched_ns) == (3, 2, 100)
+    assert (conditions.steal_ns, conditions.throttled_ns, conditions.counted_ns) == (4, 7, 140)
+    assert conditions.foreign_ns == 100 - 50 - 7 - 4
+
+
+def test_what_is_counted_in_a_turn_begins_where_the_turn_before_ended(observed) -> None:
+    """So coarse ticks of the kernel are counted once, whichever turn they fall into."""
+    runner, count = observed
+    count(
+        clock=[0, 1, 2, 3, 4, 5, 6],
+        spent=[[0, 10, 20], [0, 0, 0, 0, 0, 0, 0]],
+        harness=[0] * 7,
+        ticks=[Counters(0, 0, 0), Counters(0, 0, 30), Counters(0, 0, 30)],
+    )
+    turns = [runner.observe(ORACLE.id, lambda: None)[1] for _ in range(2)]
+    assert [turn.foreign_ns for turn in turns] == [20, -10]
+    assert sum(turn.counted_ns for turn in turns) == 6
+
+
+def test_a_group_that_leaves_the_block_takes_its_cpu_time_with_it(observed, tally) -> None:
+    runner, count = observed
+    count(
+        clock=range(20),
+        spent=[[100, 100, 100, 100], [50, 50, 50, 50]],
+        harness=[0] * 10,
+        ticks=[Counters(0, 0, 0)] * 4,
+    )
+    runner.observe(ORACLE.id, lambda: None)
+    runner._remove(REPLICA.id, WorkerError("gone"))
+    assert runner.observe(ORACLE.id, lambda: None)[1].foreign_ns == 0
 
 
 def reply(samples) -> SliceReply:
@@ -351,7 +402,9 @@ def test_a_block_of_inference_checks_outputs_warms_up_and_stores_slices(inferenc
         ((10, 20, 30), (3,), (60,))
     }
     slices = [request for request in groups[ORACLE.id].requests if isinstance(request, RunSlice)]
-    assert {request.lead_in for request in slices} == {0, module.LEAD_IN}
+    assert {(request.lead_in, request.lead_in_ns) for request in slices} == {
+        (0, 0), (module.LEAD_IN, module.LEAD_IN_NS),
+    }  # fmt: skip
     assert {request.begin_ns for request in slices} == {0}
 
 
@@ -400,7 +453,7 @@ def test_a_slice_is_summed_up_by_its_median_or_the_time_per_batch_of_all_workers
 
 def test_rounds_that_take_too_long_are_left_out_for_all_arms(context, tally, groups, monkeypatch) -> None:
     rounds = tuple(Round(case.id, number, (ORACLE.id,)) for number in range(6) for case in (ONE, FOUR))
-    runner, spent = InferenceBlock(context, tally, replace(BLOCK, rounds=rounds)), {ONE: 6_000_000, FOUR: 3_000_000}
+    runner, spent = InferenceBlock(context, tally, replace(BLOCK, rounds=rounds)), {ONE: 41_000_000, FOUR: 24_000_000}
     runner.groups, runner.splits = groups, {ORACLE.id: Split(1, 1)}
     monkeypatch.setattr(module, "run_slice", lambda *_: [reply([10])])
     measured = []
@@ -411,5 +464,5 @@ def test_rounds_that_take_too_long_are_left_out_for_all_arms(context, tally, gro
         if not runner.leaves_out(turn):
             runner.take_turn(turn.number, 0, ORACLE, case)
             measured.append((case, turn.number))
-    # Six slices of 1 ms may take 18 ms; no case has fewer than four rounds.
+    # Six slices of 1 ms after a lead-in of 5 ms may take 144 ms; no case has fewer than four rounds.
     assert measured == [(case, n) for n in range(6) for case in (ONE, FOUR) if case == FOUR or n < module.MIN_ROUNDS]

@@ -64,7 +64,7 @@ ALTERNATIVES = {
 LONG_NS, MANY = 400_000_000, 10
 SLICES_MS, ROUNDS = (25, 50, 100, 200, 400), (1, 2, 3, 5, 10)
 # The number of arms; pairs of slice length in ms and rounds of a block.
-CROWD, CROWD_PROTOCOLS = 8, ((200, 3), (100, 6), (67, 9), (50, 10))
+CROWD, CROWD_PROTOCOLS = 5, ((200, 2), (50, 6), (10, 16))
 EQUALS: dict[str, dict[str, str]] = {f"usual {number}": {} for number in range(CROWD)}
 # For each arm in a block.
 PROCESSES = (1, 2, 4)

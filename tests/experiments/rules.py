@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     Ratios = Callable[[str, str], list[float]]
 
 # Blocks, rounds, and seconds of a slice: what fits into ten minutes.
-PROTOCOLS = ((8, 3, 0.2), (9, 24, 0.05), (16, 8, 0.05))
+PROTOCOLS = ((8, 3, 0.2), (9, 24, 0.05), (16, 8, 0.05), (16, 24, 0.01))
 SHARES, STATES_S, RUNS = (0.05, 0.2, 0.4, 0.7), (0.001, 0.01, 0.1, 1, 60), 40
 # For a claim after Holm's correction over ten candidates.
 NEEDED = 9

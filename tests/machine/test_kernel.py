@@ -42,6 +42,7 @@ READERS = {
     "memory_used_by_all": partial(resources.memory_used_by_all, [os.getpid()]),
     "nice_of": partial(resources.nice_of, os.getpid()),
     "counters": counters.counters,
+    "snapshot": counters.snapshot,
     "quiet_cores": partial(counters.quiet_cores, 1),
     "quiet_core_sets": partial(counters.quiet_core_sets, [1]),
     "static_findings": lambda: list(diagnosis.static_findings(1)),

@@ -9,7 +9,7 @@ from bench.suite.arms import ANY_PRECISION, Arm, Case
 from bench.suite.environments import HARNESS, Environment, MissingEnvironmentError
 from bench.suite.parse import load_suite
 from bench.suite.plan import compared_arms, group_cases, loadgen_obstacle, make_plan, obstacle, planned_pairs
-from bench.suite.schedule import PRESETS, Block, Group, Round, draw_schedule
+from bench.suite.schedule import PRESETS, Block, Group, Round, draw_schedule, slice_ns_of
 from bench.suite.suite import Suite
 from bench.suite.user_variables import UserVariables
 from models.errors import UserError
@@ -24,7 +24,14 @@ def test_every_arm_has_one_turn_in_every_round() -> None:
     for block in draw_schedule(GROUPS[:1], PRESETS["quick"], seed=1):
         assert all(sorted(turn.order) == sorted(arm.id for arm in ARMS) for turn in block.rounds)
         assert sorted(block.start) == sorted(arm.id for arm in ARMS)
-        assert Counter(turn.case for turn in block.rounds) == dict.fromkeys((case.id for case in CASES), 4)
+        assert Counter(turn.case for turn in block.rounds) == dict.fromkeys((case.id for case in CASES), 12)
+
+
+def test_throughput_has_longer_slices_in_fewer_rounds() -> None:
+    preset, (throughput,) = PRESETS["standard"], OTHER.cases
+    (block, *_) = draw_schedule([Group((CASES[0], throughput), ARMS)], preset, seed=1)
+    assert Counter(turn.case for turn in block.rounds) == {CASES[0].id: 24, throughput.id: 8}
+    assert [slice_ns_of(case, preset) for case in (CASES[0], throughput)] == [10_000_000, 50_000_000]
 
 
 def test_each_case_is_measured_once_per_block_number() -> None:
@@ -66,7 +73,7 @@ def test_presets_are_those_of_the_protocol() -> None:
     assert presets == {
         "smoke": (2, 2, None, ()),
         "quick": (12, 8, 0.95, ()),
-        "selftest": (22, 0, 0.9995, ()),
+        "selftest": (20, 0, 0.9995, ()),
         "standard": (16, 20, 0.95, ()),
         "publish": (64, 64, 0.9833, (16, 32)),
     }

@@ -50,7 +50,7 @@ def test_requests_and_replies_are_equal_after_a_round_trip(kind, data) -> None:
 
 def test_fields_with_a_default_may_be_missing() -> None:
     defaults = {field.name for field in fields(RunSlice) if field.default is not MISSING}
-    assert defaults == {"begin_ns", "asynchronous"}
+    assert defaults == {"begin_ns", "asynchronous", "lead_in_ns"}
     assert read_request('{"do": "RunSlice", "case": "c", "budget_ns": 2, "lead_in": 1}') == RunSlice("c", 2, 1)
 
 

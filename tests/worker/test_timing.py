@@ -17,7 +17,7 @@ class FakeClock:
         return self.now
 
 
-def slice_of(durations, budget, lead_in=0):
+def slice_of(durations, budget, lead_in=0, lead_in_ns=0):
     """Time a step whose calls take `durations`, over and over."""
     clock, remaining, seen = FakeClock(), cycle(durations), []
 
@@ -25,7 +25,7 @@ def slice_of(durations, budget, lead_in=0):
         seen.append(batch)
         clock.now += next(remaining)
 
-    timing = time_slice(step, count(), budget, lead_in, clock, clock)
+    timing = time_slice(step, count(), budget, lead_in, clock, clock, lead_in_ns=lead_in_ns)
     return timing, seen
 
 
@@ -48,9 +48,10 @@ def test_the_lead_in_is_run_but_not_timed() -> None:
     assert len(seen) == 4
 
 
-def test_the_lead_in_takes_a_tenth_of_the_budget_or_one_call() -> None:
-    assert len(slice_of([6], budget=100, lead_in=9)[1]) == 2 + 17
-    assert len(slice_of([200], budget=100, lead_in=9)[1]) == 1 + 1
+def test_the_lead_in_lasts_so_many_calls_and_so_long() -> None:
+    assert len(slice_of([6], budget=100, lead_in=1, lead_in_ns=10)[1]) == 2 + 17
+    assert len(slice_of([6], budget=100, lead_in=3, lead_in_ns=10)[1]) == 3 + 17
+    assert len(slice_of([200], budget=100, lead_in=1, lead_in_ns=10)[1]) == 1 + 1
 
 
 def test_every_call_gets_the_next_batch() -> None:
