@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from dataclasses import replace
 from io import StringIO
 
@@ -103,14 +104,21 @@ def test_the_cost_of_loadgen_is_measured_with_a_backend_that_does_nothing(measur
 
 
 def test_the_report_shows_verdicts_rates_settings_and_the_cost(measured) -> None:
-    folder, _ = measured
+    """The machine may change its speed between a run's estimate and the run: then it is too short, and INVALID."""
+    folder, records = measured
     console = Console(file=StringIO(), width=200)
     assert exit_status(write_report(folder, console)) == 0
     page = (folder / "report.md").read_text()
     section = page[page.index("## LoadGen") :]
-    for text in ("1 of 1", "Highest valid rate", "test\\_mode PerformanceOnly", "LoadGen's cost with a backend"):
+    valid = [run.result.valid for run in records if isinstance(run, LoadRun)]
+    for text in (
+        *(f"{count:d} of 1" for count in set(valid)),
+        "Highest valid rate",
+        "test\\_mode PerformanceOnly",
+        "LoadGen's cost with a backend",
+    ):
         assert text in section
     assert "LoadGen's cost with a backend that does nothing" in console.file.getvalue()
     rows = list(csv.DictReader((folder / "loadgen.csv").read_text().splitlines()))
-    assert {row["verdict"] for row in rows} == {"VALID"}
+    assert Counter(row["verdict"] == "VALID" for row in rows) == Counter(valid)
     assert "mlperf" not in page.lower()
