@@ -556,5 +556,5 @@ def _is_possible(turn: Turn, case: Case) -> bool:
     conditions = turn.conditions
     taken = conditions.steal_ns, conditions.throttled_ns
     counters = conditions.idle_cpu_ns, conditions.harness_cpu_ns, *(count for count in taken if count is not None)
-    long_enough = min(watched_ns(turn), counted_ns(turn)) > 0
-    return possible and long_enough and min(counters) >= 0 <= turn.round < MOST and 0 < turn.block < MOST
+    placed = 0 <= turn.round < MOST and 0 < turn.block < MOST
+    return possible and placed and min(counters) >= 0 < min(watched_ns(turn), counted_ns(turn))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 MAX_SEED = 2**31
 # Throughput has longer slices in fewer rounds: all workers of an arm start and end a slice together.
-THROUGHPUT_SLICE_NS, THROUGHPUT_ROUNDS_SHARE = 50_000_000, 1 / 3
+THROUGHPUT_SLICE_NS, THROUGHPUT_ROUNDS_SHARE, MIN_THROUGHPUT_ROUNDS = 50_000_000, 1 / 3, 2
 # Epochs of the training blocks that do not train to the end: a warm-up and a timed one.
 SHORT_EPOCHS = 2
 
@@ -67,7 +67,7 @@ PRESETS = {
             blocks=2,
             ladder_blocks=1,
             training_blocks=2,
-            rounds=6,
+            rounds=4,
             confidence=None,
             seeds=1,
             training_images=6400,
@@ -202,7 +202,9 @@ def rounds_of(number: int, case: Case, group: Group, preset: Preset) -> int:
         return 1
     if group.epochs is not None:
         return group.epochs if number <= preset.seeds else min(group.epochs, SHORT_EPOCHS)
-    return preset.rounds if case.scenario == LATENCY else max(1, round(THROUGHPUT_ROUNDS_SHARE * preset.rounds))
+    if case.scenario == LATENCY:
+        return preset.rounds
+    return min(preset.rounds, max(MIN_THROUGHPUT_ROUNDS, round(THROUGHPUT_ROUNDS_SHARE * preset.rounds)))
 
 
 def slice_ns_of(case: Case, preset: Preset) -> int:

@@ -252,6 +252,7 @@ IMPOSSIBLE = [
     {"counts": (-1, 2), "walls_ns": (1, 1)},
     {"walls_ns": ()},
     {"watched_ns": -1},
+    {"counted_ns": -1},
     {"steal_ns": -1},
     {"idle_cpu_ns": -1},
     {"round": 10**6},

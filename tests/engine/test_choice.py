@@ -183,6 +183,7 @@ def test_a_conversion_that_fails_starts_nothing(machine, tally, monkeypatch) -> 
 def test_long_calls_end_a_search_after_four_rounds(machine, tally, monkeypatch) -> None:
     """Slices of 1 ms that take 120 ms."""
     context, _ = machine
+    monkeypatch.setattr(module, "SLICE_NS", 1_000_000)
     monkeypatch.setitem(LATENCIES_US, (ORACLE, 1), dict.fromkeys(COUNTS, 40_000))
     choose_splits(context, tally, CountedSteps())
     slow, fast, *_ = tally.journal.of(Choice)
