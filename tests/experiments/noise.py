@@ -64,10 +64,10 @@ ALTERNATIVES = {
 LONG_NS, MANY = 400_000_000, 10
 SLICES_MS, ROUNDS = (25, 50, 100, 200, 400), (1, 2, 3, 5, 10)
 # The number of arms; pairs of slice length in ms and rounds of a block.
-CROWD, CROWD_PROTOCOLS = 5, ((200, 2), (50, 6), (10, 16))
-EQUALS: dict[str, dict[str, str]] = {f"usual {number}": {} for number in range(CROWD)}
-# For each arm in a block.
+CROWD, CROWD_PROTOCOLS = 5, ((50, 6), (10, 16))
+# For each of two arms in a block.
 PROCESSES = (1, 2, 4)
+MOST_PROCESSES = 2 * max(PROCESSES)
 SUMMARIES: dict[str, Callable[[Sequence[float]], float]] = {
     "median": median,
     "mean": mean,
@@ -181,6 +181,11 @@ def log_ratios(run: Run, case: Case, pair: Sequence[Arm]) -> list[float]:
     return list(run.log_ratios(Pair(pair[1], pair[0], case)).values())
 
 
+def equals(count: int) -> dict[str, dict[str, str]]:
+    """Return so many sets of variables that change nothing, by name."""
+    return {f"usual {number}": {} for number in range(count)}
+
+
 def compare_crowd(threads: int, blocks: int, folder: Path) -> None:
     """Print the half-width of each protocol when many arms are alternated; the protocols take turns by block."""
     usual = InferenceBlock.take_turn
@@ -195,7 +200,7 @@ def compare_crowd(threads: int, blocks: int, folder: Path) -> None:
         return CROWD_PROTOCOLS[number % len(CROWD_PROTOCOLS)][1]
 
     with mock.patch.object(InferenceBlock, "take_turn", turn), mock.patch("bench.suite.schedule.rounds_of", rounds):
-        _, arms = alternate(EQUALS, replace(USUAL, blocks=blocks), threads, folder)
+        _, arms = alternate(equals(CROWD), replace(USUAL, blocks=blocks), threads, folder)
     run = Run(folder)
     for case, (place, (slice_ms, count)) in product(run.cases, enumerate(CROWD_PROTOCOLS)):
         of_arms = []
@@ -216,11 +221,11 @@ def compare_processes(threads: int, blocks: int, folder: Path) -> None:
 
     All of them are computed from the same run, so that they were measured at the same times.
     """
-    watched, arms = alternate(EQUALS, replace(USUAL, blocks=blocks), threads, folder)
+    watched, arms = alternate(equals(MOST_PROCESSES), replace(USUAL, blocks=blocks), threads, folder)
     run = Run(folder)
-    process_s = watched.process_s(blocks, CROWD)
+    process_s = watched.process_s(blocks, MOST_PROCESSES)
     for case, count in product(run.cases, PROCESSES):
-        rotations = [(arms[at:] + arms[:at])[: 2 * count] for at in range(CROWD)]
+        rotations = [(arms[at:] + arms[:at])[: 2 * count] for at in range(MOST_PROCESSES)]
         rotated = [_mean_ratios(run, case, order[:count], order[count:]) for order in rotations]
         widths = [half_width(ratios, 2 * count * process_s) for ratios in rotated]
         print(
