@@ -48,7 +48,7 @@ MIN_ROUNDS, MAX_OVERRUN = 4, 4
 
 @dataclass(frozen=True)
 class Reading:
-    """What has been counted until now: by the kernel, and of the CPU time of all workers and of the orchestrator."""
+    """The kernel's counters at one time, and the CPU time of all workers and the orchestrator until then."""
 
     time_ns: int
     ticks: counters.Snapshot
@@ -73,9 +73,9 @@ class BlockRunner(ABC):
         # (arm, case) that may be timed, and those that have been warmed up where they were built.
         self._ready: set[tuple[str, str]] = set()
         self._warm: set[tuple[str, str]] = set()
-        # The processes that had the last turn, none before the first; what was counted until its end, if it was in the
-        # current round and all of its workers are still there.
+        # The processes that had the last turn; none before the first.
         self._recent: list[int] = []
+        # The reading at the end of the last turn; none at the start of a round, or after a group left the block.
         self._last: Reading | None = None
         # CPU time per wall time of each turn: how many cores it used.
         self._used_cores: dict[tuple[str, str], list[float]] = defaultdict(list)

@@ -60,7 +60,7 @@ OTHER_FOLDERS = "set XDG_CACHE_HOME or TMPDIR to another folder"
 PRECISE = 0.01
 # Progress weights of a process start in a block, and of an epoch on all training images: seconds on two cores.
 START_WEIGHT, EPOCH_WEIGHT = 1.6, 7.0
-# Until the arm before sleeps, and the conditions are read.
+# How long it takes until the arm before sleeps, and the conditions are read.
 BETWEEN_SLICES_NS = 7_000_000
 
 

@@ -227,10 +227,10 @@ def method(run: Run) -> Section:
         ]
         ratio = "times that count in the scenario"
     else:
-        longer_ns = info.protocol.throughput_slice_ns
-        lengths_ns = {longer_ns or info.protocol.slice_ns if case.scenario == THROUGHPUT else info.protocol.slice_ns
-                      for case in run.cases}  # fmt: skip
-        lengths = " or ".join(f"{length_ns // 1_000_000}" for length_ns in sorted(lengths_ns))
+        slice_ns = info.protocol.slice_ns
+        longer_ns = info.protocol.throughput_slice_ns or slice_ns
+        lengths_ns = {longer_ns if case.scenario == THROUGHPUT else slice_ns for case in run.cases}
+        lengths = " or ".join(str(length_ns // 1_000_000) for length_ns in sorted(lengths_ns))
         items = [
             """Timed: each call, from a batch in host memory, as the stack's own tensor, to its logits in host memory.
             Each call gets another batch.""",

@@ -30,8 +30,7 @@ if TYPE_CHECKING:
     from bench.suite.suite import Suite
 
 NO_VARIABLES = UserVariables()
-# Untimed calls at the start of a slice: at least one, and for so long. Calls are slower by up to 10 % in the first
-# milliseconds after another process used the cores.
+# How many untimed calls a slice starts with at least, and how long they last: other processes emptied the caches.
 LEAD_IN, LEAD_IN_NS = 1, 5_000_000
 WARM_UP_SLICE_NS = 10_000_000
 LOADGEN_DISTRIBUTION = "mlcommons-loadgen"

@@ -122,7 +122,7 @@ class SliceReply:
 class RunSlice(Request[SliceReply]):
     """Time one slice of a case: `lead_in` untimed calls, then timed ones until `budget_ns` have passed.
 
-    There are untimed calls for `lead_in_ns`, unless the slice is `asynchronous`. The timed part starts no earlier than
+    The untimed calls go on for `lead_in_ns`, unless the slice is `asynchronous`. The timed part starts no earlier than
     `begin_ns`, so that the workers of a group start together.
     """
 
