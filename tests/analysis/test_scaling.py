@@ -6,6 +6,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
+from bench.analysis.latency import AS_IT_WAS
 from bench.analysis.run import Run
 from bench.analysis.scaling import sweeps
 from bench.console import Steps
@@ -38,7 +39,8 @@ def swept(tmp_path_factory):
         plan = make_plan(suite, replace(PRESETS["smoke"], slice_ns=1_000_000, warm_up_limit_ns=0), 1, usable_cores())
         steps = Steps(Console(file=StringIO()), total_weights(plan), None)
         assert measure_run(plan, data.load("synthetic"), folder, steps, Origin((), "", None)) == "complete"
-    return Run(folder)
+    # At rest, a block in which the machine was busy is left out.
+    return Run(folder, AS_IT_WAS)
 
 
 def test_each_sweep_holds_every_arm_and_its_points_in_order(swept) -> None:

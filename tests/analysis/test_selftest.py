@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from bench.analysis import selftest
+from bench.analysis.latency import AS_IT_WAS
 from bench.analysis.run import Run
 from bench.console import Steps
 from bench.engine.describe import Origin
@@ -144,7 +145,7 @@ def test_an_injected_slowdown_shows_in_the_ratio(tmp_path, monkeypatch) -> None:
     for pair in slowed:
         ours, theirs = (quietest_ns(run, arm_id, pair.case.id) for arm_id in (pair.arm.id, pair.baseline.id))
         assert 0.03 < theirs / ours < 0.3
-        assert run.estimate(pair).blocks == 2
+        assert run.estimate(pair, AS_IT_WAS).blocks == 2
     for turn in run.turns[ARM.id, slowed[0].case.id]:
         assert turn.walls_ns[0] > 5 * (len(turn.samples_ns) - 1) * min(turn.samples_ns)
     assert {roof.what for roof in run.roofs} == {"product", "traffic"}
