@@ -31,9 +31,11 @@ AS_IT_WAS: Rule = "as-it-was"
 WINDOW_NS = 5_000_000
 # A window is at rest up to this factor above the arm's fast windows. Two speeds of a machine differ by more.
 FAST_QUANTILE, REST_FACTOR = 0.1, 1.12
-# From this share on, every arm meets the machine at rest in a block. From the share of blocks that do, a run tells how
-# fast the arms are at rest.
-MIN_REST_SHARE, MIN_REST_BLOCKS = 0.25, 0.5
+# From this share of windows on, every arm meets the machine at rest in a block.
+MIN_REST_SHARE = 0.25
+# From this share of blocks, and this mean share of windows, a run tells how fast the arms are at rest. With fewer
+# windows at rest, the ratio of arms that alternate is known better as the machine was.
+MIN_REST_BLOCKS, MIN_MEAN_REST_SHARE = 0.5, 0.4
 
 
 def find_rule(name: str) -> Rule:
@@ -101,12 +103,14 @@ def blocks_of_case(by_block: Mapping[int, Windows]) -> dict[int, BlockLatencies]
 
 
 def mostly_at_rest(blocks: Collection[BlockLatencies], needed: int) -> bool:
-    """Return whether the blocks at rest are so many that the others can be left out.
+    """Return whether the blocks and windows at rest are so many that the others can be left out.
 
     `needed` is the number of blocks from which a speedup can be claimed.
     """
     at_rest = sum(block.is_at_rest for block in blocks)
-    return at_rest >= max(1, MIN_REST_BLOCKS * len(blocks), min(needed, len(blocks)))
+    if at_rest < max(1, MIN_REST_BLOCKS * len(blocks), min(needed, len(blocks))):
+        return False
+    return fmean(block.rest_share for block in blocks) >= MIN_MEAN_REST_SHARE
 
 
 def _sorted(rounds: Mapping[int, Sequence[float]]) -> list[float]:

@@ -178,7 +178,7 @@ def _attribution(run: Run) -> Section | None:
         )
         notes = [Paragraph(f"Not measured: {', '.join(ladder.missing)}.")] if ladder.missing else []
         if ladder.rule != run.rule_of(ladder.case):
-            text = "Too few blocks for one of these figures were at rest: all of them are for the machine as it was."
+            text = "For one of these figures the machine was too little at rest, so all of them are for it as it was."
             notes.append(Paragraph(text))
         sentence = Paragraph(attribution_sentence(ladder), "plain")
         sections.append(Section(f"{ladder.name}: {case_title(run, ladder.case)}", (sentence, steps, *notes)))

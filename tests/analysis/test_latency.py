@@ -67,6 +67,15 @@ def test_a_block_that_is_slow_throughout_is_not_at_rest() -> None:
     assert not mostly_at_rest(blocks_of_case({1: fast, 2: slow, 3: slow}).values(), 1)
 
 
+@pytest.mark.parametrize(("windows", "enough"), [(4, True), (3, False)])
+def test_with_few_windows_at_rest_a_case_is_reported_as_the_machine_was(windows, enough) -> None:
+    """Each block is at rest in 40 or 30 % of its windows."""
+    block = {arm: {0: [100.0] * windows + [150.0] * (10 - windows)} for arm in ("one", "other")}
+    blocks = blocks_of_case(dict.fromkeys((1, 2, 3), block)).values()
+    assert all(block.is_at_rest for block in blocks)
+    assert mostly_at_rest(blocks, 3) == enough
+
+
 def test_the_blocks_that_a_claim_needs_do_not_exceed_those_of_the_run() -> None:
     assert mostly_at_rest(blocks_of_case({1: {"one": {0: [100.0]}}}).values(), 9)
 
