@@ -24,7 +24,7 @@ from backends.protocol import InferenceSpec
 from backends.registry import convert, open_backend, stacks
 from bench.machine.facts import usable_cores
 from bench.suite.variables import restart_variables
-from models import data, synthetic
+from models import synthetic
 from models.data import standardise
 from models.weights import checkpoint_path, initial_weights, load_weights
 from models.zoo import CNN_SMALL, NETWORKS
@@ -163,11 +163,3 @@ def batch(request: pytest.FixtureRequest, model: Model) -> F32:
 def bench(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Return a function that runs the command line in an empty folder, as `run_bench` does."""
     return lambda *arguments, **variables: run_bench(tmp_path, *arguments, **variables)
-
-
-def use_few_test_images(patched: pytest.MonkeyPatch, count: int = 500) -> None:
-    """Let this process load only some of the synthetic test images, so that proofs are fast."""
-    full = data.load("synthetic")
-    test = {"test_images": full.test_images[:count], "test_labels": full.test_labels[:count]}
-    few = replace(full, digest=f"{full.digest}-{count}", **test)
-    patched.setattr(data, "load", lambda _: few)

@@ -7,24 +7,41 @@ from __future__ import annotations
 
 import runpy
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from bench.engine import limits, workers
+from bench.engine import choice, limits, workers
 from bench.suite.schedule import PRESETS
 from models import synthetic
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 IMAGES, SLICE_NS, OVERHEAD_NS, ORDER, WORKING_SETS_BYTES = 50, 2_000_000, 100_000, 64, (1 << 18,)
+# As many as preset smoke trains on.
+TRAINING_IMAGES = 6400
 # Other work on the machine keeps no turn waiting for a quiet moment.
 SETTLE_LIMIT_NS = 2_000_000
 
 
 def shorten() -> None:
     """Change this process, in which nothing has been measured yet."""
-    draw = synthetic.draw
-    synthetic.draw = lambda count, stream: draw(min(count, IMAGES), stream)
+    shorten_preparations(IMAGES)
     for name, preset in PRESETS.items():
         PRESETS[name] = replace(preset, slice_ns=SLICE_NS, warm_up_limit_ns=0)
-    limits.OVERHEAD_NS, limits.ORDER, limits.WORKING_SETS_BYTES = OVERHEAD_NS, ORDER, WORKING_SETS_BYTES
     workers.SETTLE_LIMIT_NS = SETTLE_LIMIT_NS
+
+
+def shorten_preparations(most: int, put: Callable[[object, str, object], None] = setattr) -> None:
+    """Change what comes before the first block: at most so many synthetic test images, short trials, small limits.
+
+    A test undoes it: `put` is its `monkeypatch.setattr`.
+    """
+    draw = synthetic.draw
+    put(synthetic, "draw", lambda count, stream: draw(min(count, (TRAINING_IMAGES, most)[stream]), stream))
+    put(choice, "SLICE_NS", SLICE_NS)
+    put(limits, "OVERHEAD_NS", OVERHEAD_NS)
+    put(limits, "ORDER", ORDER)
+    put(limits, "WORKING_SETS_BYTES", WORKING_SETS_BYTES)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from conftest import SMALL
+from conftest import ROOT, SMALL
 from tests.analysis.recorded_run import inference_run
 from tests.command_line import environment_of
 
@@ -45,7 +45,7 @@ def test_what_the_interpreter_prints_when_it_starts_is_ignored(tmp_path) -> None
         (tmp_path / f"{name}.py").write_text("import sys; print('{hello'); sys.stderr.write('welcome\\n')\n")
     (tmp_path / "toys.toml").write_text(SMALL)
     options = ("--suite", "./toys.toml", "--preset", "smoke", "--data", "synthetic", "--name", "r", "--stack", "toy")
-    done = python(tmp_path, "-m", "bench", "run", *options, PYTHONPATH=str(tmp_path))
+    done = python(tmp_path, "-m", "tests.shortened", "run", *options, PYTHONPATH=f"{tmp_path}:{ROOT}")
     assert done.returncode == 0, done.stderr
     assert "{hello" in done.stdout
     assert json.loads((tmp_path / "results" / "r" / "run.json").read_text())["machine"]["vendor"] != "unknown"
@@ -63,7 +63,8 @@ def test_variables_of_the_user_are_said_and_stored(tmp_path) -> None:
     (tmp_path / "toys.toml").write_text(SMALL)
     options = ("--suite", "./toys.toml", "--preset", "smoke", "--data", "synthetic", "--name", "r", "--stack", "toy")
     variables = {name: "" for name in os.environ if name.startswith("OPENBLAS")} | {"CXX": "c++", "XLA_FLAGS": "--x=y"}
-    done = python(tmp_path, "-m", "bench", "run", *options, "--env", "ODD=1", **variables)
+    variables["PYTHONPATH"] = str(ROOT)
+    done = python(tmp_path, "-m", "tests.shortened", "run", *options, "--env", "ODD=1", **variables)
     assert done.returncode == 0, done.stderr
     report = (tmp_path / "results" / "r" / "report.md").read_text().replace("\\", "")
     for text in (done.stdout, report):

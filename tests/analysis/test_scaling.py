@@ -18,9 +18,9 @@ from bench.suite.arms import BEST_THREADS, Arm, possible_splits
 from bench.suite.plan import make_plan
 from bench.suite.schedule import PRESETS
 from bench.suite.selftest import equal_suite
-from conftest import use_few_test_images
 from models import data
 from tests.analysis.recorded_run import CASE, JIT, inference_run
+from tests.shortened import IMAGES, shorten_preparations
 
 ARM = Arm("oracle", "numpy")
 ARMS = (ARM, replace(ARM, settings="plain"))
@@ -35,7 +35,7 @@ def swept(tmp_path_factory):
     suite = replace(suite, arm_patterns=ARMS, batch_sizes=(4, 1, 2), threads=(*COUNTS, BEST_THREADS))
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("XDG_CACHE_HOME", str(folder / ".cache"))
-        use_few_test_images(patched)
+        shorten_preparations(IMAGES, patched.setattr)
         plan = make_plan(suite, replace(PRESETS["smoke"], slice_ns=1_000_000, warm_up_limit_ns=0), 1, usable_cores())
         steps = Steps(Console(file=StringIO()), total_weights(plan), None)
         assert measure_run(plan, data.load("synthetic"), folder, steps, Origin((), "", None)) == "complete"

@@ -17,10 +17,10 @@ from bench.suite import selftest as suites
 from bench.suite.arms import Arm, Pair
 from bench.suite.plan import make_plan, planned_pairs
 from bench.suite.schedule import PRESETS
-from conftest import use_few_test_images
 from models import data
 from models.errors import UserError
 from tests.analysis.recorded_run import AA, CASE, COMPILE, EAGER, inference_run
+from tests.shortened import IMAGES, shorten_preparations
 
 ARM = Arm("oracle", "numpy")
 
@@ -135,7 +135,7 @@ def test_an_injected_slowdown_shows_in_the_ratio(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / ".cache"))
     monkeypatch.setattr(suites, "TRIAL_BATCH_SIZES", (1,))
     monkeypatch.setattr(suites, "SLOWDOWNS", (9.0,))
-    use_few_test_images(monkeypatch)
+    shorten_preparations(IMAGES, monkeypatch.setattr)
     plan = make_plan(suites.make_suite(ARM, [1]), replace(PRESETS["selftest"], blocks=2, rounds=1), 1, 1)
     steps = Steps(Console(file=StringIO()), total_weights(plan), None)
     assert measure_run(plan, data.load("synthetic"), tmp_path, steps, Origin((), "", None)) == "complete"

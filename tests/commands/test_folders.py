@@ -10,9 +10,9 @@ from rich.console import Console
 from bench.commands import run as commands
 from bench.commands.folders import kept_records, link_latest, run_folder
 from bench.suite.plan import make_plan
-from conftest import use_few_test_images
 from models.errors import UserError
 from tests.engine.conftest import PRESET, SUITE
+from tests.shortened import IMAGES, shorten_preparations
 
 KEPT = "all that was measured is kept: `python -m bench report {}` writes its report"
 
@@ -52,9 +52,7 @@ def test_a_file_system_without_links_is_one_line(tmp_path, console, monkeypatch)
 def measure(tmp_path, console, monkeypatch):
     """Return a function that measures the oracle against itself, briefly; it returns the exit status."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("bench.engine.limits.WORKING_SETS_BYTES", (1 << 18,))
-    monkeypatch.setattr("bench.engine.limits.ORDER", 64)
-    use_few_test_images(monkeypatch)
+    shorten_preparations(IMAGES, monkeypatch.setattr)
     plan = make_plan(SUITE, PRESET, seed=1, threads=1)
     return lambda: commands.measure(plan, "synthetic", tmp_path / "results", "r", console)[0]
 

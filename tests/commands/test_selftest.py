@@ -10,7 +10,7 @@ from bench.commands import selftest as commands
 from bench.suite import selftest as suites
 from bench.suite.schedule import PRESETS
 from bench.suite.user_variables import UserVariables
-from conftest import use_few_test_images
+from tests.shortened import IMAGES, shorten_preparations
 
 
 def test_a_stack_without_environment_is_one_line(bench, tmp_path) -> None:
@@ -22,10 +22,10 @@ def test_a_stack_without_environment_is_one_line(bench, tmp_path) -> None:
 def test_the_command_prints_every_trial_and_stores_it(tmp_path, monkeypatch) -> None:
     """Two blocks give no interval, so that every comparison fails."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / ".cache"))
-    monkeypatch.setitem(PRESETS, "selftest", replace(PRESETS["selftest"], blocks=2, rounds=1))
+    monkeypatch.setitem(PRESETS, "selftest", replace(PRESETS["selftest"], blocks=2, rounds=1, warm_up_limit_ns=0))
     monkeypatch.setattr(suites, "TRIAL_BATCH_SIZES", (1,))
     monkeypatch.setattr(suites, "SLOWDOWNS", (0.02, 9.0))
-    use_few_test_images(monkeypatch)
+    shorten_preparations(IMAGES, monkeypatch.setattr)
     console = Console(record=True, width=200, file=StringIO())
     assert commands.run_selftest("oracle", tmp_path / "results", "s", console, UserVariables()) == 1
     folder = tmp_path / "results" / "s"

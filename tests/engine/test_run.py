@@ -29,6 +29,7 @@ from bench.suite.plan import make_plan
 from models.errors import UserError
 from tests.analysis.recorded_run import JIT, inference_run
 from tests.engine.conftest import FOUR, ONE, ORACLE, PRESET, REPLICA, SUITE
+from tests.shortened import IMAGES, shorten_preparations
 
 ORIGIN = Origin(("bench", "run"), "2026-01-01T00:00:00+00:00", None)
 
@@ -63,8 +64,7 @@ class CountedSteps:
 def measure(tmp_path, few_images, monkeypatch):
     """Return a function that measures the oracle against itself, briefly; it returns the status and the records."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("bench.engine.limits.WORKING_SETS_BYTES", (1 << 18,))
-    monkeypatch.setattr("bench.engine.limits.ORDER", 64)
+    shorten_preparations(IMAGES, monkeypatch.setattr)
     folder = tmp_path / "run"
     folder.mkdir()
 
