@@ -115,7 +115,7 @@ def test_rules_have_names() -> None:
         find_rule("x")
 
 
-RESTS, STATES_S, RUNS = (0.95, 0.8, 0.6), (0.001, 0.01, 0.3, 60), 30
+RESTS, STATES_S, RUNS = (0.95, 0.8, 0.6), (0.001, 0.01, 0.3, 60), 60
 ALIKE = dict.fromkeys(FACTORS, 1.5)
 NEEDED = 9
 

@@ -1,6 +1,7 @@
 """Simulated machines that are at rest, or slower, for random times that all arms share."""
 
 import math
+from functools import cache
 from random import Random
 
 import numpy as np
@@ -26,12 +27,20 @@ class TwoSpeeds:
         self._lengths = random.exponential(means, (count, 2)).ravel()
         self._times = np.concatenate([[0], np.cumsum(self._lengths)])
         self._at_rest = np.tile([starts_at_rest, not starts_at_rest], count)
+        self._work = cache(self._work)
 
-    def ends(self, start_s, calls_s, factor):
-        """Return when calls end that take these times at rest, and `factor` times as long otherwise."""
-        work = np.concatenate([[0], np.cumsum(self._lengths * np.where(self._at_rest, 1, 1 / factor))])
-        begin = np.interp(start_s, self._times, work)
-        return np.interp(begin + np.cumsum(calls_s), work, self._times)
+    def _work(self, factor):
+        """Return the work that is done when each state begins, in seconds at rest."""
+        return np.concatenate([[0], np.cumsum(self._lengths * np.where(self._at_rest, 1, 1 / factor))])
+
+    def ends(self, starts_s, calls_s, factor):
+        """Return when calls end that take these times at rest, and `factor` times as long otherwise.
+
+        `calls_s` has a row for each of the starts.
+        """
+        work = self._work(factor)
+        begins = np.interp(starts_s, self._times, work)
+        return np.interp(begins[:, np.newaxis] + np.cumsum(calls_s, axis=1), work, self._times)
 
 
 def simulated_slices(random, rounds, slice_s, rest_s, other_s, factors=FACTORS):
@@ -39,19 +48,18 @@ def simulated_slices(random, rounds, slice_s, rest_s, other_s, factors=FACTORS):
     names, turn_s = list(CALLS_S), slice_s + PAUSE_S
     round_s = turn_s * len(names)
     machine = TwoSpeeds(random, 2 * rounds * round_s + 1, rest_s, other_s)
-    processes = {name: call_s * math.exp(random.normal(0, PROCESS)) for name, call_s in CALLS_S.items()}
     orders = balanced_orders(names, Random(int(random.integers(2**31))))
-    found = {name: {} for name in names}
-    for number in range(rounds):
-        begin = (2 * number + random.integers(2)) * round_s
-        for position, name in enumerate(next(orders)):
-            start = begin + position * turn_s
-            calls = processes[name] * np.exp(
-                random.normal(0, CALL, int(slice_s / CALLS_S[name] / min(1, factors[name])) + 9)
-            )
-            ends = machine.ends(start, calls, factors[name])
-            samples = np.diff(ends, prepend=start)[: int(np.searchsorted(ends, start + slice_s)) + 1]
-            found[name][number] = [int(sample) for sample in samples * 1e9]
+    begins = (2 * np.arange(rounds) + random.integers(2, size=rounds)) * round_s
+    positions = [dict(zip(next(orders), range(len(names)), strict=True)) for _ in range(rounds)]
+    found = {}
+    for name, call_s in CALLS_S.items():
+        starts = begins + turn_s * np.array([position[name] for position in positions])
+        calls = int(slice_s / call_s / min(1, factors[name])) + 9
+        process = math.exp(random.normal(0, PROCESS))
+        ends = machine.ends(starts, call_s * process * np.exp(random.normal(0, CALL, (rounds, calls))), factors[name])
+        samples_ns = (np.diff(ends, prepend=starts[:, np.newaxis]) * 1e9).astype(int)
+        counts = (ends < (starts + slice_s)[:, np.newaxis]).sum(axis=1) + 1
+        found[name] = {n: row[:count].tolist() for n, (row, count) in enumerate(zip(samples_ns, counts, strict=True))}
     return found
 
 
