@@ -33,8 +33,8 @@ WINDOW_NS = 5_000_000
 FAST_QUANTILE, REST_FACTOR = 0.1, 1.12
 # From this share of windows on, every arm meets the machine at rest in a block.
 MIN_REST_SHARE = 0.25
-# From this share of blocks, and this mean share of windows, a run tells how fast the arms are at rest. With fewer
-# windows at rest, the ratio of arms that alternate is known better as the machine was.
+# From this share of blocks, and this mean share of windows over all blocks, a run tells how fast the arms are at rest.
+# With fewer windows at rest, the ratio of arms that alternate is known better as the machine was.
 MIN_REST_BLOCKS, MIN_MEAN_REST_SHARE = 0.5, 0.4
 
 
@@ -102,15 +102,19 @@ def blocks_of_case(by_block: Mapping[int, Windows]) -> dict[int, BlockLatencies]
     return {number: BlockLatencies(block, limits) for number, block in by_block.items()}
 
 
-def mostly_at_rest(blocks: Collection[BlockLatencies], needed: int) -> bool:
-    """Return whether the blocks and windows at rest are so many that the others can be left out.
+def lack_of_rest(blocks: Collection[BlockLatencies], needed: int) -> str | None:
+    """Return why the blocks without rest can't be left out, or None.
 
     `needed` is the number of blocks from which a speedup can be claimed.
     """
     at_rest = sum(block.is_at_rest for block in blocks)
-    if at_rest < max(1, MIN_REST_BLOCKS * len(blocks), min(needed, len(blocks))):
-        return False
-    return fmean(block.rest_share for block in blocks) >= MIN_MEAN_REST_SHARE
+    required = max(1, math.ceil(MIN_REST_BLOCKS * len(blocks)), min(needed, len(blocks)))
+    if at_rest < required:
+        return f"at rest in {at_rest} of {len(blocks)} blocks; {required} are needed"
+    share = fmean(block.rest_share for block in blocks)
+    if share < MIN_MEAN_REST_SHARE:
+        return f"at rest for {100 * share:.1f} % of the time; {100 * MIN_MEAN_REST_SHARE:.0f} % are needed"
+    return None
 
 
 def _sorted(rounds: Mapping[int, Sequence[float]]) -> list[float]:

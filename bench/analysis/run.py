@@ -16,7 +16,7 @@ from bench.analysis.latency import (
     BlockLatencies,
     blocks_of_case,
     find_rule,
-    mostly_at_rest,
+    lack_of_rest,
     windows,
 )
 from bench.analysis.stats import percentile, trimmed_mean
@@ -376,8 +376,11 @@ class Run:
 
     def rule_of(self, case: Case, rule: Rule | None = None) -> Rule:
         """Return the rule, the run's if none is named; AS_IT_WAS for a case in which the machine was seldom at rest."""
-        blocks = self._windows.get(case.id, {}).values()
-        return rule or self.rule if mostly_at_rest(blocks, self._needed_blocks) else AS_IT_WAS
+        return AS_IT_WAS if self.lack_of_rest(case) else rule or self.rule
+
+    def lack_of_rest(self, case: Case) -> str | None:
+        """Return why a case can't be reported at rest, or None."""
+        return lack_of_rest(self._windows.get(case.id, {}).values(), self._needed_blocks)
 
     @cached_property
     def _needed_blocks(self) -> int:

@@ -55,7 +55,8 @@ if TYPE_CHECKING:
     from bench.suite.arms import Case
 
 LATENCY_SENTENCE = {
-    AT_REST: "Latency is the median over blocks of the latency at rest; as it was, where no block was at rest.",
+    AT_REST: """Latency is the median over blocks of the latency at rest. Where the machine was too little at rest, it
+        is that of the machine as it was.""",
     AS_IT_WAS: """Latency is the median over blocks and rounds of the slices' trimmed means (a tenth of the calls is cut
         off at each end).""",
 }
@@ -157,8 +158,8 @@ def _rule_sentence(run: Run) -> str:
         return ""
     if run.rule == AT_REST:
         return """Speedups compare the arms while the machine is at rest, which is its fastest speed. The column As it
-            was counts all of its speeds, and all blocks. Where too few blocks for an interval were at rest, a speedup
-            is that of the machine as it was."""
+            was counts all of its speeds, and all blocks. Where the machine was too little at rest, a speedup is that of
+            the machine as it was."""
     return """Speedups compare the arms on the machine as it was, at all of its speeds. The column At rest compares
         them at its fastest speed."""
 
@@ -178,7 +179,7 @@ def _attribution(run: Run) -> Section | None:
         )
         notes = [Paragraph(f"Not measured: {', '.join(ladder.missing)}.")] if ladder.missing else []
         if ladder.rule != run.rule_of(ladder.case):
-            text = "For one of these figures the machine was too little at rest, so all of them are for it as it was."
+            text = "Too few blocks for one of these figures were at rest: all of them are for the machine as it was."
             notes.append(Paragraph(text))
         sentence = Paragraph(attribution_sentence(ladder), "plain")
         sections.append(Section(f"{ladder.name}: {case_title(run, ladder.case)}", (sentence, steps, *notes)))

@@ -187,11 +187,9 @@ def doubts(run: Run) -> list[str]:
         seconds, blocks = sum(end.suspended_ns or 0 for end in suspended) / 1e9, counted(len(suspended), "block")
         lines.append(f"the machine was suspended for {duration(seconds)}, in {blocks}; no time includes that")
     lines += [
-        f"{case.label}: the machine was at rest in {sum(at_rest.values())} of {counted(len(at_rest), 'block')}, and "
-        f"for {percent(run.rest_share(case) or 0, 0)} of the time. That is too little, so the speedups there are those "
-        "on the machine as it was"
+        f"{case.label}: the machine was {run.lack_of_rest(case)}. The speedups there are those of the machine as it was"
         for case in run.cases
-        if (at_rest := run.blocks_at_rest(case)) and run.rule_of(case) != run.rule
+        if run.blocks_at_rest(case) and run.rule_of(case) != run.rule
     ]
     lines += [
         f"LoadGen itself takes {glue.interval_ns / 1e3:.2f} µs a query, more than {MAX_GLUE_NS / 1e3:g} µs: all its "

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.analysis.latency import AS_IT_WAS, AT_REST, WINDOW_NS, blocks_of_case, find_rule, mostly_at_rest, windows
+from bench.analysis.latency import AS_IT_WAS, AT_REST, WINDOW_NS, blocks_of_case, find_rule, lack_of_rest, windows
 from bench.analysis.stats import quantile, wilcoxon_interval
 from bench.suite.schedule import PRESETS
 from models.errors import UserError
@@ -62,22 +62,30 @@ def test_a_block_that_is_slow_throughout_is_not_at_rest() -> None:
     )
     blocks = blocks_of_case({1: fast, 2: slow, 3: fast, 4: slow})
     assert [block.rest_share for block in blocks.values()] == [1, 0, 1, 0]
-    assert mostly_at_rest(blocks.values(), 2)
-    assert not mostly_at_rest(blocks.values(), 3)
-    assert not mostly_at_rest(blocks_of_case({1: fast, 2: slow, 3: slow}).values(), 1)
+    assert lack_of_rest(blocks.values(), 2) is None
+    assert lack_of_rest(blocks.values(), 3) == "at rest in 2 of 4 blocks; 3 are needed"
+    assert (
+        lack_of_rest(blocks_of_case({1: fast, 2: slow, 3: slow}).values(), 1)
+        == "at rest in 1 of 3 blocks; 2 are needed"
+    )
 
 
-@pytest.mark.parametrize(("windows", "enough"), [(4, True), (3, False)])
-def test_with_few_windows_at_rest_a_case_is_reported_as_the_machine_was(windows, enough) -> None:
-    """Each block is at rest in 40 or 30 % of its windows."""
-    block = {arm: {0: [100.0] * windows + [150.0] * (10 - windows)} for arm in ("one", "other")}
-    blocks = blocks_of_case(dict.fromkeys((1, 2, 3), block)).values()
-    assert all(block.is_at_rest for block in blocks)
-    assert mostly_at_rest(blocks, 3) == enough
+@pytest.mark.parametrize(
+    ("windows", "lack"), [((7, 6, 0), None), ((6, 5, 0), "at rest for 36.7 % of the time; 40 % are needed")]
+)
+def test_with_little_rest_over_all_blocks_a_case_is_reported_as_the_machine_was(windows, lack) -> None:
+    """Each of three blocks is at rest in so many of ten windows."""
+    blocks = {
+        number: {arm: {0: [100.0] * count + [150.0] * (10 - count)} for arm in ("one", "other")}
+        for number, count in enumerate(windows)
+    }
+    found = blocks_of_case(blocks).values()
+    assert sum(block.is_at_rest for block in found) == 2
+    assert lack_of_rest(found, 2) == lack
 
 
 def test_the_blocks_that_a_claim_needs_do_not_exceed_those_of_the_run() -> None:
-    assert mostly_at_rest(blocks_of_case({1: {"one": {0: [100.0]}}}).values(), 9)
+    assert lack_of_rest(blocks_of_case({1: {"one": {0: [100.0]}}}).values(), 9) is None
 
 
 def test_arms_of_few_blocks_do_not_tell_how_fast_the_machine_was() -> None:
@@ -133,7 +141,7 @@ def test_intervals_hold_the_ratio_at_rest_where_arms_lose_different_shares_of_th
                 simulated_windows(random, STANDARD.rounds, STANDARD.slice_ns / 1e9, *times, factors) for _ in BLOCKS
             )
             blocks = blocks_of_case(dict(zip(BLOCKS, drawn, strict=True))).values()
-            if not mostly_at_rest(blocks, NEEDED):
+            if lack_of_rest(blocks, NEEDED):
                 continue
             for name in ("same", "fast", "other"):
                 ratios = [block.log_ratio(name, "base", ALL_ROUNDS) for block in blocks if block.is_at_rest]

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from bench.analysis.attribution import attributions
-from bench.analysis.gates import WITHHELD
+from bench.analysis.gates import FASTER, SLOWER, WITHHELD
 from bench.analysis.speedups import baselines_not_measured
 from bench.report.answer.judgements import LATEST, NOT_WORTH, SOME, UNSETTLED, WORTH, judgements
 from bench.report.answer.wording import MOST_NAMED, answer_sentence, at_cases, listed, name_of, short_labels
@@ -91,6 +91,7 @@ def _card(run: Run, judgement: Judgement, arms: Arms) -> Card:
     ]
     facts = [
         _compared(run, judgement, labels),
+        _times_in_another_order(run, judgement, labels),
         _own_share(run, judgement, labels),
         _maintenance(judgement.stack),
         (Strong("Not Intel's"), " An alternative to Intel's stacks.") if judgement.alternative else None,
@@ -165,6 +166,24 @@ def _figures(run: Run, judgement: Judgement, arms: Arms) -> Table:
     rows.append(["Cold start", *both(first, lambda arm, case: costs[arm, case].cold_start_ns, "s", 1e9)])
     headings = (Heading("Needs"), Heading(name_of(judgement.stack), numeric=True), Heading("Stock", numeric=True))
     return Table(headings, tuple(Row(tuple(map(Cell, row))) for row in rows if row[1:] != ["-", "-"]))
+
+
+def _times_in_another_order(run: Run, judgement: Judgement, labels: Mapping[Case, str]) -> Text | None:
+    """Return why the shown times contradict a verdict, where they do."""
+    contradicted = []
+    for outcome in judgement.outcomes[:MOST_NAMED]:
+        pair, rule = outcome.row.pair, outcome.row.rule
+        ours, theirs = (run.typical_latency_ns(arm, pair.case, rule) for arm in (pair.arm, pair.baseline))
+        if ours and theirs and outcome.row.verdict.word == (SLOWER if ours < theirs else FASTER):
+            contradicted.append(outcome)
+    if not contradicted:
+        return None
+    where = at_cases(contradicted, labels) if len(judgement.outcomes) > 1 else "above"
+    return (
+        Strong("Time and speedup"),
+        f""" The times {where} are medians over the whole run. The speedup pairs turns of the same moments, so on a
+        noisy machine it can point the other way. The speedup counts.""",
+    )
 
 
 def _compared(run: Run, judgement: Judgement, labels: Mapping[Case, str]) -> Text:
