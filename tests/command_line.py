@@ -58,7 +58,8 @@ def environment_of(cwd: Path, arguments: Sequence[str]) -> dict[str, str]:
 def shortened(cwd: Path, *arguments: str) -> dict[str, Any]:
     """Return what subprocess.Popen needs to do as `python -m bench` does, with less of all that only takes time."""
     command = [sys.executable, "-m", "tests.shortened", *arguments]
-    return {"args": command, "cwd": cwd, "env": environment_of(cwd, command) | {"PYTHONPATH": str(TOYS.parents[1])}}
+    variables = {"PYTHONPATH": str(TOYS.parents[1]), "PYTHONWARNINGS": "error"}
+    return {"args": command, "cwd": cwd, "env": environment_of(cwd, command) | variables}
 
 
 def call(cwd: Path, arguments: Sequence[str], environment: dict[str, str], out: Path, err: Path) -> None:

@@ -266,7 +266,8 @@ def test_a_killed_run_goes_on(tmp_path) -> None:
     before = [record for record in read_journal(journal.parent) if isinstance(record, Slice)]
 
     def go_on(*options: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(**shortened(tmp_path, *arguments, *options), capture_output=True, text=True, check=False)
+        command = shortened(tmp_path, *arguments, *options)
+        return subprocess.run(**command, capture_output=True, text=True, check=False, timeout=HANG_S)
 
     shown = go_on("--batch-size", "32", "--resume", "r")
     assert (shown.returncode, "can't go on: cases would not be the same; repeat" in shown.stderr) == (2, True)

@@ -28,6 +28,7 @@ from statistics import mean, median, stdev
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
+from bench.analysis.latency import AS_IT_WAS
 from bench.analysis.run import Run
 from bench.analysis.stats import trimmed_mean, wilcoxon_interval
 from bench.clock import now_ns
@@ -178,7 +179,7 @@ def compare_settings(threads: int, blocks: int, folder: Path) -> None:
 
 
 def log_ratios(run: Run, case: Case, pair: Sequence[Arm]) -> list[float]:
-    return list(run.log_ratios(Pair(pair[1], pair[0], case)).values())
+    return list(run.log_ratios(Pair(pair[1], pair[0], case), AS_IT_WAS).values())
 
 
 def equals(count: int) -> dict[str, dict[str, str]]:
@@ -205,7 +206,7 @@ def compare_crowd(threads: int, blocks: int, folder: Path) -> None:
     for case, (place, (slice_ms, count)) in product(run.cases, enumerate(CROWD_PROTOCOLS)):
         of_arms = []
         for arm in arms[1:]:
-            by_block = run.log_ratios(Pair(arm, arms[0], case))
+            by_block = run.log_ratios(Pair(arm, arms[0], case), AS_IT_WAS)
             of_arms.append([ratio for block, ratio in by_block.items() if block % len(CROWD_PROTOCOLS) == place])
         widths = [half_width(ratios, BUDGET_S / 20) for ratios in of_arms]
         print(
@@ -237,7 +238,9 @@ def compare_processes(threads: int, blocks: int, folder: Path) -> None:
 
 def _mean_ratios(run: Run, case: Case, baselines: list[Arm], arms: list[Arm]) -> list[float]:
     """Return for each block in which no process failed the mean log ratio over pairs of processes."""
-    of_pairs = [run.log_ratios(Pair(arm, baseline, case)) for baseline, arm in zip(baselines, arms, strict=True)]
+    of_pairs = [
+        run.log_ratios(Pair(arm, baseline, case), AS_IT_WAS) for baseline, arm in zip(baselines, arms, strict=True)
+    ]
     blocks = set.intersection(*map(set, of_pairs))
     return [mean(ratios[block] for ratios in of_pairs) for block in sorted(blocks)]
 

@@ -27,10 +27,11 @@ def test_every_arm_has_one_turn_in_every_round() -> None:
         assert Counter(turn.case for turn in block.rounds) == dict.fromkeys((case.id for case in CASES), 12)
 
 
-def test_throughput_has_longer_slices_in_fewer_rounds() -> None:
-    preset, (throughput,) = PRESETS["standard"], OTHER.cases
+@pytest.mark.parametrize(("name", "rounds", "throughput_rounds"), [("standard", 24, 8), ("smoke", 4, 2)])
+def test_throughput_has_longer_slices_in_fewer_rounds(name, rounds, throughput_rounds) -> None:
+    preset, (throughput,) = PRESETS[name], OTHER.cases
     (block, *_) = draw_schedule([Group((CASES[0], throughput), ARMS)], preset, seed=1)
-    assert Counter(turn.case for turn in block.rounds) == {CASES[0].id: 24, throughput.id: 8}
+    assert Counter(turn.case for turn in block.rounds) == {CASES[0].id: rounds, throughput.id: throughput_rounds}
     assert [slice_ns_of(case, preset) for case in (CASES[0], throughput)] == [10_000_000, 50_000_000]
 
 
