@@ -58,6 +58,7 @@ CURSOR = re.compile(r"\x1b\[[0-9;?]*[A-HJKfhl]|\r")
 @pytest.fixture
 def own(monkeypatch):
     """Return a function that makes a console of 80 columns in an environment with these variables only."""
+    monkeypatch.setattr(console, "now_ns", lambda: 0)
 
     def make(file, **variables) -> Console:
         for name in ("CI", "TERM", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "COLUMNS"):

@@ -169,8 +169,8 @@ class Worker:
         """Kill the process and all that it started, and reap it."""
         self.kill()
         with suppress(subprocess.TimeoutExpired):
-            # One that waits for a broken device can't be killed.
-            self._process.wait(EXIT_TIMEOUT_S * timeout_factor())
+            # One that waits for a broken device can't be killed. A shorter wait would leave others behind.
+            self._process.wait(EXIT_TIMEOUT_S * max(1, timeout_factor()))
         self._close_pipes()
         with suppress(OSError):
             if self._log_bytes() > MOST_LOG_BYTES:

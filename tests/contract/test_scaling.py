@@ -141,4 +141,4 @@ def test_a_rank_that_dies_in_an_epoch_ends_its_group_with_one_reason(training_fi
             train_on(group, epochs=10**4)
         killer.join()
         for worker in group.workers:
-            assert worker._process.wait(10) == -signal.SIGKILL
+            assert worker._process.wait(TIMEOUT_S) == -signal.SIGKILL

@@ -336,7 +336,14 @@ def test_processes_are_idle_once_none_runs_and_none_has_run_for_a_step(monkeypat
 
 
 def test_a_thread_that_spins_is_seen_and_one_that_sleeps_is_not() -> None:
-    program = "import threading, time; print(flush=True); threading.Thread(target=time.sleep, args=(99,)).start(); {}"
+    program = """
+import threading, time
+begun = threading.Event()
+threading.Thread(target=lambda: begun.set() or time.sleep(99)).start()
+begun.wait()
+print(flush=True)
+{}
+"""
     for main, expected in (("time.sleep(99)", False), ("exec('while True: pass')", True)):
         command = [sys.executable, "-S", "-c", program.format(main)]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as process:

@@ -104,7 +104,8 @@ def test_a_read_only_file_system_is_named(tmp_path) -> None:
 def test_temporary_files_without_space_in_the_middle_of_a_run_fail_arms_that_say_so(tmp_path) -> None:
     """The second block's processes can't write their outputs; the first block is kept."""
     wait = f"until grep -qs slice results/r/{JOURNAL}; do kill -0 $run 2> /dev/null || break; sleep 0.02; done"
-    fill = "head -c 1G /dev/zero > scratch/filler 2> /dev/null"
+    # The second block must not start before the folder is full.
+    fill = "kill -STOP $run; head -c 1G /dev/zero > scratch/filler 2> /dev/null; kill -CONT $run"
     done = measure_on(tmp_path, {"scratch": "size=16m"}, f"{wait}; {fill}")
     assert (done.returncode, done.stderr) == (1, "")
     assert (tmp_path / "left").read_text() == ""

@@ -11,10 +11,14 @@ import threading
 import pytest
 
 from bench.records import End
+from conftest import SMALL
 from models.weights import checkpoint_path
 from models.zoo import CNN_SMALL
 from tests.command_line import HANG_S, run_bench
 from tests.training.test_train import RECIPE, TRAIN
+
+# A run that does not end by itself while a test does something to it.
+LONG = (SMALL, "--preset", "standard")
 
 
 def require_interrupted(measuring, children) -> None:
@@ -28,7 +32,7 @@ def require_interrupted(measuring, children) -> None:
 
 @pytest.mark.parametrize("numbers", [[signal.SIGINT], [signal.SIGTERM], [signal.SIGINT, signal.SIGINT]])
 def test_a_signal_ends_a_run_with_a_report_and_a_second_one_changes_nothing(start, numbers) -> None:
-    measuring = start()
+    measuring = start(*LONG)
     measuring.wait_for("slice")
     children = measuring.children()
     for number in numbers:
@@ -43,7 +47,7 @@ def test_a_closed_terminal_ends_a_run_with_a_report(start) -> None:
     ours, theirs = pty.openpty()
     ends = {"stdin": theirs, "stdout": theirs, "stderr": theirs, "start_new_session": True}
     # The terminal becomes that of the process's session: closing it sends SIGHUP.
-    measuring = start(preexec_fn=lambda: os.login_tty(theirs), **ends)
+    measuring = start(*LONG, preexec_fn=lambda: os.login_tty(theirs), **ends)
     os.close(theirs)
     is_closing = threading.Event()
 
@@ -79,7 +83,7 @@ def test_output_that_nobody_reads_any_more_does_not_end_a_run(start) -> None:
 
 def test_a_killed_run_leaves_a_readable_journal_and_nothing_else_and_can_be_reported(start) -> None:
     """Until then no training, no evaluation and no second run may disturb it."""
-    measuring = start()
+    measuring = start(*LONG)
     measuring.wait_for("slice")
     # It must not end before it is killed.
     measuring.process.send_signal(signal.SIGSTOP)

@@ -95,12 +95,13 @@ def reply_without_end() -> None:
 
 
 def leave_process(*, own_session: bool) -> None:
+    reading, writing = os.pipe()
     if not os.fork():
         if own_session:
             os.setsid()
+        os.write(writing, b"it has come that far")
         time.sleep(1000)
-    # It has come that far.
-    time.sleep(0.1)
+    os.read(reading, 1)
     os._exit(7)
 
 
@@ -131,7 +132,9 @@ class ToySession(OracleSession):
         self.steps, self.is_of_a_block = 0, PROVED.exists()
         if self.variant == "threads":
             for core in os.sched_getaffinity(os.getppid()):
-                threading.Thread(target=_sleep_on, args=(core,), daemon=True).start()
+                begun = threading.Event()
+                threading.Thread(target=_sleep_on, args=(core, begun), daemon=True).start()
+                begun.wait()
         if self.variant == "foreign":
             sys.modules["torch"] = sys
 
@@ -174,8 +177,9 @@ class ToySession(OracleSession):
         return replace(proof, precision="bf16" if self.variant == "bf16" else self.precision)
 
 
-def _sleep_on(core: int) -> None:
+def _sleep_on(core: int, begun: threading.Event) -> None:
     os.sched_setaffinity(0, {core})
+    begun.set()
     time.sleep(1000)
 
 

@@ -57,8 +57,11 @@ def test_a_second_command_in_the_same_folder_is_refused_and_a_run_on_the_same_ma
     environment = environment_of(tmp_path, line)
     with subprocess.Popen(line, cwd=tmp_path, env=environment, bufsize=1, **streams) as process:
         next(text for text in process.stdout if f"{what} 1" in text)
+        # It must not end before the others were refused.
+        process.send_signal(signal.SIGSTOP)
         second = run_bench(tmp_path, *line[3:])
         run = run_bench(tmp_path, "run", "--suite", "./toys.toml", "--data", "synthetic", "--name", "r")
+        process.send_signal(signal.SIGCONT)
         process.terminate()
         process.communicate(timeout=HANG_S)
     refused = "bench: results/t: another command is writing to it; wait for its end, or choose another --name\n"

@@ -47,7 +47,8 @@ def test_a_rank_that_was_killed_is_the_reason_and_all_ranks_end(group) -> None:
     assert has_ended(group.workers[0].pid)
 
 
-def test_an_exit_is_the_cause_of_the_errors_of_the_others(group) -> None:
+def test_an_exit_is_the_cause_of_the_errors_of_the_others(group, monkeypatch) -> None:
+    monkeypatch.setattr(ranks, "CAUSE_S", 600)
     os.kill(group.workers[1].pid, signal.SIGSTOP)
     # Rank 0 replies at once that it has no session; rank 1 ends a little later.
     killer = threading.Timer(0.3, os.kill, (group.workers[1].pid, signal.SIGKILL))
