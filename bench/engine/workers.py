@@ -169,7 +169,7 @@ class Worker:
         """Kill the process and all that it started, and reap it."""
         self.kill()
         with suppress(subprocess.TimeoutExpired):
-            # One that waits for a broken device can't be killed. A shorter wait would leave others behind.
+            # One that waits for a broken device can't be killed. With a factor below 1, others would not be reaped.
             self._process.wait(EXIT_TIMEOUT_S * max(1, timeout_factor()))
         self._close_pipes()
         with suppress(OSError):
