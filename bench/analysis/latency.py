@@ -19,7 +19,9 @@ from bench.suite.arms import REPLICA
 from models.errors import unknown
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Container, Mapping, Sequence
+    from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+
+    from bench.analysis.stats import Interval
 
     # Means in ns, by arm and round.
     Windows: TypeAlias = Mapping[str, Mapping[int, Sequence[float]]]
@@ -33,9 +35,12 @@ WINDOW_NS = 5_000_000
 FAST_QUANTILE, REST_FACTOR = 0.1, 1.12
 # From this share of windows on, every arm meets the machine at rest in a block.
 MIN_REST_SHARE = 0.25
-# From this share of blocks, and this mean share of windows over all blocks, a run tells how fast the arms are at rest.
-# With fewer windows at rest, the ratio of arms that alternate is known better as the machine was.
-MIN_REST_BLOCKS, MIN_MEAN_REST_SHARE = 0.5, 0.4
+# From this share of blocks on, a run tells how fast the arms are at rest.
+MIN_REST_BLOCKS = 0.5
+# How much wider the intervals at rest may be than those of the machine as it was. Where it had many speeds, few windows
+# are at rest, and the ratio of arms that alternate is known better as the machine was. On a quiet machine both are
+# equally wide, but for chance.
+MAX_WIDENING = 1.1
 
 
 def find_rule(name: str) -> Rule:
@@ -102,19 +107,30 @@ def blocks_of_case(by_block: Mapping[int, Windows]) -> dict[int, BlockLatencies]
     return {number: BlockLatencies(block, limits) for number, block in by_block.items()}
 
 
-def lack_of_rest(blocks: Collection[BlockLatencies], needed: int) -> str | None:
+def too_few_at_rest(blocks: Collection[BlockLatencies], needed: int) -> str | None:
     """Return why the blocks without rest can't be left out, or None.
 
     `needed` is the number of blocks from which a speedup can be claimed.
     """
     at_rest = sum(block.is_at_rest for block in blocks)
     required = max(1, math.ceil(MIN_REST_BLOCKS * len(blocks)), min(needed, len(blocks)))
-    if at_rest < required:
-        return f"at rest in {at_rest} of {len(blocks)} blocks; {required} are needed"
-    share = fmean(block.rest_share for block in blocks)
-    if share < MIN_MEAN_REST_SHARE:
-        return f"at rest for {100 * share:.1f} % of the time; {100 * MIN_MEAN_REST_SHARE:.0f} % are needed"
-    return None
+    if at_rest >= required:
+        return None
+    return f"the machine was at rest in {at_rest} of {len(blocks)} blocks; {required} are needed"
+
+
+def too_wide_at_rest(intervals: Iterable[tuple[Interval | None, Interval | None]]) -> str | None:
+    """Return why the ratios of a case are known better as the machine was, or None.
+
+    `intervals` has those of each comparison, at rest and as it was. Only widths count, never ratios. Comparisons that
+    lack one of the intervals do not count.
+    """
+    both = [(rest.half_width, was.half_width) for rest, was in intervals if rest and was]
+    at_rest, as_it_was = (sum(widths) for widths in zip(*both, strict=True)) if both else (0, 0)
+    if at_rest <= MAX_WIDENING * as_it_was:
+        return None
+    times = f"{at_rest / as_it_was:.2f} times as wide" if as_it_was else "wider"
+    return f"at rest, intervals are {times}"
 
 
 def _sorted(rounds: Mapping[int, Sequence[float]]) -> list[float]:

@@ -16,7 +16,8 @@ from bench.analysis.latency import (
     BlockLatencies,
     blocks_of_case,
     find_rule,
-    lack_of_rest,
+    too_few_at_rest,
+    too_wide_at_rest,
     windows,
 )
 from bench.analysis.stats import percentile, trimmed_mean
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bench.analysis.latency import Rule
+    from bench.analysis.stats import Interval
     from bench.records import Conditions
 
 _T = TypeVar("_T")
@@ -91,9 +93,11 @@ class Run:
             case: [arm for arm in self.arms if arm.id in ids]
             for case, ids in ((case, set(arms)) for case, arms in self.info.lineups.items())
         }
-        # By arm, case and rule; a report needs them many times.
+        # A report needs all of these many times. By case:
+        self._lacks_of_rest: dict[str, str | None] = {}
+        # By arm, case and rule:
         self._block_latencies_ns: dict[tuple[str, str, Rule], dict[int, float]] = {}
-        # By comparison, rule, and whether disturbed rounds count.
+        # By comparison, rule, and whether disturbed rounds count:
         self._estimates: dict[tuple[Pair, Rule, bool], Estimate | None] = {}
         self._all_turns: list[Turn] = [*self.of(Slice), *self.of(TrainedEpoch), *self.of(LoadRun)]
         if damage := self._impossible_turn() or self._impossible_record() or self._impossible_labels():
@@ -374,13 +378,27 @@ class Run:
         blocks = self._windows.get(case.id, {})
         return fmean(block.rest_share for block in blocks.values()) if blocks else None
 
-    def rule_of(self, case: Case, rule: Rule | None = None) -> Rule:
-        """Return the rule, the run's if none is named; AS_IT_WAS for a case in which the machine was seldom at rest."""
-        return AS_IT_WAS if self.lack_of_rest(case) else rule or self.rule
+    def rule_of(self, case: Case) -> Rule:
+        """Return the run's rule; AS_IT_WAS for a case that is not reported at rest."""
+        return AS_IT_WAS if self.rule == AS_IT_WAS or self.lack_of_rest(case) else AT_REST
+
+    def too_few_at_rest(self, case: Case) -> str | None:
+        """Return why a case has no ratios at rest, or None."""
+        return too_few_at_rest(self._windows.get(case.id, {}).values(), self._needed_blocks)
 
     def lack_of_rest(self, case: Case) -> str | None:
-        """Return why a case can't be reported at rest, or None."""
-        return lack_of_rest(self._windows.get(case.id, {}).values(), self._needed_blocks)
+        """Return why a case is not reported at rest, or None."""
+        if case.id not in self._lacks_of_rest:
+            self._lacks_of_rest[case.id] = self.too_few_at_rest(case) or too_wide_at_rest(
+                (self._interval(pair, AT_REST), self._interval(pair, AS_IT_WAS))
+                for pair in self.pairs
+                if pair.case == case
+            )
+        return self._lacks_of_rest[case.id]
+
+    def _interval(self, pair: Pair, rule: Rule) -> Interval | None:
+        found = self.estimate(pair, rule)
+        return found.interval if found else None
 
     @cached_property
     def _needed_blocks(self) -> int:
@@ -396,13 +414,14 @@ class Run:
         rounds = defaultdict[int, set[int]](set)
         for block, number in places:
             rounds[block].add(number)
+        blocks = self._windows.get(case, {})
         for block, numbers in rounds.items():
-            if (latencies := self._windows[case][block]).is_at_rest:
-                yield block, latencies, numbers
+            if block in blocks and blocks[block].is_at_rest:
+                yield block, blocks[block], numbers
 
     def block_latencies_ns(self, arm: Arm, case: Case, rule: Rule | None = None) -> dict[int, float]:
         """Return the time per batch or epoch by block; as it was if no block of the arm was at rest."""
-        key = arm.id, case.id, self.rule_of(case, rule)
+        key = arm.id, case.id, rule or self.rule_of(case)
         if key not in self._block_latencies_ns:
             latencies, at_rest = self._latencies.get((arm.id, case.id), {}), {}
             if key[-1] == AT_REST:
@@ -427,7 +446,7 @@ class Run:
         rounds = sorted(arm.keys() & baseline.keys())
         if not disturbed:
             rounds = [place for place in rounds if (pair.case.id, *place) not in self.disturbed_rounds]
-        if self.rule_of(pair.case, rule) == AS_IT_WAS:
+        if (rule or self.rule_of(pair.case)) == AS_IT_WAS:
             return _medians({place: math.log(baseline[place] / arm[place]) for place in rounds})
         return {
             number: block.log_ratio(pair.arm.id, pair.baseline.id, numbers)

@@ -67,9 +67,7 @@ def speedups(run: Run) -> tuple[Speedup, ...]:
 
 def _rows(run: Run) -> list[Speedup]:
     as_it_was = [run.estimate(pair, AS_IT_WAS) for pair in run.pairs]
-    at_rest = [
-        run.estimate(pair, AT_REST) if run.rule_of(pair.case, AT_REST) == AT_REST else None for pair in run.pairs
-    ]
+    at_rest = [None if run.too_few_at_rest(pair.case) else run.estimate(pair, AT_REST) for pair in run.pairs]
     estimates = [run.estimate(pair) for pair in run.pairs]
     candidates = [index for index, pair in enumerate(run.pairs) if pair.candidate]
     p_values = [

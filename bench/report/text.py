@@ -187,7 +187,7 @@ def doubts(run: Run) -> list[str]:
         seconds, blocks = sum(end.suspended_ns or 0 for end in suspended) / 1e9, counted(len(suspended), "block")
         lines.append(f"the machine was suspended for {duration(seconds)}, in {blocks}; no time includes that")
     lines += [
-        f"{case.label}: the machine was {run.lack_of_rest(case)}. The speedups there are those of the machine as it was"
+        f"{case.label}: {run.lack_of_rest(case)}. The speedups there are those of the machine as it was"
         for case in run.cases
         if run.blocks_at_rest(case) and run.rule_of(case) != run.rule
     ]

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from bench.analysis import gates
-from bench.analysis.latency import AT_REST, MIN_MEAN_REST_SHARE, MIN_REST_SHARE, REST_FACTOR, WINDOW_NS
+from bench.analysis.latency import AT_REST, MAX_WIDENING, MIN_REST_SHARE, REST_FACTOR, WINDOW_NS
 from bench.analysis.run import foreign_share, harness_share, idle_share, timed_share
 from bench.analysis.speedups import speedups
 from bench.analysis.training import trained_arms
@@ -30,8 +30,9 @@ AT_REST_METHOD = f"""Latency at rest: the samples of a slice are divided into wi
     one call, of which the mean counts. A window is at rest if it is at most {percent(REST_FACTOR - 1, 0)} slower than
     the fastest tenth of its arm in the run. The median over arms gives the share of time at rest, the same for all arms
     of a block. An arm's latency is the median of its fastest windows of that share. Blocks with a share below
-    {percent(MIN_REST_SHARE, 0)} are left out. If those are more than half, or too many to claim a speedup, or if the
-    mean share over all blocks is below {percent(MIN_MEAN_REST_SHARE, 0)}, the case is reported as the machine was."""
+    {percent(MIN_REST_SHARE, 0)} are left out. If those are more than half, or too many to claim a speedup, the case is
+    reported as the machine was. So it is if its intervals at rest, over all comparisons together, are more than
+    {MAX_WIDENING} times as wide as those of the machine as it was."""
 
 
 WORDS = (

@@ -3,10 +3,12 @@
 import math
 from functools import cache
 from random import Random
+from statistics import median
 
 import numpy as np
 
-from bench.analysis.latency import windows
+from bench.analysis.latency import blocks_of_case, too_few_at_rest, too_wide_at_rest, windows
+from bench.analysis.stats import trimmed_mean, wilcoxon_interval
 from bench.suite.schedule import balanced_orders
 
 # Between the timed parts of two slices, in seconds: the wait, and the lead-in.
@@ -63,6 +65,23 @@ def simulated_slices(random, rounds, slice_s, rest_s, other_s, factors=FACTORS):
     return found
 
 
-def simulated_windows(random, rounds, slice_s, rest_s, other_s, factors=FACTORS):
-    slices = simulated_slices(random, rounds, slice_s, rest_s, other_s, factors)
-    return {name: {number: windows(samples) for number, samples in turns.items()} for name, turns in slices.items()}
+class SimulatedCase:
+    """A case of several blocks: each arm's log ratios to `base`, and under which rule they are reported."""
+
+    def __init__(self, blocks, needed) -> None:
+        """`blocks` have samples in ns by arm and round; `needed` is how many blocks a claim needs."""
+        in_windows = [
+            {arm: {n: windows(turn) for n, turn in turns.items()} for arm, turns in block.items()} for block in blocks
+        ]
+        at_rest = blocks_of_case(dict(enumerate(in_windows))).values()
+        self.at_rest, self.as_it_was = {}, {}
+        for arm in [name for name in CALLS_S if name != "base"]:
+            self.at_rest[arm] = [b.log_ratio(arm, "base", b.windows[arm]) for b in at_rest if b.is_at_rest]
+            self.as_it_was[arm] = [
+                median(math.log(trimmed_mean(block["base"][n]) / trimmed_mean(block[arm][n])) for n in block[arm])
+                for block in blocks
+            ]
+        self.is_at_rest = not too_few_at_rest(at_rest, needed) and not too_wide_at_rest(
+            (wilcoxon_interval(self.at_rest[arm], 0.95), wilcoxon_interval(self.as_it_was[arm], 0.95))
+            for arm in self.at_rest
+        )
