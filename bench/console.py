@@ -99,9 +99,12 @@ def wrapped(text: str, width: int) -> str:
 class Steps:
     """The progress of work in steps of several kinds, of known weight, such as their expected seconds."""
 
-    def __init__(self, console: Console, totals: Mapping[str, float], bar: Progress | None) -> None:
-        """Begin; `totals` are the weights of all steps of each kind."""
+    def __init__(
+        self, console: Console, totals: Mapping[str, float], bar: Progress | None, *, may_end: bool = False
+    ) -> None:
+        """Begin; `totals` are the weights of all steps of each kind. The work `may_end` before all of them."""
         self._console, self._totals, self._bar = console, totals, bar
+        self._left = "at most" if may_end else "about"
         self._ended_ns = now_ns()
         # The seconds and the weight of each step that has ended, by kind.
         self._ended: dict[str, list[tuple[float, float]]] = {kind: [] for kind in totals}
@@ -114,7 +117,7 @@ class Steps:
         self._ended_ns = now
         done = sum(weight for steps in self._ended.values() for _, weight in steps)
         estimated = MIN_DONE * self._total < done < NEARLY_ALL * self._total
-        left = f"about {duration(max(1.0, self._seconds_left()))} left" if estimated else ""
+        left = f"{self._left} {duration(max(1.0, self._seconds_left()))} left" if estimated else ""
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=done, description=what, left=left)
             self._bar.refresh()
@@ -135,10 +138,10 @@ def _seconds_per_weight(steps: Sequence[tuple[float, float]]) -> float:
 
 
 @contextmanager
-def steps(console: Console, totals: Mapping[str, float]) -> Iterator[Steps]:
+def steps(console: Console, totals: Mapping[str, float], *, may_end: bool = False) -> Iterator[Steps]:
     """Show the progress of work with these weights of its kinds: a bar for somebody who watches, else lines."""
     if not is_watched(console):
-        yield Steps(console, totals, None)
+        yield Steps(console, totals, None, may_end=may_end)
         return
     columns = (
         BarColumn(),
@@ -148,7 +151,7 @@ def steps(console: Console, totals: Mapping[str, float]) -> Iterator[Steps]:
         TextColumn("{task.description}"),
     )
     with Progress(*columns, console=console, auto_refresh=False) as bar:
-        yield Steps(console, totals, bar)
+        yield Steps(console, totals, bar, may_end=may_end)
 
 
 def duration(seconds: float) -> str:

@@ -19,6 +19,10 @@ def test_the_remaining_time_is_shown_once_enough_is_done(monkeypatch) -> None:
     ]
 
 
+def test_work_that_may_end_before_all_steps_has_at_most_that_time_left(monkeypatch) -> None:
+    assert lines(monkeypatch, {"": 100}, [(10, 40, "")], may_end=True) == ["[ 40%] , at most 15 s left"]
+
+
 def test_each_kind_of_step_takes_as_long_as_those_before(monkeypatch) -> None:
     """Proofs take half of their weight in seconds, blocks twice theirs; as long as no block has ended, half as well."""
     totals = {"proof": 40, "block": 60}
@@ -37,11 +41,11 @@ def test_only_the_later_half_of_a_kind_counts(monkeypatch) -> None:
     assert lines(monkeypatch, {"": 100}, steps)[-1] == "[ 75%] , about 6 s left"
 
 
-def lines(monkeypatch, totals, steps) -> list[str]:
+def lines(monkeypatch, totals, steps, *, may_end=False) -> list[str]:
     """Return the lines for steps that end at these seconds and have these weights and kinds."""
     clock, out = iter([0, *(second * 10**9 for second, _, _ in steps)]), StringIO()
     monkeypatch.setattr(console, "now_ns", lambda: next(clock))
-    with console.steps(Console(file=out), totals) as shown:
+    with console.steps(Console(file=out), totals, may_end=may_end) as shown:
         for _, weight, kind in steps:
             shown.step(weight, kind, kind)
     return out.getvalue().splitlines()

@@ -206,7 +206,7 @@ def measure(
         data = load(source)
         advice = tuple(finding.line for finding in (*disturbances(plan.threads), *compile_obstacles(plan)))
         opening(plan, data, advice, console)
-        with steps(console, total_weights(plan, earlier)) as progress:
+        with steps(console, total_weights(plan, earlier), may_end=bool(plan.preset.looks)) as progress:
             status = measure_run(plan, data, folder, progress, origin_of_now(advice), earlier if resumed else None)
     say(console, "writing the report")
     with kept_records(folder):

@@ -156,12 +156,17 @@ def measure_blocks(context: RunContext, tally: Tally, steps: Steps, finished: Fi
 
 
 def is_settled(folder: Path) -> bool:
-    """Return whether every primary comparison shows a difference, or is known precisely."""
+    """Return whether all primary comparisons, and slowdowns that must be seen, are clear or known precisely."""
     from bench.analysis.run import Run
+    from bench.analysis.selftest import MIN_DETECTED_SLOWDOWN
     from bench.analysis.speedups import speedups
 
-    primary = [row for row in speedups(Run(folder)) if row.primary and row.verdict.word not in (FAILED, SKIPPED)]
-    return bool(primary) and all(map(_row_is_settled, primary))
+    rows = [
+        row
+        for row in speedups(Run(folder))
+        if (row.primary or row.pair.arm.delay >= MIN_DETECTED_SLOWDOWN) and row.verdict.word not in (FAILED, SKIPPED)
+    ]
+    return bool(rows) and all(map(_row_is_settled, rows))
 
 
 def _row_is_settled(row: Speedup) -> bool:

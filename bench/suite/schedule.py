@@ -28,7 +28,7 @@ class Preset:
     Processes differ more than the slices of one process, so there are many short blocks. Arms that only ladders need
     take part in `ladder_blocks` of the `blocks`. `confidence` is that of the intervals, None for a preset that claims
     nothing. `minimum_effect` is the smallest relative difference that is claimed. After the blocks in `looks` the
-    primary comparisons are evaluated; the run stops if all are settled.
+    comparisons that must be settled are evaluated; the run stops if all are.
 
     A case has `rounds` in a block, with slices of `slice_ns` (see `rounds_of` and `slice_ns_of`).
 
@@ -87,12 +87,13 @@ PRESETS = {
         ),
         Preset(
             name="selftest",
-            summary="20 blocks, 99.95 % intervals",
-            blocks=20,
-            ladder_blocks=20,
+            summary="up to 36 blocks, 99.98 % intervals, stops early at 16 or 24",
+            blocks=36,
+            ladder_blocks=36,
             training_blocks=0,
             rounds=24,
-            confidence=0.9995,
+            confidence=0.9998,
+            looks=(16, 24),
             internal=True,
         ),
         Preset(

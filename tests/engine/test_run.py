@@ -1,4 +1,5 @@
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -27,7 +28,7 @@ from bench.run_info import read_run
 from bench.suite.arms import Arm
 from bench.suite.plan import make_plan
 from models.errors import UserError
-from tests.analysis.recorded_run import JIT, inference_run
+from tests.analysis.recorded_run import COMPILE, EAGER, JIT, inference_run
 from tests.engine.conftest import FOUR, ONE, ORACLE, PRESET, REPLICA, SUITE
 from tests.shortened import IMAGES, shorten_preparations
 
@@ -41,6 +42,13 @@ ORIGIN = Origin(("bench", "run"), "2026-01-01T00:00:00+00:00", None)
 )
 def test_a_look_stops_when_the_primary_comparison_is_known(tmp_path, jit, noise, settled) -> None:
     inference_run(tmp_path / "run", preset="publish", noise=noise, jit=jit).write()
+    assert is_settled(tmp_path / "run") is settled
+
+
+@pytest.mark.parametrize(("delay", "noise", "settled"), [(0.2, 0.01, True), (0.05, 0.5, False)])
+def test_a_look_stops_when_slowdowns_that_must_be_detected_are(tmp_path, delay, noise, settled) -> None:
+    builder = inference_run(tmp_path / "run", preset="selftest", noise=noise, compiled=200_000 * (1 + delay))
+    builder.replace_arm(COMPILE, replace(EAGER, delay=delay)).write()
     assert is_settled(tmp_path / "run") is settled
 
 
