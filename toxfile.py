@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from tox.session.state import State
 
 NO_STACKS = re.compile("tests|end-to-end|fleet|benchmark.*")
+# See tests/shortened.py.
+WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_THREAD_TIMEOUT": "4"}
 CONTRACT = "python -m pytest -n 2 --dist loadgroup tests/contract tests/benchmarks"
 
 
@@ -45,6 +47,7 @@ def tox_add_env_config(env_conf: EnvConfigSet, state: State) -> None:
         return
     if len(stacks) < len(selected):
         env_conf.loaders.insert(0, MemoryLoader(commands=[CONTRACT]))
+        env_conf["set_env"].update(WAITING, override=True)
     elif env_conf.name == stacks[-1]:
         measure = f"python -m bench run --environments {','.join(stacks)}"
         posargs = state.conf.pos_args(None) or ()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from backends.registry import stacks
+from bench.engine import workers
 from bench.engine.workers import Unsupported, Worker
 from bench.machine.facts import usable_cores
 from bench.suite.arms import Arm
@@ -18,6 +19,7 @@ from models import synthetic
 from models.weights import checkpoint_path, initial_weights, load_weights, save_weights
 from models.zoo import NETWORKS
 from tests.contract.connections import COMPILER, Connections
+from tests.shortened import WAITING
 
 INFERENCE = [
     (stack.name, name, precision)
@@ -168,6 +170,7 @@ def shared_caches(caches):
     (caches / SCRATCH).mkdir(parents=True, exist_ok=True)
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("TMPDIR", str(caches / SCRATCH))
+        patched.setattr(workers, "INHERITED", (*workers.INHERITED, *WAITING))
         yield
 
 
