@@ -104,7 +104,7 @@ class Steps:
     ) -> None:
         """Begin; `totals` are the weights of all steps of each kind. The work `may_end` before all of them."""
         self._console, self._totals, self._bar = console, totals, bar
-        self._left = "at most" if may_end else "about"
+        self._left = "up to about" if may_end else "about"
         self._ended_ns = now_ns()
         # The seconds and the weight of each step that has ended, by kind.
         self._ended: dict[str, list[tuple[float, float]]] = {kind: [] for kind in totals}

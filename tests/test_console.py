@@ -20,7 +20,7 @@ def test_the_remaining_time_is_shown_once_enough_is_done(monkeypatch) -> None:
 
 
 def test_work_that_may_end_before_all_steps_has_at_most_that_time_left(monkeypatch) -> None:
-    assert lines(monkeypatch, {"": 100}, [(10, 40, "")], may_end=True) == ["[ 40%] , at most 15 s left"]
+    assert lines(monkeypatch, {"": 100}, [(10, 40, "")], may_end=True) == ["[ 40%] , up to about 15 s left"]
 
 
 def test_each_kind_of_step_takes_as_long_as_those_before(monkeypatch) -> None:

@@ -11,7 +11,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, pairwise
-from statistics import fmean, median_high
+from statistics import fmean, geometric_mean, median_high
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from bench.analysis.stats import quantile
@@ -119,18 +119,21 @@ def too_few_at_rest(blocks: Collection[BlockLatencies], needed: int) -> str | No
     return f"the machine was at rest in {at_rest} of {len(blocks)} blocks; {required} are needed"
 
 
-def too_wide_at_rest(intervals: Iterable[tuple[Interval | None, Interval | None]]) -> str | None:
-    """Return why the ratios of a case are known better as the machine was, or None.
+def lack_of_rest(
+    blocks: Collection[BlockLatencies], needed: int, intervals: Iterable[tuple[Interval | None, Interval | None]]
+) -> str | None:
+    """Return why a case is reported as the machine was, or None.
 
     `intervals` has those of each comparison, at rest and as it was. Only widths count, never ratios. Comparisons that
-    lack one of the intervals do not count.
+    lack an interval, or have one without width, do not count.
     """
-    both = [(rest.half_width, was.half_width) for rest, was in intervals if rest and was]
-    at_rest, as_it_was = (sum(widths) for widths in zip(*both, strict=True)) if both else (0, 0)
-    if at_rest <= MAX_WIDENING * as_it_was:
+    if reason := too_few_at_rest(blocks, needed):
+        return reason
+    widths = [(rest.half_width, was.half_width) for rest, was in intervals if rest and was]
+    times = [at_rest / as_it_was for at_rest, as_it_was in widths if at_rest and as_it_was]
+    if not times or geometric_mean(times) <= MAX_WIDENING:
         return None
-    times = f"{at_rest / as_it_was:.2f} times as wide" if as_it_was else "wider"
-    return f"at rest, intervals are {times}"
+    return f"intervals at rest are on average {geometric_mean(times):.2f} times as wide as those by the other rule"
 
 
 def _sorted(rounds: Mapping[int, Sequence[float]]) -> list[float]:

@@ -16,8 +16,8 @@ from bench.analysis.latency import (
     BlockLatencies,
     blocks_of_case,
     find_rule,
+    lack_of_rest,
     too_few_at_rest,
-    too_wide_at_rest,
     windows,
 )
 from bench.analysis.stats import percentile, trimmed_mean
@@ -389,11 +389,13 @@ class Run:
     def lack_of_rest(self, case: Case) -> str | None:
         """Return why a case is not reported at rest, or None."""
         if case.id not in self._lacks_of_rest:
-            self._lacks_of_rest[case.id] = self.too_few_at_rest(case) or too_wide_at_rest(
+            intervals = (
                 (self._interval(pair, AT_REST), self._interval(pair, AS_IT_WAS))
                 for pair in self.pairs
                 if pair.case == case
             )
+            blocks = self._windows.get(case.id, {}).values()
+            self._lacks_of_rest[case.id] = lack_of_rest(blocks, self._needed_blocks, intervals)
         return self._lacks_of_rest[case.id]
 
     def _interval(self, pair: Pair, rule: Rule) -> Interval | None:

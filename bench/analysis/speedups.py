@@ -26,7 +26,7 @@ class Speedup:
     """A row of the speedup table.
 
     `estimate` follows `rule`. `at_rest` and `as_it_was` are the estimates by both rules, before Holm's correction;
-    `at_rest` is None where the machine was seldom at rest. `undisturbed` leaves out the disturbed rounds.
+    `at_rest` is None where the machine was at rest in too few blocks. `undisturbed` leaves out the disturbed rounds.
     `matched` is None if one of the environments is missing.
     `primary` marks an arm's comparison with its fastest baseline.
     """

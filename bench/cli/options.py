@@ -51,7 +51,8 @@ EnvOption = Annotated[
 RuleOption = Annotated[
     str | None,
     typer.Option(
-        help="The rule for latencies: at-rest or as-it-was; default: the run's own", autocompletion=complete.rules
+        help="The rule for latencies: at-rest, where it is the more certain one, or as-it-was; default: the run's own",
+        autocompletion=complete.rules,
     ),
 ]
 OutputsOption = Annotated[

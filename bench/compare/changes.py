@@ -219,9 +219,8 @@ def _row(
 ) -> ChangeRow:
     trouble, unlike = _trouble(before, after, cases, arm), mismatch(before, after, cases, arm)
     control = None if trouble or unlike else _control(before, cases[0], arm, controls)
-    net = None
+    rule, net = _rule(before, after, cases), None
     if control:
-        rule = _rule(before, after, cases)
         ratios = [
             list(run.log_ratios(Pair(arm, control, case), rule).values())
             for run, case in zip((before, after), cases, strict=True)
@@ -232,7 +231,7 @@ def _row(
         arm=arm,
         case=cases[0],
         control=control,
-        latencies_ns=(before.typical_latency_ns(arm, cases[0]), after.typical_latency_ns(arm, cases[1])),
+        latencies_ns=(before.typical_latency_ns(arm, cases[0], rule), after.typical_latency_ns(arm, cases[1], rule)),
         accuracies=(before.accuracy(arm, cases[0]), after.accuracy(arm, cases[1])),
         alone=None if unlike else _alone(before, after, cases, arm),
         net=net,

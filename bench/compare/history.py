@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import fmean, median
 from typing import TYPE_CHECKING
 
+from bench.analysis.latency import AS_IT_WAS
 from bench.analysis.speedups import speedups
 from bench.compare.changes import USUAL_EFFECT
 from bench.compare.matching import MACHINE_FIELDS
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bench.analysis.gates import Estimate
+    from bench.analysis.latency import Rule
     from bench.analysis.run import Run
     from bench.suite.arms import Pair
 
@@ -36,7 +38,7 @@ BARS = "▁▂▃▄▅▆▇█"
 
 @dataclass(frozen=True)
 class HistoryPoint:
-    """A comparison in one run, which is known by its name."""
+    """A comparison in one run, which is known by its name. `estimate` follows `rule`."""
 
     run: str
     started: str
@@ -44,7 +46,9 @@ class HistoryPoint:
     machine: str
     pair: Pair
     threads: int
+    rule: Rule
     estimate: Estimate
+    as_it_was: Estimate
     # Points with the same key belong together.
     key: tuple[object, ...]
 
@@ -87,7 +91,7 @@ def history_points(run: Run, name: str) -> list[HistoryPoint]:
     points = []
     for row in speedups(run):
         pair = row.pair
-        if row.estimate and row.verdict.is_sound and not pair.arm.replica:
+        if row.estimate and row.as_it_was and row.verdict.is_sound and not pair.arm.replica:
             threads = run.threads(pair.case)
             work = pair.case.model, pair.case.scenario, pair.case.batch_size, threads
             points.append(
@@ -98,7 +102,9 @@ def history_points(run: Run, name: str) -> list[HistoryPoint]:
                     machine=cpu_label(run.info.machine),
                     pair=pair,
                     threads=threads,
+                    rule=row.rule,
                     estimate=row.estimate,
+                    as_it_was=row.as_it_was,
                     key=(machine, work, pair.arm, pair.baseline),
                 )
             )
@@ -115,15 +121,24 @@ def odd_run(run: Run, name: str) -> OddRun | None:
 
 
 def series_of(points: Sequence[HistoryPoint]) -> list[SpeedupSeries]:
-    """Return the comparisons that two or more runs of a machine have, each with its change points."""
+    """Return the comparisons that two or more runs of a machine have, each with its change points.
+
+    A series whose runs follow different rules shows all of them as the machine was.
+    """
     groups = defaultdict[tuple[object, ...], list[HistoryPoint]](list)
     for point in sorted(points, key=lambda point: point.started):
         groups[point.key].append(point)
     return [
         SpeedupSeries(tuple(group), tuple(change_points([point.estimate.log_speedup for point in group])))
-        for group in groups.values()
+        for group in map(_by_one_rule, groups.values())
         if len(group) > 1
     ]
+
+
+def _by_one_rule(points: list[HistoryPoint]) -> list[HistoryPoint]:
+    if len({point.rule for point in points}) == 1:
+        return points
+    return [replace(point, rule=AS_IT_WAS, estimate=point.as_it_was) for point in points]
 
 
 def change_points(values: Sequence[float]) -> list[int]:

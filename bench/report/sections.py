@@ -158,8 +158,8 @@ def _rule_sentence(run: Run) -> str:
         return ""
     if run.rule == AT_REST:
         return """Speedups compare the arms while the machine is at rest, which is its fastest speed. The column As it
-            was counts all of its speeds, and all blocks. Where too few blocks were at rest, or intervals are narrower
-            that way, a speedup is that of the machine as it was."""
+            was counts all of its speeds, and all blocks. Where too few blocks were at rest, or intervals are clearly
+            narrower that way, a speedup is that of the machine as it was."""
     return """Speedups compare the arms on the machine as it was, at all of its speeds. The column At rest compares
         them at its fastest speed."""
 

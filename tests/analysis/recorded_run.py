@@ -7,6 +7,7 @@ import random
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
+from bench.analysis.latency import AT_REST
 from bench.analysis.run import Run
 from bench.journal import JOURNAL, Journal
 from bench.machine.facts import Machine
@@ -228,3 +229,15 @@ def run_info(case: Case, arms: tuple[Arm, ...], pairs: Sequence[tuple[Arm, Arm, 
 
 def ladder_info(name: str, steps: Sequence[tuple[str, Arm]]) -> LadderInfo:
     return LadderInfo(name, tuple(StepInfo(step, arm.id) for step, arm in steps))
+
+
+def with_two_speeds(builder: RecordedRunBuilder, spread: float) -> RecordedRunBuilder:
+    """Let all arms take half as long again in two of three rounds; in the third one they scatter."""
+    noise = random.Random(5)
+    builder.records = [
+        replace(record, samples_ns=tuple(int(sample * factor) for sample in record.samples_ns))
+        if isinstance(record, Slice) and (factor := 1.5 if record.round else 1 + spread * noise.random())
+        else record
+        for record in builder.records
+    ]
+    return builder.describe(protocol=Protocol(10**6, rule=AT_REST))

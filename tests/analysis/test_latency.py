@@ -14,8 +14,8 @@ from bench.analysis.latency import (
     WINDOW_NS,
     blocks_of_case,
     find_rule,
+    lack_of_rest,
     too_few_at_rest,
-    too_wide_at_rest,
     windows,
 )
 from bench.analysis.stats import Interval, quantile, wilcoxon_interval
@@ -80,23 +80,26 @@ def test_a_block_that_is_slow_throughout_is_not_at_rest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("intervals", "reason"),
+    ("intervals", "times"),
     [
-        ([(1.3, 1.0), (0.9, 1.0)], None),
-        ([(1.3, 1.0), (1.0, 1.0)], "at rest, intervals are 1.15 times as wide"),
-        ([(1.3, 1.0), (None, 1.0), (9.9, None), (0.9, 1.0)], None),
-        ([(0.1, 0.0)], "at rest, intervals are wider"),
+        ([(1.2, 1.0), (1.0, 1.0)], None),
+        ([(1.3, 1.0), (1.0, 1.0)], "1.14"),
+        # The one that is least certain does not decide alone.
+        ([(20.0, 12.0), (0.6, 1.0), (0.6, 1.0)], None),
+        ([(1.3, 1.0), (None, 1.0), (9.9, None), (9.9, 0.0), (0.9, 1.0)], None),
         ([(0.0, 0.0)], None),
         ([], None),
     ],
 )
-def test_the_widths_of_all_intervals_of_a_case_decide_between_the_rules(intervals, reason) -> None:
+def test_the_widths_of_all_intervals_of_a_case_decide_between_the_rules(intervals, times) -> None:
     """Half-widths at rest and as it was; the ratios themselves do not matter."""
 
     def interval(half_width, centre):
         return None if half_width is None else Interval(centre - half_width, centre + half_width)
 
-    assert too_wide_at_rest((interval(rest, 5), interval(was, -3)) for rest, was in intervals) == reason
+    both = [(interval(rest, 5), interval(was, -3)) for rest, was in intervals]
+    reason = times and f"intervals at rest are on average {times} times as wide as those by the other rule"
+    assert lack_of_rest(blocks_of_case({1: {"one": {0: [100.0]}}}).values(), 1, both) == reason
 
 
 def test_the_blocks_that_a_claim_needs_do_not_exceed_those_of_the_run() -> None:

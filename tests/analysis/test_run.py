@@ -39,6 +39,7 @@ from tests.analysis.recorded_run import (
     TRAINING_CASE,
     inference_run,
     training_run,
+    with_two_speeds,
 )
 
 PAIR = Pair(JIT, EAGER, CASE)
@@ -84,6 +85,18 @@ def test_blocks_without_rest_are_left_out_unless_they_are_more_than_half(tmp_pat
     assert len(run.log_ratios(PAIR)) == len(run.block_latencies_ns(JIT, CASE)) == count
     assert (speedups(run)[0].at_rest is None) == warned
     assert any(". The speedups there are those of the machine as it was" in line for line in doubts(run)) == warned
+
+
+def test_a_case_whose_intervals_at_rest_are_wider_is_reported_as_the_machine_was(tmp_path) -> None:
+    steady, scattered = (
+        with_two_speeds(inference_run(tmp_path / f"{spread}", noise=0.004), spread).read() for spread in (0.0, 0.06)
+    )
+    assert (steady.rule_of(CASE), doubts(steady)) == (AT_REST, [])
+    assert (scattered.rule_of(CASE), scattered.too_few_at_rest(CASE)) == (AS_IT_WAS, None)
+    wider = [line for line in doubts(scattered) if "as wide as those by the other rule. The speedups there" in line]
+    assert len(wider) == 1
+    row = speedups(scattered)[0]
+    assert row.estimate.log_speedup == row.as_it_was.log_speedup != row.at_rest.log_speedup
 
 
 @pytest.fixture

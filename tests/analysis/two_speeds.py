@@ -7,7 +7,7 @@ from statistics import median
 
 import numpy as np
 
-from bench.analysis.latency import blocks_of_case, too_few_at_rest, too_wide_at_rest, windows
+from bench.analysis.latency import blocks_of_case, lack_of_rest, windows
 from bench.analysis.stats import trimmed_mean, wilcoxon_interval
 from bench.suite.schedule import balanced_orders
 
@@ -81,7 +81,8 @@ class SimulatedCase:
                 median(math.log(trimmed_mean(block["base"][n]) / trimmed_mean(block[arm][n])) for n in block[arm])
                 for block in blocks
             ]
-        self.is_at_rest = not too_few_at_rest(at_rest, needed) and not too_wide_at_rest(
+        intervals = (
             (wilcoxon_interval(self.at_rest[arm], 0.95), wilcoxon_interval(self.as_it_was[arm], 0.95))
             for arm in self.at_rest
         )
+        self.is_at_rest = lack_of_rest(at_rest, needed, intervals) is None

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from bench.analysis.gates import FAILED, FASTER, SLOWER, UNRESOLVED, WITHHELD
+from bench.analysis.latency import AS_IT_WAS, AT_REST
 from bench.analysis.stats import error_of_shift, rank_sum_interval, rank_sum_p
 from bench.compare.changes import (
     NO_CONTROL,
@@ -23,7 +24,7 @@ from bench.machine.facts import Machine
 from bench.records import Evidence, Failure, Proof, Slice
 from bench.run_info import EnvironmentInfo
 from bench.suite.arms import Arm
-from tests.analysis.recorded_run import CASE, COMPILE, EAGER, JIT, TORCH, inference_run, training_run
+from tests.analysis.recorded_run import CASE, COMPILE, EAGER, JIT, TORCH, inference_run, training_run, with_two_speeds
 
 LATER = "2026-02-01T00:00:00+00:00"
 
@@ -54,6 +55,14 @@ def test_an_arm_that_became_slower_is_found_and_the_others_are_not(before, tmp_p
     assert found[JIT].net.ratio_interval.low < 1 / 1.15 < found[JIT].net.ratio_interval.high
     assert comparison.regressions == [found[JIT]]
     assert {arm: row.ruled_out for arm, row in found.items()} == {EAGER: True, COMPILE: True, JIT: False}
+
+
+def test_runs_that_follow_different_rules_are_compared_as_the_machine_was(tmp_path) -> None:
+    runs = [with_two_speeds(inference_run(tmp_path / f"{spread}", noise=0.004), spread) for spread in (0.0, 0.06)]
+    assert [run.read().rule_of(CASE) for run in runs] == [AT_REST, AS_IT_WAS]
+    found, _ = rows(runs[0], runs[1].describe(started=LATER))
+    latencies = tuple(run.read().typical_latency_ns(EAGER, CASE, AS_IT_WAS) for run in runs)
+    assert found[EAGER].latencies_ns == latencies
 
 
 def test_a_drift_of_the_machine_is_no_change_of_an_arm(before, tmp_path) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from bench.analysis.latency import AS_IT_WAS, AT_REST
 from bench.compare.history import (
     BARS,
     HISTORY_COLUMNS,
@@ -68,6 +69,15 @@ def test_series_are_in_the_order_of_dates_and_of_one_machine(points, tmp_path) -
     other = history_points(inference_run(tmp_path / "o").describe(machine=Machine("d", 2, 2)).read(), "o")
     found = series_of([later(first, 2, 1.2), later(first, 1, 1.1), later(first, 0, 1.0), *other])
     assert [[point.run for point in series.points] for series in found] == [["r0", "r1", "r2"]]
+
+
+def test_a_series_of_runs_by_different_rules_is_as_the_machine_was(points) -> None:
+    first, second = (
+        replace(later(points[-1], index, 1.5), rule=rule) for index, rule in enumerate((AT_REST, AS_IT_WAS))
+    )
+    (mixed,), (alike,) = series_of([first, second]), series_of([first, later(first, 1, 1.6)])
+    assert [point.estimate for point in mixed.points] == [first.as_it_was, second.as_it_was]
+    assert [point.estimate for point in alike.points] == [first.estimate, later(first, 1, 1.6).estimate]
 
 
 def test_the_page_names_the_run_and_the_size_of_a_change(points) -> None:

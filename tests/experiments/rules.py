@@ -20,11 +20,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from bench.analysis.latency import FAST_QUANTILE, blocks_of_case, too_few_at_rest, too_wide_at_rest, windows
+from bench.analysis.latency import FAST_QUANTILE, blocks_of_case, too_few_at_rest, windows
 from bench.analysis.run import Run
 from bench.analysis.stats import hodges_lehmann, quantile, trimmed_mean, wilcoxon_interval
 from bench.suite.arms import LATENCY
-from tests.analysis.two_speeds import CALLS_S, FACTORS, simulated_slices
+from tests.analysis.two_speeds import CALLS_S, FACTORS, SimulatedCase, simulated_slices
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -112,11 +112,8 @@ def simulate() -> None:
                     }
                     for rule, ratios in rules(blocks).items()
                 }
-                at_rest, as_it_was = intervals["at rest"], intervals["as it was"]
-                is_at_rest = all(at_rest.values()) and not too_wide_at_rest(
-                    (at_rest[arm], as_it_was[arm]) for arm in truths
-                )
-                intervals["as reported"] = at_rest if is_at_rest else as_it_was
+                is_at_rest = SimulatedCase(blocks, NEEDED).is_at_rest
+                intervals["as reported"] = intervals["at rest" if is_at_rest else "as it was"]
                 for (rule, by_arm), (arm, truth) in product(intervals.items(), truths.items()):
                     if interval := by_arm[arm]:
                         widths[rule].append(interval.half_width)

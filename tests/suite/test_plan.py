@@ -74,7 +74,7 @@ def test_presets_are_those_of_the_protocol() -> None:
     assert presets == {
         "smoke": (2, 2, None, ()),
         "quick": (12, 8, 0.95, ()),
-        "selftest": (36, 0, 0.9998, (16, 24)),
+        "selftest": (36, 0, 0.9999, (16, 24)),
         "standard": (16, 20, 0.95, ()),
         "publish": (64, 64, 0.9833, (16, 32)),
     }
