@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from tox.session.state import State
 
 NO_STACKS = re.compile("tests|end-to-end|fleet|benchmark.*")
-# See tests/shortened.py.
+# Threads that wait for others sleep at once: tests share their cores with other tests, and spinning would take most of
+# them. No measurement has these.
 WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_THREAD_TIMEOUT": "4"}
 CONTRACT = "python -m pytest -n 2 --dist loadgroup tests/contract tests/benchmarks"
 
@@ -40,7 +41,9 @@ def selected_environments(state: State) -> list[str]:
 
 @impl
 def tox_add_env_config(env_conf: EnvConfigSet, state: State) -> None:
-    """Give each selected stack environment its commands."""
+    """Give each selected stack environment its commands, and tests the variables that let threads sleep."""
+    if env_conf.name == "tests":
+        env_conf["set_env"].update(WAITING, override=True)
     selected = selected_environments(state)
     stacks = [name for name in selected if not NO_STACKS.fullmatch(name)]
     if env_conf.name not in stacks:

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 IMAGES, SLICE_NS, OVERHEAD_NS, ORDER, WORKING_SETS_BYTES = 50, 2_000_000, 100_000, 64, (1 << 18,)
 # As many as preset smoke trains on.
 TRAINING_IMAGES = 6400
-# Threads that wait for others sleep at once: tests share their cores with other tests, and spinning would take most of
-# them. tox sets these; the harness drops them.
+# tox sets these for tests (toxfile.py), and the harness drops them.
 WAITING = ("OMP_WAIT_POLICY", "OPENBLAS_THREAD_TIMEOUT")
 # Other work on the machine keeps no turn waiting for a quiet moment.
 SETTLE_LIMIT_NS = 2_000_000
@@ -37,15 +36,19 @@ def shorten() -> None:
 def shorten_preparations(most: int, put: Callable[[object, str, object], None] = setattr) -> None:
     """Change what comes before the first block: at most so many synthetic test images, short trials, small limits.
 
-    A test undoes it: `put` is its `monkeypatch.setattr`.
+    Threads of workers sleep while they wait. A test undoes it: `put` is its `monkeypatch.setattr`.
     """
     draw = synthetic.draw
-    put(workers, "INHERITED", (*workers.INHERITED, *WAITING))
+    let_threads_sleep(put)
     put(synthetic, "draw", lambda count, stream: draw(min(count, (TRAINING_IMAGES, most)[stream]), stream))
     put(choice, "SLICE_NS", SLICE_NS)
     put(limits, "OVERHEAD_NS", OVERHEAD_NS)
     put(limits, "ORDER", ORDER)
     put(limits, "WORKING_SETS_BYTES", WORKING_SETS_BYTES)
+
+
+def let_threads_sleep(put: Callable[[object, str, object], None] = setattr) -> None:
+    put(workers, "INHERITED", (*workers.INHERITED, *WAITING))
 
 
 if __name__ == "__main__":

@@ -37,9 +37,9 @@ FAST_QUANTILE, REST_FACTOR = 0.1, 1.12
 MIN_REST_SHARE = 0.25
 # From this share of blocks on, a run tells how fast the arms are at rest.
 MIN_REST_BLOCKS = 0.5
-# How much wider the intervals at rest may be than those of the machine as it was. Where it had many speeds, few windows
-# are at rest, and the ratio of arms that alternate is known better as the machine was. On a quiet machine both are
-# equally wide, but for chance.
+# How much wider the intervals at rest may be than those of the machine as it was. Where the machine has many speeds,
+# few windows are at rest, and the ratio of arms that alternate is known better as the machine was. On a quiet machine
+# both are equally wide, but for chance.
 MAX_WIDENING = 1.1
 
 
@@ -131,9 +131,9 @@ def lack_of_rest(
         return reason
     widths = [(rest.half_width, was.half_width) for rest, was in intervals if rest and was]
     times = [at_rest / as_it_was for at_rest, as_it_was in widths if at_rest and as_it_was]
-    if not times or geometric_mean(times) <= MAX_WIDENING:
+    if not times or (mean := geometric_mean(times)) <= MAX_WIDENING:
         return None
-    return f"intervals at rest are on average {geometric_mean(times):.2f} times as wide as those by the other rule"
+    return f"intervals at rest are on average {mean:.2f} times as wide as those by the other rule"
 
 
 def _sorted(rounds: Mapping[int, Sequence[float]]) -> list[float]:

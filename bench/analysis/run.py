@@ -93,11 +93,10 @@ class Run:
             case: [arm for arm in self.arms if arm.id in ids]
             for case, ids in ((case, set(arms)) for case, arms in self.info.lineups.items())
         }
-        # A report needs all of these many times. By case:
+        # A report needs these many times. Their keys are the case; arm, case and rule; comparison, rule, and whether
+        # disturbed rounds count.
         self._lacks_of_rest: dict[str, str | None] = {}
-        # By arm, case and rule:
         self._block_latencies_ns: dict[tuple[str, str, Rule], dict[int, float]] = {}
-        # By comparison, rule, and whether disturbed rounds count:
         self._estimates: dict[tuple[Pair, Rule, bool], Estimate | None] = {}
         self._all_turns: list[Turn] = [*self.of(Slice), *self.of(TrainedEpoch), *self.of(LoadRun)]
         if damage := self._impossible_turn() or self._impossible_record() or self._impossible_labels():

@@ -55,8 +55,8 @@ if TYPE_CHECKING:
     from bench.suite.arms import Case
 
 LATENCY_SENTENCE = {
-    AT_REST: """Latency is the median over blocks of the latency at rest. In cases that are reported as the machine was,
-        it is that of the machine as it was.""",
+    AT_REST: """Latency is the median over blocks of the latency at rest. Where speedups are those of the machine as it
+        was, so is the latency.""",
     AS_IT_WAS: """Latency is the median over blocks and rounds of the slices' trimmed means (a tenth of the calls is cut
         off at each end).""",
 }
@@ -158,8 +158,8 @@ def _rule_sentence(run: Run) -> str:
         return ""
     if run.rule == AT_REST:
         return """Speedups compare the arms while the machine is at rest, which is its fastest speed. The column As it
-            was counts all of its speeds, and all blocks. Where too few blocks were at rest, or intervals are clearly
-            narrower that way, a speedup is that of the machine as it was."""
+            was counts all of its speeds, and all blocks. Where too few blocks were at rest, or intervals at rest
+            are clearly wider, a speedup is that of the machine as it was."""
     return """Speedups compare the arms on the machine as it was, at all of its speeds. The column At rest compares
         them at its fastest speed."""
 

@@ -31,8 +31,8 @@ AT_REST_METHOD = f"""Latency at rest: the samples of a slice are divided into wi
     the fastest tenth of its arm in the run. The median over arms gives the share of time at rest, the same for all arms
     of a block. An arm's latency is the median of its fastest windows of that share. Blocks with a share below
     {percent(MIN_REST_SHARE, 0)} are left out. If those are more than half, or too many to claim a speedup, the case is
-    reported as the machine was. So it is if its intervals at rest, on average over all comparisons, are more than
-    {MAX_WIDENING} times as wide as those of the machine as it was."""
+    reported as the machine was. The same holds if its intervals at rest, on average over all comparisons, are more
+    than {MAX_WIDENING} times as wide as those of the machine as it was."""
 
 
 WORDS = (

@@ -65,15 +65,20 @@ def simulated_slices(random, rounds, slice_s, rest_s, other_s, factors=FACTORS):
     return found
 
 
+def latencies_of(blocks):
+    """Return the latencies of the blocks of a case from their samples in ns by arm and round."""
+    in_windows = (
+        {arm: {n: windows(samples) for n, samples in turns.items()} for arm, turns in block.items()} for block in blocks
+    )
+    return list(blocks_of_case(dict(enumerate(in_windows))).values())
+
+
 class SimulatedCase:
     """A case of several blocks: each arm's log ratios to `base`, and under which rule they are reported."""
 
     def __init__(self, blocks, needed) -> None:
         """`blocks` have samples in ns by arm and round; `needed` is how many blocks a claim needs."""
-        in_windows = [
-            {arm: {n: windows(turn) for n, turn in turns.items()} for arm, turns in block.items()} for block in blocks
-        ]
-        at_rest = blocks_of_case(dict(enumerate(in_windows))).values()
+        at_rest = latencies_of(blocks)
         self.at_rest, self.as_it_was = {}, {}
         for arm in [name for name in CALLS_S if name != "base"]:
             self.at_rest[arm] = [b.log_ratio(arm, "base", b.windows[arm]) for b in at_rest if b.is_at_rest]

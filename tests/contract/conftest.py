@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from backends.registry import stacks
-from bench.engine import workers
 from bench.engine.workers import Unsupported, Worker
 from bench.machine.facts import usable_cores
 from bench.suite.arms import Arm
@@ -19,7 +18,7 @@ from models import synthetic
 from models.weights import checkpoint_path, initial_weights, load_weights, save_weights
 from models.zoo import NETWORKS
 from tests.contract.connections import COMPILER, Connections
-from tests.shortened import WAITING
+from tests.shortened import let_threads_sleep
 
 INFERENCE = [
     (stack.name, name, precision)
@@ -170,7 +169,7 @@ def shared_caches(caches):
     (caches / SCRATCH).mkdir(parents=True, exist_ok=True)
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("TMPDIR", str(caches / SCRATCH))
-        patched.setattr(workers, "INHERITED", (*workers.INHERITED, *WAITING))
+        let_threads_sleep(patched.setattr)
         yield
 
 

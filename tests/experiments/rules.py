@@ -20,14 +20,16 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from bench.analysis.latency import FAST_QUANTILE, blocks_of_case, too_few_at_rest, windows
+from bench.analysis.latency import FAST_QUANTILE, blocks_of_case, lack_of_rest, too_few_at_rest
 from bench.analysis.run import Run
 from bench.analysis.stats import hodges_lehmann, quantile, trimmed_mean, wilcoxon_interval
 from bench.suite.arms import LATENCY
-from tests.analysis.two_speeds import CALLS_S, FACTORS, SimulatedCase, simulated_slices
+from tests.analysis.two_speeds import CALLS_S, FACTORS, latencies_of, simulated_slices
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    from bench.analysis.latency import BlockLatencies
 
     # Samples in ns by arm and round.
     Slices = Mapping[str, Mapping[int, Sequence[int]]]
@@ -43,11 +45,10 @@ NEEDED = 9
 MACHINES = {"slower": FACTORS, "faster": {"base": 0.7, "same": 0.7, "fast": 0.85, "other": 0.75}}
 
 
-def rules(blocks: Sequence[Slices]) -> dict[str, Ratios]:
-    """Return the rules; a run with too few blocks at rest has no ratios at rest."""
-    by_arm = [{arm: {n: windows(samples) for n, samples in turns.items()} for arm, turns in b.items()} for b in blocks]
+def rules(blocks: Sequence[Slices], together: Sequence[BlockLatencies]) -> dict[str, Ratios]:
+    """Return the rules; a run with too few blocks at rest has no ratios at rest. `together` has the latencies."""
+    by_arm = [block.windows for block in together]
     alone = [blocks_of_case({0: block})[0] for block in by_arm]
-    together = blocks_of_case(dict(enumerate(by_arm))).values()
 
     def as_it_was(arm: str, baseline: str) -> list[float]:
         return [
@@ -105,14 +106,16 @@ def simulate() -> None:
             widths, held = defaultdict[str, list[float]](list), defaultdict[str, list[bool]](list)
             for _ in range(RUNS):
                 blocks = [simulated_slices(random, rounds, slice_s, *times, factors) for _ in range(count)]
+                together = latencies_of(blocks)
                 intervals = {
                     rule: {
                         arm: wilcoxon_interval(found, 0.95) if (found := ratios(arm, "base")) else None
                         for arm in truths
                     }
-                    for rule, ratios in rules(blocks).items()
+                    for rule, ratios in rules(blocks, together).items()
                 }
-                is_at_rest = SimulatedCase(blocks, NEEDED).is_at_rest
+                both = ((intervals["at rest"][arm], intervals["as it was"][arm]) for arm in truths)
+                is_at_rest = lack_of_rest(together, NEEDED, both) is None
                 intervals["as reported"] = intervals["at rest" if is_at_rest else "as it was"]
                 for (rule, by_arm), (arm, truth) in product(intervals.items(), truths.items()):
                     if interval := by_arm[arm]:
@@ -134,10 +137,11 @@ def compare_recorded(folder: Path) -> None:
         for arm in run.participants(case):
             for turn in run.slices(arm, case):
                 blocks[turn.block][arm.id][turn.round] = turn.samples_ns
+        measured = list(blocks.values())
         pairs = [pair for pair in run.pairs if pair.case == case and (pair.candidate or pair.arm.replica)]
         for pair in pairs or [pair for pair in run.pairs if pair.case == case]:
             print(f"{folder}: {case.label}: {pair.arm.label} compared with {pair.baseline.label}")
-            for rule, ratios in rules(list(blocks.values())).items():
+            for rule, ratios in rules(measured, latencies_of(measured)).items():
                 found = ratios(pair.arm.id, pair.baseline.id)
                 interval = wilcoxon_interval(found, 0.95) if found else None
                 width = f"{100 * interval.half_width:5.2f}" if interval else "    -"
