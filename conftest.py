@@ -57,6 +57,8 @@ ENVIRONMENT = os.environ.get("TOX_ENV_NAME") or Path(sys.prefix).name
 HERE = [stack for stack in stacks().values() if stack.environment == ENVIRONMENT]
 # A process can import one framework.
 OWN_STACK = os.environ.get("BENCH_STACK") or next((stack.name for stack in HERE), "oracle")
+# For temporary files, in the folder of the compilers' caches.
+SCRATCH = "scratch"
 SMALL = """\
 name = "small"
 summary = "two arms that work"
@@ -105,10 +107,20 @@ def images() -> NDArray[np.float32]:
 
 @pytest.fixture(scope="session")
 def caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Let all processes, those of xdist as well, share the compilers' caches; return their folder."""
+    """Let all processes, those of xdist as well, share the compilers' caches; return their folder.
+
+    PyTorch keeps the headers that it compiles in the folder for temporary files.
+    """
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "caches"
+    scratch = folder / SCRATCH
+    scratch.mkdir(parents=True, exist_ok=True)
     with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("TMPDIR", str(scratch))
+        # Python has remembered the folder that it found first.
+        patched.setattr(tempfile, "tempdir", str(scratch))
+        # PyTorch names a folder by the user, and workers have this user if there is no other name.
+        patched.setenv("USER", os.environ.get("USER", str(os.getuid())))
         for name in {name for stack in HERE for name in stack.cache_variables}:
             patched.setenv(name, str(folder / name.lower()))
         for name, value in restart_variables().items():

@@ -13,7 +13,7 @@ from bench.machine.facts import usable_cores
 from bench.suite.arms import Arm
 from bench.suite.variables import arm_variables, restart_variables
 from bench.worker.messages import Build, Convert, Predict
-from conftest import HERE, OWN_STACK
+from conftest import HERE, OWN_STACK, SCRATCH
 from models import synthetic
 from models.weights import checkpoint_path, initial_weights, load_weights, save_weights
 from models.zoo import NETWORKS
@@ -34,8 +34,6 @@ OTHER_TRAININGS = [
     for precision in variant.precisions
     if name != stack.default_training and not variant.optional
 ]
-# In the folder of the caches.
-SCRATCH = "scratch"
 # Only a worker that hangs takes so long, whatever else the machine does.
 TIMEOUT_S = 1800
 # Tests that import the framework into their own process share one.
@@ -162,13 +160,8 @@ class RunningVariant:
 
 @pytest.fixture(scope="session", autouse=True)
 def shared_caches(caches):
-    """Use the caches of compilers in every test, not only where a test asks for their folder.
-
-    PyTorch keeps the headers that it compiles in the folder for temporary files.
-    """
-    (caches / SCRATCH).mkdir(parents=True, exist_ok=True)
+    """Use the caches of compilers in every test, not only where a test asks for their folder."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("TMPDIR", str(caches / SCRATCH))
         let_threads_sleep(patched.setattr)
         yield
 
