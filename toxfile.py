@@ -42,7 +42,7 @@ def selected_environments(state: State) -> list[str]:
 @impl
 def tox_add_env_config(env_conf: EnvConfigSet, state: State) -> None:
     """Give each selected stack environment its commands, and tests the variables that let threads sleep."""
-    if env_conf.name == "tests":
+    if env_conf.name in {"tests", "end-to-end"}:
         env_conf["set_env"].update(WAITING, override=True)
     selected = selected_environments(state)
     stacks = [name for name in selected if not NO_STACKS.fullmatch(name)]

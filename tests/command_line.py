@@ -31,7 +31,8 @@ SERVER.set_forkserver_preload(["tests.preloaded"])
 def run_bench(cwd: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Do what `python -m bench` does, with the toy stacks installed; return its status and output.
 
-    A run on synthetic data uses fewer test images, and times smaller limits of the machine.
+    A run on synthetic data uses fewer test images, and times smaller limits of the machine. Any other run of preset
+    smoke has one block.
     """
     environment = environment_of(cwd, arguments) | {"PYTHONWARNINGS": "error"} | variables
     with tempfile.TemporaryDirectory() as folder:
@@ -74,10 +75,13 @@ def call(cwd: Path, arguments: Sequence[str], environment: dict[str, str], out: 
     os.environ.update(environment)
     # The interpreter reads PYTHONWARNINGS only when it starts.
     warnings.simplefilter("error")
-    if arguments[:1] == ("run",) and "synthetic" in arguments:
+    if arguments[:1] == ("run",):
         # What it imports reads the variables.
-        from tests.shortened import shorten_preparations
+        from tests.shortened import shorten_preparations, shorten_real_run
 
-        shorten_preparations(FEW_IMAGES)
+        if "synthetic" in arguments:
+            shorten_preparations(FEW_IMAGES)
+        else:
+            shorten_real_run()
     sys.argv[1:] = arguments
     runpy.run_module("bench", run_name="__main__", alter_sys=True)
