@@ -35,9 +35,10 @@ if TYPE_CHECKING:
     from models.data import DataSet
 
 CONVERT_TIMEOUT_S, CONVERSION_SETTINGS = 600, "malloc"
-# Threads that read at the same time: more of them wait for each other when the files are in memory already. The most
-# bytes of one call.
+# Threads that read at the same time, and the most bytes of one call.
 READERS, READ_BYTES = 4, 1 << 30
+# Linux reads a file of this size in the background if it is told that the file is needed; of a larger one only a part.
+SMALL_BYTES = 1 << 17
 # TorchInductor reads all of torch's sources, to know whether its cache is valid.
 READ_AHEAD = (".so", ".py", ".pyc", ".h")
 IMAGES, CALIBRATION = "test-images.npy", "calibration.npy"
@@ -85,25 +86,43 @@ def read_ahead(folders: Iterable[Path], scratch: Path) -> None:
     with ThreadPoolExecutor(READERS) as pool:
         pool.submit(_start_compiler, scratch)
         # Environments share files, as hard links.
-        found = {identity: file for files in pool.map(_files_to_read, folders) for identity, file in files.items()}
+        found = {identity: file for folder in folders for identity, file in _files_to_read(folder).items()}
         files = sorted(found.values())
         sums = accumulate(size for size, _ in files)
         available = resources.memory_available_bytes()
         left = sys.maxsize if available is None else available // 2
-        list(pool.map(_read, (path for (_, path), total in zip(files, sums, strict=True) if total <= left)))
+        chosen = [file for file, total in zip(files, sums, strict=True) if total <= left]
+        # There are a hundred times as many small files as large ones; threads would only wait for each other.
+        for size, path in chosen:
+            if size <= SMALL_BYTES:
+                _announce(path)
+        list(pool.map(_read, (Path(path) for size, path in chosen if size > SMALL_BYTES)))
 
 
-def _files_to_read(folder: Path) -> dict[tuple[int, int], tuple[int, Path]]:
+def _files_to_read(folder: Path) -> dict[tuple[int, int], tuple[int, str]]:
     """Return size and path of each library, module and header in a folder, by device and inode."""
-    paths = (
-        Path(parent, name)
-        for parent, _, names in os.walk(folder)
-        for name in names
-        if name.endswith(READ_AHEAD) or ".so." in name
-    )
-    # A link may be broken.
-    found = ((path, path.stat()) for path in paths if path.exists())
-    return {(stat.st_dev, stat.st_ino): (stat.st_size, path) for path, stat in found}
+    found, folders = {}, [os.fspath(folder)]
+    while folders:
+        with os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                elif entry.name.endswith(READ_AHEAD) or ".so." in entry.name:
+                    # A link may be broken.
+                    with suppress(OSError):
+                        stat = entry.stat()
+                        found[stat.st_dev, stat.st_ino] = (stat.st_size, entry.path)
+    return found
+
+
+def _announce(path: str) -> None:
+    """Let the kernel read a small file in the background."""
+    with suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
+        finally:
+            os.close(descriptor)
 
 
 def _read(path: Path) -> None:

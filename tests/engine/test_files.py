@@ -1,5 +1,6 @@
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -97,22 +98,34 @@ def test_a_failed_conversion_is_not_cached(conversions, tmp_path) -> None:
     assert not any(path.is_file() for path in (tmp_path / "cache").rglob("*"))
 
 
-def test_libraries_modules_and_headers_are_read_ahead_once_and_the_smallest_first(tmp_path, monkeypatch) -> None:
+@pytest.fixture
+def read(tmp_path, monkeypatch):
+    """Return the sizes that were announced and read, in order, of files with 5 to 30 bytes and more."""
     sizes = {"one.so": 30, "two.so.1": 20, "three.pyc": 10, "four.h": 5, "five.bin": 1}
+    (tmp_path / "inner").mkdir()
     for name, size in sizes.items():
-        (tmp_path / name).write_bytes(b"x" * size)
-    (tmp_path / "again.so").hardlink_to(tmp_path / "one.so")
+        (tmp_path / "inner" / name).write_bytes(b"x" * size)
+    (tmp_path / "again.so").hardlink_to(tmp_path / "inner" / "one.so")
     (tmp_path / "gone.so").symlink_to(tmp_path / "nowhere")
-    read = []
-    monkeypatch.setattr(module, "_read", lambda path: read.append(path.stat().st_size))
+    done = []
+    monkeypatch.setattr(module, "SMALL_BYTES", 10)
+    for name in ("_announce", "_read"):
+        monkeypatch.setattr(module, name, lambda path, name=name: done.append((name, Path(path).stat().st_size)))
     monkeypatch.setattr(module, "_start_compiler", lambda _: None)
     monkeypatch.setattr(module.resources, "memory_available_bytes", lambda: 10**6)
+    return done
+
+
+def test_libraries_modules_and_headers_are_read_ahead_once_the_small_ones_in_the_background(tmp_path, read) -> None:
     module.read_ahead([tmp_path], tmp_path)
-    assert sorted(read) == [5, 10, 20, 30]
-    read.clear()
+    assert read[:2] == [("_announce", 5), ("_announce", 10)]
+    assert sorted(read[2:]) == [("_read", 20), ("_read", 30)]
+
+
+def test_the_largest_files_are_not_read_ahead_if_they_would_fill_the_memory(tmp_path, read, monkeypatch) -> None:
     monkeypatch.setattr(module.resources, "memory_available_bytes", lambda: 2 * 36)
     module.read_ahead([tmp_path], tmp_path)
-    assert sorted(read) == [5, 10, 20]
+    assert read == [("_announce", 5), ("_announce", 10), ("_read", 20)]
 
 
 def test_a_file_is_read_to_its_end_and_one_that_is_gone_is_ignored(tmp_path, monkeypatch) -> None:
@@ -124,6 +137,15 @@ def test_a_file_is_read_to_its_end_and_one_that_is_gone_is_ignored(tmp_path, mon
     module._read(tmp_path / "a.so")
     assert sent == [4, 4, 2, 0]
     module._read(tmp_path / "gone.so")
+
+
+def test_the_kernel_is_told_which_small_file_is_needed_and_one_that_is_gone_is_ignored(tmp_path, monkeypatch) -> None:
+    (tmp_path / "a.py").write_bytes(b"0123456789")
+    told = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda *arguments: told.append(arguments[1:]))
+    for name in ("a.py", "gone.py"):
+        module._announce(tmp_path / name)
+    assert told == [(0, 0, os.POSIX_FADV_WILLNEED)]
 
 
 def test_the_compiler_is_started_if_there_is_one(tmp_path, monkeypatch) -> None:
