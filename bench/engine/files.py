@@ -103,7 +103,8 @@ def _files_to_read(folder: Path) -> dict[tuple[int, int], tuple[int, str]]:
     """Return size and path of each library, module and header in a folder, by device and inode."""
     found, folders = {}, [os.fspath(folder)]
     while folders:
-        with os.scandir(folders.pop()) as entries:
+        # What can't be read here fails later, in the arm that needs it.
+        with suppress(OSError), os.scandir(folders.pop()) as entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
                     folders.append(entry.path)

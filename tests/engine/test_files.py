@@ -117,7 +117,7 @@ def read(tmp_path, monkeypatch):
 
 
 def test_libraries_modules_and_headers_are_read_ahead_once_the_small_ones_in_the_background(tmp_path, read) -> None:
-    module.read_ahead([tmp_path], tmp_path)
+    module.read_ahead([tmp_path, tmp_path / "gone"], tmp_path)
     assert read[:2] == [("_announce", 5), ("_announce", 10)]
     assert sorted(read[2:]) == [("_read", 20), ("_read", 30)]
 
