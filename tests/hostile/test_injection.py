@@ -174,13 +174,13 @@ def test_in_a_browser_nothing_runs_asks_connects_or_is_foreign(attack, browser, 
     # A file of a plot has no policy.
     pages = written(attack, ".html") + ([] if bypass else written(attack, ".svg"))
     own = {path.as_uri() for path in pages}
+    page = context.new_page()
+    page.on("dialog", lambda dialog: (happened.append(f"dialog {dialog.message}"), dialog.dismiss()))
+    page.on("request", lambda request: happened.append(request.url) if request.url not in own else None)
+    page.on("pageerror", lambda error: happened.append(str(error)))
+    page.on("console", lambda message: happened.append(message.text))
+    page.on("popup", lambda popup: happened.append(f"popup {popup.url}"))
     for path in pages:
-        page = context.new_page()
-        page.on("dialog", lambda dialog: (happened.append(f"dialog {dialog.message}"), dialog.dismiss()))
-        page.on("request", lambda request: happened.append(request.url) if request.url not in own else None)
-        page.on("pageerror", lambda error: happened.append(str(error)))
-        page.on("console", lambda message: happened.append(message.text))
-        page.on("popup", lambda popup: happened.append(f"popup {popup.url}"))
         page.goto(path.as_uri())
         if path.suffix == ".html":
             use_controls(page)
@@ -194,7 +194,6 @@ def test_in_a_browser_nothing_runs_asks_connects_or_is_foreign(attack, browser, 
             name for name, _ in attributes if name.startswith("on") or name in ("src", "style", "srcdoc", "action")
         ]
         assert all(value.startswith("#") for name, value in attributes if name.endswith("href"))
-        page.close()
     context.close()
     assert happened == []
     assert len(pages) >= 2
