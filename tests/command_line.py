@@ -24,6 +24,8 @@ TOYS = Path(__file__).parent / "toys"
 HANG_S = 1800
 # The arms of the toys predict them in NumPy.
 FEW_IMAGES = 500
+# Commands that predict all images, or measure.
+SHORTENED = {("run",), ("train",), ("tune",), ("evaluate",)}
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["tests.preloaded"])
 
@@ -31,8 +33,8 @@ SERVER.set_forkserver_preload(["tests.preloaded"])
 def run_bench(cwd: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Do what `python -m bench` does, with the toy stacks installed; return its status and output.
 
-    A run on synthetic data uses fewer test images, and times smaller limits of the machine. Any other run of preset
-    smoke has one block.
+    There are fewer synthetic images to predict and to train on, and a run on them times smaller limits of the machine.
+    Any other run of preset smoke has one block.
     """
     environment = environment_of(cwd, arguments) | {"PYTHONWARNINGS": "error"} | variables
     with tempfile.TemporaryDirectory() as folder:
@@ -75,13 +77,13 @@ def call(cwd: Path, arguments: Sequence[str], environment: dict[str, str], out: 
     os.environ.update(environment)
     # The interpreter reads PYTHONWARNINGS only when it starts.
     warnings.simplefilter("error")
-    if arguments[:1] == ("run",):
+    if arguments[:1] in SHORTENED:
         # What it imports reads the variables.
         from tests.shortened import shorten_preparations, shorten_real_run
 
         if "synthetic" in arguments:
             shorten_preparations(FEW_IMAGES)
-        else:
+        elif arguments[0] == "run":
             shorten_real_run()
     sys.argv[1:] = arguments
     runpy.run_module("bench", run_name="__main__", alter_sys=True)

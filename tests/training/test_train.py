@@ -11,13 +11,15 @@ from bench.training.cost import cost_of
 from bench.training.history import read_history, read_training
 from models.weights import load_weights, read_metadata
 from models.zoo import CNN_SMALL
+from tests.command_line import FEW_IMAGES
+from tests.shortened import TRAINING_IMAGES
 
 RECIPE = """\
 name = "own"
 summary = "quick"
 network = "cnn-small"
 epochs = 3
-batch_size = 8192
+batch_size = 1024
 optimizer = "sgd"
 learning_rate = 0.1
 target = 0.99
@@ -52,14 +54,15 @@ def test_a_training_writes_its_model_history_tables_and_reports(own, tmp_path) -
     assert (facts["network"], facts["epochs"], facts["data"]) == ("cnn-small", "3", "synthetic")
     history = read_history(folder)
     assert [epoch.epoch for epoch in history] == [1, 2, 3]
-    assert all(epoch.result.images == 60_000 and epoch.result.wall_ns > epoch.result.wait_ns >= 0 for epoch in history)
+    assert {epoch.result.images for epoch in history} == {TRAINING_IMAGES}
+    assert all(epoch.result.wall_ns > epoch.result.wait_ns >= 0 for epoch in history)
     assert len({epoch.result.digest for epoch in history}) == 3
     assert [epoch.start_cpu_ns > 0 and epoch.start_wall_ns > 0 for epoch in history] == [True, False, False]
     assert f"1 threads: {cost_of(history).text}; target 99.00% missed" in done.stdout.replace("\n", " ")
     assert f"Cost: {cost_of(history).text}. Target 99.00% missed." in (folder / "report.md").read_text()
     assert "SYNTHETIC DATA" in (folder / "report.md").read_text()
     with (folder / "confusion.csv").open() as stream:
-        assert sum(int(row["images"]) for row in csv.DictReader(stream)) == 10_000
+        assert sum(int(row["images"]) for row in csv.DictReader(stream)) == FEW_IMAGES
 
 
 def digests(folder):
@@ -147,7 +150,7 @@ def test_early_stopping_ends_a_training_and_keeps_the_best_weights(own, tmp_path
     best = losses.index(min(losses))
     assert len(history) == best + 4 < 40
     assert read_metadata(folder / "model.safetensors")["epoch"] == str(best + 1)
-    assert all(epoch.result.images == 54_000 for epoch in history)
+    assert all(epoch.result.images == 0.9 * TRAINING_IMAGES for epoch in history)
 
 
 def test_a_training_continues_from_the_checkpoint_alone(own, tmp_path) -> None:
