@@ -92,7 +92,7 @@ def read_ahead(folders: Iterable[Path], scratch: Path) -> None:
         available = resources.memory_available_bytes()
         left = sys.maxsize if available is None else available // 2
         chosen = [file for file, total in zip(files, sums, strict=True) if total <= left]
-        # There are a hundred times as many small files as large ones; threads would only wait for each other.
+        # There are fifty times as many small files as large ones; threads would only wait for each other.
         for size, path in chosen:
             if size <= SMALL_BYTES:
                 _announce(path)
