@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, settings
 from backends.protocol import InferenceSpec
 from backends.registry import convert, open_backend, stacks
 from bench.machine.facts import usable_cores
-from bench.suite.variables import restart_variables
+from bench.suite.variables import restart_variables, stack_variables
 from models import synthetic
 from models.data import standardise
 from models.weights import checkpoint_path, initial_weights, load_weights
@@ -109,6 +109,7 @@ def images() -> NDArray[np.float32]:
 def caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Let all processes, those of xdist as well, share the compilers' caches; return their folder.
 
+    They compile as workers do, in one process: PyTorch would start a pool of others.
     PyTorch keeps the headers that it compiles in the folder for temporary files.
     """
     base = tmp_path_factory.getbasetemp()
@@ -123,7 +124,7 @@ def caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patched.setenv("USER", os.environ.get("USER", str(os.getuid())))
         for name in {name for stack in HERE for name in stack.cache_variables}:
             patched.setenv(name, str(folder / name.lower()))
-        for name, value in restart_variables().items():
+        for name, value in (stack_variables() | restart_variables()).items():
             patched.setenv(name, value)
         yield folder
 

@@ -92,8 +92,12 @@ def environment_variables(settings: str, threads: int, given: Mapping[str, str] 
         "PYTHONHASHSEED": "0",
         "PYTHONNOUSERSITE": "1",
     }
-    of_stacks = {name: value for stack in stacks().values() for name, value in stack.settings.items()}
-    return common | SETTINGS[settings].variables | of_stacks | dict(given or {})
+    return common | SETTINGS[settings].variables | stack_variables() | dict(given or {})
+
+
+def stack_variables() -> dict[str, str]:
+    """Return the variables that the arms of all stacks get, whatever their settings."""
+    return {name: value for stack in stacks().values() for name, value in stack.settings.items()}
 
 
 def arm_variables(arm: Arm, threads: int, caches: Path, given: Mapping[str, str] | None = None) -> dict[str, str]:
