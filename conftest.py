@@ -109,7 +109,7 @@ def images() -> NDArray[np.float32]:
 def caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Let all processes, those of xdist as well, share the compilers' caches; return their folder.
 
-    They compile as workers do, in one process: PyTorch would start a pool of others.
+    They compile as workers do, in one process: by default PyTorch starts a pool of others.
     PyTorch keeps the headers that it compiles in the folder for temporary files.
     """
     base = tmp_path_factory.getbasetemp()

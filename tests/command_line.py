@@ -34,7 +34,7 @@ def run_bench(cwd: Path, *arguments: str, **variables: str) -> subprocess.Comple
     """Do what `python -m bench` does, with the toy stacks installed; return its status and output.
 
     There are fewer synthetic images to predict and to train on, and a run on them times smaller limits of the machine.
-    Any other run of preset smoke has one block.
+    Any other run of preset smoke has one block. None of this applies where a fleet does the work.
     """
     environment = environment_of(cwd, arguments) | {"PYTHONWARNINGS": "error"} | variables
     with tempfile.TemporaryDirectory() as folder:
