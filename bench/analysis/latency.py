@@ -11,7 +11,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, pairwise
-from statistics import fmean, geometric_mean, median_high
+from statistics import fmean, geometric_mean, median, median_high
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from bench.analysis.stats import quantile
@@ -41,6 +41,11 @@ MIN_REST_BLOCKS = 0.5
 # few windows are at rest, and the ratio of arms that alternate is known better as the machine was. On a quiet machine
 # both are equally wide, but for chance.
 MAX_WIDENING = 1.1
+# By how much the log ratio of two equal processes differs from block to block (sd) on a quiet machine. Where slices
+# contribute no more, further ones of the same process hardly help.
+PROCESS_SCATTER = 0.01
+# The standard deviation of a normal distribution, by its median absolute deviation.
+NORMAL_PER_MAD = 1.4826
 
 
 def find_rule(name: str) -> Rule:
@@ -134,6 +139,22 @@ def lack_of_rest(
     if not times or (mean := geometric_mean(times)) <= MAX_WIDENING:
         return None
     return f"intervals at rest are on average {mean:.2f} times as wide as those by the other rule"
+
+
+def scatter_of_slices(log_latencies: Iterable[Sequence[float]]) -> float:
+    """Return the standard deviation that slices give the log ratio of two arms in a block, its median over rounds.
+
+    `log_latencies` has those of each arm by round. The log ratios of neighbours, each less its median over rounds, tell
+    the scatter of all, so the ratios themselves do not count. The median of n normal values has pi / 2 times the
+    variance of their mean.
+    """
+    variances = []
+    for arm, baseline in pairwise(log_latencies):
+        ratios = [log_baseline - log_arm for log_arm, log_baseline in zip(arm, baseline, strict=True)]
+        level = median(ratios)
+        deviation = NORMAL_PER_MAD * median(abs(ratio - level) for ratio in ratios)
+        variances.append(deviation**2 * math.pi / 2 / len(ratios))
+    return math.sqrt(median(variances)) if variances else 0.0
 
 
 def _sorted(rounds: Mapping[int, Sequence[float]]) -> list[float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from functools import cached_property
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -511,6 +511,12 @@ def harness_share(run: Run) -> float | None:
 def _cpu_share(run: Run, used_ns: Callable[[Conditions], int]) -> float | None:
     turns = [turn for turns in run.turns.values() for turn in turns]
     return sum(used_ns(turn.conditions) for turn in turns) / sum(map(watched_ns, turns)) if turns else None
+
+
+def rounds_of_blocks(run: Run, case: Case) -> list[int]:
+    """Return how many rounds each block of a case had."""
+    rounds = {(turn.block, turn.round) for arm in run.participants(case) for turn in run.slices(arm, case)}
+    return list(Counter(block for block, _ in rounds).values())
 
 
 def timed_share(run: Run) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
@@ -14,6 +15,8 @@ from threading import Lock
 from typing import TYPE_CHECKING, TypeVar
 
 from bench.analysis import gates
+from bench.analysis.latency import PROCESS_SCATTER, scatter_of_slices
+from bench.analysis.stats import trimmed_mean
 from bench.clock import cpu_ns, now_ns, suspended_ns
 from bench.engine.build import build_sessions, can_move, core_sets, move_group, start_group
 from bench.engine.proof import compare, predict, read_back
@@ -41,8 +44,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 SLICE_TIMEOUT_S = 60
-# Calls that are longer than a slice make its rounds longer. After MIN_ROUNDS, and MAX_OVERRUN times the planned time, a
-# case has no further rounds in its block.
+# Calls that are longer than a slice make its rounds longer. After MIN_ROUNDS, and MAX_OVERRUN times the time that is
+# planned for the preset's rounds, a case has no further rounds in its block.
 MIN_ROUNDS, MAX_OVERRUN = 4, 4
 
 
@@ -126,7 +129,7 @@ class BlockRunner(ABC):
         return not self.tally.exceeds_failure_budget(arm, case, self.context.plan.blocks_of(case))
 
     def leaves_out(self, _: Round) -> bool:
-        """Return whether a round is left out, for all arms alike, because those before it took too long."""
+        """Return whether a round is left out, for all arms alike: those before it took too long, or are enough."""
         return False
 
     def begin_round(self, _: Round) -> int:
@@ -314,17 +317,30 @@ class InferenceBlock(BlockRunner):
         super().__init__(context, tally, block)
         # What the processes proved before they were timed.
         self.checks: dict[tuple[str, str], Check] = {}
-        # Time spent on a case's rounds.
+        # Time spent on a case's rounds, and the log latencies of each arm in them.
         self._spent_ns: Counter[str] = Counter()
+        self._log_latencies: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+        # Cases that have no further rounds.
+        self._finished: set[str] = set()
 
     def takes_part(self, arm: Arm, case: Case) -> bool:
         return (arm.original.id, case.id) in self.tally.labels and super().takes_part(arm, case)
 
     def leaves_out(self, turn: Round) -> bool:
-        rounds = sum(other.case == turn.case for other in self.block.rounds)
-        slice_ns = slice_ns_of(self._cases[turn.case], self.context.plan.preset)
-        planned_ns = rounds * len(turn.order) * (LEAD_IN_NS + slice_ns)
-        return turn.number >= MIN_ROUNDS and self._spent_ns[turn.case] > MAX_OVERRUN * planned_ns
+        preset = self.context.plan.preset
+        rounds = min(preset.rounds, sum(other.case == turn.case for other in self.block.rounds))
+        planned_ns = rounds * len(turn.order) * (LEAD_IN_NS + slice_ns_of(self._cases[turn.case], preset))
+        takes_long = turn.number >= MIN_ROUNDS and self._spent_ns[turn.case] > MAX_OVERRUN * planned_ns
+        # Each order is followed by its reverse.
+        if takes_long or (turn.number >= preset.rounds and turn.number % 2 == 0 and self._is_level(turn)):
+            self._finished.add(turn.case)
+        return turn.case in self._finished
+
+    def _is_level(self, turn: Round) -> bool:
+        """Return whether further slices of these processes would hardly change the ratios of the block."""
+        latencies = self._log_latencies[turn.case].values()
+        complete = [values for values in latencies if len(values) == turn.number]
+        return scatter_of_slices(complete) <= PROCESS_SCATTER
 
     def prepare(self, group: WorkerGroup, arm: Arm, case: Case, cores: Sequence[int]) -> None:
         build_sessions(self.context, self.tally, group, arm, case, self.splits[arm.id], cores, reported=False)
@@ -366,6 +382,8 @@ class InferenceBlock(BlockRunner):
         group, split = self.groups[arm.id], self.splits[arm.id]
         replies, conditions = self.observe(arm.id, lambda: run_slice(arm, case, split, slice_ns, group))
         self._spent_ns[case.id] += conditions.watched_ns or 0
+        samples_ns = [sample for reply in replies for sample in reply.samples_ns]
+        self._log_latencies[case.id][arm.id].append(math.log(trimmed_mean(samples_ns)))
         self.store(
             Slice(
                 arm=arm.id,
@@ -373,7 +391,7 @@ class InferenceBlock(BlockRunner):
                 block=self.block.number,
                 round=number,
                 position=position,
-                samples_ns=tuple(sample for reply in replies for sample in reply.samples_ns),
+                samples_ns=tuple(samples_ns),
                 counts=tuple(len(reply.samples_ns) for reply in replies),
                 walls_ns=tuple(reply.wall_ns for reply in replies),
                 cpu_ns=sum(reply.cpu_ns for reply in replies),

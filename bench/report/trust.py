@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from bench.analysis import gates
 from bench.analysis.latency import AT_REST, MAX_WIDENING, MIN_REST_SHARE, REST_FACTOR, WINDOW_NS
-from bench.analysis.run import foreign_share, harness_share, idle_share, timed_share
+from bench.analysis.run import foreign_share, harness_share, idle_share, rounds_of_blocks, timed_share
 from bench.analysis.speedups import speedups
 from bench.analysis.training import trained_arms
 from bench.console import duration
@@ -132,6 +133,10 @@ def _machine_rows(run: Run) -> Iterator[tuple[str, str, str]]:
             at_rest = run.blocks_at_rest(case).values()
             result = f"{percent(share)}; {sum(at_rest)} of {counted(len(at_rest), 'block')}"
             yield f"Time in which the machine was at rest, {case.label}", result, "about 100 %; all blocks"
+        if case.scenario == LATENCY and (rounds := rounds_of_blocks(run, case)):
+            fewest, most = min(rounds), max(rounds)
+            result = str(most) if fewest == most else f"{fewest} to {most}, median {median(rounds):g}"
+            yield f"Rounds of a block, {case.label}", result, "as few as planned: there are more where slices scatter"
     if (foreign := foreign_share(run)) is not None:
         yield "CPU time of other processes while an arm was measured", percent(foreign), "about 0 % of the arms' cores"
 

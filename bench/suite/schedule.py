@@ -30,7 +30,8 @@ class Preset:
     nothing. `minimum_effect` is the smallest relative difference that is claimed. After the blocks in `looks` the
     comparisons that must be settled are evaluated; the run stops if all are.
 
-    A case has `rounds` in a block, with slices of `slice_ns` (see `rounds_of` and `slice_ns_of`).
+    A case has `rounds` in a block, with slices of `slice_ns` (see `rounds_of` and `slice_ns_of`). For latency there are
+    up to `further_rounds` more, as long as slices scatter.
 
     Training has `training_blocks`. The first `seeds` of them run all epochs, the others only SHORT_EPOCHS; an
     epoch has at most `training_images`. The search for an arm's best split of its cores starts `search_processes` of
@@ -44,6 +45,7 @@ class Preset:
     training_blocks: int
     rounds: int
     confidence: float | None
+    further_rounds: int = 0
     slice_ns: int = 10_000_000
     minimum_effect: float = 0.0
     looks: tuple[int, ...] = ()
@@ -81,6 +83,7 @@ PRESETS = {
             ladder_blocks=8,
             training_blocks=8,
             rounds=12,
+            further_rounds=24,
             confidence=0.95,
             minimum_effect=0.10,
             seeds=3,
@@ -92,6 +95,7 @@ PRESETS = {
             ladder_blocks=36,
             training_blocks=0,
             rounds=24,
+            further_rounds=48,
             confidence=0.9999,
             looks=(16, 24),
             internal=True,
@@ -103,6 +107,7 @@ PRESETS = {
             ladder_blocks=8,
             training_blocks=20,
             rounds=24,
+            further_rounds=48,
             confidence=0.95,
         ),
         Preset(
@@ -112,6 +117,7 @@ PRESETS = {
             ladder_blocks=32,
             training_blocks=64,
             rounds=24,
+            further_rounds=48,
             confidence=0.9833,
             looks=(16, 32),
             load_ms=10_000,
@@ -198,13 +204,13 @@ def draw_schedule(groups: Sequence[Group], preset: Preset, seed: int) -> tuple[B
 
 
 def rounds_of(number: int, case: Case, group: Group, preset: Preset) -> int:
-    """Return how many rounds a case has in a block: for training its epochs, for LoadGen one run of each process."""
+    """Return how many rounds a case has in a block at most: its epochs for training, a run per process for LoadGen."""
     if case.scenario in LOADGEN:
         return 1
     if group.epochs is not None:
         return group.epochs if number <= preset.seeds else min(group.epochs, SHORT_EPOCHS)
     if case.scenario == LATENCY:
-        return preset.rounds
+        return preset.rounds + preset.further_rounds
     return min(preset.rounds, max(MIN_THROUGHPUT_ROUNDS, round(THROUGHPUT_ROUNDS_SHARE * preset.rounds)))
 
 

@@ -15,13 +15,14 @@ from bench.analysis.latency import (
     blocks_of_case,
     find_rule,
     lack_of_rest,
+    scatter_of_slices,
     too_few_at_rest,
     windows,
 )
 from bench.analysis.stats import Interval, quantile, wilcoxon_interval
 from bench.suite.schedule import PRESETS
 from models.errors import UserError
-from tests.analysis.two_speeds import CALLS_S, FACTORS, SimulatedCase, simulated_slices
+from tests.analysis.two_speeds import CALLS_S, FACTORS, SimulatedCase, simulated_block
 
 STANDARD = PRESETS["standard"]
 ALL_ROUNDS = range(100)
@@ -141,6 +142,31 @@ def test_rules_have_names() -> None:
         find_rule("x")
 
 
+@pytest.mark.parametrize("arms", [2, 3, 16])
+def test_the_scatter_of_slices_is_that_of_the_ratios_of_blocks(arms) -> None:
+    """Arms differ in level, share a machine that changes from round to round, and have slices of their own."""
+    random, ratios, scatters = np.random.default_rng(3), [], []
+    for _ in range(600):
+        machine, slices = random.normal(0, 0.3, STANDARD.rounds), random.normal(0, 0.05, (arms, STANDARD.rounds))
+        log_latencies = np.arange(arms)[:, np.newaxis] + machine + slices
+        ratios.append(np.median(log_latencies[1] - log_latencies[0]))
+        scatters.append(scatter_of_slices(log_latencies))
+    assert np.mean(scatters) == pytest.approx(np.std(ratios), rel=0.1)
+
+
+def test_slices_of_one_arm_or_none_have_no_ratio_that_could_scatter() -> None:
+    assert [scatter_of_slices(latencies) for latencies in ([], [[1.0, 2.0]], [[1.0, 2.0], [4.0, 5.0]])] == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("rest", "rounds"), [(0.99, [STANDARD.rounds]), (0.6, [STANDARD.rounds + STANDARD.further_rounds])]
+)
+def test_a_noisy_machine_is_measured_in_more_rounds_than_a_quiet_one(rest, rounds) -> None:
+    random = np.random.default_rng(5)
+    blocks = [simulated_block(random, STANDARD, 0.02 * rest, 0.02 * (1 - rest)) for _ in range(5)]
+    assert [len(turns) for block in blocks for turns in block.values()] == rounds * 20
+
+
 RESTS, STATES_S, RUNS = (0.95, 0.8, 0.6), (0.001, 0.01, 0.3, 60), 40
 ALIKE = dict.fromkeys(FACTORS, 1.5)
 NEEDED = 9
@@ -157,10 +183,7 @@ def test_intervals_hold_the_ratio_by_the_rule_under_which_a_case_is_reported() -
         times = 2 * state_s * rest, 2 * state_s * (1 - rest)
         covered = []
         for _ in range(RUNS):
-            blocks = [
-                simulated_slices(random, STANDARD.rounds, STANDARD.slice_ns / 1e9, *times, factors) for _ in BLOCKS
-            ]
-            case = SimulatedCase(blocks, NEEDED)
+            case = SimulatedCase([simulated_block(random, STANDARD, *times, factors) for _ in BLOCKS], NEEDED)
             # As the machine was, the ratio is that at rest only if arms lose equal shares, in states as long as slices.
             if case.is_at_rest or (factors == ALIKE and longer):
                 for arm, ratios in (case.at_rest if case.is_at_rest else case.as_it_was).items():

@@ -7,7 +7,7 @@ from statistics import median
 
 import numpy as np
 
-from bench.analysis.latency import blocks_of_case, lack_of_rest, windows
+from bench.analysis.latency import PROCESS_SCATTER, blocks_of_case, lack_of_rest, scatter_of_slices, windows
 from bench.analysis.stats import trimmed_mean, wilcoxon_interval
 from bench.suite.schedule import balanced_orders
 
@@ -43,6 +43,20 @@ class TwoSpeeds:
         work = self._work(factor)
         begins = np.interp(starts_s, self._times, work)
         return np.interp(begins[:, np.newaxis] + np.cumsum(calls_s, axis=1), work, self._times)
+
+
+def simulated_block(random, preset, rest_s, other_s, factors=FACTORS):
+    """Return the samples in ns of a block by arm and round; it has further rounds as long as slices scatter."""
+    most = preset.rounds + preset.further_rounds
+    block = simulated_slices(random, most, preset.slice_ns / 1e9, rest_s, other_s, factors)
+    levels = [[math.log(trimmed_mean(samples)) for samples in turns.values()] for turns in block.values()]
+    enough = (
+        rounds
+        for rounds in range(preset.rounds, most, 2)
+        if scatter_of_slices([values[:rounds] for values in levels]) <= PROCESS_SCATTER
+    )
+    rounds = next(enough, most)
+    return {arm: {number: turns[number] for number in range(rounds)} for arm, turns in block.items()}
 
 
 def simulated_slices(random, rounds, slice_s, rest_s, other_s, factors=FACTORS):

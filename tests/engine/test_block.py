@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from dataclasses import dataclass, replace
+from itertools import product
+from random import Random
 
 import numpy as np
 import pytest
@@ -452,18 +455,65 @@ def test_a_slice_is_summed_up_by_its_median_or_the_time_per_batch_of_all_workers
     assert typical_ns(replace(ONE, scenario="throughput"), replies) == pytest.approx(1 / (3 / 90 + 3 / 90))
 
 
-def test_rounds_that_take_too_long_are_left_out_for_all_arms(context, tally, groups, monkeypatch) -> None:
-    rounds = tuple(Round(case.id, number, (ORACLE.id,)) for number in range(6) for case in (ONE, FOUR))
-    runner, spent = InferenceBlock(context, tally, replace(BLOCK, rounds=rounds)), {ONE: 41_000_000, FOUR: 24_000_000}
-    runner.groups, runner.splits = groups, {ORACLE.id: Split(1, 1)}
-    monkeypatch.setattr(module, "run_slice", lambda *_: [reply([10])])
-    measured = []
-    for turn in rounds:
-        case = next(case for case in (ONE, FOUR) if case.id == turn.case)
-        conditions = replace(CONDITIONS, watched_ns=spent[case])
-        monkeypatch.setattr(runner, "observe", lambda _, work, conditions=conditions: (work(), conditions))
-        if not runner.leaves_out(turn):
-            runner.take_turn(turn.number, 0, ORACLE, case)
-            measured.append((case, turn.number))
-    # Six slices of 1 ms after a lead-in of 5 ms may take 144 ms; no case has fewer than four rounds.
-    assert measured == [(case, n) for n in range(6) for case in (ONE, FOUR) if case == FOUR or n < module.MIN_ROUNDS]
+@pytest.fixture
+def rounds_of_cases(context, tally, groups, monkeypatch):
+    """Return a function that returns how many rounds each case has in a block with ORACLE and REPLICA.
+
+    It takes the preset's rounds, how long a slice of each case takes, and a function from arm, case and round to the
+    latency of a slice, all in ns.
+    """
+
+    def measured(rounds, further_rounds, watched_ns, latency_ns=lambda *_: 10):
+        arms = {arm.id: arm for arm in (ORACLE, REPLICA)}
+        preset = replace(context.plan.preset, rounds=rounds, further_rounds=further_rounds)
+        turns = tuple(Round(case.id, n, tuple(arms)) for n in range(rounds + further_rounds) for case in (ONE, FOUR))
+        changed = replace(context, plan=replace(context.plan, preset=preset))
+        runner = InferenceBlock(changed, tally, replace(BLOCK, rounds=turns))
+        runner.groups, runner.splits = groups, dict.fromkeys(arms, Split(1, 1))
+        counts = Counter()
+        for turn, arm in product(turns, arms.values()):
+            case = next(case for case in (ONE, FOUR) if case.id == turn.case)
+            conditions = replace(CONDITIONS, watched_ns=watched_ns[case])
+            latency = latency_ns(arm, case, turn.number)
+            monkeypatch.setattr(module, "run_slice", lambda *_, latency=latency: [reply([latency])])
+            monkeypatch.setattr(runner, "observe", lambda _, work, conditions=conditions: (work(), conditions))
+            if arm == ORACLE:
+                left_out = runner.leaves_out(turn)
+            if not left_out:
+                runner.take_turn(turn.number, 0, arm, case)
+                counts[case] += arm == ORACLE
+        return [counts[case] for case in (ONE, FOUR)]
+
+    return measured
+
+
+def test_rounds_that_take_too_long_are_left_out_for_all_arms(rounds_of_cases) -> None:
+    """Twelve slices of 1 ms after lead-ins of 5 ms may take 288 ms; no case has fewer than four rounds."""
+    assert rounds_of_cases(6, 0, {ONE: 41_000_000, FOUR: 24_000_000}) == [module.MIN_ROUNDS, 6]
+
+
+def test_only_a_case_whose_slices_scatter_has_further_rounds(rounds_of_cases) -> None:
+    """The machine is slow in every third round, for both arms; in the other case the arms scatter by themselves."""
+    random, quick = Random(1), {ONE: 1000, FOUR: 1000}
+
+    def latency_ns(arm, case, number):
+        machine = 15_000 if number % 3 else 10_000
+        return round((1 + arm.replica) * machine * (random.uniform(0.8, 1.2) if case == FOUR else 1))
+
+    assert rounds_of_cases(6, 4, quick, latency_ns) == [6, 10]
+
+
+def test_rounds_end_as_soon_as_slices_scatter_no_more_than_processes_do(rounds_of_cases) -> None:
+    """After an even number of rounds, as each order is followed by its reverse."""
+    random, quick = Random(1), {ONE: 1000, FOUR: 1000}
+    one, four = rounds_of_cases(6, 400, quick, lambda *_: round(1_000_000 * random.gauss(1, 0.05)))
+    assert one % 2 == four % 2 == 0
+    # Two arms: 400 rounds of 5 % come to 5 % * sqrt(pi / 400) = 0.44 %, and 79 to 1 %.
+    assert 30 < one < 160
+    assert 30 < four < 160
+
+
+def test_further_rounds_take_no_more_than_four_times_the_planned_time(rounds_of_cases) -> None:
+    random = Random(1)
+    counts = rounds_of_cases(6, 400, {ONE: 12_000_000, FOUR: 24_000_000}, lambda *_: round(1e6 * random.gauss(1, 0.5)))
+    assert counts == [13, 7]

@@ -52,7 +52,9 @@ if TYPE_CHECKING:
     from bench.suite.schedule import Preset
     from bench.suite.suite import Suite
 
-USUAL, BUDGET_S = PRESETS["standard"], 600.0
+STANDARD, BUDGET_S = PRESETS["standard"], 600.0
+# The same number of rounds in all blocks, for comparisons of protocols.
+USUAL = replace(STANDARD, further_rounds=0)
 ARM = Arm("pytorch", "eager")
 # None of them lets waiting threads spin: those would use the cores during the slices of other arms.
 ALTERNATIVES = {
@@ -295,10 +297,10 @@ def _first(samples_ns: Sequence[int], budget_ns: int) -> list[int]:
 def measure_standard(threads: int, folder: Path, condition: str) -> None:
     """Print the half-width of the preset `standard` with the blocks that fit into BUDGET_S, for both batch sizes."""
     suite, start = equal_suite(ARM, [threads]), now_ns()
-    trial = measure(suite, replace(USUAL, blocks=3), threads, folder / "trial")
+    trial = measure(suite, replace(STANDARD, blocks=3), threads, folder / "trial")
     fixed_s, block_s = (now_ns() - start) / 1e9 - trial.blocks_s, trial.blocks_s / 3
     start = now_ns()
-    measure(suite, replace(USUAL, blocks=int((BUDGET_S - fixed_s) / block_s)), threads, folder / "run")
+    measure(suite, replace(STANDARD, blocks=int((BUDGET_S - fixed_s) / block_s)), threads, folder / "run")
     wall_s, run = (now_ns() - start) / 1e9, Run(folder / "run")
     for pair in run.pairs:
         estimate, ratios = run.estimate(pair), run.log_ratios(pair)

@@ -8,7 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from noise import ARM, USUAL, measure
+from noise import ARM, STANDARD, measure
 from subject import BATCH_SIZE
 
 from bench.analysis.run import Run
@@ -36,9 +36,12 @@ def import_s() -> float:
 
 
 def affordable_blocks(budget: float, arms: int) -> int:
-    """Return how many blocks fit into a budget in s, at least those that an interval needs."""
-    start_s = import_s()
-    block_s = arms * (TOGETHER * (start_s + BUILD_S) + USUAL.rounds * (USUAL.slice_ns / 1e9 + TURN_S))
+    """Return how many blocks fit into a budget in s, at least those that an interval needs.
+
+    As if each had all of its further rounds, which a quiet machine does not need.
+    """
+    start_s, rounds = import_s(), STANDARD.rounds + STANDARD.further_rounds
+    block_s = arms * (TOGETHER * (start_s + BUILD_S) + rounds * (STANDARD.slice_ns / 1e9 + TURN_S))
     return max(6, int((budget - PROOF_S - (2 + PROOF_IMPORTS) * start_s) / block_s))
 
 
@@ -50,7 +53,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path)
     arguments = parser.parse_args()
     arms = 3 if arguments.delay else 2
-    preset = replace(USUAL, blocks=affordable_blocks(arguments.budget, arms))
+    preset = replace(STANDARD, blocks=affordable_blocks(arguments.budget, arms))
     patterns = (ARM, replace(ARM, delay=arguments.delay)) if arguments.delay else (ARM,)
     suite = replace(equal_suite(ARM, [usable_cores()]), arm_patterns=patterns, batch_sizes=(BATCH_SIZE,))
     folder = arguments.folder / "run"

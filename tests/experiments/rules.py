@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import sys
 from collections import defaultdict
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from statistics import fmean, median
@@ -24,7 +25,8 @@ from bench.analysis.latency import FAST_QUANTILE, blocks_of_case, lack_of_rest, 
 from bench.analysis.run import Run
 from bench.analysis.stats import hodges_lehmann, quantile, trimmed_mean, wilcoxon_interval
 from bench.suite.arms import LATENCY
-from tests.analysis.two_speeds import CALLS_S, FACTORS, latencies_of, simulated_slices
+from bench.suite.schedule import PRESETS
+from tests.analysis.two_speeds import CALLS_S, FACTORS, latencies_of, simulated_block
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -36,8 +38,14 @@ if TYPE_CHECKING:
     # From arm and baseline to the log ratios of the blocks.
     Ratios = Callable[[str, str], list[float]]
 
-# Blocks, rounds, and seconds of a slice: what fits into ten minutes.
-PROTOCOLS = ((8, 3, 0.2), (16, 8, 0.05), (16, 24, 0.01))
+# What fits into ten minutes, and the preset's further rounds, which take longer where the machine is noisy.
+STANDARD = PRESETS["standard"]
+PROTOCOLS = (
+    replace(STANDARD, blocks=8, rounds=3, further_rounds=0, slice_ns=200_000_000),
+    replace(STANDARD, rounds=8, further_rounds=0, slice_ns=50_000_000),
+    replace(STANDARD, further_rounds=0),
+    STANDARD,
+)
 SHARES, STATES_S, RUNS = (0.05, 0.2, 0.4, 0.7), (0.001, 0.01, 0.1, 1, 60), 40
 # For a claim after Holm's correction over ten candidates.
 NEEDED = 9
@@ -92,7 +100,8 @@ def simulate() -> None:
     random = np.random.default_rng(1)
     print(
         "half-width, % (coverage, runs that have an interval, or are reported at rest, %); columns: "
-        + ", ".join(f"{b} x {n} x {1e3 * s:g} ms" for b, n, s in PROTOCOLS)
+        + ", ".join(f"{preset.blocks} x {preset.rounds} x {preset.slice_ns / 1e6:g} ms" for preset in PROTOCOLS)
+        + f" with up to {STANDARD.further_rounds} further rounds; mean rounds of the last one"
     )
     for (kind, factors), share, state_s in product(MACHINES.items(), SHARES, STATES_S):
         times = 2 * state_s * (1 - share), 2 * state_s * share
@@ -102,10 +111,12 @@ def simulate() -> None:
             if arm != "base"
         }
         texts = defaultdict[str, list[str]](list)
-        for count, rounds, slice_s in PROTOCOLS:
+        for preset in PROTOCOLS:
             widths, held = defaultdict[str, list[float]](list), defaultdict[str, list[bool]](list)
+            counts: list[int] = []
             for _ in range(RUNS):
-                blocks = [simulated_slices(random, rounds, slice_s, *times, factors) for _ in range(count)]
+                blocks = [simulated_block(random, preset, *times, factors) for _ in range(preset.blocks)]
+                counts += (len(block["base"]) for block in blocks)
                 together = latencies_of(blocks)
                 intervals = {
                     rule: {
@@ -127,7 +138,10 @@ def simulate() -> None:
                 covered = f"{100 * fmean(held[rule]):3.0f}" if held[rule] else "  -"
                 texts[rule].append(f"{100 * fmean(values):5.2f} ({covered}, {100 * share_of_runs:3.0f})")
         for rule, columns in texts.items():
-            print(f"{share:3.0%} {kind}, for {state_s:5g} s  {rule:18s} {'  '.join(columns)}", flush=True)
+            print(
+                f"{share:3.0%} {kind}, for {state_s:5g} s  {rule:18s} {'  '.join(columns)}  {fmean(counts):.0f}",
+                flush=True,
+            )
 
 
 def compare_recorded(folder: Path) -> None:

@@ -76,7 +76,7 @@ def soak(folder: Path, arms: int) -> Soak:
     # Half of the readings are the starts of calls, half are the ends.
     clock = count(0, CALL_NS)
     every = [Arm("null", "constant", settings=f"s{number}") for number in range(arms)]
-    preset = replace(PRESET, slice_ns=SLICE_NS, warm_up_limit_ns=10 * SLICE_NS)
+    preset = replace(PRESET, rounds=ROUNDS, slice_ns=SLICE_NS, warm_up_limit_ns=10 * SLICE_NS)
     plan = replace(make_plan(SUITE, preset, seed=1, threads=1), arms=tuple(every))
     none = np.zeros((IMAGES, 28, 28), np.uint8), np.zeros(IMAGES, np.uint8)
     (folder / "logs").mkdir()
