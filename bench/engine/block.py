@@ -80,8 +80,9 @@ class BlockRunner(ABC):
         self._recent: list[int] = []
         # The reading at the end of the last turn; none at the start of a round, or after a group left the block.
         self._last: Reading | None = None
-        # CPU time per wall time of each turn: how many cores it used.
-        self._used_cores: dict[tuple[str, str], list[float]] = defaultdict(list)
+        # CPU and wall time of all turns, by arm and case.
+        self._cpu_ns: Counter[tuple[str, str]] = Counter()
+        self._wall_ns: Counter[tuple[str, str]] = Counter()
 
     @property
     def cases(self) -> list[Case]:
@@ -268,7 +269,7 @@ class BlockRunner(ABC):
         if not set(evidence.cores) <= set(self.cores[arm.id]):
             own = self.cores[arm.id]
             raise WorkerError(f"proof failed: its threads may use the cores {evidence.cores}, asked for {own}")
-        cores, threads = median(self._used_cores[arm.id, case.id]), self.splits[arm.id].cores
+        cores, threads = self.used_cores(arm, case), self.splits[arm.id].cores
         if cores > gates.MAX_CORES_SHARE * threads:
             raise WorkerError(f"proof failed: used {cores:.2f} cores, asked for {threads} threads")
         self.tally.journal.append(
@@ -308,8 +309,17 @@ class BlockRunner(ABC):
         )
 
     def store(self, turn: Turn) -> None:
-        self._used_cores[turn.arm, turn.case].append(turn.cpu_ns / turn.wall_ns)
+        self._cpu_ns[turn.arm, turn.case] += turn.cpu_ns
+        self._wall_ns[turn.arm, turn.case] += turn.wall_ns
         self.tally.journal.append(turn)
+
+    def used_cores(self, arm: Arm, case: Case) -> float:
+        """Return how many cores an arm used in its turns, over all of them.
+
+        A single one of 10 ms would not tell: the kernel may add up to a tick of each running thread (4 ms at 250 Hz)
+        to the CPU time of the next turn.
+        """
+        return self._cpu_ns[arm.id, case.id] / self._wall_ns[arm.id, case.id]
 
 
 class InferenceBlock(BlockRunner):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from itertools import product
-from statistics import fmean, median
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from bench.analysis import gates
@@ -169,7 +169,7 @@ class ScalingBlock(TrainingBlock):
         replies = request_of_ranks(group, [ProveTraining(case.id)] * count, PREDICT_TIMEOUT_S)
         proof = combined_proof(replies, arm, plan.threads, plan.variables.given)
         self.tally.add_memory(arm, proof.memory_bytes, count)
-        used, threads = median(self._used_cores[arm.id, case.id]), plan.threads_of(case)
+        used, threads = self.used_cores(arm, case), plan.threads_of(case)
         if used > gates.MAX_CORES_SHARE * threads:
             raise WorkerError(f"proof failed: used {used:.2f} cores, asked for {threads} threads")
         addresses = self._addresses.get(key, ())
