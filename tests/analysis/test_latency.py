@@ -167,15 +167,17 @@ def test_a_noisy_machine_is_measured_in_more_rounds_than_a_quiet_one(rest, round
     assert [len(turns) for block in blocks for turns in block.values()] == rounds * 20
 
 
-RESTS, STATES_S, RUNS = (0.95, 0.8, 0.6), (0.001, 0.01, 0.3, 60), 40
+# With 40 runs of a machine, chance alone would now and then bring the coverage of a sound rule below 0.9.
+RESTS, STATES_S, RUNS = (0.95, 0.8, 0.6), (0.001, 0.01, 0.3, 60), 80
 ALIKE = dict.fromkeys(FACTORS, 1.5)
 NEEDED = 9
 
 
-def test_intervals_hold_the_ratio_by_the_rule_under_which_a_case_is_reported() -> None:
+@pytest.mark.parametrize("factors", [FACTORS, ALIKE], ids=["own shares", "equal shares"])
+def test_intervals_hold_the_ratio_by_the_rule_under_which_a_case_is_reported(factors) -> None:
     random = np.random.default_rng(17)
     held = {}
-    for factors, rest, state_s in product((FACTORS, ALIKE), RESTS, STATES_S):
+    for rest, state_s in product(RESTS, STATES_S):
         longer = state_s > WINDOW_NS / 1e9
         # States that are shorter than a window can't be told apart: there only equal shares leave the ratio unchanged.
         if factors == FACTORS and not longer:
@@ -189,6 +191,6 @@ def test_intervals_hold_the_ratio_by_the_rule_under_which_a_case_is_reported() -
                 for arm, ratios in (case.at_rest if case.is_at_rest else case.as_it_was).items():
                     interval, truth = wilcoxon_interval(ratios, 0.95), math.log(CALLS_S["base"] / CALLS_S[arm])
                     covered.append(not interval.excludes(truth))
-        held[factors["fast"], rest, state_s] = np.mean(covered)
+        held[rest, state_s] = np.mean(covered)
     assert np.mean(list(held.values())) >= 0.94, held
     assert min(held.values()) >= 0.9, held

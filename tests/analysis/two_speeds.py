@@ -49,14 +49,13 @@ def simulated_block(random, preset, rest_s, other_s, factors=FACTORS):
     """Return the samples in ns of a block by arm and round; it has further rounds as long as slices scatter."""
     most = preset.rounds + preset.further_rounds
     block = simulated_slices(random, most, preset.slice_ns / 1e9, rest_s, other_s, factors)
-    levels = [[math.log(trimmed_mean(samples)) for samples in turns.values()] for turns in block.values()]
-    enough = (
-        rounds
-        for rounds in range(preset.rounds, most, 2)
-        if scatter_of_slices([values[:rounds] for values in levels]) <= PROCESS_SCATTER
-    )
-    rounds = next(enough, most)
-    return {arm: {number: turns[number] for number in range(rounds)} for arm, turns in block.items()}
+    levels = {arm: [] for arm in block}
+    for number in range(most):
+        if number >= preset.rounds and number % 2 == 0 and scatter_of_slices(levels.values()) <= PROCESS_SCATTER:
+            return {arm: {n: turns[n] for n in range(number)} for arm, turns in block.items()}
+        for arm, turns in block.items():
+            levels[arm].append(math.log(trimmed_mean(turns[number])))
+    return block
 
 
 def simulated_slices(random, rounds, slice_s, rest_s, other_s, factors=FACTORS):
