@@ -77,6 +77,7 @@ class LadderInfo:
 class Protocol:
     """How a block is measured; the fields with a default are missing in older runs.
 
+    After `rounds`, a case of latency has further ones while slices let log ratios scatter by more than `scatter`.
     Workers that train together communicate on the network `interface`, and start through the commands of `places`.
     """
 
@@ -90,6 +91,8 @@ class Protocol:
     places: tuple[tuple[str, ...], ...] = ()
     lead_in_ns: int | None = None
     throughput_slice_ns: int | None = None
+    rounds: int | None = None
+    scatter: float | None = None
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ MIN_REST_BLOCKS = 0.5
 # both are equally wide, but for chance.
 MAX_WIDENING = 1.1
 # By how much the log ratio of two equal processes differs from block to block (sd) on a quiet machine. Where slices
-# contribute no more, further ones of the same process hardly help.
+# contribute no more than that, another block helps more than further slices of the same processes.
 PROCESS_SCATTER = 0.01
 # The standard deviation of a normal distribution, by its median absolute deviation.
 NORMAL_PER_MAD = 1.4826
@@ -98,16 +98,23 @@ class BlockLatencies:
         return math.log(self.latency_ns(baseline, rounds) / self.latency_ns(arm, rounds))
 
 
-def blocks_of_case(by_block: Mapping[int, Windows]) -> dict[int, BlockLatencies]:
+def blocks_of_case(by_block: Mapping[int, Windows], usual_rounds: int | None = None) -> dict[int, BlockLatencies]:
     """Return the blocks of a case. The machine at rest is the fastest that it was in all of them.
 
-    Arms that take part in some blocks only do not tell how fast it was in the others, unless all arms are such.
+    Arms that take part in some blocks only do not tell how fast it was in the others, unless all arms are such. Nor do
+    further rounds after the usual ones, which only noisy blocks have.
     """
     arms = dict.fromkeys(chain.from_iterable(by_block.values()))
     everywhere = [arm for arm in arms if all(arm in block for block in by_block.values())]
     limits = {}
     for arm in everywhere or arms:
-        values = chain.from_iterable(_sorted(block[arm]) for block in by_block.values() if arm in block)
+        values = [
+            value
+            for block in by_block.values()
+            for number, windows_ns in block.get(arm, {}).items()
+            if usual_rounds is None or number < usual_rounds
+            for value in windows_ns
+        ]
         limits[arm] = REST_FACTOR * quantile(sorted(values), FAST_QUANTILE)
     return {number: BlockLatencies(block, limits) for number, block in by_block.items()}
 
@@ -141,12 +148,21 @@ def lack_of_rest(
     return f"intervals at rest are on average {mean:.2f} times as wide as those by the other rule"
 
 
-def scatter_of_slices(log_latencies: Iterable[Sequence[float]]) -> float:
-    """Return the standard deviation that slices give the log ratio of two arms in a block, its median over rounds.
+def are_enough(rounds: int, usual_rounds: int, log_latencies: Iterable[Sequence[float]]) -> bool:
+    """Return whether a case needs no further rounds in a block after this number of them.
 
-    `log_latencies` has those of each arm by round. The log ratios of neighbours, each less its median over rounds, tell
-    the scatter of all, so the ratios themselves do not count. The median of n normal values has pi / 2 times the
-    variance of their mean.
+    It is even, as each order is followed by its reverse.
+    """
+    return rounds >= usual_rounds and rounds % 2 == 0 and scatter_of_slices(log_latencies) <= PROCESS_SCATTER
+
+
+def scatter_of_slices(log_latencies: Iterable[Sequence[float]]) -> float:
+    """Return how much slices let the log ratio of two arms in a block scatter, as a standard deviation.
+
+    `log_latencies` has those of each arm by round. The log ratios of arms that follow one another, each less its median
+    over rounds, tell the scatter of all, so the ratios themselves do not count. The ratio of a block is a median over
+    rounds: that of n normal values has pi / 2 times the variance of their mean. Of a machine with several speeds, the
+    central half of the rounds counts.
     """
     variances = []
     for arm, baseline in pairwise(log_latencies):

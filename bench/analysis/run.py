@@ -366,7 +366,7 @@ class Run:
             for turn in turns:
                 if isinstance(turn, Slice) and self._cases[turn.case].scenario == LATENCY:
                     cases[turn.case][turn.block][turn.arm][turn.round] = windows(turn.samples_ns)
-        return {case: blocks_of_case(blocks) for case, blocks in cases.items()}
+        return {case: blocks_of_case(blocks, self.info.protocol.rounds) for case, blocks in cases.items()}
 
     def blocks_at_rest(self, case: Case) -> dict[int, bool]:
         """Return by block whether the machine was at rest; empty without latencies of single calls."""

@@ -15,7 +15,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, TypeVar
 
 from bench.analysis import gates
-from bench.analysis.latency import PROCESS_SCATTER, scatter_of_slices
+from bench.analysis.latency import are_enough
 from bench.analysis.stats import trimmed_mean
 from bench.clock import cpu_ns, now_ns, suspended_ns
 from bench.engine.build import build_sessions, can_move, core_sets, move_group, start_group
@@ -341,16 +341,11 @@ class InferenceBlock(BlockRunner):
         rounds = min(preset.rounds, sum(other.case == turn.case for other in self.block.rounds))
         planned_ns = rounds * len(turn.order) * (LEAD_IN_NS + slice_ns_of(self._cases[turn.case], preset))
         takes_long = turn.number >= MIN_ROUNDS and self._spent_ns[turn.case] > MAX_OVERRUN * planned_ns
-        # Each order is followed by its reverse.
-        if takes_long or (turn.number >= preset.rounds and turn.number % 2 == 0 and self._is_level(turn)):
+        # Without arms that have left the block.
+        present = [values for values in self._log_latencies[turn.case].values() if len(values) == turn.number]
+        if takes_long or are_enough(turn.number, preset.rounds, present):
             self._finished.add(turn.case)
         return turn.case in self._finished
-
-    def _is_level(self, turn: Round) -> bool:
-        """Return whether further slices of these processes would hardly change the ratios of the block."""
-        latencies = self._log_latencies[turn.case].values()
-        complete = [values for values in latencies if len(values) == turn.number]
-        return scatter_of_slices(complete) <= PROCESS_SCATTER
 
     def prepare(self, group: WorkerGroup, arm: Arm, case: Case, cores: Sequence[int]) -> None:
         build_sessions(self.context, self.tally, group, arm, case, self.splits[arm.id], cores, reported=False)
@@ -393,7 +388,8 @@ class InferenceBlock(BlockRunner):
         replies, conditions = self.observe(arm.id, lambda: run_slice(arm, case, split, slice_ns, group))
         self._spent_ns[case.id] += conditions.watched_ns or 0
         samples_ns = [sample for reply in replies for sample in reply.samples_ns]
-        self._log_latencies[case.id][arm.id].append(math.log(trimmed_mean(samples_ns)))
+        if case.scenario == LATENCY:
+            self._log_latencies[case.id][arm.id].append(math.log(trimmed_mean(samples_ns)))
         self.store(
             Slice(
                 arm=arm.id,

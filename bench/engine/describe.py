@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from backends.registry import stacks
 from bench.analysis.gates import CHECK_IMAGES
-from bench.analysis.latency import AT_REST
+from bench.analysis.latency import AT_REST, PROCESS_SCATTER
 from bench.checkout import commit
 from bench.machine import facts
 from bench.migration import SCHEMA
@@ -99,6 +99,8 @@ def describe_run(plan: Plan, data: DataSet, models: Mapping[str, RunModel], orig
             places=plan.places,
             lead_in_ns=LEAD_IN_NS,
             throughput_slice_ns=THROUGHPUT_SLICE_NS,
+            rounds=plan.preset.rounds,
+            scatter=PROCESS_SCATTER if plan.preset.further_rounds else None,
         ),
         settings={arm.settings: _settings_variables(plan, arm.settings) for arm in suite.measured},
         restart_settings=restart_variables(),

@@ -204,7 +204,7 @@ def _block_weight(plan: Plan, block: Block) -> float:
         return (slice_ns_of(case, plan.preset) + LEAD_IN_NS + BETWEEN_SLICES_NS) / 1e9
 
     processes = len(block.start) * max(1, sum(plan.suite.workers))
-    # How many further rounds there are shows in the first blocks, and then in the time that their weight took.
+    # Further rounds have no weight: how many there are shows in the time of the first blocks.
     rounds = [turns for turns in block.rounds if turns.number < plan.preset.rounds or _trains(plan, block)]
     return processes * START_WEIGHT + sum(turn(cases[turns.case]) * len(turns.order) for turns in rounds)
 

@@ -133,10 +133,11 @@ def _machine_rows(run: Run) -> Iterator[tuple[str, str, str]]:
             at_rest = run.blocks_at_rest(case).values()
             result = f"{percent(share)}; {sum(at_rest)} of {counted(len(at_rest), 'block')}"
             yield f"Time in which the machine was at rest, {case.label}", result, "about 100 %; all blocks"
-        if case.scenario == LATENCY and (rounds := rounds_of_blocks(run, case)):
+        protocol = run.info.protocol
+        if protocol.scatter and case.scenario == LATENCY and (rounds := rounds_of_blocks(run, case)):
             fewest, most = min(rounds), max(rounds)
             result = str(most) if fewest == most else f"{fewest} to {most}, median {median(rounds):g}"
-            yield f"Rounds of a block, {case.label}", result, "as few as planned: there are more where slices scatter"
+            yield f"Rounds of a block, {case.label}", result, f"{protocol.rounds}; there are more where slices scatter"
     if (foreign := foreign_share(run)) is not None:
         yield "CPU time of other processes while an arm was measured", percent(foreign), "about 0 % of the arms' cores"
 

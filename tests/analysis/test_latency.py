@@ -113,6 +113,14 @@ def test_arms_of_few_blocks_do_not_tell_how_fast_the_machine_was() -> None:
     assert [block.is_at_rest for block in blocks_of_case({1: fast, 2: slow}).values()] == [True, False]
 
 
+def test_further_rounds_do_not_tell_how_fast_the_machine_was() -> None:
+    """Two of eleven blocks are fast. As the others have further rounds, they have less than a tenth of all windows."""
+    fast, slow = ({"one": {number: [ns] for number in range(count)}} for ns, count in ((100.0, 4), (150.0, 8)))
+    blocks = {number: fast if number <= 2 else slow for number in range(1, 12)}
+    assert all(block.is_at_rest for block in blocks_of_case(blocks).values())
+    assert [number for number, block in blocks_of_case(blocks, 4).items() if block.is_at_rest] == [1, 2]
+
+
 def test_an_arm_that_is_slow_by_itself_leaves_no_block_out() -> None:
     usual = {"base": {0: [100.0] * 5}, "base@A/A": {0: [100.0] * 5}, "arm": {0: [50.0] * 5}}
     slow = usual | {"base": {0: [150.0] * 5}, "base@A/A": {0: [150.0] * 5}}
@@ -185,7 +193,8 @@ def test_intervals_hold_the_ratio_by_the_rule_under_which_a_case_is_reported(fac
         times = 2 * state_s * rest, 2 * state_s * (1 - rest)
         covered = []
         for _ in range(RUNS):
-            case = SimulatedCase([simulated_block(random, STANDARD, *times, factors) for _ in BLOCKS], NEEDED)
+            blocks = [simulated_block(random, STANDARD, *times, factors) for _ in BLOCKS]
+            case = SimulatedCase(blocks, NEEDED, STANDARD.rounds)
             # As the machine was, the ratio is that at rest only if arms lose equal shares, in states as long as slices.
             if case.is_at_rest or (factors == ALIKE and longer):
                 for arm, ratios in (case.at_rest if case.is_at_rest else case.as_it_was).items():

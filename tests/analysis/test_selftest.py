@@ -145,7 +145,9 @@ def test_an_injected_slowdown_shows_in_the_ratio(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(suites, "TRIAL_BATCH_SIZES", (1,))
     monkeypatch.setattr(suites, "SLOWDOWNS", (9.0,))
     shorten_preparations(IMAGES, monkeypatch.setattr)
-    plan = make_plan(suites.make_suite(ARM, [1]), replace(PRESETS["selftest"], blocks=2, rounds=4), 1, 1)
+    plan = make_plan(
+        suites.make_suite(ARM, [1]), replace(PRESETS["selftest"], blocks=2, rounds=4, further_rounds=0), 1, 1
+    )
     steps = Steps(Console(file=StringIO()), total_weights(plan), None)
     assert measure_run(plan, data.load("synthetic"), tmp_path, steps, Origin((), "", None)) == "complete"
     run = Run(tmp_path)

@@ -7,7 +7,7 @@ from statistics import median
 
 import numpy as np
 
-from bench.analysis.latency import PROCESS_SCATTER, blocks_of_case, lack_of_rest, scatter_of_slices, windows
+from bench.analysis.latency import are_enough, blocks_of_case, lack_of_rest, windows
 from bench.analysis.stats import trimmed_mean, wilcoxon_interval
 from bench.suite.schedule import balanced_orders
 
@@ -51,7 +51,7 @@ def simulated_block(random, preset, rest_s, other_s, factors=FACTORS):
     block = simulated_slices(random, most, preset.slice_ns / 1e9, rest_s, other_s, factors)
     levels = {arm: [] for arm in block}
     for number in range(most):
-        if number >= preset.rounds and number % 2 == 0 and scatter_of_slices(levels.values()) <= PROCESS_SCATTER:
+        if are_enough(number, preset.rounds, levels.values()):
             return {arm: {n: turns[n] for n in range(number)} for arm, turns in block.items()}
         for arm, turns in block.items():
             levels[arm].append(math.log(trimmed_mean(turns[number])))
@@ -78,20 +78,20 @@ def simulated_slices(random, rounds, slice_s, rest_s, other_s, factors=FACTORS):
     return found
 
 
-def latencies_of(blocks):
+def latencies_of(blocks, usual_rounds=None):
     """Return the latencies of the blocks of a case from their samples in ns by arm and round."""
     in_windows = (
         {arm: {n: windows(samples) for n, samples in turns.items()} for arm, turns in block.items()} for block in blocks
     )
-    return list(blocks_of_case(dict(enumerate(in_windows))).values())
+    return list(blocks_of_case(dict(enumerate(in_windows)), usual_rounds).values())
 
 
 class SimulatedCase:
     """A case of several blocks: each arm's log ratios to `base`, and under which rule they are reported."""
 
-    def __init__(self, blocks, needed) -> None:
+    def __init__(self, blocks, needed, usual_rounds) -> None:
         """`blocks` have samples in ns by arm and round; `needed` is how many blocks a claim needs."""
-        at_rest = latencies_of(blocks)
+        at_rest = latencies_of(blocks, usual_rounds)
         self.at_rest, self.as_it_was = {}, {}
         for arm in [name for name in CALLS_S if name != "base"]:
             self.at_rest[arm] = [b.log_ratio(arm, "base", b.windows[arm]) for b in at_rest if b.is_at_rest]

@@ -22,7 +22,8 @@ def test_a_stack_without_environment_is_one_line(bench, tmp_path) -> None:
 def test_the_command_prints_every_trial_and_stores_it(tmp_path, monkeypatch) -> None:
     """Two blocks give no interval, so that every comparison fails."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / ".cache"))
-    monkeypatch.setitem(PRESETS, "selftest", replace(PRESETS["selftest"], blocks=2, rounds=1, warm_up_limit_ns=0))
+    preset = replace(PRESETS["selftest"], blocks=2, rounds=1, further_rounds=0, warm_up_limit_ns=0)
+    monkeypatch.setitem(PRESETS, "selftest", preset)
     monkeypatch.setattr(suites, "TRIAL_BATCH_SIZES", (1,))
     monkeypatch.setattr(suites, "SLOWDOWNS", (0.02, 9.0))
     shorten_preparations(IMAGES, monkeypatch.setattr)

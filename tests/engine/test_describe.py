@@ -75,6 +75,12 @@ def test_variables_that_depend_on_the_number_of_threads_have_all_values(few_imag
     assert info.restart_settings == restart_variables()
 
 
+@pytest.mark.parametrize(("preset", "rounds", "scatter"), [("standard", 24, 0.01), ("smoke", 4, None)])
+def test_when_a_block_has_further_rounds_is_stored(few_images, preset, rounds, scatter) -> None:
+    protocol = describe_run(make_plan(SUITE, PRESETS[preset], seed=1, threads=2), few_images, {}, ORIGIN).protocol
+    assert (protocol.rounds, protocol.scatter) == (rounds, scatter)
+
+
 def test_the_users_variables_are_stored(context) -> None:
     variables = UserVariables({"A": "b"}, {"CXX": "g++"}, ("OMP_NUM_THREADS",))
     info = describe_run(replace(context.plan, variables=variables), context.data, {}, ORIGIN)

@@ -66,7 +66,7 @@ GONE_S = 60
 def measure(folder: Path, arguments: Sequence[str], environment: dict[str, str]) -> None:
     """Do what `python -m bench` does, but shortened."""
     shorten()
-    PRESETS["quick"] = replace(PRESETS["quick"], blocks=BLOCKS, ladder_blocks=BLOCKS)
+    PRESETS["quick"] = replace(PRESETS["quick"], blocks=BLOCKS, ladder_blocks=BLOCKS, further_rounds=0)
     call(folder, arguments, environment, folder / "out", folder / "err")
 
 

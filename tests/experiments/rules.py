@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     # From arm and baseline to the log ratios of the blocks.
     Ratios = Callable[[str, str], list[float]]
 
-# What fits into ten minutes, and the preset's further rounds, which take longer where the machine is noisy.
+# Three that fit into ten minutes, and the preset's, whose further rounds take longer where the machine is noisy.
 STANDARD = PRESETS["standard"]
 PROTOCOLS = (
     replace(STANDARD, blocks=8, rounds=3, further_rounds=0, slice_ns=200_000_000),
@@ -117,7 +117,7 @@ def simulate() -> None:
             for _ in range(RUNS):
                 blocks = [simulated_block(random, preset, *times, factors) for _ in range(preset.blocks)]
                 counts += (len(block["base"]) for block in blocks)
-                together = latencies_of(blocks)
+                together = latencies_of(blocks, preset.rounds)
                 intervals = {
                     rule: {
                         arm: wilcoxon_interval(found, 0.95) if (found := ratios(arm, "base")) else None
@@ -155,7 +155,7 @@ def compare_recorded(folder: Path) -> None:
         pairs = [pair for pair in run.pairs if pair.case == case and (pair.candidate or pair.arm.replica)]
         for pair in pairs or [pair for pair in run.pairs if pair.case == case]:
             print(f"{folder}: {case.label}: {pair.arm.label} compared with {pair.baseline.label}")
-            for rule, ratios in rules(measured, latencies_of(measured)).items():
+            for rule, ratios in rules(measured, latencies_of(measured, run.info.protocol.rounds)).items():
                 found = ratios(pair.arm.id, pair.baseline.id)
                 interval = wilcoxon_interval(found, 0.95) if found else None
                 width = f"{100 * interval.half_width:5.2f}" if interval else "    -"

@@ -18,7 +18,8 @@ from bench.report.run_report import closing, csv_files, exit_status, write_repor
 from bench.report.sections import document
 from bench.report.tables import speedup_columns
 from bench.report.text import number
-from bench.report.writers import to_csv
+from bench.report.trust import checks
+from bench.report.writers import section_to_markdown, to_csv
 from bench.run_info import Protocol
 from bench.suite.arms import BEST_THREADS
 from tests.analysis.recorded_run import (
@@ -107,6 +108,16 @@ def test_the_times_beside_a_speedup_follow_its_rule(tmp_path, rule) -> None:
     typical = [run.typical_latency_ns(arm, CASE, rule) for arm in (JIT, row.pair.baseline)]
     assert run.typical_latency_ns(JIT, CASE, AT_REST) != run.typical_latency_ns(JIT, CASE, AS_IT_WAS)
     assert times.value(replace(row, rule=rule)) == " / ".join(number(nanoseconds / 1e3) for nanoseconds in typical)
+
+
+@pytest.mark.parametrize("scatter", [None, 0.01])
+def test_a_report_shows_how_many_rounds_blocks_had_if_that_was_not_fixed(tmp_path, scatter) -> None:
+    """The first block has lost its last round."""
+    builder = inference_run(tmp_path / "run")
+    builder.records = [r for r in builder.records if not (isinstance(r, Slice) and (r.block, r.round) == (1, 2))]
+    run = builder.describe(protocol=Protocol(10**6, rounds=2, scatter=scatter)).read()
+    row = f"| Rounds of a block, {CASE.label} | 2 to 3, median 3 | 2; there are more where slices scatter |"
+    assert (row in section_to_markdown(checks(run))) == bool(scatter)
 
 
 def test_the_console_marks_unmatched_environments(tmp_path) -> None:
