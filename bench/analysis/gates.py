@@ -47,8 +47,8 @@ MAX_FOREIGN_SHARE = 0.05
 MAX_CORES_SHARE = 1.1
 # The test images on which a proof compares outputs, unless it is the one proof of its arm and model on all images.
 PARITY_IMAGES = 2000
-# The test images that each process of a block predicts before it is timed.
-CHECK_IMAGES = 1024
+# The most test images that each process of a block predicts before it is timed, and the most calls.
+CHECK_IMAGES, CHECK_CALLS = 1024, 256
 
 
 @dataclass(frozen=True)

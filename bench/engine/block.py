@@ -355,7 +355,7 @@ class InferenceBlock(BlockRunner):
 
     def check_outputs(self, arm: Arm, case: Case, built: Case) -> None:
         """Compare outputs of what was `built` with the oracle's and those of the proof pass; raises WorkerError."""
-        images = min(gates.CHECK_IMAGES, len(self.context.data.test_labels))
+        images = min(gates.CHECK_IMAGES, gates.CHECK_CALLS * built.batch_size, len(self.context.data.test_labels))
         outputs = predict(self.context, self.groups[arm.id], built, images)
         expected, reference = self.tally.labels[arm.original.id, case.id], self.tally.oracle[case.model]
         for logits in outputs:

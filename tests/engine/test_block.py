@@ -390,8 +390,8 @@ def inference(context, tally, groups, monkeypatch):
 
     def run(logits, replies=()) -> None:
         def predict(request: Predict) -> PredictReply:
-            np.save(request.file, logits)
-            return PredictReply(len(logits))
+            np.save(request.file, logits[: request.images])
+            return PredictReply(min(request.images, len(logits)))
 
         for group in groups.values():
             group.replies |= {
@@ -422,6 +422,12 @@ def test_a_block_of_inference_checks_outputs_warms_up_and_stores_slices(inferenc
         (0, 0), (module.LEAD_IN, module.LEAD_IN_NS),
     }  # fmt: skip
     assert {request.begin_ns for request in slices} == {0}
+
+
+def test_a_small_batch_is_checked_on_fewer_images(inference, tally, monkeypatch) -> None:
+    monkeypatch.setattr(module.gates, "CHECK_CALLS", 2)
+    inference(np.eye(10, dtype=np.float32)[np.arange(12) % 10])
+    assert {(check.case, check.images) for check in tally.journal.of(Check)} == {(ONE.id, 2), (FOUR.id, 8)}
 
 
 def test_a_process_warms_up_until_it_is_level_or_the_time_is_over(inference, tally, groups, monkeypatch) -> None:
