@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import cycle, islice, pairwise, product
+from itertools import cycle, groupby, islice, pairwise, product
 from queue import SimpleQueue
 from statistics import median
 from threading import Lock
@@ -32,7 +32,7 @@ from bench.worker.messages import RunSlice, batch_interval_ns
 from bench.worker.timing import is_steady
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from bench.engine.context import RunContext, Tally
     from bench.engine.workers import WorkerGroup
@@ -105,11 +105,11 @@ class BlockRunner(ABC):
             times.append(now_ns())
             self._warm_up_all()
             times.append(now_ns())
-            for turn in self.block.rounds:
-                if self.leaves_out(turn):
-                    continue
+            for rounds in self._joint_rounds():
+                turns = [turn for turn in rounds if not self.leaves_out(turn)]
                 self._last = None
-                for _, (position, arm_id) in product(range(self.begin_round(turn)), enumerate(turn.order)):
+                parts = max(map(self.begin_round, turns), default=0)
+                for _, (position, arm_id), turn in product(range(parts), enumerate(rounds[0].order), turns):
                     self._attempt(arm_id, turn.case, partial(self.take_turn, turn.number, position))
             times.append(now_ns())
             # After the last turn, so that no profiler has been active before.
@@ -136,6 +136,19 @@ class BlockRunner(ABC):
     def begin_round(self, _: Round) -> int:
         """Prepare a round; return how many turns each arm has in it."""
         return 1
+
+    def _joint_rounds(self) -> Iterator[list[Round]]:
+        """Yield the rounds in their order; those of several latency cases with one order of arms are joint.
+
+        An arm then has a slice of each case in its turn, so that half as often the arms wait until another one sleeps.
+        """
+
+        def key(turn: Round) -> tuple[object, ...]:
+            joint = self._cases[turn.case].scenario == LATENCY
+            return turn.number, turn.order, None if joint else turn.case
+
+        for _, rounds in groupby(self.block.rounds, key):
+            yield list(rounds)
 
     @abstractmethod
     def prepare(self, group: WorkerGroup, arm: Arm, case: Case, cores: Sequence[int]) -> None:
@@ -288,7 +301,8 @@ class BlockRunner(ABC):
             return Reading(now_ns(), counters.snapshot(), cpu_ns_of_all(own + others) + cpu_ns())
 
         before = self._last or read()
-        wait_until_idle(others, self._recent or others)
+        if own != self._recent:
+            wait_until_idle(others, self._recent or others)
         self._recent = own
         start, idle_before_ns, harness_before_ns = now_ns(), cpu_ns_of_all(others), cpu_ns()
         result = work()

@@ -61,7 +61,7 @@ PRECISE = 0.01
 # Progress weights of a process start in a block, and of an epoch on all training images: seconds on two cores.
 START_WEIGHT, EPOCH_WEIGHT = 1.6, 7.0
 # How long it takes until the arm before sleeps, and the conditions are read.
-BETWEEN_SLICES_NS = 7_000_000
+BETWEEN_SLICES_NS = 5_000_000
 
 
 def measure_run(

@@ -179,27 +179,31 @@ class Group:
 
 
 def draw_schedule(groups: Sequence[Group], preset: Preset, seed: int) -> tuple[Block, ...]:
-    """Return blocks in random order: each block number has one block per group, each round every arm of its block."""
+    """Return blocks in random order: each block number has one block per group, each round every arm of its block.
+
+    Cases of latency have their rounds together: with the same number, they have the same order of arms.
+    """
     rng = random.Random(seed)
-    orders: dict[tuple[str, tuple[str, ...]], Iterator[Order]] = {}
+    orders: dict[tuple[Order, Order], Iterator[Order]] = {}
     blocks = []
     for number in range(1, max(map(preset.blocks_of, groups), default=0) + 1):
         present = [group for group in groups if number <= preset.blocks_of(group)]
         for group in rng.sample(present, len(present)):
             cases, arms = [case.id for case in group.cases], tuple(arm.id for arm in group.arms_of(number, preset))
-            for case in cases:
-                orders.setdefault((case, arms), balanced_orders(arms, rng))
             counts = {case.id: rounds_of(number, case, group, preset) for case in group.cases}
-            rounds = tuple(
-                Round(case, turn, next(orders[case, arms]))
-                for turn in range(max(counts.values()))
-                for case in rng.sample(cases, len(cases))
-                if turn < counts[case]
-            )
+            joint = tuple(case.id for case in group.cases if case.scenario == LATENCY)
+            keys = {case: (joint if case in joint else (case,), arms) for case in cases}
+            for key in keys.values():
+                orders.setdefault(key, balanced_orders(arms, rng))
+            rounds: list[Round] = []
+            for turn in range(max(counts.values())):
+                due = [case for case in rng.sample(cases, len(cases)) if turn < counts[case]]
+                drawn = {key: next(orders[key]) for key in dict.fromkeys(keys[case] for case in due)}
+                rounds += (Round(case, turn, drawn[keys[case]]) for case in due)
             order = tuple(rng.sample(cases, len(cases)))
             slow, start = {arm.id for arm in group.slow_to_start}, rng.sample(arms, len(arms))
             start.sort(key=slow.__contains__, reverse=True)
-            blocks.append(Block(number, order, tuple(start), rounds))
+            blocks.append(Block(number, order, tuple(start), tuple(rounds)))
     return tuple(blocks)
 
 

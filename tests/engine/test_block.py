@@ -114,11 +114,19 @@ def test_all_arms_are_built_and_checked_before_the_first_turn(run, tally, groups
     monkeypatch.setattr(module, "core_sets", lambda *_: [(0,)])
     steps = [name for name, _, _ in run().steps]
     assert steps == ["prepare"] * 4 + ["check", "warm up"] * 4 + ["turn"] * 4 + ["read back"] * 4
-    assert turns(tally) == [(arm.id, case.id) for case in (ONE, FOUR) for arm in (ORACLE, REPLICA)]
+    assert turns(tally) == [(arm.id, case.id) for arm in (ORACLE, REPLICA) for case in (ONE, FOUR)]
     assert {(record.arm, record.case, record.block) for record in tally.journal.of(Evidence)} == {
         (arm.id, case.id, 2) for case in (ONE, FOUR) for arm in (ORACLE, REPLICA)
     }
     assert all(group.stopped for group in groups.values())
+
+
+@pytest.mark.parametrize("change", [{"number": 1}, {"order": (REPLICA.id, ORACLE.id)}])
+def test_rounds_that_differ_in_number_or_order_are_not_joint(context, tally, groups, change) -> None:
+    first, second = BLOCK.rounds
+    block = replace(BLOCK, rounds=(first, replace(second, **change)))
+    ScriptedBlock(context, tally, block, cores_used=(1.0, 1.0)).measure()
+    assert turns(tally) == [(arm, turn.case) for turn in block.rounds for arm in turn.order]
 
 
 @pytest.mark.parametrize("step", ["prepare", "check", "warm up", "turn"])
@@ -330,6 +338,16 @@ def observed(run, monkeypatch):
         monkeypatch.setattr(module.counters, "snapshot", lambda: FakeSnapshot(next(ticks)))
 
     return runner, count
+
+
+def test_arms_wait_only_for_another_arm_to_sleep(observed, monkeypatch) -> None:
+    runner, _ = observed
+    waited = []
+    monkeypatch.setattr(module, "wait_until_idle", lambda pids, recent: waited.append((pids, recent)))
+    own, other = runner.groups[ORACLE.id].pids, runner.groups[REPLICA.id].pids
+    for arm in (ORACLE, ORACLE, REPLICA, REPLICA, ORACLE):
+        runner.observe(arm.id, lambda: None)
+    assert waited == [(other, other), (own, own), (other, other)]
 
 
 def test_foreign_cpu_time_is_the_busy_time_without_workers_and_harness(observed) -> None:
