@@ -64,6 +64,9 @@ class Stack:
     `settings` are environment variables for the arms of all stacks. `restart_settings` shorten process starts in
     blocks, but never the starts that are reported. `cache_variables` name folders for compiled code.
 
+    Where a stack `compiles_unbound`, no library looks after the import at the cores that the importing thread may use.
+    So variants that compile may do so on all cores, although OpenMP has bound this thread to one.
+
     A stack that `binds_threads` binds them, whenever it is called, to cores that it noted when the session was built.
 
     `products` are the precisions at which the backend is a Multiplier. `reads` are the kinds of model files that its
@@ -85,6 +88,7 @@ class Stack:
     settings: dict[str, str] = field(default_factory=dict)
     restart_settings: dict[str, str] = field(default_factory=dict)
     cache_variables: tuple[str, ...] = ()
+    compiles_unbound: bool = False
     binds_threads: bool = False
     products: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()

@@ -31,6 +31,7 @@ STACK = Stack(
     # The proof pass has already compiled with this machine's instruction set.
     restart_settings={"TORCHINDUCTOR_VEC_ISA_OK": "1"},
     cache_variables=("TORCHINDUCTOR_CACHE_DIR",),
+    compiles_unbound=True,
     products=("fp32", "bf16", "int8"),
     reads=(PYTORCH,),
     writes=(".pth",),

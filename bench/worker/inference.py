@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from backends.protocol import InferenceSpec
-from backends.registry import convert, open_backend, open_product, read_contents, write_model
+from backends.registry import convert, open_backend, open_product, read_contents, stacks, write_model
 from bench.clock import now_ns
 from bench.worker import messages
 from bench.worker.load_workers import answer_load, run_load_by_workers
@@ -27,6 +27,7 @@ from bench.worker.process import (
     pin_to_cores,
     require_no_other_framework,
     require_preloaded,
+    unbound,
 )
 from bench.worker.timing import delayed, time_pipeline, time_slice
 from models.data import standardise
@@ -126,13 +127,19 @@ class InferenceWorker:
             backend = open_backend(request.stack, request.threads)
             self._opened = OpenBackend(request.stack, backend, now_ns() - start)
             require_preloaded()
-        start = now_ns()
-        session = self._opened.backend.inference(spec)
-        build_ns = now_ns() - start
-        batch = session.prepare(images.starting_at(0))
-        start = now_ns()
-        session.step(batch)
-        first_call_ns = now_ns() - start
+        stack = stacks()[request.stack]
+        compiles = stack.compiles_unbound and stack.variants[request.variant].compiles
+        with ExitStack() as context:
+            if compiles and request.cores and not request.reported:
+                # Arms that share cores are bound to the same one, on which they would compile one after the other.
+                context.enter_context(unbound(request.cores))
+            start = now_ns()
+            session = self._opened.backend.inference(spec)
+            build_ns = now_ns() - start
+            batch = session.prepare(images.starting_at(0))
+            start = now_ns()
+            session.step(batch)
+            first_call_ns = now_ns() - start
         batch_bytes = request.batch_size * int(np.prod(network.input_shape)) * np.dtype(np.float32).itemsize
         count = max(MIN_POOL, min(MAX_POOL, POOL_BYTES // batch_bytes))
         batches = [session.prepare(images.starting_at(index * request.batch_size)) for index in range(count)]

@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import resource
 import sys
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from backends.protocol import ProofError
 from backends.registry import stacks
 from bench.worker.messages import Move, MoveReply
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 
 class NotReadyError(Exception):
@@ -23,6 +27,17 @@ class NotReadyError(Exception):
 def pin_to_cores(cores: tuple[int, ...] | None) -> None:
     if cores:
         os.sched_setaffinity(0, cores)
+
+
+@contextmanager
+def unbound(cores: Iterable[int]) -> Iterator[None]:
+    """Let the calling thread use all of these cores meanwhile, although OpenMP has bound it to one of them."""
+    bound = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, bound)
 
 
 def move_threads(request: Move) -> MoveReply:

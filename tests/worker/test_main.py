@@ -2,12 +2,16 @@
 
 import gc
 import json
+from contextlib import nullcontext
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from backends.protocol import ProofError, UnsupportedError
+from backends.registry import stacks
 from bench.codec import decode
+from bench.worker import inference
 from bench.worker.__main__ import reply_to, request_handlers
 from bench.worker.messages import (
     REQUESTS,
@@ -63,6 +67,29 @@ def test_a_session_is_built_once_and_used_by_case(ask, build, tmp_path, monkeypa
     assert len(decode(SliceReply, ask(RunSlice("c", budget_ns=0, lead_in=0))).samples_ns) == 1
     assert decode(ProofReply, ask(Prove("c"))).precision == "fp32"
     assert decode(SaveReply, ask(Save("c"))).saved_bytes == 0
+
+
+@pytest.mark.parametrize(
+    ("compiles_unbound", "compiles", "reported", "expected"),
+    [
+        (True, True, False, [(0, 1)]),
+        (False, True, False, []),
+        (True, False, False, []),
+        (True, True, True, []),
+    ],
+    ids=["compiles", "a library looks at the cores", "does not compile", "reported"],
+)
+def test_only_starts_in_blocks_compile_unbound(
+    ask, build, monkeypatch, compiles_unbound, compiles, reported, expected
+) -> None:
+    null, given = stacks()["null"], []
+    variants = {name: replace(variant, compiles=compiles) for name, variant in null.variants.items()}
+    stack = replace(null, compiles_unbound=compiles_unbound, variants=variants)
+    monkeypatch.setattr(inference, "stacks", lambda: {"null": stack})
+    monkeypatch.setattr(inference, "pin_to_cores", lambda _: None)
+    monkeypatch.setattr(inference, "unbound", lambda cores: given.append(cores) or nullcontext())
+    ask(replace(build, cores=(0, 1), reported=reported))
+    assert given == expected
 
 
 @pytest.mark.parametrize(

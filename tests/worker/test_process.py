@@ -2,6 +2,7 @@ import os
 import resource
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,15 @@ def test_a_process_is_pinned_to_equal_cores_only_once(monkeypatch) -> None:
         process.pin_to_cores(cores)
     assert calls == [(0, (0, 1)), (0, (2,))]
     process.pin_to_cores.cache_clear()
+
+
+def test_a_thread_is_bound_again_after_it_was_unbound(monkeypatch) -> None:
+    masks = [{0}]
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: masks[-1])
+    monkeypatch.setattr(os, "sched_setaffinity", lambda _, cores: masks.append(set(cores)))
+    with suppress(RuntimeError), process.unbound((0, 1)):
+        raise RuntimeError
+    assert masks == [{0}, {0, 1}, {0}]
 
 
 def test_a_library_that_the_loader_skipped_fails_the_proof(monkeypatch, tmp_path) -> None:
