@@ -31,8 +31,14 @@ def pin_to_cores(cores: tuple[int, ...] | None) -> None:
 
 @contextmanager
 def unbound(cores: Iterable[int]) -> Iterator[None]:
-    """Let the calling thread use all of these cores meanwhile, although OpenMP has bound it to one of them."""
+    """Let the calling thread use all of these cores meanwhile, although OpenMP has bound it to one of them.
+
+    A thread that is not bound yet is left alone, so that a library which binds it meanwhile is not undone.
+    """
     bound = os.sched_getaffinity(0)
+    if bound >= set(cores):
+        yield
+        return
     os.sched_setaffinity(0, cores)
     try:
         yield

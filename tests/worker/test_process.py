@@ -31,6 +31,15 @@ def test_a_thread_is_bound_again_after_it_was_unbound(monkeypatch) -> None:
     assert masks == [{0}, {0, 1}, {0}]
 
 
+def test_a_thread_that_a_library_binds_meanwhile_stays_bound(monkeypatch) -> None:
+    masks = [{0, 1}]
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: masks[-1])
+    monkeypatch.setattr(os, "sched_setaffinity", lambda _, cores: masks.append(set(cores)))
+    with process.unbound((0, 1)):
+        os.sched_setaffinity(0, {0})
+    assert masks[-1] == {0}
+
+
 def test_a_library_that_the_loader_skipped_fails_the_proof(monkeypatch, tmp_path) -> None:
     monkeypatch.delenv("LD_PRELOAD", raising=False)
     process.require_preloaded()
