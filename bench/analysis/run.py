@@ -51,7 +51,7 @@ from bench.records import (
 )
 from bench.run_info import read_run
 from bench.suite.arms import BEST_THREADS, LATENCY, LOADGEN, THROUGHPUT, TRAINING, Arm, Case, Pair, Split, usual_split
-from bench.suite.schedule import PRESETS
+from bench.suite.schedule import PRESETS, joint_rounds
 from bench.suite.user_variables import usable_instruction_sets
 from bench.withdrawal import read_withdrawal
 from models.errors import UserError
@@ -318,24 +318,37 @@ class Run:
 
     @cached_property
     def disturbed_rounds(self) -> set[tuple[str, int, int]]:
-        """Return (case, block, round) of the rounds in which the arms lost too much of their cores."""
+        """Return (case, block, round) of the rounds in which the arms lost too much of their cores.
+
+        Joint rounds are disturbed together. Clocks that count in ticks have errors of several ms, which cancel only in
+        the sum over consecutive turns.
+        """
+        first = {
+            (turn.case, block.number, turn.number): (joint[0].case, block.number, turn.number)
+            for block in self.info.schedule
+            for joint in joint_rounds(block.rounds, self.cases)
+            for turn in joint
+        }
         taken, others, counted = (defaultdict[tuple[str, int, int], float](float) for _ in range(3))
         machine = self.info.machine
         threads = {
             (arm.id, case.id): self.split(arm, case).cores for case in self.cases for arm in self.participants(case)
         }
         for turn in self._all_turns:
-            key, conditions = (turn.case, turn.block, turn.round), turn.conditions
+            place, conditions = (turn.case, turn.block, turn.round), turn.conditions
+            key = first[place] = first.get(place, place)
             # Runs that did not record the watched time counted the steal of all cores.
             cores = machine.cores if conditions.watched_ns is None else threads[turn.arm, turn.case]
             taken[key] += (conditions.steal_ns or 0) / cores + (conditions.throttled_ns or 0) / machine.usable_cores
             others[key] += (conditions.foreign_ns or 0) / threads[turn.arm, turn.case]
             counted[key] += counted_ns(turn)
-        return {
+        disturbed = {
             key
             for key in counted
             if taken[key] > gates.MAX_TAKEN_SHARE * counted[key] or others[key] > gates.MAX_FOREIGN_SHARE * counted[key]
         }
+        places = {(turn.case, turn.block, turn.round) for turn in self._all_turns}
+        return {place for place in places if first[place] in disturbed}
 
     @cached_property
     def _latencies(self) -> dict[tuple[str, str], dict[tuple[int, int], float]]:

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import cycle, groupby, islice, pairwise, product
+from itertools import cycle, islice, pairwise, product
 from queue import SimpleQueue
 from statistics import median
 from threading import Lock
@@ -25,14 +25,14 @@ from bench.machine import counters, facts, resources
 from bench.records import BlockEnd, Check, Conditions, Evidence, Slice
 from bench.suite.arms import LATENCY
 from bench.suite.plan import LEAD_IN, LEAD_IN_NS, WARM_UP_SLICE_NS
-from bench.suite.schedule import slice_ns_of
+from bench.suite.schedule import joint_rounds, slice_ns_of
 from bench.suite.suite import variant_of
 from bench.suite.variables import restart_variables
 from bench.worker.messages import RunSlice, batch_interval_ns
 from bench.worker.timing import is_steady
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from bench.engine.context import RunContext, Tally
     from bench.engine.workers import WorkerGroup
@@ -105,7 +105,7 @@ class BlockRunner(ABC):
             times.append(now_ns())
             self._warm_up_all()
             times.append(now_ns())
-            for rounds in self._joint_rounds():
+            for rounds in joint_rounds(self.block.rounds, self.cases):
                 turns = [turn for turn in rounds if not self.leaves_out(turn)]
                 self._last = None
                 parts = max(map(self.begin_round, turns), default=0)
@@ -136,19 +136,6 @@ class BlockRunner(ABC):
     def begin_round(self, _: Round) -> int:
         """Prepare a round; return how many turns each arm has in it."""
         return 1
-
-    def _joint_rounds(self) -> Iterator[list[Round]]:
-        """Yield the rounds in their order; those of several latency cases with one order of arms are joint.
-
-        An arm then has a slice of each case in its turn, so that half as often the arms wait until another one sleeps.
-        """
-
-        def key(turn: Round) -> tuple[object, ...]:
-            joint = self._cases[turn.case].scenario == LATENCY
-            return turn.number, turn.order, None if joint else turn.case
-
-        for _, rounds in groupby(self.block.rounds, key):
-            yield list(rounds)
 
     @abstractmethod
     def prepare(self, group: WorkerGroup, arm: Arm, case: Case, cores: Sequence[int]) -> None:

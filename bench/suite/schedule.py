@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from bench.suite.arms import LATENCY, LOADGEN
 from models.errors import unknown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from bench.suite.arms import Arm, Case
 
@@ -220,6 +221,20 @@ def rounds_of(number: int, case: Case, group: Group, preset: Preset) -> int:
 
 def slice_ns_of(case: Case, preset: Preset) -> int:
     return preset.slice_ns if case.scenario == LATENCY else THROUGHPUT_SLICE_NS
+
+
+def joint_rounds(rounds: Iterable[Round], cases: Iterable[Case]) -> Iterator[list[Round]]:
+    """Yield the rounds of a block in their order; those of several latency cases with one order of arms are joint.
+
+    An arm then has a slice of each case in its turn, so that the arms wait less often until another one sleeps.
+    """
+    latency = {case.id for case in cases if case.scenario == LATENCY}
+
+    def key(turn: Round) -> tuple[object, ...]:
+        return turn.number, turn.order, None if turn.case in latency else turn.case
+
+    for _, joint in groupby(rounds, key):
+        yield list(joint)
 
 
 def balanced_orders(contenders: Sequence[T], rng: random.Random) -> Iterator[tuple[T, ...]]:

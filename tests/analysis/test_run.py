@@ -26,6 +26,7 @@ from bench.records import (
 from bench.report.text import doubts
 from bench.run_info import Protocol
 from bench.suite.arms import BEST_THREADS, Case, Pair, Split
+from bench.suite.schedule import Block, Round
 from models.errors import UserError
 from tests.analysis.recorded_run import (
     AA,
@@ -35,6 +36,7 @@ from tests.analysis.recorded_run import (
     EAGER,
     IPEX,
     JIT,
+    ROUNDS,
     SLICE,
     TRAINING_CASE,
     inference_run,
@@ -204,6 +206,24 @@ def test_coarse_ticks_cancel_within_a_round(builder) -> None:
     builder.change(Slice, lambda turn: turn.arm == JIT.id, foreign_ns=300_000)
     builder.change(Slice, lambda turn: turn.arm != JIT.id, foreign_ns=-100_000)
     assert builder.read().disturbed_rounds == set()
+
+
+def test_coarse_ticks_cancel_within_joint_rounds(builder) -> None:
+    """In joint rounds the turns of the cases alternate, so a tick counted too early for one is missing in the other."""
+    four = replace(CASE, batch_size=4)
+    builder.records += [replace(record, case=four.id) for record in builder.records if isinstance(record, Slice)]
+    order = tuple(arm.id for arm in builder.info.arms)
+    rounds = [Round(case.id, number, order) for number in range(ROUNDS) for case in (CASE, four)]
+    blocks = [Block(number, (CASE.id, four.id), order, tuple(rounds)) for number in range(1, BLOCKS + 1)]
+    builder.describe(cases=(CASE, four), lineups={CASE.id: order, four.id: order}, schedule=tuple(blocks))
+    builder.change(Slice, lambda turn: turn.case == CASE.id, foreign_ns=200_000)
+    builder.change(Slice, lambda turn: turn.case == four.id, foreign_ns=-200_000)
+    assert builder.read().disturbed_rounds == set()
+    builder.change(Slice, lambda turn: in_one_round(turn) and turn.case == four.id, foreign_ns=100_000)
+    assert builder.read().disturbed_rounds == {(CASE.id, 3, 1), (four.id, 3, 1)}
+    builder.remove(lambda record: isinstance(record, Slice) and in_one_round(record) and record.case == CASE.id)
+    builder.change(Slice, lambda turn: in_one_round(turn) and turn.case == four.id, foreign_ns=150_000)
+    assert builder.read().disturbed_rounds == {(four.id, 3, 1)}
 
 
 def test_shares_are_relative_to_the_watched_time_and_to_the_cores_of_the_arms(builder) -> None:

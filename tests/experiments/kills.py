@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections import Counter
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -27,7 +28,7 @@ import psutil
 from bench.analysis.run import Run
 from bench.journal import JOURNAL, broken_link, read_journal
 from bench.records import End, Resume, Slice
-from bench.suite.schedule import PRESETS
+from bench.suite.schedule import PRESETS, joint_rounds
 from tests.command_line import HANG_S, SERVER, TOYS, call, environment_of
 from tests.shortened import shorten
 
@@ -150,8 +151,8 @@ def kill_one_run(folder: Path, most: int, rng: random.Random, whole_bytes: int, 
     planned = [
         (block.number, turn.case, turn.number, arm)
         for block in result.info.schedule
-        for turn in block.rounds
-        for arm in turn.order
+        for joint in joint_rounds(block.rounds, result.cases)
+        for arm, turn in product(joint[0].order, joint)
     ]
     assert counted == planned, "slices were lost, or counted twice"
     assert result.end is not None
