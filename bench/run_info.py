@@ -86,6 +86,7 @@ class Protocol:
     warm_up_slice_ns: int | None = None
     warm_up_limit_ns: int | None = None
     check_images: int | None = None
+    check_calls: int | None = None
     rule: str | None = None
     interface: str | None = None
     places: tuple[tuple[str, ...], ...] = ()

@@ -9,7 +9,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from backends.registry import stacks
-from bench.analysis.gates import CHECK_IMAGES
+from bench.analysis.gates import CHECK_CALLS, CHECK_IMAGES
 from bench.analysis.latency import AT_REST, PROCESS_SCATTER
 from bench.checkout import commit
 from bench.machine import facts
@@ -94,6 +94,7 @@ def describe_run(plan: Plan, data: DataSet, models: Mapping[str, RunModel], orig
             warm_up_slice_ns=WARM_UP_SLICE_NS,
             warm_up_limit_ns=plan.preset.warm_up_limit_ns,
             check_images=CHECK_IMAGES,
+            check_calls=CHECK_CALLS,
             rule=AT_REST,
             interface=plan.interface if suite.workers else None,
             places=plan.places,
