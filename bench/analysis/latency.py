@@ -11,7 +11,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, pairwise
-from statistics import fmean, geometric_mean, median, median_high
+from statistics import fmean, geometric_mean, median, median_high, median_low
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from bench.analysis.stats import quantile
@@ -23,14 +23,15 @@ if TYPE_CHECKING:
 
     from bench.analysis.stats import Interval
 
-    # Means in ns, by arm and round.
+    # By arm and round: the samples in ns, and their means in windows.
+    Slices: TypeAlias = Mapping[str, Mapping[int, Sequence[int]]]
     Windows: TypeAlias = Mapping[str, Mapping[int, Sequence[float]]]
 
 Rule: TypeAlias = Literal["at-rest", "as-it-was"]
 AT_REST: Rule = "at-rest"
 AS_IT_WAS: Rule = "as-it-was"
-# Longer than most calls, so that windows of all arms are alike, and shorter than most states of the machine.
-WINDOW_NS = 5_000_000
+# Windows are shorter than most states of the machine, as far as the slowest arm has enough calls in each.
+WINDOW_NS, MIN_WINDOW_CALLS = 5_000_000, 4
 # A window is at rest up to this factor above the arm's fast windows. Two speeds of a machine differ by more.
 FAST_QUANTILE, REST_FACTOR = 0.1, 1.12
 # From this share of windows on, every arm meets the machine at rest in a block.
@@ -55,12 +56,28 @@ def find_rule(name: str) -> Rule:
     raise unknown("rule", name, (AT_REST, AS_IT_WAS))
 
 
-def windows(samples_ns: Sequence[int]) -> list[float]:
-    """Return the mean time of a call in equal parts of a slice, which last about WINDOW_NS or one call each.
+def in_windows(blocks: Mapping[int, Slices]) -> dict[int, Windows]:
+    """Return the mean time of a call in equal parts of the slices of a case, as many for each slice of each arm.
 
-    A mean over short states of the machine is fair to calls of any length; a median is not.
+    The fewer calls such a window has, the more it scatters, and the lower are the fastest windows. So windows of all
+    arms last equally long, and longer where calls are long. A mean over short states of the machine is fair to calls of
+    any length; a median is not.
     """
-    count = min(len(samples_ns), max(1, round(sum(samples_ns) / WINDOW_NS)))
+    fitting = defaultdict[str, list[int]](list)
+    for arm, slices in chain.from_iterable(block.items() for block in blocks.values()):
+        for samples_ns in slices.values():
+            fitting[arm].append(min(round(sum(samples_ns) / WINDOW_NS), len(samples_ns) // MIN_WINDOW_CALLS))
+    count = max(1, min(map(median_low, fitting.values()), default=1))
+    return {
+        number: {
+            arm: {turn: _means(samples, count) for turn, samples in slices.items()} for arm, slices in block.items()
+        }
+        for number, block in blocks.items()
+    }
+
+
+def _means(samples_ns: Sequence[int], most: int) -> list[float]:
+    count = min(len(samples_ns), most)
     edges = [index * len(samples_ns) // count for index in range(count + 1)]
     return [fmean(samples_ns[start:end]) for start, end in pairwise(edges)]
 

@@ -16,9 +16,9 @@ from bench.analysis.latency import (
     BlockLatencies,
     blocks_of_case,
     find_rule,
+    in_windows,
     lack_of_rest,
     too_few_at_rest,
-    windows,
 )
 from bench.analysis.stats import percentile, trimmed_mean
 from bench.journal import journal_of, read_journal
@@ -372,14 +372,14 @@ class Run:
     @cached_property
     def _windows(self) -> dict[str, dict[int, BlockLatencies]]:
         """Return the windows of all arms by case and block; only cases of latency have any."""
-        cases = defaultdict[str, dict[int, dict[str, dict[int, list[float]]]]](
+        cases = defaultdict[str, dict[int, dict[str, dict[int, tuple[int, ...]]]]](
             lambda: defaultdict(lambda: defaultdict(dict))
         )
         for turns in self.turns.values():
             for turn in turns:
                 if isinstance(turn, Slice) and self._cases[turn.case].scenario == LATENCY:
-                    cases[turn.case][turn.block][turn.arm][turn.round] = windows(turn.samples_ns)
-        return {case: blocks_of_case(blocks, self.info.protocol.rounds) for case, blocks in cases.items()}
+                    cases[turn.case][turn.block][turn.arm][turn.round] = turn.samples_ns
+        return {case: blocks_of_case(in_windows(blocks), self.info.protocol.rounds) for case, blocks in cases.items()}
 
     def blocks_at_rest(self, case: Case) -> dict[int, bool]:
         """Return by block whether the machine was at rest; empty without latencies of single calls."""

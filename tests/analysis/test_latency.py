@@ -14,10 +14,10 @@ from bench.analysis.latency import (
     WINDOW_NS,
     blocks_of_case,
     find_rule,
+    in_windows,
     lack_of_rest,
     scatter_of_slices,
     too_few_at_rest,
-    windows,
 )
 from bench.analysis.stats import Interval, quantile, wilcoxon_interval
 from bench.suite.schedule import PRESETS
@@ -29,20 +29,55 @@ ALL_ROUNDS = range(100)
 BLOCKS = range(STANDARD.blocks)
 
 
+def windows(samples):
+    return in_windows({1: {"arm": {0: samples}}})[1]["arm"][0]
+
+
 def test_windows_are_means_of_equal_parts_that_last_5_ms() -> None:
     assert windows([750_000, 1_750_000] * 16) == [1.25e6] * 8
     assert windows([500_000] * 10 + [1_500_000] * 10) == [5e5, 5e5, 1.5e6, 1.5e6]
 
 
-def test_calls_longer_than_a_window_are_windows() -> None:
-    assert windows([2 * WINDOW_NS, 3 * WINDOW_NS]) == [2 * WINDOW_NS, 3 * WINDOW_NS]
+def test_a_window_has_four_calls_of_the_slowest_arm_and_lasts_equally_long_for_all() -> None:
+    slices = {"slow": {0: [2_500_000] * 10, 1: [2_500_000] * 9}, "fast": {0: [500_000] * 50, 1: [500_000] * 49}}
+    found = in_windows({1: slices, 2: {"fast": {0: [500_000] * 48}}})
+    assert [len(values) for block in found.values() for turns in block.values() for values in turns.values()] == [2] * 5
 
 
-@given(st.lists(st.integers(1, 10**9), min_size=1, max_size=50))
-def test_windows_lie_within_the_samples_and_are_no_more(samples) -> None:
-    found = windows(samples)
-    assert 1 <= len(found) <= len(samples)
-    assert min(samples) <= min(found) <= max(found) <= max(samples)
+def test_a_slice_of_few_calls_is_one_window() -> None:
+    assert windows([10 * WINDOW_NS, 20 * WINDOW_NS, 30 * WINDOW_NS]) == [20 * WINDOW_NS]
+
+
+@given(st.dictionaries(st.text(), st.lists(st.integers(1, 10**9), min_size=1, max_size=50), min_size=1))
+def test_windows_lie_within_the_samples_and_are_no_more(slices) -> None:
+    for arm, turns in in_windows({1: {arm: {0: samples} for arm, samples in slices.items()}})[1].items():
+        assert 1 <= len(turns[0]) <= len(slices[arm])
+        assert min(slices[arm]) <= min(turns[0]) <= max(turns[0]) <= max(slices[arm])
+
+
+def until(budget_ns, calls_ns):
+    """Return the calls that a slice has time for."""
+    ends = np.cumsum(calls_ns)
+    return calls_ns[: 1 + int((ends < budget_ns).sum())].tolist()
+
+
+@pytest.mark.parametrize("call_ns", [200_000, 1_100_000, 2_600_000, 4_000_000, 6_500_000])
+@pytest.mark.parametrize("times", [1.2, 2])
+def test_the_length_of_calls_does_not_change_a_ratio_at_rest(call_ns, times) -> None:
+    """The arms differ only in the time of a call; both are half as fast again in half of the rounds."""
+    random, blocks = np.random.default_rng(11), {}
+    for number in range(150):
+        speeds = np.where(random.random(STANDARD.rounds) < 0.5, 1.5, 1)
+        calls = {"base": call_ns, "slow": times * call_ns}
+        blocks[number] = {
+            arm: {
+                turn: until(STANDARD.slice_ns, (ns * speed * np.exp(random.normal(0, 0.04, 99))).astype(int))
+                for turn, speed in enumerate(speeds)
+            }
+            for arm, ns in calls.items()
+        }
+    ratios = [block.log_ratio("slow", "base", ALL_ROUNDS) for block in blocks_of_case(in_windows(blocks)).values()]
+    assert np.mean(ratios) == pytest.approx(-math.log(times), abs=0.004)
 
 
 @given(st.lists(st.floats(0, 1e9), min_size=1, max_size=30).map(sorted), st.floats(0, 1))

@@ -7,7 +7,7 @@ from statistics import median
 
 import numpy as np
 
-from bench.analysis.latency import are_enough, blocks_of_case, lack_of_rest, windows
+from bench.analysis.latency import are_enough, blocks_of_case, in_windows, lack_of_rest
 from bench.analysis.stats import trimmed_mean, wilcoxon_interval
 from bench.suite.schedule import balanced_orders
 
@@ -80,10 +80,7 @@ def simulated_slices(random, rounds, slice_s, rest_s, other_s, factors=FACTORS):
 
 def latencies_of(blocks, usual_rounds=None):
     """Return the latencies of the blocks of a case from their samples in ns by arm and round."""
-    in_windows = (
-        {arm: {n: windows(samples) for n, samples in turns.items()} for arm, turns in block.items()} for block in blocks
-    )
-    return list(blocks_of_case(dict(enumerate(in_windows)), usual_rounds).values())
+    return list(blocks_of_case(in_windows(dict(enumerate(blocks))), usual_rounds).values())
 
 
 class SimulatedCase:
