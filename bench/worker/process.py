@@ -15,7 +15,7 @@ from backends.registry import stacks
 from bench.worker.messages import Move, MoveReply
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterator
 
 
 class NotReadyError(Exception):
@@ -30,13 +30,13 @@ def pin_to_cores(cores: tuple[int, ...] | None) -> None:
 
 
 @contextmanager
-def unbound(cores: Iterable[int]) -> Iterator[None]:
+def unbound(cores: Collection[int]) -> Iterator[None]:
     """Let the calling thread use all of these cores meanwhile, although OpenMP has bound it to one of them.
 
     A thread that is not bound yet is left alone, so that a library which binds it meanwhile is not undone.
     """
     bound = os.sched_getaffinity(0)
-    if bound >= set(cores):
+    if bound == set(cores):
         yield
         return
     os.sched_setaffinity(0, cores)
