@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 Rule: TypeAlias = Literal["at-rest", "as-it-was"]
 AT_REST: Rule = "at-rest"
 AS_IT_WAS: Rule = "as-it-was"
-# Windows are shorter than most states of the machine, as far as the slowest arm has enough calls in each.
+# Windows are shorter than most states of the machine, as far as an arm has enough calls in each.
 WINDOW_NS, MIN_WINDOW_CALLS = 5_000_000, 4
 # A window is at rest up to this factor above the arm's fast windows. Two speeds of a machine differ by more.
 FAST_QUANTILE, REST_FACTOR = 0.1, 1.12
@@ -56,27 +56,8 @@ def find_rule(name: str) -> Rule:
     raise unknown("rule", name, (AT_REST, AS_IT_WAS))
 
 
-def in_windows(blocks: Mapping[int, Slices]) -> dict[int, Windows]:
-    """Return the mean time of a call in equal parts of the slices of a case, as many for each slice of each arm.
-
-    The fewer calls such a window has, the more it scatters, and the lower are the fastest windows. So windows of all
-    arms last equally long, and longer where calls are long. A mean over short states of the machine is fair to calls of
-    any length; a median is not.
-    """
-    fitting = defaultdict[str, list[int]](list)
-    for arm, slices in chain.from_iterable(block.items() for block in blocks.values()):
-        for samples_ns in slices.values():
-            fitting[arm].append(min(round(sum(samples_ns) / WINDOW_NS), len(samples_ns) // MIN_WINDOW_CALLS))
-    count = max(1, min(map(median_low, fitting.values()), default=1))
-    return {
-        number: {
-            arm: {turn: _means(samples, count) for turn, samples in slices.items()} for arm, slices in block.items()
-        }
-        for number, block in blocks.items()
-    }
-
-
-def _means(samples_ns: Sequence[int], most: int) -> list[float]:
+def windows_of(samples_ns: Sequence[int], most: int) -> list[float]:
+    """Return the mean time of a call in equal parts of a slice."""
     count = min(len(samples_ns), most)
     edges = [index * len(samples_ns) // count for index in range(count + 1)]
     return [fmean(samples_ns[start:end]) for start, end in pairwise(edges)]
@@ -115,16 +96,19 @@ class BlockLatencies:
         return math.log(self.latency_ns(baseline, rounds) / self.latency_ns(arm, rounds))
 
 
-def blocks_of_case(by_block: Mapping[int, Windows], usual_rounds: int | None = None) -> dict[int, BlockLatencies]:
+def blocks_of_case(
+    by_block: Mapping[int, Windows], usual_rounds: int | None = None, judges: Container[str] | None = None
+) -> dict[int, BlockLatencies]:
     """Return the blocks of a case. The machine at rest is the fastest that it was in all of them.
 
     Arms that take part in some blocks only do not tell how fast it was in the others, unless all arms are such. Nor do
-    further rounds after the usual ones, which only noisy blocks have.
+    further rounds after the usual ones, which only noisy blocks have, nor arms that are not among the `judges`, unless
+    no others are left.
     """
     arms = dict.fromkeys(chain.from_iterable(by_block.values()))
-    everywhere = [arm for arm in arms if all(arm in block for block in by_block.values())]
+    everywhere = [arm for arm in arms if all(arm in block for block in by_block.values())] or list(arms)
     limits = {}
-    for arm in everywhere or arms:
+    for arm in [arm for arm in everywhere if judges is None or arm in judges] or everywhere:
         values = [
             value
             for block in by_block.values()
@@ -134,6 +118,53 @@ def blocks_of_case(by_block: Mapping[int, Windows], usual_rounds: int | None = N
         ]
         limits[arm] = REST_FACTOR * quantile(sorted(values), FAST_QUANTILE)
     return {number: BlockLatencies(block, limits) for number, block in by_block.items()}
+
+
+class CaseLatencies:
+    """The slices of a case by block, to be compared in windows.
+
+    The fewer calls a window has, the more its mean scatters, and the lower are the fastest windows. So arms are
+    compared in equally many windows per slice, as many as the slower one has. A mean over short states of the machine
+    is fair to calls of any length; a median is not.
+    """
+
+    def __init__(self, slices: Mapping[int, Slices], usual_rounds: int | None = None) -> None:
+        self._slices, self._usual_rounds = slices, usual_rounds
+        fitting = defaultdict[str, list[int]](list)
+        for arm, turns in chain.from_iterable(block.items() for block in slices.values()):
+            fitting[arm] += (
+                min(round(sum(samples_ns) / WINDOW_NS), len(samples_ns) // MIN_WINDOW_CALLS)
+                for number, samples_ns in turns.items()
+                if usual_rounds is None or number < usual_rounds
+            )
+        self._counts = {arm: max(1, median_low(counts)) if counts else 1 for arm, counts in fitting.items()}
+        self._compared: dict[int, dict[int, BlockLatencies]] = {}
+
+    @cached_property
+    def blocks(self) -> dict[int, BlockLatencies]:
+        """Return the blocks, with the slices of each arm in as many windows as suit it."""
+        return blocks_of_case(self._in_windows(self._counts), self._usual_rounds)
+
+    def compared(self, *arms: str) -> dict[int, BlockLatencies]:
+        """Return the blocks, with all slices in as many windows as suit these arms.
+
+        Arms that so many do not suit do not tell how fast the machine was.
+        """
+        count = min(self._counts.get(arm, 1) for arm in arms)
+        if count not in self._compared:
+            windows = self._in_windows(dict.fromkeys(self._counts, count))
+            judges = {arm for arm, most in self._counts.items() if most >= count}
+            self._compared[count] = blocks_of_case(windows, self._usual_rounds, judges)
+        return self._compared[count]
+
+    def _in_windows(self, counts: Mapping[str, int]) -> dict[int, Windows]:
+        return {
+            number: {
+                arm: {turn: windows_of(samples_ns, counts[arm]) for turn, samples_ns in turns.items()}
+                for arm, turns in block.items()
+            }
+            for number, block in self._slices.items()
+        }
 
 
 def too_few_at_rest(blocks: Collection[BlockLatencies], needed: int) -> str | None:

@@ -14,9 +14,8 @@ from bench.analysis.latency import (
     AS_IT_WAS,
     AT_REST,
     BlockLatencies,
-    blocks_of_case,
+    CaseLatencies,
     find_rule,
-    in_windows,
     lack_of_rest,
     too_few_at_rest,
 )
@@ -370,8 +369,8 @@ class Run:
         return self._latencies.get((arm.id, case.id), {})
 
     @cached_property
-    def _windows(self) -> dict[str, dict[int, BlockLatencies]]:
-        """Return the windows of all arms by case and block; only cases of latency have any."""
+    def _at_rest(self) -> dict[str, CaseLatencies]:
+        """Return what is known of latencies at rest, by case; only cases of latency have any."""
         cases = defaultdict[str, dict[int, dict[str, dict[int, tuple[int, ...]]]]](
             lambda: defaultdict(lambda: defaultdict(dict))
         )
@@ -379,15 +378,18 @@ class Run:
             for turn in turns:
                 if isinstance(turn, Slice) and self._cases[turn.case].scenario == LATENCY:
                     cases[turn.case][turn.block][turn.arm][turn.round] = turn.samples_ns
-        return {case: blocks_of_case(in_windows(blocks), self.info.protocol.rounds) for case, blocks in cases.items()}
+        return {case: CaseLatencies(blocks, self.info.protocol.rounds) for case, blocks in cases.items()}
+
+    def _blocks(self, case: Case) -> dict[int, BlockLatencies]:
+        return self._at_rest[case.id].blocks if case.id in self._at_rest else {}
 
     def blocks_at_rest(self, case: Case) -> dict[int, bool]:
         """Return by block whether the machine was at rest; empty without latencies of single calls."""
-        return {number: block.is_at_rest for number, block in self._windows.get(case.id, {}).items()}
+        return {number: block.is_at_rest for number, block in self._blocks(case).items()}
 
     def rest_share(self, case: Case) -> float | None:
         """Return the share of windows in which the machine was at rest, as a mean over blocks."""
-        blocks = self._windows.get(case.id, {})
+        blocks = self._blocks(case)
         return fmean(block.rest_share for block in blocks.values()) if blocks else None
 
     def rule_of(self, case: Case) -> Rule:
@@ -396,7 +398,7 @@ class Run:
 
     def too_few_at_rest(self, case: Case) -> str | None:
         """Return why a case has no ratios at rest, or None."""
-        return too_few_at_rest(self._windows.get(case.id, {}).values(), self._needed_blocks)
+        return too_few_at_rest(self._blocks(case).values(), self._needed_blocks)
 
     def lack_of_rest(self, case: Case) -> str | None:
         """Return why a case is not reported at rest, or None."""
@@ -406,7 +408,7 @@ class Run:
                 for pair in self.pairs
                 if pair.case == case
             )
-            blocks = self._windows.get(case.id, {}).values()
+            blocks = self._blocks(case).values()
             self._lacks_of_rest[case.id] = lack_of_rest(blocks, self._needed_blocks, intervals)
         return self._lacks_of_rest[case.id]
 
@@ -423,15 +425,21 @@ class Run:
         # The smallest p value of n blocks is 2 / 2**n.
         return math.ceil(1 + math.log2(candidates / (1 - self.preset.confidence)))
 
-    def _rest(self, case: str, places: Iterable[tuple[int, int]]) -> Iterator[tuple[int, BlockLatencies, set[int]]]:
-        """Yield number, windows and rounds of the blocks of these (block, round) in which the machine was at rest."""
+    def _rest(
+        self, case: Case, places: Iterable[tuple[int, int]], *arms: Arm
+    ) -> Iterator[tuple[int, BlockLatencies, set[int]]]:
+        """Yield number, windows and rounds of the blocks of these (block, round) in which the machine was at rest.
+
+        The windows are those in which the `arms` are compared. The blocks at rest are the same for all arms.
+        """
         rounds = defaultdict[int, set[int]](set)
         for block, number in places:
             rounds[block].add(number)
-        blocks = self._windows.get(case, {})
-        for block, numbers in rounds.items():
-            if block in blocks and blocks[block].is_at_rest:
-                yield block, blocks[block], numbers
+        if at_rest := self._blocks(case):
+            blocks = self._at_rest[case.id].compared(*(arm.id for arm in arms))
+            yield from (
+                (block, blocks[block], numbers) for block, numbers in rounds.items() if at_rest[block].is_at_rest
+            )
 
     def block_latencies_ns(self, arm: Arm, case: Case, rule: Rule | None = None) -> dict[int, float]:
         """Return the time per batch or epoch by block; as it was if no block of the arm was at rest."""
@@ -439,7 +447,7 @@ class Run:
         if key not in self._block_latencies_ns:
             latencies, at_rest = self._latencies.get((arm.id, case.id), {}), {}
             if key[-1] == AT_REST:
-                blocks = self._rest(case.id, latencies)
+                blocks = self._rest(case, latencies, arm)
                 at_rest = {number: block.latency_ns(arm.id, rounds) for number, block, rounds in blocks}
             self._block_latencies_ns[key] = at_rest or _medians(latencies)
         return self._block_latencies_ns[key]
@@ -464,7 +472,7 @@ class Run:
             return _medians({place: math.log(baseline[place] / arm[place]) for place in rounds})
         return {
             number: block.log_ratio(pair.arm.id, pair.baseline.id, numbers)
-            for number, block, numbers in self._rest(pair.case.id, rounds)
+            for number, block, numbers in self._rest(pair.case, rounds, pair.arm, pair.baseline)
         }
 
     def rule_of_pair(self, pair: Pair, *, disturbed: bool = True) -> Rule:

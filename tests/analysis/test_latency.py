@@ -12,25 +12,33 @@ from bench.analysis.latency import (
     AS_IT_WAS,
     AT_REST,
     WINDOW_NS,
+    CaseLatencies,
     blocks_of_case,
     find_rule,
-    in_windows,
     lack_of_rest,
     scatter_of_slices,
     too_few_at_rest,
+    windows_of,
 )
 from bench.analysis.stats import Interval, quantile, wilcoxon_interval
 from bench.suite.schedule import PRESETS
 from models.errors import UserError
-from tests.analysis.two_speeds import CALLS_S, FACTORS, SimulatedCase, simulated_block
+from tests.analysis.two_speeds import CALLS_S, FACTORS, SimulatedCase, simulated_block, simulated_slices
 
 STANDARD = PRESETS["standard"]
 ALL_ROUNDS = range(100)
 BLOCKS = range(STANDARD.blocks)
 
 
+@given(st.lists(st.integers(1, 10**9), min_size=1, max_size=50), st.integers(1, 60))
+def test_windows_are_as_many_as_asked_for_unless_calls_are_fewer(samples, count) -> None:
+    found = windows_of(samples, count)
+    assert len(found) == min(count, len(samples))
+    assert min(samples) <= min(found) <= max(found) <= max(samples)
+
+
 def windows(samples):
-    return in_windows({1: {"arm": {0: samples}}})[1]["arm"][0]
+    return CaseLatencies({1: {"arm": {0: samples}}}).blocks[1].windows["arm"][0]
 
 
 def test_windows_are_means_of_equal_parts_that_last_5_ms() -> None:
@@ -38,21 +46,48 @@ def test_windows_are_means_of_equal_parts_that_last_5_ms() -> None:
     assert windows([500_000] * 10 + [1_500_000] * 10) == [5e5, 5e5, 1.5e6, 1.5e6]
 
 
-def test_a_window_has_four_calls_of_the_slowest_arm_and_lasts_equally_long_for_all() -> None:
-    slices = {"slow": {0: [2_500_000] * 10, 1: [2_500_000] * 9}, "fast": {0: [500_000] * 50, 1: [500_000] * 49}}
-    found = in_windows({1: slices, 2: {"fast": {0: [500_000] * 48}}})
-    assert [len(values) for block in found.values() for turns in block.values() for values in turns.values()] == [2] * 5
+def test_a_window_has_at_least_four_calls() -> None:
+    assert windows([2_500_000] * 9) == [2_500_000] * 2
 
 
 def test_a_slice_of_few_calls_is_one_window() -> None:
     assert windows([10 * WINDOW_NS, 20 * WINDOW_NS, 30 * WINDOW_NS]) == [20 * WINDOW_NS]
 
 
-@given(st.dictionaries(st.text(), st.lists(st.integers(1, 10**9), min_size=1, max_size=50), min_size=1))
-def test_windows_lie_within_the_samples_and_are_no_more(slices) -> None:
-    for arm, turns in in_windows({1: {arm: {0: samples} for arm, samples in slices.items()}})[1].items():
-        assert 1 <= len(turns[0]) <= len(slices[arm])
-        assert min(slices[arm]) <= min(turns[0]) <= max(turns[0]) <= max(slices[arm])
+SLICES = {"slow": {0: [2_500_000] * 10, 1: [2_500_000] * 9}, "fast": {0: [500_000] * 50, 1: [500_000] * 49}}
+
+
+@pytest.mark.parametrize(
+    ("arms", "count"), [(("fast",), 5), (("slow",), 2), (("slow", "fast"), 2), (("fast", "absent"), 1)]
+)
+def test_arms_are_compared_in_as_many_windows_as_suit_the_slower_one(arms, count) -> None:
+    case = CaseLatencies({1: SLICES})
+    (block,) = case.compared(*arms).values()
+    assert {len(windows) for turns in block.windows.values() for windows in turns.values()} == {count}
+    assert {arm: len(turns[0]) for arm, turns in case.blocks[1].windows.items()} == {"slow": 2, "fast": 5}
+
+
+def test_an_arm_that_windows_do_not_suit_does_not_judge_them() -> None:
+    """In half of their windows of 5 ms, the faster arms are not at rest. The slow one is in all of its slices."""
+    fast = {0: ([500_000] * 10 + [600_000] * 10) * 2}
+    case = CaseLatencies({1: {"slow": {0: [2_500_000] * 10}, "other": {0: [7_000_000] * 3}, "fast": fast}})
+    assert case.compared("fast")[1].rest_share == 0.5
+    assert case.compared("slow", "fast")[1].rest_share == 1
+
+
+def test_a_slow_arm_does_not_change_how_others_are_compared() -> None:
+    random, slow = np.random.default_rng(2), {number: [3_000_000] * 4 for number in range(STANDARD.rounds)}
+    blocks = {number: simulated_slices(random, STANDARD.rounds, 0.01, 0.03, 0.02) for number in range(5)}
+    ratios = [
+        [block.log_ratio("fast", "base", ALL_ROUNDS) for block in case.compared("fast", "base").values()]
+        for case in (CaseLatencies(blocks), CaseLatencies({n: {**block, "slow": slow} for n, block in blocks.items()}))
+    ]
+    assert ratios[0] == ratios[1]
+
+
+def test_further_rounds_do_not_decide_how_many_windows_there_are() -> None:
+    slices = {1: {"arm": {0: [500_000] * 50, 1: [5_000_000], 2: [5_000_000]}}}
+    assert [len(CaseLatencies(slices, rounds).blocks[1].windows["arm"][0]) for rounds in (1, 3)] == [5, 1]
 
 
 def until(budget_ns, calls_ns):
@@ -76,8 +111,9 @@ def test_the_length_of_calls_does_not_change_a_ratio_at_rest(call_ns, times) -> 
             }
             for arm, ns in calls.items()
         }
-    ratios = [block.log_ratio("slow", "base", ALL_ROUNDS) for block in blocks_of_case(in_windows(blocks)).values()]
-    assert np.mean(ratios) == pytest.approx(-math.log(times), abs=0.004)
+    compared = CaseLatencies(blocks).compared("slow", "base")
+    ratios = [block.log_ratio("slow", "base", ALL_ROUNDS) for block in compared.values()]
+    assert np.mean(ratios) == pytest.approx(-math.log(times), abs=0.003)
 
 
 @given(st.lists(st.floats(0, 1e9), min_size=1, max_size=30).map(sorted), st.floats(0, 1))

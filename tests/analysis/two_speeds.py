@@ -7,7 +7,7 @@ from statistics import median
 
 import numpy as np
 
-from bench.analysis.latency import are_enough, blocks_of_case, in_windows, lack_of_rest
+from bench.analysis.latency import CaseLatencies, are_enough, lack_of_rest
 from bench.analysis.stats import trimmed_mean, wilcoxon_interval
 from bench.suite.schedule import balanced_orders
 
@@ -78,9 +78,12 @@ def simulated_slices(random, rounds, slice_s, rest_s, other_s, factors=FACTORS):
     return found
 
 
-def latencies_of(blocks, usual_rounds=None):
-    """Return the latencies of the blocks of a case from their samples in ns by arm and round."""
-    return list(blocks_of_case(in_windows(dict(enumerate(blocks))), usual_rounds).values())
+def latencies_of(blocks, usual_rounds, *arms):
+    """Return the latencies of the blocks of a case, to compare these arms.
+
+    `blocks` have samples in ns by arm and round.
+    """
+    return list(CaseLatencies(dict(enumerate(blocks)), usual_rounds).compared(*arms).values())
 
 
 class SimulatedCase:
@@ -88,10 +91,14 @@ class SimulatedCase:
 
     def __init__(self, blocks, needed, usual_rounds) -> None:
         """`blocks` have samples in ns by arm and round; `needed` is how many blocks a claim needs."""
-        at_rest = latencies_of(blocks, usual_rounds)
+        case = CaseLatencies(dict(enumerate(blocks)), usual_rounds)
         self.at_rest, self.as_it_was = {}, {}
         for arm in [name for name in CALLS_S if name != "base"]:
-            self.at_rest[arm] = [b.log_ratio(arm, "base", b.windows[arm]) for b in at_rest if b.is_at_rest]
+            self.at_rest[arm] = [
+                block.log_ratio(arm, "base", block.windows[arm])
+                for number, block in case.compared(arm, "base").items()
+                if case.blocks[number].is_at_rest
+            ]
             self.as_it_was[arm] = [
                 median(math.log(trimmed_mean(block["base"][n]) / trimmed_mean(block[arm][n])) for n in block[arm])
                 for block in blocks
@@ -100,4 +107,4 @@ class SimulatedCase:
             (wilcoxon_interval(self.at_rest[arm], 0.95), wilcoxon_interval(self.as_it_was[arm], 0.95))
             for arm in self.at_rest
         )
-        self.is_at_rest = lack_of_rest(at_rest, needed, intervals) is None
+        self.is_at_rest = lack_of_rest(case.blocks.values(), needed, intervals) is None

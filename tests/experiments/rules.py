@@ -117,7 +117,7 @@ def simulate() -> None:
             for _ in range(RUNS):
                 blocks = [simulated_block(random, preset, *times, factors) for _ in range(preset.blocks)]
                 counts += (len(block["base"]) for block in blocks)
-                together = latencies_of(blocks, preset.rounds)
+                together = latencies_of(blocks, preset.rounds, *truths)
                 intervals = {
                     rule: {
                         arm: wilcoxon_interval(found, 0.95) if (found := ratios(arm, "base")) else None
@@ -155,7 +155,8 @@ def compare_recorded(folder: Path) -> None:
         pairs = [pair for pair in run.pairs if pair.case == case and (pair.candidate or pair.arm.replica)]
         for pair in pairs or [pair for pair in run.pairs if pair.case == case]:
             print(f"{folder}: {case.label}: {pair.arm.label} compared with {pair.baseline.label}")
-            for rule, ratios in rules(measured, latencies_of(measured, run.info.protocol.rounds)).items():
+            together = latencies_of(measured, run.info.protocol.rounds, pair.arm.id, pair.baseline.id)
+            for rule, ratios in rules(measured, together).items():
                 found = ratios(pair.arm.id, pair.baseline.id)
                 interval = wilcoxon_interval(found, 0.95) if found else None
                 width = f"{100 * interval.half_width:5.2f}" if interval else "    -"
