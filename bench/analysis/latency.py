@@ -157,6 +157,10 @@ class CaseLatencies:
             self._compared[count] = blocks_of_case(windows, self._usual_rounds, judges)
         return self._compared[count]
 
+    def at_rest(self, *arms: str) -> dict[int, BlockLatencies]:
+        """Return the blocks to compare these arms in; all arms judge in which blocks the machine was at rest."""
+        return {number: block for number, block in self.compared(*arms).items() if self.blocks[number].is_at_rest}
+
     def _in_windows(self, counts: Mapping[str, int]) -> dict[int, Windows]:
         return {
             number: {

@@ -329,25 +329,26 @@ class Run:
             for turn in joint
         }
         taken, others, counted = (defaultdict[tuple[str, int, int], float](float) for _ in range(3))
+        places = defaultdict[tuple[str, int, int], set[tuple[str, int, int]]](set)
         machine = self.info.machine
         threads = {
             (arm.id, case.id): self.split(arm, case).cores for case in self.cases for arm in self.participants(case)
         }
         for turn in self._all_turns:
             place, conditions = (turn.case, turn.block, turn.round), turn.conditions
-            key = first[place] = first.get(place, place)
+            key = first.get(place, place)
+            places[key].add(place)
             # Runs that did not record the watched time counted the steal of all cores.
             cores = machine.cores if conditions.watched_ns is None else threads[turn.arm, turn.case]
             taken[key] += (conditions.steal_ns or 0) / cores + (conditions.throttled_ns or 0) / machine.usable_cores
             others[key] += (conditions.foreign_ns or 0) / threads[turn.arm, turn.case]
             counted[key] += counted_ns(turn)
-        disturbed = {
-            key
+        return {
+            place
             for key in counted
             if taken[key] > gates.MAX_TAKEN_SHARE * counted[key] or others[key] > gates.MAX_FOREIGN_SHARE * counted[key]
+            for place in places[key]
         }
-        places = {(turn.case, turn.block, turn.round) for turn in self._all_turns}
-        return {place for place in places if first[place] in disturbed}
 
     @cached_property
     def _latencies(self) -> dict[tuple[str, str], dict[tuple[int, int], float]]:
@@ -369,8 +370,8 @@ class Run:
         return self._latencies.get((arm.id, case.id), {})
 
     @cached_property
-    def _at_rest(self) -> dict[str, CaseLatencies]:
-        """Return what is known of latencies at rest, by case; only cases of latency have any."""
+    def _case_latencies(self) -> dict[str, CaseLatencies]:
+        """Return the slices of all arms by case; only cases of latency have any."""
         cases = defaultdict[str, dict[int, dict[str, dict[int, tuple[int, ...]]]]](
             lambda: defaultdict(lambda: defaultdict(dict))
         )
@@ -381,7 +382,7 @@ class Run:
         return {case: CaseLatencies(blocks, self.info.protocol.rounds) for case, blocks in cases.items()}
 
     def _blocks(self, case: Case) -> dict[int, BlockLatencies]:
-        return self._at_rest[case.id].blocks if case.id in self._at_rest else {}
+        return self._case_latencies[case.id].blocks if case.id in self._case_latencies else {}
 
     def blocks_at_rest(self, case: Case) -> dict[int, bool]:
         """Return by block whether the machine was at rest; empty without latencies of single calls."""
@@ -435,11 +436,9 @@ class Run:
         rounds = defaultdict[int, set[int]](set)
         for block, number in places:
             rounds[block].add(number)
-        if at_rest := self._blocks(case):
-            blocks = self._at_rest[case.id].compared(*(arm.id for arm in arms))
-            yield from (
-                (block, blocks[block], numbers) for block, numbers in rounds.items() if at_rest[block].is_at_rest
-            )
+        if latencies := self._case_latencies.get(case.id):
+            blocks = latencies.at_rest(*(arm.id for arm in arms))
+            yield from ((block, blocks[block], numbers) for block, numbers in rounds.items() if block in blocks)
 
     def block_latencies_ns(self, arm: Arm, case: Case, rule: Rule | None = None) -> dict[int, float]:
         """Return the time per batch or epoch by block; as it was if no block of the arm was at rest."""

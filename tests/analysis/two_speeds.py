@@ -95,9 +95,7 @@ class SimulatedCase:
         self.at_rest, self.as_it_was = {}, {}
         for arm in [name for name in CALLS_S if name != "base"]:
             self.at_rest[arm] = [
-                block.log_ratio(arm, "base", block.windows[arm])
-                for number, block in case.compared(arm, "base").items()
-                if case.blocks[number].is_at_rest
+                block.log_ratio(arm, "base", block.windows[arm]) for block in case.at_rest(arm, "base").values()
             ]
             self.as_it_was[arm] = [
                 median(math.log(trimmed_mean(block["base"][n]) / trimmed_mean(block[arm][n])) for n in block[arm])
