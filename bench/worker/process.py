@@ -33,7 +33,7 @@ def pin_to_cores(cores: tuple[int, ...] | None) -> None:
 def unbound(cores: Collection[int]) -> Iterator[None]:
     """Let the calling thread use all of these cores meanwhile, although OpenMP has bound it to one of them.
 
-    A thread that is not bound yet is left alone, so that a library which binds it meanwhile is not undone.
+    A thread that is not bound yet is left alone, so that it stays bound if a library binds it meanwhile.
     """
     bound = os.sched_getaffinity(0)
     if bound == set(cores):
