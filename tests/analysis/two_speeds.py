@@ -78,14 +78,6 @@ def simulated_slices(random, rounds, slice_s, rest_s, other_s, factors=FACTORS):
     return found
 
 
-def latencies_of(blocks, usual_rounds, *arms):
-    """Return the latencies of the blocks of a case, to compare these arms.
-
-    `blocks` have samples in ns by arm and round.
-    """
-    return list(CaseLatencies(dict(enumerate(blocks)), usual_rounds).compared(*arms).values())
-
-
 class SimulatedCase:
     """A case of several blocks: each arm's log ratios to `base`, and under which rule they are reported."""
 

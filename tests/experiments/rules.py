@@ -21,15 +21,15 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from bench.analysis.latency import FAST_QUANTILE, blocks_of_case, lack_of_rest, too_few_at_rest
+from bench.analysis.latency import FAST_QUANTILE, CaseLatencies, blocks_of_case, lack_of_rest, too_few_at_rest
 from bench.analysis.run import Run
 from bench.analysis.stats import hodges_lehmann, quantile, trimmed_mean, wilcoxon_interval
 from bench.suite.arms import LATENCY
 from bench.suite.schedule import PRESETS
-from tests.analysis.two_speeds import CALLS_S, FACTORS, latencies_of, simulated_block
+from tests.analysis.two_speeds import CALLS_S, FACTORS, simulated_block
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from bench.analysis.latency import BlockLatencies
 
@@ -53,10 +53,8 @@ NEEDED = 9
 MACHINES = {"slower": FACTORS, "faster": {"base": 0.7, "same": 0.7, "fast": 0.85, "other": 0.75}}
 
 
-def rules(blocks: Sequence[Slices], together: Sequence[BlockLatencies]) -> dict[str, Ratios]:
-    """Return the rules; a run with too few blocks at rest has no ratios at rest. `together` has the latencies."""
-    by_arm = [block.windows for block in together]
-    alone = [blocks_of_case({0: block})[0] for block in by_arm]
+def rules(blocks: Sequence[Slices], case: CaseLatencies) -> dict[str, Ratios]:
+    """Return the rules; a run with too few blocks at rest has no ratios at rest. `case` has the same blocks."""
 
     def as_it_was(arm: str, baseline: str) -> list[float]:
         return [
@@ -68,26 +66,32 @@ def rules(blocks: Sequence[Slices], together: Sequence[BlockLatencies]) -> dict[
             if {arm, baseline} <= block.keys()
         ]
 
+    def both(present: Iterable[BlockLatencies], arm: str, baseline: str) -> list[BlockLatencies]:
+        return [block for block in present if {arm, baseline} <= block.windows.keys()]
+
     def fastest(block: Mapping[str, Mapping[int, Sequence[float]]], arm: str) -> float:
         return quantile(sorted(value for values in block[arm].values() for value in values), FAST_QUANTILE)
 
     def fastest_tenth(arm: str, baseline: str) -> list[float]:
-        present = [block for block in by_arm if {arm, baseline} <= block.keys()]
-        return [math.log(fastest(block, baseline) / fastest(block, arm)) for block in present]
+        return [
+            math.log(fastest(block.windows, baseline) / fastest(block.windows, arm))
+            for block in both(case.compared(arm, baseline).values(), arm, baseline)
+        ]
 
     def at_rest(arm: str, baseline: str) -> list[float]:
-        present = [block for block in together if block.is_at_rest and {arm, baseline} <= block.windows.keys()]
+        present = both(case.at_rest(arm, baseline).values(), arm, baseline)
         return [block.log_ratio(arm, baseline, block.windows[arm].keys()) for block in present]
 
     def at_rest_by_block(arm: str, baseline: str) -> list[float]:
-        present = [block for block in alone if {arm, baseline} <= block.windows.keys()]
+        alone = [blocks_of_case({0: block.windows})[0] for block in case.compared(arm, baseline).values()]
+        present = both(alone, arm, baseline)
         return [block.log_ratio(arm, baseline, block.windows[arm].keys()) for block in present]
 
     return {
         "as it was": as_it_was,
         "fastest tenth": fastest_tenth,
         "at rest, by block": at_rest_by_block,
-        "at rest": (lambda *_: []) if too_few_at_rest(together, NEEDED) else at_rest,
+        "at rest": (lambda *_: []) if too_few_at_rest(case.blocks.values(), NEEDED) else at_rest,
     }
 
 
@@ -117,16 +121,16 @@ def simulate() -> None:
             for _ in range(RUNS):
                 blocks = [simulated_block(random, preset, *times, factors) for _ in range(preset.blocks)]
                 counts += (len(block["base"]) for block in blocks)
-                together = latencies_of(blocks, preset.rounds, *truths)
+                case = CaseLatencies(dict(enumerate(blocks)), preset.rounds)
                 intervals = {
                     rule: {
                         arm: wilcoxon_interval(found, 0.95) if (found := ratios(arm, "base")) else None
                         for arm in truths
                     }
-                    for rule, ratios in rules(blocks, together).items()
+                    for rule, ratios in rules(blocks, case).items()
                 }
                 both = ((intervals["at rest"][arm], intervals["as it was"][arm]) for arm in truths)
-                is_at_rest = lack_of_rest(together, NEEDED, both) is None
+                is_at_rest = lack_of_rest(case.blocks.values(), NEEDED, both) is None
                 intervals["as reported"] = intervals["at rest" if is_at_rest else "as it was"]
                 for (rule, by_arm), (arm, truth) in product(intervals.items(), truths.items()):
                     if interval := by_arm[arm]:
@@ -152,11 +156,11 @@ def compare_recorded(folder: Path) -> None:
             for turn in run.slices(arm, case):
                 blocks[turn.block][arm.id][turn.round] = turn.samples_ns
         measured = list(blocks.values())
+        latencies = CaseLatencies(blocks, run.info.protocol.rounds)
         pairs = [pair for pair in run.pairs if pair.case == case and (pair.candidate or pair.arm.replica)]
         for pair in pairs or [pair for pair in run.pairs if pair.case == case]:
             print(f"{folder}: {case.label}: {pair.arm.label} compared with {pair.baseline.label}")
-            together = latencies_of(measured, run.info.protocol.rounds, pair.arm.id, pair.baseline.id)
-            for rule, ratios in rules(measured, together).items():
+            for rule, ratios in rules(measured, latencies).items():
                 found = ratios(pair.arm.id, pair.baseline.id)
                 interval = wilcoxon_interval(found, 0.95) if found else None
                 width = f"{100 * interval.half_width:5.2f}" if interval else "    -"
