@@ -108,7 +108,7 @@ def arm_columns(run: Run, case: Case | None = None) -> list[Column[ArmRow]]:
         return part_ns(row.cost.start) / 1e9 if row.cost.start else None
 
     def seconds(key: str, title: str, value: Callable[[ArmRow], float | None]) -> Column[ArmRow]:
-        return Column(key, value, title, decimals3, group=COSTS)
+        return Column(key, value, title if run.starts else "", decimals3, group=COSTS)
 
     def megabytes(
         key: str, title: str, value: Callable[[ArmRow], float | None], divisor: float = 1e6

@@ -374,21 +374,33 @@ def _limits(run: Run, arms: Mapping[Case, Sequence[ArmRow]]) -> Section | None:
 
 
 def _costs(run: Run, arms: Mapping[Case, Sequence[ArmRow]]) -> Section | None:
-    explanation = """Cold start is that of a process alone on the machine, with empty compile caches and its files in
+    starts = """Cold start is that of a process alone on the machine, with empty compile caches and its files in
         the page cache: convert (done once, and kept), import, build and first call for the first of the cases.
-        Restart is import, build and first call with filled caches. Memory is the peak of all processes of an arm
-        together. Environment is the size of the whole environment: that of the stock stacks holds both PyTorch and
-        TensorFlow, that of OpenVINO also what models are converted with. Break-even is the number of images after which
-        a faster arm makes up for a longer cold start than that of its first baseline."""
+        Restart is import, build and first call with filled caches."""
+    sizes = """Memory is the peak of all processes of an arm together. Environment is the size of the whole environment:
+        that of the stock stacks holds both PyTorch and TensorFlow, that of OpenVINO also what models are converted
+        with."""
+    break_even = """Break-even is the number of images after which a faster arm makes up for a longer cold start than
+        that of its first baseline."""
+    if run.starts:
+        explanation = f"{starts} {sizes} {break_even}"
+        plots = [
+            Plot("costs", "Parts of each arm's cold start", "Shorter is better. One start of each arm was measured.")
+        ]
+    else:
+        explanation, plots = f"{sizes} Preset {run.preset.name} measures no cold starts.", []
     sections = []
     for group in dict.fromkeys(case.group for case in run.cases):
         cases = [case for case in run.cases if case.group == group]
-        rows = [row for row in arms[cases[0]] if not row.arm.replica and row.cost.cold_start_ns is not None]
+        rows = [
+            row
+            for row in arms[cases[0]]
+            if not row.arm.replica and (row.cost.start if run.starts else row.cost.memory_bytes)
+        ]
         if rows:
             costs = table(rows, _grouped(run, cases[0], COSTS), facets=lambda row: {"stack": row.arm.stack})
             sections.append(Section(", ".join(group), (costs, *_break_even(arms, cases))))
-    plot = Plot("costs", "Parts of each arm's cold start", "Shorter is better. One start of each arm was measured.")
-    return Section("Costs", (Paragraph(explanation), plot, *sections)) if sections else None
+    return Section("Costs", (Paragraph(explanation), *plots, *sections)) if sections else None
 
 
 def _withheld(run: Run) -> Section | None:

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 
 AT_REST_METHOD = f"""Latency at rest: the samples of a slice are divided into windows of {WINDOW_NS // 1_000_000} ms, or
-    longer ones with at least {MIN_WINDOW_CALLS} calls. Their mean counts. Two arms are compared in equally many windows
-    per slice. A window is at rest if it is at most {percent(REST_FACTOR - 1, 0)} slower than
+    longer ones with at least {MIN_WINDOW_CALLS} calls. The mean of a window's calls counts. Two arms are compared in
+    equally many windows per slice. A window is at rest if it is at most {percent(REST_FACTOR - 1, 0)} slower than
     the fastest tenth of its arm in the run. The median over arms gives the share of time at rest, the same for all arms
     of a block. An arm's latency is the median of its fastest windows of that share. Blocks with a share below
     {percent(MIN_REST_SHARE, 0)} are left out. If those are more than half, or too many to claim a speedup, the case is

@@ -11,7 +11,7 @@ from rich.console import Console
 from bench.analysis.latency import AS_IT_WAS, AT_REST
 from bench.analysis.run import Run
 from bench.analysis.speedups import speedups
-from bench.records import Check, Choice, Failure, Slice, SplitTrial
+from bench.records import Check, Choice, Failure, Slice, SplitTrial, Start
 from bench.report.arm_table import arm_columns, arm_rows
 from bench.report.document import Column, brief_table, table
 from bench.report.run_report import closing, csv_files, exit_status, write_report
@@ -265,3 +265,16 @@ def test_a_sweep_has_a_table_a_plot_and_a_section(tmp_path) -> None:
     assert "images/s (log scale); higher is better" in (folder / "plots" / "scaling.svg").read_text()
     for page in ("report.md", "report.html"):
         assert "By batch size" in (folder / page).read_text()
+
+
+def test_a_run_without_cold_starts_shows_the_other_costs(tmp_path) -> None:
+    def costs(run: Run) -> str:
+        sections = document(run, arm_rows(run), set()).sections
+        return next(section_to_markdown(section) for section in sections if section.title == "Costs")
+
+    builder = inference_run(tmp_path / "run", preset="smoke")
+    assert "| Cold start, s | Restart, s | Peak memory, MB |" in costs(builder.read())
+    run = builder.remove(lambda record: isinstance(record, Start)).read()
+    assert "Preset smoke measures no cold starts." in costs(run)
+    assert "| Arm | Peak memory, MB | " in costs(run)
+    assert {row["cold_start_s"] for row in csv_rows(run, "arms.csv")} == {""}

@@ -264,10 +264,11 @@ def _fastest(run: Run, arms: Arms) -> Section | None:
         Column(
             "",
             lambda row: row[1].cost.cold_start_ns,
-            "Cold start, s",
+            "Cold start, s" if run.starts else "",
             lambda value: number(value / 1e9 if value else None),
         ),
     ]
-    explanation = """No verdict belongs to this table: it shows what the fastest one costs. Cold start is the time from
-        the weights on disk to the first result, with empty caches."""
+    explanation = "No verdict belongs to this table: it shows what the fastest one costs."
+    if run.starts:
+        explanation += """ Cold start is the time from the weights on disk to the first result, with empty caches."""
     return Section("What the fastest costs", (Paragraph(explanation), table(rows, columns))) if rows else None
