@@ -1,10 +1,13 @@
-"""The proof pass: each arm starts once, alone on the idle machine, and proves what it computes and how."""
+"""The proof pass: each arm starts once, and proves what it computes and how."""
 
 from __future__ import annotations
 
+from concurrent.futures import as_completed
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import cycle, islice
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,7 +39,8 @@ from models.weights import digest
 from models.zoo import NETWORKS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from concurrent.futures import Future
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -46,7 +50,7 @@ if TYPE_CHECKING:
     from bench.engine.workers import WorkerGroup
     from bench.suite.arms import Arm, Case, Split
     from bench.suite.plan import Plan
-    from bench.suite.schedule import Group
+    from bench.suite.schedule import Group, Preset
     from bench.suite.variables import IsaLimit
     from bench.worker.messages import ProofReply
     from models.data import DataSet
@@ -57,9 +61,9 @@ if TYPE_CHECKING:
 
 PREDICT_TIMEOUT_S = 600
 LOGITS = "logits.npy"
-# Progress weights of a model's reference that is not in the cache, of an arm's proof, and of compiling twice: seconds
-# on two cores.
-ORACLE_WEIGHT, PROOF_WEIGHT, COMPILE_WEIGHT = 20.0, 4.0, 20.0
+# Progress weights of a model's reference that is not in the cache, and of an arm's start, compilation and proof:
+# seconds on two cores.
+ORACLE_WEIGHT, START_WEIGHT, COMPILE_WEIGHT, PROOF_WEIGHT = 20.0, 1.6, 10.0, 2.4
 
 
 def compute_references(context: RunContext, tally: Tally, steps: Steps) -> None:
@@ -95,7 +99,7 @@ def inference_groups(plan: Plan) -> list[Group]:
 class Candidate:
     """An arm in the proof pass: the cases that it has yet to prove, and its logits on those that it has proved.
 
-    It starts on the `cores`, and proves its cases on its `own`.
+    It starts on the `cores`, and proves its cases on its `own`. What the progress shows of it is in `announced`.
     """
 
     arm: Arm
@@ -103,15 +107,17 @@ class Candidate:
     split: Split
     cores: Sequence[int]
     own: Sequence[int] = ()
+    announced: set[str] = field(default_factory=set)
     logits: dict[Case, NDArray[np.float32]] = field(default_factory=dict)
 
 
 def prove_arms(context: RunContext, tally: Tally, steps: Steps) -> None:
     """Store the cold start of each arm, then its predictions of the test images and what it read back.
 
-    For its cold start an arm is alone on the idle machine. Nothing else here is a time. So arms do it side by side, as
-    many as can have cores of their own and fit into memory.
+    For its cold start an arm is alone on the idle machine. Nothing else here is a time. So arms predict side by side,
+    as many as can have cores of their own and fit into memory. Without cold starts, they start side by side.
     """
+    measures_starts = context.plan.preset.cold_starts
     for group in inference_groups(context.plan):
         case = group.cases[0]
         splits = {
@@ -127,15 +133,18 @@ def prove_arms(context: RunContext, tally: Tally, steps: Steps) -> None:
         candidates = [Candidate(arm, list(group.cases), split, quiet[split.cores]) for arm, split in splits.items()]
         waiting = candidates
         while waiting:
-            together = _side_by_side(waiting)
-            _prove_together(context, tally, together)
+            if measures_starts:
+                together = _side_by_side(waiting)
+                _start_alone_and_prove(context, tally, together)
+            else:
+                together = waiting
+                _start_and_prove(context, tally, together, partial(_announce, context, steps, case))
             for candidate in together:
                 if not candidate.cases:
-                    what = f"{candidate.arm.label}: proof, {', '.join(case.group)}"
-                    steps.step(proof_weight(candidate.arm), what, "proof")
+                    _announce(context, steps, case, candidate, "proof")
             # After a failure, an arm's other cases get a new process. One that did not fit beside others starts later.
             waiting = [candidate for candidate in waiting if candidate.cases]
-        for candidate in candidates:
+        for candidate in candidates if measures_starts else ():
             if variant_of(candidate.arm).compiles and (candidate.arm.id, case.id) in tally.labels:
                 # It uses what the first start compiled. If it fails, the report has no figure for restarts.
                 with suppress(WorkerError):
@@ -143,8 +152,23 @@ def prove_arms(context: RunContext, tally: Tally, steps: Steps) -> None:
         _compare_pairs(context, tally, {candidate.arm.id: candidate.logits for candidate in candidates})
 
 
-def proof_weight(arm: Arm) -> float:
-    return PROOF_WEIGHT + (COMPILE_WEIGHT if variant_of(arm).compiles else 0)
+def start_weight(arm: Arm) -> float:
+    return START_WEIGHT + (COMPILE_WEIGHT if variant_of(arm).compiles else 0)
+
+
+def proof_weight(arm: Arm, preset: Preset) -> float:
+    """Return the weight of an arm's proof, with its starts if they are measured; what compiles has two."""
+    starts = start_weight(arm) * (2 if variant_of(arm).compiles else 1)
+    return PROOF_WEIGHT + (starts if preset.cold_starts else 0)
+
+
+def _announce(context: RunContext, steps: Steps, first: Case, candidate: Candidate, kind: str) -> None:
+    """Show in the progress that an arm has had its start or its proof, unless it shows this already."""
+    if kind not in candidate.announced:
+        candidate.announced.add(kind)
+        arm, preset = candidate.arm, context.plan.preset
+        weight = start_weight(arm) if kind == "start" else proof_weight(arm, preset)
+        steps.step(weight, f"{arm.label}: {kind}, {', '.join(first.group)}", kind)
 
 
 def _side_by_side(waiting: Sequence[Candidate]) -> list[Candidate]:
@@ -172,7 +196,7 @@ def _fits(tally: Tally, groups: Iterable[WorkerGroup]) -> bool:
     return not used or available is None or (len(used) + 1) * peak - sum(used) <= available
 
 
-def _prove_together(context: RunContext, tally: Tally, candidates: Sequence[Candidate]) -> None:
+def _start_alone_and_prove(context: RunContext, tally: Tally, candidates: Sequence[Candidate]) -> None:
     """Start arms one after the other, as far as they fit into memory, and let them prove their cases side by side."""
     groups: dict[str, WorkerGroup] = {}
     try:
@@ -181,8 +205,7 @@ def _prove_together(context: RunContext, tally: Tally, candidates: Sequence[Cand
                 break
             arm, case = candidate.arm, candidate.cases[0]
             try:
-                if converted := converted_files(context, tally, arm, case):
-                    tally.journal.append(Conversion(arm.id, case.model, converted.convert_ns, converted.cached))
+                _store_conversion(context, tally, arm, case)
                 idle = [pid for group in groups.values() for pid in group.pids]
                 wait_until_idle(idle, idle)
                 groups[arm.id] = _start_alone(context, tally, candidate, case, cached=False)
@@ -190,15 +213,89 @@ def _prove_together(context: RunContext, tally: Tally, candidates: Sequence[Cand
                 tally.add_failure(arm, candidate.cases.pop(0), None, error)
         with threads_for(groups, len(candidates)) as pool:
             proofs = [
-                pool.submit(_prove_cases, context, tally, candidate, groups[candidate.arm.id])
+                pool.submit(_prove_cases, context, tally, candidate, group, candidate.cases[:1])
                 for candidate in candidates
-                if candidate.arm.id in groups
+                if (group := groups.get(candidate.arm.id))
             ]
             for proof in proofs:
                 proof.result()
     finally:
         for group in groups.values():
             group.stop()
+
+
+def _start_and_prove(
+    context: RunContext, tally: Tally, candidates: Sequence[Candidate], announce: Callable[[Candidate, str], None]
+) -> None:
+    """Build arms side by side, as far as they fit into memory. Then let one after the other prove its cases.
+
+    Threads that predict wait for each other, so an arm would take far longer beside others that are being built.
+    """
+    groups: dict[str, WorkerGroup] = {}
+    builds: dict[Future[bool], Candidate] = {}
+    admitted: list[WorkerGroup] = []
+    lock = Lock()
+    places = cycle(sorted(facts.arm_cores()))
+
+    def build_if_it_fits(candidate: Candidate, group: WorkerGroup) -> bool:
+        with lock:
+            if not _fits(tally, admitted):
+                return False
+            admitted.append(group)
+        return _build_cases(context, tally, candidate, group)
+
+    try:
+        # A start uses one thread for most of its time, and arms that compile take long.
+        with threads_for(groups, facts.usable_cores() + 2) as pool:
+            for candidate in sorted(candidates, key=lambda candidate: not variant_of(candidate.arm).compiles):
+                candidate.cores = candidate.own = sorted(islice(places, len(candidate.cores)))
+                # In the main thread: PR_SET_PDEATHSIG kills a worker when the thread that started it ends.
+                if group := _started(context, tally, candidate):
+                    groups[candidate.arm.id] = group
+                    builds[pool.submit(build_if_it_fits, candidate, group)] = candidate
+                else:
+                    announce(candidate, "start")
+            for build in as_completed(builds):
+                announce(builds[build], "start")
+        for build, candidate in builds.items():
+            if build.result():
+                _prove_cases(context, tally, candidate, groups[candidate.arm.id], list(candidate.cases))
+                if not candidate.cases:
+                    announce(candidate, "proof")
+    finally:
+        for group in groups.values():
+            group.stop()
+
+
+def _started(context: RunContext, tally: Tally, candidate: Candidate) -> WorkerGroup | None:
+    """Convert an arm's files and start its workers; return None if it failed."""
+    arm, case = candidate.arm, candidate.cases[0]
+    try:
+        _store_conversion(context, tally, arm, case)
+        return start_group(context, arm, candidate.split, context.caches(arm, case))
+    except WorkerError as error:
+        tally.add_failure(arm, candidate.cases.pop(0), None, error)
+        return None
+
+
+def _store_conversion(context: RunContext, tally: Tally, arm: Arm, case: Case) -> None:
+    """Convert an arm's files, if it needs any, and store how long that took; raises WorkerError."""
+    if converted := converted_files(context, tally, arm, case):
+        tally.journal.append(Conversion(arm.id, case.model, converted.convert_ns, converted.cached))
+
+
+def _build_cases(context: RunContext, tally: Tally, candidate: Candidate, group: WorkerGroup) -> bool:
+    """Build an arm's cases until one fails; return whether none did."""
+    arm, case = candidate.arm, candidate.cases[0]
+    try:
+        group.wait_until_ready()
+        for case in candidate.cases:
+            build_sessions(context, tally, group, arm, case, candidate.split, candidate.cores, reported=False)
+    except WorkerError as error:
+        tally.add_failure(arm, case, None, error)
+        candidate.cases.remove(case)
+        return False
+    return True
 
 
 def _start_alone(context: RunContext, tally: Tally, candidate: Candidate, case: Case, *, cached: bool) -> WorkerGroup:
@@ -215,20 +312,21 @@ def _start_alone(context: RunContext, tally: Tally, candidate: Candidate, case: 
     return group
 
 
-def _prove_cases(context: RunContext, tally: Tally, candidate: Candidate, group: WorkerGroup) -> None:
-    """Prove an arm's cases in the process that was built for the first of them, until one fails.
+def _prove_cases(
+    context: RunContext, tally: Tally, candidate: Candidate, group: WorkerGroup, built: Collection[Case]
+) -> None:
+    """Prove an arm's cases in a process for which some of them have been `built`, until one fails.
 
     The process moves to cores of its own. The case with the largest batch is last.
     """
-    arm, built, split, cores = candidate.arm, candidate.cases[0], candidate.split, candidate.own
-    case = built
+    arm, case, split, cores = candidate.arm, candidate.cases[0], candidate.split, candidate.own
     proved: list[Case] = []
     largest = max(candidate.cases, key=lambda case: case.batch_size)
     try:
         if list(cores) != list(candidate.cores):
             move_group(group, candidate.cores, cores)
         for case in sorted(candidate.cases, key=lambda case: case == largest):
-            if case != built:
+            if case not in built:
                 build_sessions(context, tally, group, arm, case, split, cores, reported=True)
             candidate.logits[case] = _prove_case(context, tally, candidate, group, case, in_full=case == largest)
             candidate.cases.remove(case)

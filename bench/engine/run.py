@@ -19,11 +19,13 @@ from bench.engine.loadgen.passes import ACCURACY_WEIGHT, accuracy_runs, measure_
 from bench.engine.loadgen.rates import find_rates, rate_searches, search_weight
 from bench.engine.proof import (
     ORACLE_WEIGHT,
+    START_WEIGHT,
     compute_references,
     inference_groups,
     oracle_logits,
     proof_weight,
     prove_arms,
+    start_weight,
 )
 from bench.engine.resume import difference, finished_blocks, is_finished, is_prepared, restore, spent_ns
 from bench.engine.scaling.block import ScalingBlock
@@ -58,8 +60,8 @@ if TYPE_CHECKING:
 OTHER_FOLDERS = "set XDG_CACHE_HOME or TMPDIR to another folder"
 # A planned look also stops for a comparison without a difference, if its half-width on the log scale is at most this.
 PRECISE = 0.01
-# Progress weights of a process start in a block, and of an epoch on all training images: seconds on two cores.
-START_WEIGHT, EPOCH_WEIGHT = 1.6, 7.0
+# Progress weight of an epoch on all training images: seconds on two cores.
+EPOCH_WEIGHT = 7.0
 # How long it takes until the arm before sleeps, and the conditions are read.
 BETWEEN_SLICES_NS = 5_000_000
 
@@ -185,7 +187,8 @@ def total_weights(plan: Plan, earlier: Sequence[Record] = ()) -> dict[str, float
     return {
         "reference": len(models) * ORACLE_WEIGHT,
         "search": sum(search.weight(plan) for search in searches(plan)),
-        "proof": sum(map(proof_weight, proven)),
+        "start": 0 if plan.preset.cold_starts else sum(map(start_weight, proven)),
+        "proof": sum(proof_weight(arm, plan.preset) for arm in proven),
         "accuracy": len(accuracy_runs(plan)) * ACCURACY_WEIGHT,
         "rates": len(rate_searches(plan)) * search_weight(plan),
         "limits": len(plan.thread_counts) * LIMIT_WEIGHT if models and not plan.suite.uses_loadgen else 0,

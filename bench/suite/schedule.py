@@ -36,7 +36,8 @@ class Preset:
 
     Training has `training_blocks`. The first `seeds` of them run all epochs, the others only SHORT_EPOCHS; an
     epoch has at most `training_images`. The search for an arm's best split of its cores starts `search_processes` of
-    each. A LoadGen run lasts `load_ms`. An `internal` preset belongs to one command and is not offered.
+    each. A LoadGen run lasts `load_ms`. Without `cold_starts`, none is measured, and arms prove their work beside each
+    other. An `internal` preset belongs to one command and is not offered.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Preset:
     warm_up_limit_ns: int = 5_000_000_000
     search_processes: int = 2
     load_ms: int = 2000
+    cold_starts: bool = True
     internal: bool = False
 
     def blocks_of(self, group: Group) -> int:
@@ -76,6 +78,7 @@ PRESETS = {
             training_images=6400,
             search_processes=1,
             load_ms=500,
+            cold_starts=False,
         ),
         Preset(
             name="quick",

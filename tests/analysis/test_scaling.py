@@ -36,7 +36,8 @@ def swept(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("XDG_CACHE_HOME", str(folder / ".cache"))
         shorten_preparations(IMAGES, patched.setattr)
-        plan = make_plan(suite, replace(PRESETS["smoke"], slice_ns=1_000_000, warm_up_limit_ns=0), 1, usable_cores())
+        preset = replace(PRESETS["smoke"], slice_ns=1_000_000, warm_up_limit_ns=0, cold_starts=True)
+        plan = make_plan(suite, preset, 1, usable_cores())
         steps = Steps(Console(file=StringIO()), total_weights(plan), None)
         assert measure_run(plan, data.load("synthetic"), folder, steps, Origin((), "", None)) == "complete"
     # At rest, a block in which the machine was busy is left out.

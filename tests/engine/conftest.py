@@ -23,7 +23,7 @@ SUITE = Suite(
     batch_sizes=(1, 4), precisions=("fp32",), arm_patterns=(ORACLE,), baselines=(ORACLE,), primary=(),
 )  # fmt: skip
 ONE, FOUR = SUITE.cases
-PRESET = replace(PRESETS["smoke"], slice_ns=1_000_000, warm_up_limit_ns=1_000_000)
+PRESET = replace(PRESETS["smoke"], slice_ns=1_000_000, warm_up_limit_ns=1_000_000, cold_starts=True)
 
 
 class FakeGroup:

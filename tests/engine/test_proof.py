@@ -23,6 +23,16 @@ from bench.worker.messages import (
 from tests.engine.conftest import FOUR, ONE, ORACLE, REPLICA, FakeGroup
 
 PROOF = ProofReply("fp32", 1, ("k",), {"v": "1"}, 5)
+measures_starts, measures_none = (
+    pytest.mark.parametrize("context", [cold_starts], indirect=True, ids=[""]) for cold_starts in (True, False)
+)
+
+
+@pytest.fixture(params=[True, False], ids=["cold starts", "none"])
+def context(context, request):
+    """Return the context of a run that measures cold starts, or of one that does not."""
+    preset = replace(context.plan.preset, cold_starts=request.param)
+    return replace(context, plan=replace(context.plan, preset=preset))
 
 
 class CountedSteps(list):
@@ -145,16 +155,15 @@ def test_an_arm_proves_all_cases_in_one_process(context, tally, start) -> None:
     start(proven)
     steps = CountedSteps()
     prove_arms(context, tally, steps)
-    assert [(record.case, record.cached, record.total_ns) for record in tally.journal.of(Start)] == [
-        (ONE.id, False, 6),
-    ]  # fmt: skip
+    starts = [Start(ORACLE.id, ONE.id, False, 1, 2, 3)] if context.plan.preset.cold_starts else []
+    assert tally.journal.of(Start) == starts
     proofs = tally.journal.of(Proof)
     assert [(proof.case, proof.agreement, proof.saved_bytes, proof.memory_bytes) for proof in proofs] == [
         (ONE.id, 1.0, 7, 5), (FOUR.id, 1.0, 7, 5),
     ]  # fmt: skip
     assert tally.labels.keys() == {(ORACLE.id, ONE.id), (ORACLE.id, FOUR.id)}
     assert tally.memory_of(ORACLE) == 5
-    assert [weight for weight, _ in steps] == [module.PROOF_WEIGHT]
+    assert sum(weight for weight, _ in steps) == module.START_WEIGHT + module.PROOF_WEIGHT
     assert proven.stopped
 
 
@@ -215,10 +224,10 @@ def test_one_label_in_as_many_images_as_prove_parity_may_differ() -> None:
 def two_arms(context, tally, start, monkeypatch):
     """Return a function that proves two arms on two cores, and returns the builds and predictions in their order.
 
-    If they do so `together`, each waits for the other before it predicts.
+    Each waits for the other when it gets the first request of the type `meet`.
     """
 
-    def two_arms(*, together: bool) -> list[tuple[str, str, tuple[int, ...]]]:
+    def two_arms(meet: type | None = None) -> list[tuple[str, str, tuple[int, ...]]]:
         monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
         monkeypatch.setattr(module.facts, "usable_cores", lambda: 2)
         other = replace(ORACLE, settings="malloc")
@@ -230,39 +239,49 @@ def two_arms(context, tally, start, monkeypatch):
             made = group(tally.oracle["cnn-small"])
             # Predictions are in a file by process; both are written at the same time.
             made.workers[0].pid += name == "second"
-            build, predict_images = made.replies[Build], made.replies[Predict]
+            replies = dict(made.replies)
 
-            def predicted(request: Predict) -> PredictReply:
-                if together:
+            def meets(request):
+                if type(request) is meet and request.case == ONE.id:
                     barrier.wait()
-                return predict_images(request)
+                return replies[type(request)](request)
 
-            made.replies[Build] = lambda request: events.append((name, request.case, request.cores)) or build(request)
-            made.replies[Predict] = predicted
+            made.replies[Build] = lambda request: events.append((name, request.case, request.cores)) or meets(request)
+            made.replies[Predict] = meets
             return made
 
-        start(recorded("first"), recorded("second"))
+        start(recorded("first"), recorded("second"), recorded("third"))
         prove_arms(replace(context, plan=plan), tally, CountedSteps())
         return events
 
     return two_arms
 
 
+@measures_starts
 def test_arms_start_alone_and_prove_their_work_together(two_arms) -> None:
     """Both arms have had their cold start before one of them predicts; each gets a core of its own."""
-    events = two_arms(together=True)
+    events = two_arms(meet=Predict)
     assert events[:2] == [("first", ONE.id, (0,)), ("second", ONE.id, (0,))]
     assert sorted(events[2:]) == [("first", FOUR.id, (1,)), ("second", FOUR.id, (0,))]
 
 
-def test_an_arm_that_does_not_fit_into_memory_beside_others_waits_for_their_end(two_arms, monkeypatch) -> None:
+@measures_none
+def test_without_cold_starts_arms_start_beside_each_other(two_arms) -> None:
+    events = two_arms(meet=Build)
+    assert sorted(events[:2]) == [("first", ONE.id, (0,)), ("second", ONE.id, (1,))]
+    assert sorted(events[2:]) == [("first", FOUR.id, (0,)), ("second", FOUR.id, (1,))]
+
+
+def test_an_arm_that_does_not_fit_into_memory_beside_others_waits_for_their_end(context, two_arms, monkeypatch) -> None:
     """Each uses 2 GB, and 1 GB is left beside the first."""
     monkeypatch.setattr(module.resources, "memory_used_bytes", lambda _: 2 * 10**9)
     monkeypatch.setattr(module.resources, "memory_available_bytes", lambda: 10**9)
-    events = two_arms(together=False)
-    assert [(name, case) for name, case, _ in events] == [
-        (name, case.id) for name in ("first", "second") for case in (ONE, FOUR)
-    ]
+    events = two_arms()
+    assert [case for _, case, _ in events] == [ONE.id, FOUR.id] * 2
+    one, _, other, _ = names = [name for name, _, _ in events]
+    assert names == [one, one, other, other]
+    # Side by side both have started, and the one that has to wait starts again.
+    assert other == ("second" if context.plan.preset.cold_starts else "third")
 
 
 @pytest.mark.parametrize(

@@ -77,21 +77,23 @@ def measure(tmp_path, few_images, monkeypatch):
     folder = tmp_path / "run"
     folder.mkdir()
 
-    def measure(steps: CountedSteps, earlier=None):
-        plan = make_plan(SUITE, PRESET, seed=1, threads=1)
+    def measure(steps: CountedSteps, earlier=None, preset=PRESET):
+        plan = make_plan(SUITE, preset, seed=1, threads=1)
         status = measure_run(plan, few_images, folder, steps, ORIGIN, earlier)
         return status, plan, read_journal(folder)
 
     return measure
 
 
-def test_a_run_measures_all_that_is_planned_in_order(measure, tmp_path) -> None:
+@pytest.mark.parametrize("starts", [[Start], []], ids=["cold starts", "none"])
+def test_a_run_measures_all_that_is_planned_in_order(measure, tmp_path, starts) -> None:
     steps = CountedSteps()
-    status, plan, records = measure(steps)
+    status, plan, records = measure(steps, preset=replace(PRESET, cold_starts=bool(starts)))
     assert status == "complete"
     assert not [record for record in records if isinstance(record, Failure)]
     kinds = list(dict.fromkeys(type(record) for record in records))
-    assert kinds == [Overhead, Reference, Start, Proof, Parity, Roof, Prepared, Check, Slice, Evidence, BlockEnd, End]
+    preparations = [Overhead, Reference, *starts, Proof, Parity, Roof, Prepared]
+    assert kinds == [*preparations, Check, Slice, Evidence, BlockEnd, End]
     turns = [(turn.block, turn.case, turn.arm) for turn in records if isinstance(turn, Slice)]
     assert turns == [
         (block.number, turn.case, arm)
