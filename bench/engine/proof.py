@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from concurrent.futures import as_completed
+from concurrent.futures import FIRST_COMPLETED, wait
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import cycle, islice
-from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,7 +38,7 @@ from models.weights import digest
 from models.zoo import NETWORKS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from concurrent.futures import Future
     from pathlib import Path
 
@@ -58,9 +57,13 @@ if TYPE_CHECKING:
 
     # Of the test images, by case.
     Logits = Mapping[Case, NDArray[np.float32]]
+    # The case that failed, and why; None if none did.
+    Failed = tuple[Case, WorkerError] | None
 
 PREDICT_TIMEOUT_S = 600
 LOGITS = "logits.npy"
+# An arm that is being built is taken to need at least this much memory in the end.
+GROWING_BYTES = 1_500_000_000
 # Progress weights of a model's reference that is not in the cache, and of an arm's start, compilation and proof:
 # seconds on two cores.
 ORACLE_WEIGHT, START_WEIGHT, COMPILE_WEIGHT, PROOF_WEIGHT = 20.0, 1.6, 10.0, 2.4
@@ -95,11 +98,12 @@ def inference_groups(plan: Plan) -> list[Group]:
     return [group for group in plan.groups if group.epochs is None]
 
 
-@dataclass
+@dataclass(eq=False)
 class Candidate:
     """An arm in the proof pass: the cases that it has yet to prove, and its logits on those that it has proved.
 
-    It starts on the `cores`, and proves its cases on its `own`. What the progress shows of it is in `announced`.
+    It starts on the `cores`, and proves its cases on its `own`. Its process has a session for those in `built`. What
+    the progress shows of it is in `announced`.
     """
 
     arm: Arm
@@ -107,6 +111,7 @@ class Candidate:
     split: Split
     cores: Sequence[int]
     own: Sequence[int] = ()
+    built: list[Case] = field(default_factory=list)
     announced: set[str] = field(default_factory=set)
     logits: dict[Case, NDArray[np.float32]] = field(default_factory=dict)
 
@@ -114,8 +119,8 @@ class Candidate:
 def prove_arms(context: RunContext, tally: Tally, steps: Steps) -> None:
     """Store the cold start of each arm, then its predictions of the test images and what it read back.
 
-    For its cold start an arm is alone on the idle machine. Nothing else here is a time. So arms predict side by side,
-    as many as can have cores of their own and fit into memory. Without cold starts, they start side by side.
+    For its cold start an arm is alone on the idle machine. Without cold starts, arms start side by side. They predict
+    side by side in any case, as many as can have cores of their own and fit into memory.
     """
     measures_starts = context.plan.preset.cold_starts
     for group in inference_groups(context.plan):
@@ -131,17 +136,13 @@ def prove_arms(context: RunContext, tally: Tally, steps: Steps) -> None:
             continue
         quiet = quiet_core_sets({split.cores for split in splits.values()})
         candidates = [Candidate(arm, list(group.cases), split, quiet[split.cores]) for arm, split in splits.items()]
+        announce = partial(_announce, context, steps, case)
         waiting = candidates
         while waiting:
             if measures_starts:
-                together = _side_by_side(waiting)
-                _start_alone_and_prove(context, tally, together)
+                _start_alone_and_prove(context, tally, _side_by_side(waiting), announce)
             else:
-                together = waiting
-                _start_and_prove(context, tally, together, partial(_announce, context, steps, case))
-            for candidate in together:
-                if not candidate.cases:
-                    _announce(context, steps, case, candidate, "proof")
+                _start_and_prove(context, tally, waiting, announce)
             # After a failure, an arm's other cases get a new process. One that did not fit beside others starts later.
             waiting = [candidate for candidate in waiting if candidate.cases]
         for candidate in candidates if measures_starts else ():
@@ -164,7 +165,7 @@ def proof_weight(arm: Arm, preset: Preset) -> float:
 
 def _announce(context: RunContext, steps: Steps, first: Case, candidate: Candidate, kind: str) -> None:
     """Show in the progress that an arm has had its start or its proof, unless it shows this already."""
-    if kind not in candidate.announced:
+    if kind not in candidate.announced and (kind == "start" or not candidate.cases):
         candidate.announced.add(kind)
         arm, preset = candidate.arm, context.plan.preset
         weight = start_weight(arm) if kind == "start" else proof_weight(arm, preset)
@@ -189,14 +190,19 @@ def _side_by_side(waiting: Sequence[Candidate]) -> list[Candidate]:
     return chosen
 
 
-def _fits(tally: Tally, groups: Iterable[WorkerGroup]) -> bool:
-    """Return whether another arm fits into memory beside these, if each needs as much as the largest arm so far."""
+def _fits(tally: Tally, groups: Iterable[WorkerGroup], least: int = 0) -> bool:
+    """Return whether another arm fits into memory beside these, if each needs as much as the largest arm so far.
+
+    In bytes, it is at `least` this much, for arms that are still growing.
+    """
     used = [resources.memory_used_by_all(group.pids) for group in groups]
-    peak, available = max([0, *used, *tally.memory_bytes.values()]), resources.memory_available_bytes()
+    peak, available = max([least, *used, *tally.memory_bytes.values()]), resources.memory_available_bytes()
     return not used or available is None or (len(used) + 1) * peak - sum(used) <= available
 
 
-def _start_alone_and_prove(context: RunContext, tally: Tally, candidates: Sequence[Candidate]) -> None:
+def _start_alone_and_prove(
+    context: RunContext, tally: Tally, candidates: Sequence[Candidate], announce: Callable[[Candidate, str], None]
+) -> None:
     """Start arms one after the other, as far as they fit into memory, and let them prove their cases side by side."""
     groups: dict[str, WorkerGroup] = {}
     try:
@@ -209,93 +215,146 @@ def _start_alone_and_prove(context: RunContext, tally: Tally, candidates: Sequen
                 idle = [pid for group in groups.values() for pid in group.pids]
                 wait_until_idle(idle, idle)
                 groups[arm.id] = _start_alone(context, tally, candidate, case, cached=False)
+                candidate.built = [case]
             except WorkerError as error:
                 tally.add_failure(arm, candidate.cases.pop(0), None, error)
-        with threads_for(groups, len(candidates)) as pool:
-            proofs = [
-                pool.submit(_prove_cases, context, tally, candidate, group, candidate.cases[:1])
-                for candidate in candidates
-                if (group := groups.get(candidate.arm.id))
-            ]
-            for proof in proofs:
-                proof.result()
+        _prove_side_by_side(context, tally, groups, candidates)
     finally:
         for group in groups.values():
             group.stop()
+    for candidate in candidates:
+        announce(candidate, "proof")
 
 
 def _start_and_prove(
     context: RunContext, tally: Tally, candidates: Sequence[Candidate], announce: Callable[[Candidate, str], None]
 ) -> None:
-    """Build arms side by side, as far as they fit into memory. Then let one after the other prove its cases.
+    """Start arms side by side, as far as they fit into memory. Then let them prove their cases.
 
     Threads that predict wait for each other, so an arm would take far longer beside others that are being built.
     """
     groups: dict[str, WorkerGroup] = {}
-    builds: dict[Future[bool], Candidate] = {}
-    admitted: list[WorkerGroup] = []
-    lock = Lock()
-    places = cycle(sorted(facts.arm_cores()))
-
-    def build_if_it_fits(candidate: Candidate, group: WorkerGroup) -> bool:
-        with lock:
-            if not _fits(tally, admitted):
-                return False
-            admitted.append(group)
-        return _build_cases(context, tally, candidate, group)
-
     try:
-        # A start uses one thread for most of its time, and arms that compile take long.
-        with threads_for(groups, facts.usable_cores() + 2) as pool:
-            for candidate in sorted(candidates, key=lambda candidate: not variant_of(candidate.arm).compiles):
-                candidate.cores = candidate.own = sorted(islice(places, len(candidate.cores)))
-                # In the main thread: PR_SET_PDEATHSIG kills a worker when the thread that started it ends.
-                if group := _started(context, tally, candidate):
-                    groups[candidate.arm.id] = group
-                    builds[pool.submit(build_if_it_fits, candidate, group)] = candidate
-                else:
-                    announce(candidate, "start")
-            for build in as_completed(builds):
-                announce(builds[build], "start")
-        for build, candidate in builds.items():
-            if build.result():
-                _prove_cases(context, tally, candidate, groups[candidate.arm.id], list(candidate.cases))
-                if not candidate.cases:
-                    announce(candidate, "proof")
+        _build_side_by_side(context, tally, groups, candidates, announce)
+        waiting = [candidate for candidate in candidates if candidate.arm.id in groups]
+        while waiting:
+            together = _side_by_side(waiting)
+            _prove_side_by_side(context, tally, groups, together)
+            for candidate in together:
+                announce(candidate, "proof")
+            waiting = [candidate for candidate in waiting if candidate not in together]
     finally:
         for group in groups.values():
             group.stop()
+    for candidate in candidates:
+        if not candidate.cases:
+            announce(candidate, "start")
+            announce(candidate, "proof")
 
 
-def _started(context: RunContext, tally: Tally, candidate: Candidate) -> WorkerGroup | None:
-    """Convert an arm's files and start its workers; return None if it failed."""
-    arm, case = candidate.arm, candidate.cases[0]
+def _build_side_by_side(
+    context: RunContext,
+    tally: Tally,
+    groups: dict[str, WorkerGroup],
+    candidates: Sequence[Candidate],
+    announce: Callable[[Candidate, str], None],
+) -> None:
+    """Add the workers of arms to the `groups`, and build all cases in them; those that compile start first."""
+    # No arm is built meanwhile, because the time of a conversion is stored.
+    ready = [candidate for candidate in candidates if _is_converted(context, tally, candidate)]
+    places = cycle(sorted(facts.arm_cores()))
+    builds: dict[Future[Failed], Candidate] = {}
+    # A start uses one thread for most of its time, and arms that compile take long.
+    most = facts.usable_cores() + 2
+    with threads_for(groups, most) as pool:
+        for candidate in sorted(ready, key=lambda candidate: not variant_of(candidate.arm).compiles):
+            if len(builds) == most:
+                _store_builds(tally, groups, builds, wait(builds, return_when=FIRST_COMPLETED).done, announce)
+            if not _fits(tally, groups.values(), GROWING_BYTES):
+                break
+            candidate.cores, candidate.built = sorted(islice(places, len(candidate.cores))), []
+            caches = context.caches(candidate.arm, candidate.cases[0])
+            try:
+                # In the main thread: PR_SET_PDEATHSIG kills a worker when the thread that started it ends.
+                groups[candidate.arm.id] = start_group(context, candidate.arm, candidate.split, caches)
+            except WorkerError as error:
+                _store_failure(tally, candidate, candidate.cases[0], error)
+            else:
+                builds[pool.submit(_build_cases, context, tally, candidate, groups[candidate.arm.id])] = candidate
+        _store_builds(tally, groups, builds, wait(builds).done, announce)
+
+
+def _is_converted(context: RunContext, tally: Tally, candidate: Candidate) -> bool:
+    """Convert an arm's files, if it needs any, and store how long that took; return whether it has not failed."""
     try:
-        _store_conversion(context, tally, arm, case)
-        return start_group(context, arm, candidate.split, context.caches(arm, case))
+        _store_conversion(context, tally, candidate.arm, candidate.cases[0])
     except WorkerError as error:
-        tally.add_failure(arm, candidate.cases.pop(0), None, error)
-        return None
+        _store_failure(tally, candidate, candidate.cases[0], error)
+        return False
+    return True
 
 
 def _store_conversion(context: RunContext, tally: Tally, arm: Arm, case: Case) -> None:
-    """Convert an arm's files, if it needs any, and store how long that took; raises WorkerError."""
     if converted := converted_files(context, tally, arm, case):
         tally.journal.append(Conversion(arm.id, case.model, converted.convert_ns, converted.cached))
 
 
-def _build_cases(context: RunContext, tally: Tally, candidate: Candidate, group: WorkerGroup) -> bool:
-    """Build an arm's cases until one fails; return whether none did."""
-    arm, case = candidate.arm, candidate.cases[0]
+def _store_failure(tally: Tally, candidate: Candidate, case: Case, error: WorkerError) -> None:
+    tally.add_failure(candidate.arm, case, None, error)
+    candidate.cases.remove(case)
+
+
+def _build_cases(context: RunContext, tally: Tally, candidate: Candidate, group: WorkerGroup) -> Failed:
+    """Build an arm's cases; return the one that failed, and why. None of the times is reported."""
+    case = candidate.cases[0]
     try:
         group.wait_until_ready()
         for case in candidate.cases:
-            build_sessions(context, tally, group, arm, case, candidate.split, candidate.cores, reported=False)
+            build_sessions(context, tally, group, candidate.arm, case, candidate.split, candidate.cores, reported=False)
+            candidate.built.append(case)
     except WorkerError as error:
-        tally.add_failure(arm, case, None, error)
-        candidate.cases.remove(case)
-        return False
-    return True
+        return case, error
+    return None
+
+
+def _store_builds(
+    tally: Tally,
+    groups: dict[str, WorkerGroup],
+    builds: dict[Future[Failed], Candidate],
+    finished: Iterable[Future[Failed]],
+    announce: Callable[[Candidate, str], None],
+) -> None:
+    """Take finished builds out of `builds`, and those that failed out of the `groups`."""
+    for build in finished:
+        candidate = builds.pop(build)
+        if failed := build.result():
+            groups.pop(candidate.arm.id).stop()
+            _store_failure(tally, candidate, *failed)
+        announce(candidate, "start")
+
+
+def _prove_side_by_side(
+    context: RunContext, tally: Tally, groups: Mapping[str, WorkerGroup], candidates: Sequence[Candidate]
+) -> None:
+    """Let arms that have a group prove their cases, in a thread each; the main thread stores what fails.
+
+    An interrupt kills the groups, and no arm has failed by that.
+    """
+    with threads_for(groups, len(candidates)) as pool:
+        proofs = [
+            (candidate, pool.submit(_prove_cases, context, tally, candidate, group))
+            for candidate in candidates
+            if (group := groups.get(candidate.arm.id))
+        ]
+        for candidate, proof in proofs:
+            if failed := proof.result():
+                case, error = failed
+                _store_failure(tally, candidate, case, error)
+                candidate.logits.pop(case, None)
+                tally.labels.pop((candidate.arm.id, case.id), None)
+                if not candidate.cases and (candidate.arm.id, case.model) not in tally.proved_in_full:
+                    # One of the other cases must take the place of the one that was to be proved on all images.
+                    candidate.cases += list(candidate.logits)[-1:]
 
 
 def _start_alone(context: RunContext, tally: Tally, candidate: Candidate, case: Case, *, cached: bool) -> WorkerGroup:
@@ -312,33 +371,24 @@ def _start_alone(context: RunContext, tally: Tally, candidate: Candidate, case: 
     return group
 
 
-def _prove_cases(
-    context: RunContext, tally: Tally, candidate: Candidate, group: WorkerGroup, built: Collection[Case]
-) -> None:
-    """Prove an arm's cases in a process for which some of them have been `built`, until one fails.
+def _prove_cases(context: RunContext, tally: Tally, candidate: Candidate, group: WorkerGroup) -> Failed:
+    """Prove an arm's cases; return the one that failed, and why.
 
     The process moves to cores of its own. The case with the largest batch is last.
     """
     arm, case, split, cores = candidate.arm, candidate.cases[0], candidate.split, candidate.own
-    proved: list[Case] = []
     largest = max(candidate.cases, key=lambda case: case.batch_size)
     try:
         if list(cores) != list(candidate.cores):
             move_group(group, candidate.cores, cores)
         for case in sorted(candidate.cases, key=lambda case: case == largest):
-            if case not in built:
+            if case not in candidate.built:
                 build_sessions(context, tally, group, arm, case, split, cores, reported=True)
             candidate.logits[case] = _prove_case(context, tally, candidate, group, case, in_full=case == largest)
             candidate.cases.remove(case)
-            proved.append(case)
     except WorkerError as error:
-        tally.add_failure(arm, case, None, error)
-        candidate.cases.remove(case)
-        candidate.logits.pop(case, None)
-        tally.labels.pop((arm.id, case.id), None)
-        if not candidate.cases and (arm.id, case.model) not in tally.proved_in_full:
-            # One of the other cases must take the place of the one that was to be proved on all images.
-            candidate.cases += proved[-1:]
+        return case, error
+    return None
 
 
 def _prove_case(

@@ -388,7 +388,11 @@ def _costs(run: Run, arms: Mapping[Case, Sequence[ArmRow]]) -> Section | None:
             Plot("costs", "Parts of each arm's cold start", "Shorter is better. One start of each arm was measured.")
         ]
     else:
-        explanation, plots = f"{sizes} Preset {run.preset.name} measures no cold starts.", []
+        explanation, plots = (
+            f"""{sizes} Preset {run.preset.name} measures no cold starts. Its peak memory is that with the
+            sessions of all batch sizes.""",
+            [],
+        )
     sections = []
     for group in dict.fromkeys(case.group for case in run.cases):
         cases = [case for case in run.cases if case.group == group]

@@ -36,8 +36,8 @@ class Preset:
 
     Training has `training_blocks`. The first `seeds` of them run all epochs, the others only SHORT_EPOCHS; an
     epoch has at most `training_images`. The search for an arm's best split of its cores starts `search_processes` of
-    each. A LoadGen run lasts `load_ms`. Without `cold_starts`, none is measured, and arms prove their work beside each
-    other. An `internal` preset belongs to one command and is not offered.
+    each. A LoadGen run lasts `load_ms`. Without `cold_starts`, none is measured, and arms start side by side. An
+    `internal` preset belongs to one command and is not offered.
     """
 
     name: str

@@ -1,6 +1,7 @@
+import _thread
 import os
 from dataclasses import replace
-from threading import Barrier
+from threading import Barrier, Event
 
 import numpy as np
 import pytest
@@ -250,7 +251,7 @@ def two_arms(context, tally, start, monkeypatch):
             made.replies[Predict] = meets
             return made
 
-        start(recorded("first"), recorded("second"), recorded("third"))
+        start(recorded("first"), recorded("second"))
         prove_arms(replace(context, plan=plan), tally, CountedSteps())
         return events
 
@@ -277,11 +278,86 @@ def test_an_arm_that_does_not_fit_into_memory_beside_others_waits_for_their_end(
     monkeypatch.setattr(module.resources, "memory_used_bytes", lambda _: 2 * 10**9)
     monkeypatch.setattr(module.resources, "memory_available_bytes", lambda: 10**9)
     events = two_arms()
-    assert [case for _, case, _ in events] == [ONE.id, FOUR.id] * 2
-    one, _, other, _ = names = [name for name, _, _ in events]
-    assert names == [one, one, other, other]
-    # Side by side both have started, and the one that has to wait starts again.
-    assert other == ("second" if context.plan.preset.cold_starts else "third")
+    assert [(name, case) for name, case, _ in events] == [
+        (name, case.id) for name in ("first", "second") for case in (ONE, FOUR)
+    ]
+
+
+@measures_none
+def test_an_arm_that_has_just_started_counts_with_the_memory_that_it_will_need(two_arms, monkeypatch) -> None:
+    monkeypatch.setattr(module.resources, "memory_used_bytes", lambda _: 10**7)
+    monkeypatch.setattr(module.resources, "memory_available_bytes", lambda: 2 * module.GROWING_BYTES - 10**8)
+    assert [name for name, _, _ in two_arms()] == ["first", "first", "second", "second"]
+
+
+@measures_none
+def test_without_cold_starts_no_arm_is_built_while_another_is_converted(two_arms, context, tally, monkeypatch) -> None:
+    """The time of a conversion is stored, and later runs report it."""
+    converted = []
+
+    def convert(*_):
+        assert not tally.journal.of(Proof)
+        converted.append(len(built))
+
+    built = []
+    monkeypatch.setattr(module, "converted_files", convert)
+    monkeypatch.setattr(
+        module, "_build_cases", lambda *given, build=module._build_cases: built.append(1) or build(*given)
+    )
+    two_arms()
+    assert (converted, len(built)) == ([0, 0], 2)
+
+
+class Broken(FakeGroup):
+    def wait_until_ready(self):
+        raise WorkerError("broken")
+
+
+@measures_none
+@pytest.mark.parametrize(
+    ("broken", "failed", "proved"),
+    [("start", ONE, FOUR), ("first line", ONE, FOUR), (ONE.id, ONE, FOUR), (FOUR.id, FOUR, ONE)],
+)
+def test_without_cold_starts_the_other_case_of_a_broken_start_is_proved(
+    context, tally, start, monkeypatch, broken, failed, proved
+) -> None:
+    def build(request: Build) -> BuildReply:
+        if request.case == broken:
+            raise WorkerError("broken")
+        return BuildReply(1, 2, 3)
+
+    first, second = (group(tally.oracle["cnn-small"]) for _ in range(2))
+    first.replies[Build] = build
+    start(Broken({}) if broken == "first line" else first, second)
+    if broken == "start":
+        starts = iter([None, second])
+        monkeypatch.setattr(module, "start_group", lambda *_: next(starts) or Broken({}).wait_until_ready())
+    steps = CountedSteps()
+    prove_arms(context, tally, steps)
+    assert [(failure.case, failure.reason) for failure in tally.journal.of(Failure)] == [(failed.id, "broken")]
+    assert tally.labels.keys() == {(ORACLE.id, proved.id)}
+    assert sum(weight for weight, _ in steps) == module.START_WEIGHT + module.PROOF_WEIGHT
+    assert second.stopped
+    assert first.stopped == (broken in (ONE.id, FOUR.id))
+
+
+def test_an_interrupt_stores_no_failure_of_the_arms_that_it_kills(context, tally, start, monkeypatch) -> None:
+    """The thread in which an arm is waited for sees that it was killed."""
+    killed = Event()
+    waiting = group(tally.oracle["cnn-small"])
+    waiting.kill = killed.set
+
+    def predict_until_killed(_):
+        _thread.interrupt_main()
+        killed.wait(300)
+        raise WorkerError("was killed by SIGKILL")
+
+    waiting.replies[Predict] = predict_until_killed
+    start(waiting)
+    with pytest.raises(KeyboardInterrupt):
+        prove_arms(context, tally, CountedSteps())
+    assert waiting.stopped
+    assert not tally.journal.of(Failure)
 
 
 @pytest.mark.parametrize(
