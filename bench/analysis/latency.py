@@ -60,7 +60,7 @@ def windows_of(samples_ns: Sequence[int], most: int) -> list[float]:
     """Return the mean time of a call in equal parts of a slice."""
     count = min(len(samples_ns), most)
     edges = [index * len(samples_ns) // count for index in range(count + 1)]
-    return [fmean(samples_ns[start:end]) for start, end in pairwise(edges)]
+    return [sum(samples_ns[start:end]) / (end - start) for start, end in pairwise(edges)]
 
 
 @dataclass(frozen=True)
@@ -151,6 +151,8 @@ class CaseLatencies:
         Arms that so many do not suit do not tell how fast the machine was.
         """
         count = min(self._counts.get(arm, 1) for arm in arms)
+        if set(self._counts.values()) == {count}:
+            return self.blocks
         if count not in self._compared:
             windows = self._in_windows(dict.fromkeys(self._counts, count))
             judges = {arm for arm, most in self._counts.items() if most >= count}

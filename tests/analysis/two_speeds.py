@@ -85,14 +85,18 @@ class SimulatedCase:
         """`blocks` have samples in ns by arm and round; `needed` is how many blocks a claim needs."""
         case = CaseLatencies(dict(enumerate(blocks)), usual_rounds)
         self.at_rest, self.as_it_was = {}, {}
+        levels = [
+            {
+                arm: {n: math.log(trimmed_mean(samples_ns)) for n, samples_ns in turns.items()}
+                for arm, turns in block.items()
+            }
+            for block in blocks
+        ]
         for arm in [name for name in CALLS_S if name != "base"]:
             self.at_rest[arm] = [
                 block.log_ratio(arm, "base", block.windows[arm]) for block in case.at_rest(arm, "base").values()
             ]
-            self.as_it_was[arm] = [
-                median(math.log(trimmed_mean(block["base"][n]) / trimmed_mean(block[arm][n])) for n in block[arm])
-                for block in blocks
-            ]
+            self.as_it_was[arm] = [median(block["base"][n] - block[arm][n] for n in block[arm]) for block in levels]
         intervals = (
             (wilcoxon_interval(self.at_rest[arm], 0.95), wilcoxon_interval(self.as_it_was[arm], 0.95))
             for arm in self.at_rest
