@@ -191,9 +191,9 @@ def _side_by_side(waiting: Sequence[Candidate]) -> list[Candidate]:
 
 
 def _fits(tally: Tally, groups: Iterable[WorkerGroup], least: int = 0) -> bool:
-    """Return whether another arm fits into memory beside these, if each needs as much as the largest arm so far.
+    """Return whether another arm fits into memory beside these.
 
-    In bytes, it is at `least` this much, for arms that are still growing.
+    Each is taken to need as much as the largest arm so far, and at `least` this many bytes, as it may be growing.
     """
     used = [resources.memory_used_by_all(group.pids) for group in groups]
     peak, available = max([least, *used, *tally.memory_bytes.values()]), resources.memory_available_bytes()
@@ -217,7 +217,7 @@ def _start_alone_and_prove(
                 groups[arm.id] = _start_alone(context, tally, candidate, case, cached=False)
                 candidate.built = [case]
             except WorkerError as error:
-                tally.add_failure(arm, candidate.cases.pop(0), None, error)
+                _store_failure(tally, candidate, case, error)
         _prove_side_by_side(context, tally, groups, candidates)
     finally:
         for group in groups.values():
@@ -268,9 +268,10 @@ def _build_side_by_side(
     most = facts.usable_cores() + 2
     with threads_for(groups, most) as pool:
         for candidate in sorted(ready, key=lambda candidate: not variant_of(candidate.arm).compiles):
-            if len(builds) == most:
+            workers = _workers(candidate)
+            while builds and sum(map(_workers, builds.values())) + workers > most:
                 _store_builds(tally, groups, builds, wait(builds, return_when=FIRST_COMPLETED).done, announce)
-            if not _fits(tally, groups.values(), GROWING_BYTES):
+            if not _fits(tally, groups.values(), GROWING_BYTES * workers):
                 break
             candidate.cores, candidate.built = sorted(islice(places, len(candidate.cores))), []
             caches = context.caches(candidate.arm, candidate.cases[0])
@@ -282,6 +283,10 @@ def _build_side_by_side(
             else:
                 builds[pool.submit(_build_cases, context, tally, candidate, groups[candidate.arm.id])] = candidate
         _store_builds(tally, groups, builds, wait(builds).done, announce)
+
+
+def _workers(candidate: Candidate) -> int:
+    return workers_and_threads(candidate.arm, candidate.split)[0]
 
 
 def _is_converted(context: RunContext, tally: Tally, candidate: Candidate) -> bool:
@@ -300,8 +305,14 @@ def _store_conversion(context: RunContext, tally: Tally, arm: Arm, case: Case) -
 
 
 def _store_failure(tally: Tally, candidate: Candidate, case: Case, error: WorkerError) -> None:
+    """Store that a case failed, also if it has been proved on fewer images before."""
     tally.add_failure(candidate.arm, case, None, error)
     candidate.cases.remove(case)
+    candidate.logits.pop(case, None)
+    tally.labels.pop((candidate.arm.id, case.id), None)
+    if not candidate.cases and (candidate.arm.id, case.model) not in tally.proved_in_full:
+        # One of the other cases must take the place of the one that was to be proved on all images.
+        candidate.cases += list(candidate.logits)[-1:]
 
 
 def _build_cases(context: RunContext, tally: Tally, candidate: Candidate, group: WorkerGroup) -> Failed:
@@ -334,7 +345,7 @@ def _store_builds(
 
 
 def _prove_side_by_side(
-    context: RunContext, tally: Tally, groups: Mapping[str, WorkerGroup], candidates: Sequence[Candidate]
+    context: RunContext, tally: Tally, groups: dict[str, WorkerGroup], candidates: Sequence[Candidate]
 ) -> None:
     """Let arms that have a group prove their cases, in a thread each; the main thread stores what fails.
 
@@ -348,13 +359,8 @@ def _prove_side_by_side(
         ]
         for candidate, proof in proofs:
             if failed := proof.result():
-                case, error = failed
-                _store_failure(tally, candidate, case, error)
-                candidate.logits.pop(case, None)
-                tally.labels.pop((candidate.arm.id, case.id), None)
-                if not candidate.cases and (candidate.arm.id, case.model) not in tally.proved_in_full:
-                    # One of the other cases must take the place of the one that was to be proved on all images.
-                    candidate.cases += list(candidate.logits)[-1:]
+                groups.pop(candidate.arm.id).stop()
+                _store_failure(tally, candidate, *failed)
 
 
 def _start_alone(context: RunContext, tally: Tally, candidate: Candidate, case: Case, *, cached: bool) -> WorkerGroup:

@@ -389,8 +389,8 @@ def _costs(run: Run, arms: Mapping[Case, Sequence[ArmRow]]) -> Section | None:
         ]
     else:
         explanation, plots = (
-            f"""{sizes} Preset {run.preset.name} measures no cold starts. Its peak memory is that with the
-            sessions of all batch sizes.""",
+            f"""{sizes} Preset {run.preset.name} measures no cold starts. Its peak memory is that with all cases that a
+            process serves.""",
             [],
         )
     sections = []

@@ -1,7 +1,8 @@
-import _thread
 import os
+import signal
+import time
 from dataclasses import replace
-from threading import Barrier, Event
+from threading import Barrier, Event, main_thread
 
 import numpy as np
 import pytest
@@ -341,23 +342,65 @@ def test_without_cold_starts_the_other_case_of_a_broken_start_is_proved(
     assert first.stopped == (broken in (ONE.id, FOUR.id))
 
 
-def test_an_interrupt_stores_no_failure_of_the_arms_that_it_kills(context, tally, start, monkeypatch) -> None:
+@pytest.mark.parametrize(
+    ("context", "request_type"), [(True, Predict), (False, Predict), (False, Build)], indirect=["context"]
+)
+def test_an_interrupt_stores_no_failure_of_the_arms_that_it_kills(context, tally, start, request_type) -> None:
     """The thread in which an arm is waited for sees that it was killed."""
     killed = Event()
     waiting = group(tally.oracle["cnn-small"])
     waiting.kill = killed.set
 
-    def predict_until_killed(_):
-        _thread.interrupt_main()
+    def wait_until_killed(_):
+        signal.pthread_kill(main_thread().ident, signal.SIGINT)
         killed.wait(300)
         raise WorkerError("was killed by SIGKILL")
 
-    waiting.replies[Predict] = predict_until_killed
+    waiting.replies[request_type] = wait_until_killed
     start(waiting)
     with pytest.raises(KeyboardInterrupt):
         prove_arms(context, tally, CountedSteps())
+    assert killed.is_set()
     assert waiting.stopped
     assert not tally.journal.of(Failure)
+
+
+def test_a_retry_that_does_not_start_leaves_nothing_proved(context, tally, start, monkeypatch) -> None:
+    """The case with the largest batch fails, and the other one, which was proved on fewer images, can't be retried."""
+    monkeypatch.setattr(module.gates, "PARITY_IMAGES", 5)
+    proofs = iter([PROOF, replace(PROOF, threads=9)])
+    first = group(tally.oracle["cnn-small"], lambda _: next(proofs))
+    start(first, Broken({}))
+    prove_arms(context, tally, CountedSteps())
+    assert [failure.case for failure in tally.journal.of(Failure)] == [FOUR.id, ONE.id]
+    assert not tally.labels
+    assert not tally.journal.of(Parity)
+    assert first.stopped
+
+
+@measures_none
+@pytest.mark.parametrize(("workers", "beside"), [(1, 3), (2, 1), (3, 0), (9, 0)])
+def test_at_most_as_many_workers_start_at_a_time_as_cores_and_two(
+    context, tally, start, monkeypatch, workers, beside
+) -> None:
+    monkeypatch.setattr(module.facts, "usable_cores", lambda: 2)
+    monkeypatch.setattr(module, "workers_and_threads", lambda *_: (workers, 1))
+    building, most = set(), []
+
+    def build(context, tally, candidate, group):
+        building.add(candidate)
+        most.append(len(building) - 1)
+        time.sleep(0.05)
+        building.remove(candidate)
+        return candidate.cases[0], WorkerError("enough")
+
+    monkeypatch.setattr(module, "_build_cases", build)
+    (both,) = context.plan.groups
+    arms = tuple(replace(ORACLE, settings=str(number)) for number in range(6))
+    start(*(group([]) for _ in range(12)))
+    prove_arms(replace(context, plan=replace(context.plan, groups=(replace(both, arms=arms),))), tally, CountedSteps())
+    assert max(most) <= beside
+    assert len(most) == 12
 
 
 @pytest.mark.parametrize(
