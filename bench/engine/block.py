@@ -19,7 +19,7 @@ from bench.analysis.latency import are_enough
 from bench.analysis.stats import trimmed_mean
 from bench.clock import cpu_ns, now_ns, suspended_ns
 from bench.engine.build import build_sessions, can_move, core_sets, move_group, start_group
-from bench.engine.proof import compare, predict, read_back
+from bench.engine.proof.evidence import compare, predict, read_back
 from bench.engine.workers import START_TOGETHER_NS, WorkerError, cpu_ns_of_all, threads_for, wait_until_idle
 from bench.machine import counters, facts, resources
 from bench.records import BlockEnd, Check, Conditions, Evidence, Slice

@@ -17,7 +17,7 @@ from bench.engine.limits import LIMIT_WEIGHT, measure_limits, measure_overhead
 from bench.engine.loadgen.block import LoadGenBlock
 from bench.engine.loadgen.passes import ACCURACY_WEIGHT, accuracy_runs, measure_accuracies, measure_glue
 from bench.engine.loadgen.rates import find_rates, rate_searches, search_weight
-from bench.engine.proof import (
+from bench.engine.proof.proof_pass import (
     ORACLE_WEIGHT,
     START_WEIGHT,
     compute_references,

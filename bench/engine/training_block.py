@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from bench.engine.block import BlockRunner
 from bench.engine.build import BUILD_TIMEOUT_S, EPOCH_TIMEOUT_S
-from bench.engine.proof import PREDICT_TIMEOUT_S, combined_proof
+from bench.engine.proof.evidence import PREDICT_TIMEOUT_S, combined_proof
 from bench.records import Conditions, TrainedEpoch
 from bench.suite.schedule import MAX_SEED
 from bench.worker.messages import EpochReply, Evaluate, OpenTraining, ProveTraining, RunEpoch

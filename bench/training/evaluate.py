@@ -11,7 +11,7 @@ import numpy as np
 from backends.registry import stacks
 from bench.analysis import gates
 from bench.engine.files import CALIBRATION, IMAGES, Source, convert, lay_out_images, needs_conversion
-from bench.engine.proof import combined_proof, compare, output_fault
+from bench.engine.proof.evidence import combined_proof, compare, output_fault
 from bench.engine.workers import Worker, WorkerError
 from bench.machine.facts import instruction_sets
 from bench.processes.scratch import scratch_folder

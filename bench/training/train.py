@@ -11,7 +11,7 @@ from bench.clock import cpu_ns_of, now_ns
 from bench.codec import CodecError
 from bench.console import duration, steps
 from bench.engine.build import BUILD_TIMEOUT_S, EPOCH_TIMEOUT_S
-from bench.engine.proof import PREDICT_TIMEOUT_S, combined_proof
+from bench.engine.proof.evidence import PREDICT_TIMEOUT_S, combined_proof
 from bench.engine.workers import Worker, WorkerError
 from bench.processes.scratch import scratch_folder
 from bench.run_info import DataInfo

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from bench.analysis import gates
 from bench.clock import now_ns, suspended_ns
 from bench.engine.build import BUILD_TIMEOUT_S, EPOCH_TIMEOUT_S, places, start_group
-from bench.engine.proof import PREDICT_TIMEOUT_S, combined_proof
+from bench.engine.proof.evidence import PREDICT_TIMEOUT_S, combined_proof
 from bench.engine.scaling.ranks import STALL_S, request_of_ranks
 from bench.engine.training_block import TrainingBlock
 from bench.engine.workers import WorkerError

@@ -7,8 +7,8 @@ from threading import Barrier, Event, main_thread
 import numpy as np
 import pytest
 
-from bench.engine import proof as module
-from bench.engine.proof import Candidate, combined_proof, compare, compute_references, predict, prove_arms, read_back
+from bench.engine.proof import proof_pass as module
+from bench.engine.proof.proof_pass import Candidate, compute_references, prove_arms
 from bench.engine.workers import WorkerError
 from bench.records import Failure, Parity, Proof, Reference, Start
 from bench.suite.arms import Arm, Pair, Split
@@ -16,13 +16,13 @@ from bench.worker.messages import (
     Build,
     BuildReply,
     Predict,
-    PredictReply,
     ProofReply,
     Prove,
     Save,
     SaveReply,
 )
 from tests.engine.conftest import FOUR, ONE, ORACLE, REPLICA, FakeGroup
+from tests.engine.proof.conftest import CountedSteps, write_logits
 
 PROOF = ProofReply("fp32", 1, ("k",), {"v": "1"}, 5)
 measures_starts, measures_none = (
@@ -35,21 +35,6 @@ def context(context, request):
     """Return the context of a run that measures cold starts, or of one that does not."""
     preset = replace(context.plan.preset, cold_starts=request.param)
     return replace(context, plan=replace(context.plan, preset=preset))
-
-
-class CountedSteps(list):
-    def step(self, weight: float, what: str, kind: str) -> None:
-        self.append((weight, what))
-
-
-def write_logits(logits):
-    """Return a reply to Predict that writes these logits."""
-
-    def reply(request: Predict) -> PredictReply:
-        np.save(request.file, logits[: request.images])
-        return PredictReply(request.images)
-
-    return reply
 
 
 @pytest.fixture
@@ -74,11 +59,6 @@ def group(logits, prove=lambda _: PROOF) -> FakeGroup:
     })  # fmt: skip
 
 
-def test_outputs_are_compared_by_their_largest_difference_and_their_labels() -> None:
-    ours, theirs = np.float32([[1, 2], [3, 0]]), np.array([[1, 2.5], [0, 1]])
-    assert compare(ours, theirs) == (3.0, 0.5)
-
-
 def test_references_are_stored_and_then_read_from_the_cache(context, tally, monkeypatch) -> None:
     steps = CountedSteps()
     compute_references(context, tally, steps)
@@ -90,66 +70,6 @@ def test_references_are_stored_and_then_read_from_the_cache(context, tally, monk
     assert first.truth == "".join(map(str, context.data.test_labels))
     assert len(first.labels) == len(first.truth) == len(tally.oracle["cnn-small"])
     assert [weight for weight, _ in steps] == [module.ORACLE_WEIGHT] * 2
-
-
-def test_a_proof_of_several_workers_is_that_of_the_first_with_the_memory_and_the_cores_of_all() -> None:
-    replies = [replace(PROOF, cores=(2, 3)), replace(PROOF, kernels=("other",), memory_bytes=7, cores=(0, 1))]
-    assert combined_proof(replies, ORACLE, 1, {}) == replace(PROOF, memory_bytes=12, cores=(0, 1, 2, 3))
-
-
-@pytest.mark.parametrize(
-    ("reply", "reason"),
-    [
-        (replace(PROOF, precision="bf16"), "precision read back as bf16, asked for fp32"),
-        (replace(PROOF, threads=2), "threads read back as 2, asked for 1"),
-    ],
-)
-def test_any_worker_that_ran_something_else_fails_the_proof(context, reply, reason) -> None:
-    replies = iter([PROOF, reply])
-    with pytest.raises(WorkerError, match=f"proof failed: {reason}"):
-        read_back(FakeGroup({Prove: lambda _: next(replies)}, workers=2), ORACLE, ONE, Split(2, 1), {})
-
-
-def test_a_kernel_that_the_settings_forbid_fails_the_proof() -> None:
-    limited, reply = replace(ORACLE, settings="no-amx"), replace(PROOF, kernels=("conv avx512", "conv avx512_AMX"))
-    assert combined_proof([reply], ORACLE, 1, {}) == reply
-    with pytest.raises(WorkerError, match="proof failed: conv avx512_AMX ran, which settings no-amx forbid"):
-        combined_proof([reply], limited, 1, {})
-    with pytest.raises(WorkerError, match="no kernel's name shows that settings no-amx were in effect"):
-        combined_proof([PROOF], limited, 1, {})
-    assert combined_proof([replace(PROOF, kernels=("conv avx512",))], limited, 1, {})
-
-
-def test_a_kernel_that_the_user_forbids_fails_the_proof() -> None:
-    reply, given = replace(PROOF, kernels=("conv avx512_core",)), {"ONEDNN_MAX_CPU_ISA": "AVX2"}
-    with pytest.raises(WorkerError, match="proof failed: conv avx512_core ran, which ONEDNN_MAX_CPU_ISA=AVX2 forbids"):
-        combined_proof([PROOF, reply], ORACLE, 1, given)
-    assert combined_proof([reply], ORACLE, 1, {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"})
-
-
-def test_predictions_are_read_and_their_files_removed(context) -> None:
-    logits = np.arange(120, dtype=np.float32).reshape(12, 10)
-    outputs = predict(context, FakeGroup({Predict: write_logits(logits)}, workers=2), ONE, 5)
-    assert [output.tolist() for output in outputs] == [logits[:5].tolist()] * 2
-    assert not list(context.scratch.glob("logits-*"))
-
-
-@pytest.mark.parametrize(
-    ("logits", "reason"),
-    [
-        (np.full((12, 10), np.nan), r"proof failed: 5 images, logits of shape \(5, 10\), all finite: False"),
-        (np.zeros((12, 9)), r"proof failed: 5 images, logits of shape \(5, 9\), all finite: True"),
-        (np.zeros((4, 10)), r"proof failed: 5 images, logits of shape \(4, 10\), all finite: True"),
-    ],
-)
-def test_logits_that_are_not_finite_or_too_few_fail_the_proof(context, logits, reason) -> None:
-    with pytest.raises(WorkerError, match=reason):
-        predict(context, FakeGroup({Predict: write_logits(logits)}), ONE, 5)
-
-
-def test_a_worker_that_writes_no_logits_is_an_error(context) -> None:
-    with pytest.raises(WorkerError, match="wrote no logits"):
-        predict(context, FakeGroup({Predict: lambda request: PredictReply(request.images)}), ONE, 5)
 
 
 def test_an_arm_proves_all_cases_in_one_process(context, tally, start) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import FIRST_COMPLETED, wait
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from bench.engine.build import (
     start_group,
     workers_and_threads,
 )
+from bench.engine.proof.evidence import compare, output_fault, predict, read_back
 from bench.engine.workers import WorkerError, threads_for, wait_until_idle
 from bench.machine import facts, resources
 from bench.machine.counters import quiet_core_sets
@@ -29,11 +30,9 @@ from bench.records import Conversion, Parity, Proof, Reference, Start
 from bench.suite.arms import BEST_THREADS
 from bench.suite.plan import planned_pairs
 from bench.suite.suite import variant_of
-from bench.suite.user_variables import limit_fault
-from bench.suite.variables import ISA_LIMITS
-from bench.worker.messages import Predict, Prove, Save
+from bench.worker.messages import Save
 from models import oracle
-from models.data import CLASSES, standardise
+from models.data import standardise
 from models.weights import digest
 from models.zoo import NETWORKS
 
@@ -50,8 +49,6 @@ if TYPE_CHECKING:
     from bench.suite.arms import Arm, Case, Split
     from bench.suite.plan import Plan
     from bench.suite.schedule import Group, Preset
-    from bench.suite.variables import IsaLimit
-    from bench.worker.messages import ProofReply
     from models.data import DataSet
     from models.spec import Network
 
@@ -60,10 +57,9 @@ if TYPE_CHECKING:
     # The case that failed, and why; None if none did.
     Failed = tuple[Case, WorkerError] | None
 
-PREDICT_TIMEOUT_S = 600
-LOGITS = "logits.npy"
 # An arm that is being built is taken to need at least this much memory in the end.
 GROWING_BYTES = 1_500_000_000
+LOGITS = "logits.npy"
 # Progress weights of a model's reference that is not in the cache, and of an arm's start, compilation and proof:
 # seconds on two cores.
 ORACLE_WEIGHT, START_WEIGHT, COMPILE_WEIGHT, PROOF_WEIGHT = 20.0, 1.6, 10.0, 2.4
@@ -449,73 +445,3 @@ def _compare_pairs(context: RunContext, tally: Tally, logits: Mapping[str, Logit
             images = min(len(ours), len(theirs))
             difference, agreement = compare(ours[:images], theirs[:images])
             tally.journal.append(Parity(pair.arm.id, pair.baseline.id, pair.case.id, difference, agreement))
-
-
-def predict(context: RunContext, group: WorkerGroup, case: Case, images: int) -> list[NDArray[np.float32]]:
-    """Return each worker's logits of the first test images, of shape (images, classes).
-
-    Raises WorkerError when a worker predicted another number of images, or when logits are not finite.
-    """
-    files = [context.scratch / f"logits-{pid}.npy" for pid in group.pids]
-    try:
-        requests = [Predict(case.id, images, str(file)) for file in files]
-        replies = group.request_each(requests, PREDICT_TIMEOUT_S)
-        outputs: list[NDArray[np.float32]] = [np.load(file, allow_pickle=False) for file in files]
-    except (OSError, ValueError) as error:
-        raise WorkerError(f"wrote no logits ({error})") from error
-    finally:
-        for file in files:
-            file.unlink(missing_ok=True)
-    for reply, logits in zip(replies, outputs, strict=True):
-        finite = bool(np.isfinite(logits).all())
-        if (reply.images, logits.shape, finite) != (images, (images, len(CLASSES)), True):
-            shape = f"logits of shape {logits.shape}, all finite: {finite}"
-            raise WorkerError(f"proof failed: {reply.images} images, {shape}")
-    return outputs
-
-
-def read_back(group: WorkerGroup, arm: Arm, case: Case, split: Split, given: Mapping[str, str]) -> ProofReply:
-    """Return what a group reads back of a session; raises WorkerError as `combined_proof` does."""
-    replies = group.request(Prove(case.id), PREDICT_TIMEOUT_S)
-    return combined_proof(replies, arm, workers_and_threads(arm, split)[1], given)
-
-
-def combined_proof(replies: Sequence[ProofReply], arm: Arm, threads: int, given: Mapping[str, str]) -> ProofReply:
-    """Return the first worker's proof, with the memory and the cores of all workers.
-
-    Raises WorkerError when a worker ran at another precision, with another number of threads, or with more instruction
-    sets than was asked for, by settings or by the variables that the user has `given`.
-    """
-    for reply in replies:
-        for what, actual, expected in (
-            ("precision", reply.precision, arm.precision),
-            ("threads", reply.threads, threads),
-        ):
-            if actual != expected:
-                raise WorkerError(f"proof failed: {what} read back as {actual}, asked for {expected}")
-        if limit := ISA_LIMITS.get(arm.settings):
-            _require_limit(limit, arm.settings, reply.kernels)
-        if fault := limit_fault(given, reply.kernels, reply.versions):
-            raise WorkerError(f"proof failed: {fault}")
-    cores = sorted({core for reply in replies for core in reply.cores})
-    return replace(replies[0], memory_bytes=sum(reply.memory_bytes for reply in replies), cores=tuple(cores))
-
-
-def _require_limit(limit: IsaLimit, settings: str, kernels: Sequence[str]) -> None:
-    """Raise WorkerError unless the kernels' names show that they kept to a limit of the instruction sets."""
-    if broken := [kernel for kernel in kernels if limit.forbidden in kernel.lower()]:
-        raise WorkerError(f"proof failed: {broken[0]} ran, which settings {settings} forbid")
-    if not any("avx" in kernel.lower() for kernel in kernels):
-        raise WorkerError(f"proof failed: no kernel's name shows that settings {settings} were in effect")
-
-
-def output_fault(precision: str, difference: float, agreement: float) -> str | None:
-    """Return why outputs that differ from the oracle's by this much are not those of this precision, or None."""
-    parity_fault = gates.parity_fault(precision, difference, agreement, "oracle")
-    return parity_fault or gates.reduction_fault(precision, difference)
-
-
-def compare(ours: NDArray[Any], theirs: NDArray[Any]) -> tuple[float, float]:
-    """Return the largest absolute difference between two arrays of logits, and the fraction of equal labels."""
-    difference = float(np.abs(ours.astype(np.float64) - theirs).max())
-    return difference, float((ours.argmax(axis=1) == theirs.argmax(axis=1)).mean())
