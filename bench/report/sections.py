@@ -382,17 +382,11 @@ def _costs(run: Run, arms: Mapping[Case, Sequence[ArmRow]]) -> Section | None:
         with."""
     break_even = """Break-even is the number of images after which a faster arm makes up for a longer cold start than
         that of its first baseline."""
-    if run.starts:
-        explanation = f"{starts} {sizes} {break_even}"
-        plots = [
-            Plot("costs", "Parts of each arm's cold start", "Shorter is better. One start of each arm was measured.")
-        ]
-    else:
-        explanation, plots = (
-            f"""{sizes} Preset {run.preset.name} measures no cold starts. Its peak memory is that with all cases that a
-            process serves.""",
-            [],
-        )
+    no_starts = f"""Preset {run.preset.name} measures no cold starts. Its peak memory is that with all cases that a
+        process serves."""
+    text = f"{starts} {sizes} {break_even}" if run.starts else f"{sizes} {no_starts}"
+    plot = Plot("costs", "Parts of each arm's cold start", "Shorter is better. One start of each arm was measured.")
+    explanation = (Paragraph(text), plot) if run.starts else (Paragraph(text),)
     sections = []
     for group in dict.fromkeys(case.group for case in run.cases):
         cases = [case for case in run.cases if case.group == group]
@@ -404,7 +398,7 @@ def _costs(run: Run, arms: Mapping[Case, Sequence[ArmRow]]) -> Section | None:
         if rows:
             costs = table(rows, _grouped(run, cases[0], COSTS), facets=lambda row: {"stack": row.arm.stack})
             sections.append(Section(", ".join(group), (costs, *_break_even(arms, cases))))
-    return Section("Costs", (Paragraph(explanation), *plots, *sections)) if sections else None
+    return Section("Costs", (*explanation, *sections)) if sections else None
 
 
 def _withheld(run: Run) -> Section | None:

@@ -345,7 +345,7 @@ def _prove_side_by_side(
 ) -> None:
     """Let arms that have a group prove their cases, in a thread each; the main thread stores what fails.
 
-    An interrupt kills the groups, and no arm has failed by that.
+    An interrupt kills the groups, which is no failure of their arms.
     """
     with threads_for(groups, len(candidates)) as pool:
         proofs = [
