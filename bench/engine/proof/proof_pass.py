@@ -118,16 +118,18 @@ def prove_arms(context: RunContext, tally: Tally, steps: Steps) -> None:
     For its cold start an arm is alone on the idle machine. Without cold starts, arms start side by side. They predict
     side by side in any case, as many as can have cores of their own and fit into memory.
     """
-    measures_starts = context.plan.preset.cold_starts
+    preset = context.plan.preset
+    measures_starts = preset.cold_starts
     for group in inference_groups(context.plan):
-        case = group.cases[0]
-        splits = {
-            arm: context.split_of(tally, arm, case)
-            for arm in group.arms
-            if arm == arm.original
-            # Without a choice, every split of the arm has failed.
-            and (case.threads != BEST_THREADS or (arm.id, case.id) in tally.splits)
-        }
+        case, splits = group.cases[0], {}
+        for arm in (arm for arm in group.arms if arm == arm.original):
+            if case.threads != BEST_THREADS or (arm.id, case.id) in tally.splits:
+                splits[arm] = context.split_of(tally, arm, case)
+                continue
+            # Every split of the arm has failed.
+            weights = {"proof": proof_weight(arm, preset)} | ({} if measures_starts else {"start": start_weight(arm)})
+            for kind, weight in weights.items():
+                steps.step(weight, f"{arm.label}: no {kind}, {', '.join(case.group)}", kind)
         if not splits:
             continue
         quiet = quiet_core_sets({split.cores for split in splits.values()})

@@ -11,7 +11,7 @@ from bench.engine.proof import proof_pass as module
 from bench.engine.proof.proof_pass import Candidate, compute_references, prove_arms
 from bench.engine.workers import WorkerError
 from bench.records import Failure, Parity, Proof, Reference, Start
-from bench.suite.arms import Arm, Pair, Split
+from bench.suite.arms import BEST_THREADS, Arm, Pair, Split
 from bench.worker.messages import (
     Build,
     BuildReply,
@@ -87,6 +87,16 @@ def test_an_arm_proves_all_cases_in_one_process(context, tally, start) -> None:
     assert tally.memory_of(ORACLE) == 5
     assert sum(weight for weight, _ in steps) == module.START_WEIGHT + module.PROOF_WEIGHT
     assert proven.stopped
+
+
+def test_the_progress_includes_arms_whose_splits_have_all_failed(context, tally) -> None:
+    (group,) = context.plan.groups
+    best = replace(group, cases=tuple(replace(case, threads=BEST_THREADS) for case in group.cases))
+    steps = CountedSteps()
+    prove_arms(replace(context, plan=replace(context.plan, groups=(best,))), tally, steps)
+    assert sum(weight for weight, _ in steps) == module.START_WEIGHT + module.PROOF_WEIGHT
+    assert all(what.startswith("oracle numpy: no ") for _, what in steps)
+    assert not tally.journal
 
 
 def test_a_replica_is_compared_by_the_proof_of_its_original(context, tally, start) -> None:
