@@ -11,7 +11,7 @@ import tomllib
 from itertools import pairwise, takewhile
 
 import pytest
-from jsonschema import Draft202012Validator
+from jsonschema_rs import Draft202012Validator
 from typer.main import get_command
 
 from bench.cli import app

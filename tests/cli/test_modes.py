@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from jsonschema import Draft202012Validator
+from jsonschema_rs import Draft202012Validator
 
 from bench.exports.outputs import OUTPUT_SCHEMA, OUTPUTS
 from bench.journal import JOURNAL
@@ -67,7 +67,6 @@ def test_a_result_as_json_has_the_documented_form_and_nothing_beside_it(bench, a
 
 
 def test_the_schema_describes_every_command_with_json() -> None:
-    Draft202012Validator.check_schema(SCHEMA)
     described = [name for kind in SCHEMA["oneOf"] for name in kind["properties"]["command"]["enum"]]
     assert sorted(described) == sorted(OUTPUTS)
     assert not Draft202012Validator(SCHEMA).is_valid({"schema": OUTPUT_SCHEMA, "command": "run", "status": 0})
