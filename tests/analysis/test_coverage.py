@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import replace
-from statistics import median
 
 import numpy as np
 import pytest
@@ -19,33 +18,28 @@ PROCESS, TURN = 0.02, 0.03
 CLAIMS = (gates.FASTER, gates.SLOWER)
 
 
-def machine(kind, turns, random):
-    """Return the log slowness of the machine at successive turns."""
+def machine(kind, shape, random):
+    """Return the log slowness of the machine at the successive turns of each block."""
     if kind == "drifting":
         # A random walk that gets slower with time.
-        return np.cumsum(random.normal(0.002, 0.02, turns))
+        return np.cumsum(random.normal(0.002, 0.02, shape), axis=1)
     if kind == "spiky":
         # A tenth of the turns takes up to twice the time.
-        return random.uniform(0, 0.7, turns) * (random.random(turns) < 0.1)
-    return np.zeros(turns)
+        return random.uniform(0, 0.7, shape) * (random.random(shape) < 0.1)
+    return np.zeros(shape)
 
 
 def simulate(kind, blocks, rounds, random, log_speedups=(0.0,)):
     """Return the log ratios of each arm to the baseline; all alternate in balanced orders."""
     slowdowns = np.array([0.0, *log_speedups])
-    blocks_ratios = []
-    for _ in range(blocks):
-        processes = random.normal(0, PROCESS, len(slowdowns))
-        orders = [random.permutation(len(slowdowns)) for _ in range(-(-rounds // 2))]
-        turns = machine(kind, rounds * len(slowdowns), random).reshape(rounds, -1)
-        ratios = []
-        for number in range(rounds):
-            order = orders[number // 2][:: -1 if number % 2 else 1]
-            latencies = processes - slowdowns + random.normal(0, TURN, len(slowdowns))
-            latencies[order] += turns[number]
-            ratios.append(latencies[0] - latencies[1:])
-        blocks_ratios.append([median(column) for column in zip(*ratios, strict=True)])
-    return [list(column) for column in zip(*blocks_ratios, strict=True)]
+    shape = blocks, rounds, len(slowdowns)
+    # The place of each arm in its round; each order is followed by its reverse.
+    places = np.repeat(np.argsort(random.random((blocks, -(-rounds // 2), len(slowdowns)))), 2, axis=1)[:, :rounds]
+    places[:, 1::2] = len(slowdowns) - 1 - places[:, 1::2]
+    turns = machine(kind, (blocks, rounds * len(slowdowns)), random).reshape(shape)
+    processes = random.normal(0, PROCESS, (blocks, 1, len(slowdowns)))
+    latencies = processes - slowdowns + random.normal(0, TURN, shape) + np.take_along_axis(turns, places, axis=2)
+    return np.median(latencies[..., :1] - latencies[..., 1:], axis=1).T.tolist()
 
 
 @pytest.mark.parametrize("kind", ["clean", "drifting", "spiky"])
