@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 LATEST = "latest"
+# Why a report is not written while a run is under way.
+MEASURING = "a run is writing to it; wait for its end"
 ERROR_LOG = "bench.log"
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.commands.folders import (
+    MEASURING,
     default_run_name,
     earlier_records,
     interrupted_run,
@@ -232,9 +233,12 @@ def report_run(folder: Path, rule: Rule | None, console: Console) -> int:
     `rule` replaces the run's own rule for latencies.
     """
     from bench.exports.outputs import run_output, show_output
+    from bench.processes.lock import only_command_in
     from bench.report.run_report import exit_status, write_report
 
-    with refusing_damage(folder):
+    # What is no folder is no run, which is said when it is read.
+    alone = only_command_in(folder, MEASURING, shared=True) if folder.is_dir() else nullcontext()
+    with refusing_damage(folder), alone:
         run = write_report(folder, console, rule)
         status = exit_status(run)
         show_output(console, "report", status, run_output(run))

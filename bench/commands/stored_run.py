@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeAlias
 
 from bench.analysis.run import Run
-from bench.commands.folders import refusing_damage
+from bench.commands.folders import MEASURING, refusing_damage
 from bench.console import WARNING, say, say_anyway
 from bench.exports.frames import to_parquet
 from bench.exports.latex import to_latex
@@ -15,6 +15,7 @@ from bench.exports.outputs import ConvertOutput, VerifyOutput, run_output, show_
 from bench.exports.peers import left_out, to_bencher, to_github_action, to_pyperf, to_pytest_benchmark
 from bench.exports.trace import to_trace
 from bench.journal import broken_link, disk_error
+from bench.processes.lock import only_command_in
 from bench.report.arm_table import arm_rows
 from bench.report.run_report import csv_files, exit_status, write_report
 from bench.withdrawal import WITHDRAWAL, Withdrawal, write_withdrawal
@@ -107,9 +108,13 @@ def withdraw_run(folder: Path, why: str, console: Console) -> int:
     if not reason or len(reason) > MOST_CHARACTERS or not reason.isprintable():
         raise UserError(f"--why: allowed: 1 to {MOST_CHARACTERS} printable characters, for the readers of the report")
     if run.withdrawal:
-        raise UserError(f"{folder / WITHDRAWAL}: was withdrawn on {run.withdrawal.date}: {run.withdrawal.why}")
-    write_withdrawal(folder, Withdrawal(f"{datetime.now(UTC):%Y-%m-%d}", reason))
-    withdrawn = write_report(folder, console)
+        raise UserError(
+            f"{folder / WITHDRAWAL}: was withdrawn on {run.withdrawal.date}: {run.withdrawal.why}; `bench report` "
+            "writes its report again"
+        )
+    with only_command_in(folder, MEASURING, shared=True):
+        write_withdrawal(folder, Withdrawal(f"{datetime.now(UTC):%Y-%m-%d}", reason))
+        withdrawn = write_report(folder, console)
     status = exit_status(withdrawn)
     show_output(console, "withdraw", status, run_output(withdrawn))
     return status

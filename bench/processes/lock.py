@@ -92,15 +92,21 @@ def only_measurement(folder: Path, *, shared: bool = False) -> Iterator[None]:
 
 @contextmanager
 def only_command_in(
-    folder: Path, refusal: str = "another command is writing to it; wait for its end, or choose another --name"
+    folder: Path,
+    refusal: str = "another command is writing to it; wait for its end, or choose another --name",
+    *,
+    shared: bool = False,
 ) -> Iterator[None]:
-    """Keep other commands from writing to a folder; raises UserError, with the `refusal`, if one does so already."""
+    """Keep other commands from writing to a folder; raises UserError, with the `refusal`, if one does so already.
+
+    Commands that are `shared` exclude only those that are not.
+    """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         # Some network file systems lock no folders.
         with suppress(OSError):
             try:
-                hold(descriptor)
+                hold(descriptor, shared=shared)
             except BlockingIOError as error:
                 raise UserError(f"{folder}: {refusal}") from error
         yield

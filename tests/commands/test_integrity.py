@@ -3,6 +3,7 @@ import re
 import pytest
 
 from bench.journal import JOURNAL, RUN
+from bench.processes.lock import only_command_in
 from tests.analysis.recorded_run import inference_run
 
 
@@ -61,7 +62,19 @@ def test_a_withdrawn_run_stays_and_claims_nothing(bench, run) -> None:
     assert "<b>failed" not in page
     again = bench("withdraw", "run", "--why", "again")
     assert (again.returncode, "was withdrawn on" in again.stderr) == (2, True)
+    assert "`bench report` writes its report again" in again.stderr
     assert bench("verify", "run").returncode == 0
+
+
+def test_nothing_is_written_to_a_run_that_is_under_way(bench, run) -> None:
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    with only_command_in(run):
+        for arguments in (["report", "run"], ["withdraw", "run", "--why", "early"]):
+            done = bench(*arguments)
+            assert (done.returncode, done.stderr) == (2, "bench: run: a run is writing to it; wait for its end\n")
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+    with only_command_in(run, shared=True):
+        assert bench("report", "run").returncode == 0
 
 
 @pytest.mark.parametrize("why", ["", " ", "x" * 501, "a\x1b[31m"])
