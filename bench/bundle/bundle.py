@@ -181,14 +181,24 @@ def add_tools(planned: Planned, partial: Path) -> None:
     target.chmod(0o755)
 
 
+def require_official(folder: Path) -> None:
+    """Raise UserError if one of the official files is missing, or differs from what its authors published."""
+    for name, digest in SHA256.items():
+        try:
+            found = sha256(folder / name)
+        except OSError as error:
+            raise UserError(f"{folder / name}: can't be read ({error.strerror}); --data needs four files") from error
+        if found != digest:
+            raise UserError(f"{folder / name}: not the official file (its SHA-256 differs); download it again")
+
+
 def add_data(folder: Path, partial: Path) -> None:
-    """Copy the official files; raises UserError if one differs from what its authors published."""
+    """Copy the official files; raises UserError if one is not what its authors published."""
+    require_official(folder)
     target = partial / DATA
     target.mkdir(parents=True, exist_ok=True)
-    for name, digest in SHA256.items():
+    for name in SHA256:
         shutil.copyfile(folder / name, target / name)
-        if sha256(target / name) != digest:
-            raise UserError(f"{folder / name}: not the official file (its SHA-256 differs); download it again")
 
 
 def add_project(checkout: Path, partial: Path) -> None:

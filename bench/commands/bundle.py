@@ -18,6 +18,7 @@ from bench.bundle.bundle import (
     partial_folder,
     plan_bundle,
     refuse_existing,
+    require_official,
     write_sums,
 )
 from bench.bundle.project import choose_environments, unknown_files
@@ -77,6 +78,8 @@ def make_bundle(options: BundleOptions, console: Console) -> None:
     chosen = choose_environments(options.environments, environment_names(), environments_dir(), options.checkout)
     uv = find_uv(environments_dir())
     official = official_folder(options.data)
+    if official:
+        require_official(official)
     with partial_folder(target) as partial:
         say(console, f"finding the wheels of {', '.join(each.name for each in chosen)} and of the tools")
         planned = plan_bundle(uv, options.checkout, chosen, options.torch, partial)
