@@ -146,6 +146,11 @@ class Run:
         """Return (arm, case) of all that were to take part."""
         return {(arm.id, case) for case, arms in self._participants.items() for arm in arms}
 
+    @property
+    def is_empty(self) -> bool:
+        """Return whether no arm had a turn."""
+        return not self._all_turns
+
     def of(self, kind: type[_T]) -> list[_T]:
         return cast("list[_T]", self._by_kind[kind])
 

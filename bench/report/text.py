@@ -214,6 +214,8 @@ def problems(run: Run) -> list[str]:
     lines += [
         f"{row.pair.arm.label} compared with {row.pair.baseline.label}: {row.verdict.reason}" for row in withheld(run)
     ]
+    if run.is_empty and not lines:
+        lines.append("no arm was measured: the tables give the reason for each")
     if run.end is None or run.end.status == INTERRUPTED:
         lines.append(
             "the run did not end: this is the report of what was measured until then; the same command with "

@@ -19,6 +19,7 @@ NAMES = {"pytorch": "PyTorch", "tensorflow": "TensorFlow", "ipex": "IPEX", "itex
 # More cases are counted instead of named.
 MOST_NAMED, BOTH = 3, 2
 NOTHING = "No stack was measured with a stock one to compare it with: there are absolute times, but no speedup."
+EMPTY = "No arm was measured."
 
 
 def name_of(stack: str) -> str:
@@ -37,6 +38,8 @@ def answer_sentence(run: Run) -> str:
     """Return the answer: a sentence for each stack, or one for all that are not settled."""
     if run.withdrawal:
         return f"This run was withdrawn on {run.withdrawal.date}: {run.withdrawal.why}. It answers nothing."
+    if run.is_empty:
+        return EMPTY
     labels = short_labels(run.cases)
     judged = judgements(run)
     if not judged:
