@@ -132,9 +132,11 @@ def import_file(
     """Import a model, and show its accuracy, by which a wrong assumption shows."""
     if model_name not in NETWORKS:
         raise unknown("model", model_name, NETWORKS)
+    data = _test_data(source)
     model = import_model(file, NETWORKS[model_name], output, assumed)
     say_notes(model, console)
-    say(console, f"{output}: written; {accuracy_of(model, source, threads)}")
+    accuracy = data if isinstance(data, str) else accuracy_of(model, data, threads)
+    say(console, f"{output}: written; {accuracy}")
 
 
 def say_notes(model: ModelFile, console: Console) -> None:
@@ -142,15 +144,21 @@ def say_notes(model: ModelFile, console: Console) -> None:
         say(console, f"{model.path}: {note}")
 
 
-def accuracy_of(model: ModelFile, source: str, threads: int) -> str:
-    """Return the accuracy on the test images, by the first installed stack or by the NumPy oracle, or why not."""
+def _test_data(source: str) -> DataSet | str:
+    """Return the data to find an accuracy with, or why there is none; raises DataError if the user has named it."""
     from models.data import load
 
     try:
         # Accuracies on synthetic images say nothing, unless the user asks for them.
-        data = load("fashion-mnist" if source == "auto" else source)
+        return load("fashion-mnist" if source == "auto" else source)
     except DataError as error:
+        if source != "auto":
+            raise
         return f"no accuracy: {error}"
+
+
+def accuracy_of(model: ModelFile, data: DataSet, threads: int) -> str:
+    """Return the accuracy on the test images, by the first installed stack or by the NumPy oracle, or why not."""
     arm, *_ = [*default_arms(), ORACLE]
     if arm == ORACLE:
         data = replace(data, test_images=data.test_images[:ORACLE_IMAGES], test_labels=data.test_labels[:ORACLE_IMAGES])

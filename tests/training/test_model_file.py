@@ -158,3 +158,6 @@ def test_without_data_the_command_says_why_there_is_no_accuracy(bench, tmp_path)
     assert "o.safetensors: written; no accuracy: FASHION_MNIST_DIR=nowhere: not a folder" in done.stdout.replace(
         "\n", " "
     )
+    named = bench("import", "m.h5", "p.safetensors", "--model", "cnn-small", "--data", "nowhere")
+    assert (named.returncode, named.stderr.startswith("bench: nowhere: not a folder")) == (2, True)
+    assert not (tmp_path / "p.safetensors").exists()
