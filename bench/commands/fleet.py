@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -79,9 +80,9 @@ def run_fleet(options: FleetOptions, console: Console) -> int:
         if known not in INSTRUCTION_SETS:
             raise unknown("instruction set", known, INSTRUCTION_SETS)
     for option, value in (("--free", options.free_gb), ("--wait", options.wait_minutes)):
-        if value < 0:
+        if not 0 <= value < math.inf:
             raise UserError(f"{option} {value:g}: allowed: 0 or more")
-    if options.patience_minutes <= 0:
+    if not 0 < options.patience_minutes < math.inf:
         raise UserError(f"--patience {options.patience_minutes:g}: allowed: more than 0 minutes")
     bundle = options.bundle and options.bundle.absolute()
     if bundle and not (bundle / "install.sh").is_file():

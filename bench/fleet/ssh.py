@@ -30,6 +30,7 @@ from bench.fleet.driver import (
 )
 from bench.fleet.node import START, STOP, STREAM, answer_of, node_request
 from models.errors import UserError
+from models.files import read_at_most
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 # Of ssh itself: the connection failed. Any other status is that of the command on the node.
 NO_CONNECTION = 255
+MOST_HOSTS_BYTES = 1_000_000
 # The node counts as lost after 60 s without an answer to its client; nothing asks for a password.
 OPTIONS = (
     "-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=15", "-o", "ServerAliveInterval=15", "-o",
@@ -62,9 +64,10 @@ class SshDriver:
     def nodes(self) -> list[Node]:
         """Read the hosts file again: nodes may be added to it while others measure."""
         try:
-            lines = [line.partition("#")[0].strip() for line in self._hosts.read_text(encoding="utf-8").splitlines()]
+            text = read_at_most(self._hosts, MOST_HOSTS_BYTES).decode()
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"--hosts {self._hosts}: can't be read ({error})") from error
+            raise UserError(f"--hosts {self._hosts}: can't be read ({getattr(error, 'strerror', error)})") from error
+        lines = [line.partition("#")[0].strip() for line in text.splitlines()]
         addresses = list(dict.fromkeys(filter(None, lines)))
         for address in addresses:
             if address.startswith("-") or not address.isprintable() or " " in address:

@@ -64,7 +64,9 @@ def _parse_changes(text: str) -> dict[str, Any]:
             raise UserError(f"--set {pair}: allowed: KEY=VALUE,... with the keys {', '.join(settable)}")
         try:
             changes[key] = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
+            # Errors show the value.
+            repr(changes[key])
+        except (ValueError, RecursionError):
             changes[key] = value
     return changes
 

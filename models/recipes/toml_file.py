@@ -50,9 +50,12 @@ def read_toml(path: Path) -> tuple[TomlFile, dict[str, Any]]:
 
 
 def _require_plain(file: TomlFile, key: str, value: Any, levels: int) -> None:
-    """Raise UserError for a text that would control a terminal, and for too many levels of tables or lists."""
+    """Raise UserError for a text that would control a terminal, for a huge number, and for too many levels."""
     if isinstance(value, str) and printable(value) != value:
         raise file.error(key, f"{value!a} has characters that can't be shown; allowed: printable ones")
+    # TOML has no larger ones, and Python can't write some of them as decimals.
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise file.error(key, f"{key!a} has a number that is too large; allowed: -2^63 to 2^63 - 1")
     if isinstance(value, dict | list | tuple):
         if not levels:
             raise file.error(key, f"{key!a} has more than {MOST_LEVELS} levels of tables and lists")

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import tracemalloc
+from pathlib import Path
 
 import pytest
 
@@ -65,6 +66,11 @@ def test_a_wrong_hosts_file_is_refused(client, tmp_path, text, reason) -> None:
     (tmp_path / "hosts").write_text(text)
     with pytest.raises(UserError, match=reason):
         SshDriver(tmp_path / "hosts", "/h", "python")
+
+
+def test_a_hosts_file_without_end_is_refused(client) -> None:
+    with pytest.raises(UserError, match=r"--hosts /dev/zero: can't be read \(not an ordinary file\)"):
+        SshDriver(Path("/dev/zero"), "/h", "python")
 
 
 def test_without_a_client_one_line_says_how_to_get_it(tmp_path, monkeypatch) -> None:
@@ -308,6 +314,8 @@ def test_a_busy_node_refuses_and_the_holder_is_named(driver, bench, tmp_path) ->
         (["--require", "mmx"], "unknown instruction set 'mmx'"),
         (["--free", "-1"], "--free -1: allowed: 0 or more"),
         (["--wait", "-1"], "--wait -1: allowed: 0 or more"),
+        (["--free", "nan"], "--free nan: allowed: 0 or more"),
+        (["--patience", "inf"], "--patience inf: allowed: more than 0 minutes"),
         (["--patience", "0"], "--patience 0: allowed: more than 0 minutes"),
         (["--driver", "rsh"], "unknown driver 'rsh'; allowed: "),
         (["--bundle", "nowhere"], "nowhere: has no install.sh"),

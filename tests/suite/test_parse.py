@@ -45,6 +45,7 @@ def test_the_suites_of_the_project_are_valid(name) -> None:
         ('["cnn-small"]', '["resnet"]', 4, "allowed: cnn-small, cnn-sam, cnn-vgg, cnn-bn"),
         ("[1, 64]", "[0]", 5, "from 1 to 10000"),
         ("[1, 64]", "[true]", 5, "whole numbers"),
+        ("[1, 64]", f"[0x{'F' * 5000}]", 5, "a number that is too large"),
         ("[1, 64]", "[1, 1]", 5, "twice"),
         ("[1, 64]", "[]", 5, "at least one"),
         ('["fp32"]', '["fp8"]', 6, "allowed: fp32"),

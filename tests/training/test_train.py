@@ -224,6 +224,8 @@ def test_damaged_files_are_an_error_before_an_evaluation_starts(own, bench, name
     (["--seed", "-1"], "--seed -1: allowed: 0 to"),
     (["--name", "../x"], "--name ../x: allowed"),
     (["--set", "epoch=3"], "--set epoch=3: allowed: KEY=VALUE,... with the keys network, epochs"),
+    (["--set", "epochs=0x" + "F" * 5000], "epochs is '0xF"),
+    (["--set", "epochs=" + "[" * 5000], "epochs is '[["),
     (["--set", "epochs=x"], "epochs is 'x'; allowed: whole numbers"),
     (["--output", "x.pth"], "--output x.pth: allowed: a file that ends in .safetensors"),
     (["--results", "/proc/x"], "can't be made"),
