@@ -51,6 +51,8 @@ def compare_claims(preset: Preset | None, results: Path, source: str, console: C
 
     With a preset, missing runs and trainings are measured first.
     """
+    if preset is None and not results.is_dir():
+        raise UserError(f"{results}: no such folder; name the one with runs and trainings, or leave out --only-read")
     if preset:
         _require_real_data(source)
         _measure_missing(preset, results, source, console)
@@ -103,7 +105,7 @@ def trainings(results: Path) -> dict[str, dict[str, TrainedModel]]:
             continue
         recipe = job.recipe
         published = recipe.name in recipe_names() and recipe == load_recipe(recipe.name)
-        if not (published and is_complete(folder) and history and job.data.name == "fashion-mnist"):
+        if not (published and is_complete(folder) and history and job.epochs > 0 and job.data.name == "fashion-mnist"):
             continue
         epochs = min(job.epochs, recipe.epochs)
         if epochs > longest.get(recipe.name, 0):

@@ -68,6 +68,7 @@ def test_only_finished_trainings_with_a_published_recipe_on_the_real_data_count(
     trained(tmp_path / "own", replace(adam, name="own"), (0.9, 0.92))
     trained(tmp_path / "damaged", adam, (0.9, 0.92))
     (tmp_path / "damaged" / "history.json").write_text("[{}]")
+    trained(tmp_path / "impossible", adam, (0.9, 0.92), epochs=-5)
     assert claims.trainings(tmp_path) == {"adam": {"also": TrainedModel(0.91, 2), "good": TrainedModel(0.92, 2)}}
 
 
@@ -120,6 +121,7 @@ def test_claims_are_not_measured_on_other_data(bench) -> None:
 
 
 def test_an_empty_folder_leaves_claims_open_and_says_so(bench, tmp_path) -> None:
+    (tmp_path / "r").mkdir()
     done = bench("claims", "--only-read", "--results", "r")
     assert done.returncode == 1, done.stderr
     with (tmp_path / "r" / "claims.csv").open() as stream:
