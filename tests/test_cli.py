@@ -301,7 +301,9 @@ def test_a_killed_run_goes_on(tmp_path) -> None:
         (["run", "--batch-size", "1,x"], "--batch-size 1,x: allowed: whole numbers"),
         (["run", "--batch-size", "0"], "--batch-size 0: allowed: 1 to"),
         (["run", "--threads", "9999"], "--threads 9999: allowed: 1 to"),
-        (["run", "--stack", ","], "--stack ',': allowed: names separated by commas"),
+        (["run", "--stack", ","], "--stack ',': allowed: names, separated by commas"),
+        (["run", "--batch-size", "1,,2"], "--batch-size '1,,2': allowed: whole numbers, separated by commas"),
+        (["run", "--threads", "9" * 5000], "bench: --threads 999"),
         (["run", "--environments", "vanilla", "--stack", "ipex"], "--stack ipex: is not in the environments vanilla"),
         (["run", "--suite", "./toys.toml", "--results", "odd"], "odd/latest: is not a link to a run"),
         (["run", "--suite", "./toys.toml", "--data", ""], "--data '': allowed: auto"),
@@ -324,6 +326,9 @@ def test_a_killed_run_goes_on(tmp_path) -> None:
         (["run", "--suite", "./toys.toml", "--threads", "0", "--precision", "fp8"], "unknown precision 'fp8'"),
         (["train", "--recipe", "adam", "--epochs", "0", "--stack", "oracle"], "--stack oracle: does not train"),
         (["claims", "--preset", "fast"], "unknown preset 'fast'; allowed: smoke, quick, standard, publish"),
+        (["claims", "--preset", "smoke"], "--preset smoke: claims nothing; allowed: quick, standard, publish"),
+        (["claims", "--only-read", "--results", "nowhere"], "nowhere: no such folder"),
+        (["bundle", "b", "--data", "nowhere"], "nowhere/train-images-idx3-ubyte.gz: can't be read"),
         (["report", "nowhere"], "nowhere/run.json: not there"),
         (["report", "--rule", "fast"], "unknown rule 'fast'; allowed: at-rest, as-it-was"),
         (["models", "resnet"], "unknown model 'resnet'; allowed: cnn-small"),
@@ -358,6 +363,23 @@ def test_a_damaged_run_is_refused_in_one_line_and_left_unchanged(measured, tmp_p
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "damaged" in done.stderr
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_that_measures_no_arm_says_so_and_fails(tmp_path) -> None:
+    (tmp_path / "toys.toml").write_text(SMALL)
+    done = run_bench(
+        tmp_path, "run", "--suite", "./toys.toml", "--preset", "smoke", "--data", "synthetic", "--name", "r",
+        "--stack", "oracle", "--precision", "bf16",
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert "No arm was measured." in (tmp_path / "results/r/report.md").read_text()
+    assert "absolute times, but" not in done.stdout
+
+
+def test_without_a_command_the_help_of_a_fleet_is_shown(tmp_path) -> None:
+    done = run_bench(tmp_path, "fleet")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Write the report of a fleet again" in done.stdout
 
 
 def test_a_stack_without_its_baseline_gets_absolute_times_and_no_speedup(tmp_path) -> None:

@@ -80,7 +80,12 @@ def main() -> None:
     try:
         with first_interrupt_only():
             quicken()
-            status = app(sys.argv[1:] or ["--help"], prog_name="bench", standalone_mode=False)
+            arguments = sys.argv[1:]
+            status = app(
+                [*arguments, "--help"] if arguments in ([], ["fleet"]) else arguments,
+                prog_name="bench",
+                standalone_mode=False,
+            )
     except UserError as error:
         fail(str(error))
     except TyperException as error:

@@ -15,7 +15,7 @@ from models.errors import UserError
 # Options of `bench run` that a fleet sets for each node.
 OF_EACH_NODE = ("--results", "--name", "--resume", "--seed")
 
-fleet_app = typer.Typer(help="The same run on many machines, and one report.", no_args_is_help=True)
+fleet_app = typer.Typer(help="The same run on many machines, and one report.")
 
 
 def bundle(

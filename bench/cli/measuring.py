@@ -151,7 +151,10 @@ def claims(
     from bench.commands.claims import compare_claims
     from bench.suite.schedule import find_preset
 
-    raise typer.Exit(compare_claims(None if only_read else find_preset(preset), results, data, console))
+    chosen = find_preset(preset)
+    if chosen.confidence is None:
+        raise UserError(f"--preset {preset}: claims nothing; allowed: quick, standard, publish")
+    raise typer.Exit(compare_claims(None if only_read else chosen, results, data, console))
 
 
 def selftest(
@@ -186,7 +189,7 @@ def doctor(modes: Modes) -> None:
 
 
 def _numbers(option: str, text: str | None) -> tuple[int, ...]:
-    listed = names(option, text)
+    listed = names(option, text, "whole numbers")
     try:
         return tuple(map(int, listed))
     except ValueError as error:
@@ -196,9 +199,9 @@ def _numbers(option: str, text: str | None) -> tuple[int, ...]:
 def _thread_counts(text: str | None) -> tuple[int, ...]:
     from bench.suite.arms import BEST_THREADS
 
-    counts = []
-    for name in names("--threads", text):
-        if name != "best" and not name.removeprefix("-").isdecimal():
-            raise UserError(f"--threads {text}: allowed: whole numbers and best, separated by commas")
-        counts.append(BEST_THREADS if name == "best" else thread_count(int(name)))
-    return tuple(dict.fromkeys(counts))
+    listed = names("--threads", text, "whole numbers and best")
+    try:
+        numbers = {name: int(name) for name in listed if name != "best"}
+    except ValueError as error:
+        raise UserError(f"--threads {text}: allowed: whole numbers and best, separated by commas") from error
+    return tuple(dict.fromkeys(thread_count(numbers[name]) if name in numbers else BEST_THREADS for name in listed))

@@ -122,11 +122,11 @@ def register(command: Callable[..., None]) -> None:
     app.command(name)(call)
 
 
-def names(option: str, text: str | None) -> tuple[str, ...]:
-    """Return the names in a list that is separated by commas."""
+def names(option: str, text: str | None, allowed: str = "names") -> tuple[str, ...]:
+    """Return the names, or what else is allowed, in a list that is separated by commas."""
     listed = tuple(name.strip() for name in text.split(",")) if text else ()
     if not all(listed):
-        raise UserError(f"{option} {text!r}: allowed: names separated by commas")
+        raise UserError(f"{option} {text!r}: allowed: {allowed}, separated by commas")
     return listed
 
 
