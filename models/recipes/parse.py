@@ -64,7 +64,7 @@ def _parse_changes(text: str) -> dict[str, Any]:
             raise UserError(f"--set {pair}: allowed: KEY=VALUE,... with the keys {', '.join(settable)}")
         try:
             changes[key] = tomllib.loads(f"value = {value}")["value"]
-            # Errors show the value.
+            # Errors show the value, so Python must be able to write it.
             repr(changes[key])
         except (ValueError, RecursionError):
             changes[key] = value
